@@ -1,0 +1,1 @@
+//! DriftGuard: hash-pinned configuration for Kubernetes.
