@@ -1,1 +1,7 @@
 //! DriftGuard: hash-pinned configuration for Kubernetes.
+//!
+//! A guard names one object and the SHA-256 of its approved content; whatever would change that
+//! content is refused at admission. Read on in [`core`], where everything is decided without any
+//! I/O; the other modules bring the facts there and carry the decisions out.
+
+pub mod core;

@@ -1,0 +1,237 @@
+//! A guard as the decision sees it: parsed, resolved, impossible to misread.
+//!
+//! The API type is turned into this once, where it is watched. What cannot be turned is not
+//! dropped but kept as [`GuardState::Invalid`], because a skipped guard is a hole.
+
+use std::fmt;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::hash::ContentHash;
+use super::scope::Scope;
+
+/// Namespace and name of a `DriftGuard`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct GuardId {
+    /// Namespace of the guard itself, not of its target.
+    pub namespace: String,
+    /// Name of the guard.
+    pub name: String,
+}
+
+impl fmt::Display for GuardId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// The object that a guard pins, in the one version that is hashed.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Target {
+    /// API group, empty for core.
+    pub group: String,
+    /// The version in which the object is hashed: `targetApiVersion` or discovery's preferred one.
+    pub version: String,
+    /// Kind as discovery spells it.
+    pub kind: String,
+    /// Plural resource name as it stands in URLs and webhook rules.
+    pub resource: String,
+    /// Namespace; `None` for a cluster-scoped kind.
+    pub namespace: Option<String>,
+    /// Object name.
+    pub name: String,
+}
+
+impl Target {
+    /// `group/version`, or `version` alone for core.
+    #[must_use]
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
+    }
+}
+
+impl fmt::Display for Target {
+    /// `Kind/namespace/name`, or `Kind/name` for cluster-scoped kinds.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.namespace {
+            Some(namespace) => write!(f, "{}/{}/{}", self.kind, namespace, self.name),
+            None => write!(f, "{}/{}", self.kind, self.name),
+        }
+    }
+}
+
+/// What admission does with a write that is not approved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Enforcement {
+    /// Refuse it.
+    Deny,
+    /// Put the approved content back where that is safe, refuse otherwise.
+    Rewrite,
+    /// Let it through with a warning, and record it.
+    Warn,
+    /// Let it through and record it.
+    Audit,
+}
+
+impl Enforcement {
+    /// As the API spells it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Deny => "Deny",
+            Self::Rewrite => "Rewrite",
+            Self::Warn => "Warn",
+            Self::Audit => "Audit",
+        }
+    }
+
+    /// Whether a guard of this enforcement may stop a write.
+    #[must_use]
+    pub fn blocks(self) -> bool {
+        matches!(self, Self::Deny | Self::Rewrite)
+    }
+}
+
+/// What the API server does while DriftGuard cannot answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum FailurePolicy {
+    /// Refuse the write.
+    Fail,
+    /// Let the write through; the gap is audited.
+    Ignore,
+}
+
+/// Whether the target may be deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DeletionPolicy {
+    /// Deletion passes, with a warning, and counts as drift.
+    Allow,
+    /// Deletion is refused.
+    Deny,
+}
+
+/// The tool that owns a guard's manifest: a command would be undone by it, so the next step is in Git.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ManagedBy {
+    /// Argo CD.
+    ArgoCd,
+    /// Flux (kustomize-controller or helm-controller).
+    Flux,
+    /// Helm.
+    Helm,
+}
+
+impl ManagedBy {
+    /// The name people know the tool by.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ArgoCd => "Argo CD",
+            Self::Flux => "Flux",
+            Self::Helm => "Helm",
+        }
+    }
+}
+
+/// A further hash that passes admission and is no drift.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AlsoApproved {
+    /// The hash.
+    pub hash: ContentHash,
+    /// When it stops being approved; `None` for never.
+    pub until: Option<Timestamp>,
+    /// Why it was approved.
+    pub reason: Option<String>,
+}
+
+/// A valid guard with its target resolved and its paths compiled.
+#[derive(Debug, Clone)]
+pub struct Guard {
+    /// Which guard.
+    pub id: GuardId,
+    /// `metadata.uid` of the guard.
+    pub uid: String,
+    /// `metadata.generation` of the guard.
+    pub generation: i64,
+    /// `metadata.resourceVersion` of the guard as it was read.
+    pub resource_version: String,
+    /// What it pins.
+    pub target: Target,
+    /// Which part of the target is pinned, compiled once.
+    pub scope: Scope,
+    /// The approved hash.
+    pub expected: ContentHash,
+    /// Further approved hashes.
+    pub also_approved: Vec<AlsoApproved>,
+    /// Effective enforcement: the spec's, or the default of this installation.
+    pub enforcement: Enforcement,
+    /// Effective failure policy.
+    pub failure_policy: FailurePolicy,
+    /// What deletion of the target means.
+    pub deletion_policy: DeletionPolicy,
+    /// The tool that manages the guard, if one is recognised.
+    pub managed_by: Option<ManagedBy>,
+    /// Annotation `driftguard.terrafusion.ai/contact`.
+    pub contact: Option<String>,
+    /// Annotation `driftguard.terrafusion.ai/runbook`.
+    pub runbook: Option<String>,
+}
+
+impl Guard {
+    /// Whether `hash` is approved at `now`: the expected one, or an unexpired further one.
+    ///
+    /// An `until` is exclusive: at that very moment the approval has ended.
+    #[must_use]
+    pub fn approves(&self, hash: ContentHash, now: Timestamp) -> bool {
+        hash == self.expected
+            || self
+                .also_approved
+                .iter()
+                .any(|also| also.hash == hash && also.until.is_none_or(|until| now < until))
+    }
+}
+
+/// A guard as it stands in the cluster, usable or not.
+#[derive(Debug, Clone)]
+pub enum GuardState {
+    /// It can be enforced.
+    Valid(Arc<Guard>),
+    /// It cannot be enforced as written.
+    Invalid(InvalidGuard),
+}
+
+/// A guard that cannot be enforced as written, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvalidGuard {
+    /// Which guard.
+    pub id: GuardId,
+    /// `metadata.generation` of the guard.
+    pub generation: i64,
+    /// What it would pin, where that much is known.
+    pub target: Option<Target>,
+    /// A stable word for conditions and metrics, such as `TargetAmbiguous`.
+    pub reason: &'static str,
+    /// One sentence: what is wrong and how to mend it.
+    pub message: String,
+}
+
+impl GuardState {
+    /// Which guard this is about.
+    #[must_use]
+    pub fn id(&self) -> &GuardId {
+        match self {
+            Self::Valid(guard) => &guard.id,
+            Self::Invalid(invalid) => &invalid.id,
+        }
+    }
+
+    /// What it pins, where that is known.
+    #[must_use]
+    pub fn target(&self) -> Option<&Target> {
+        match self {
+            Self::Valid(guard) => Some(&guard.target),
+            Self::Invalid(invalid) => invalid.target.as_ref(),
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! What decides: canonical form, scope, index, admission verdict.
+//!
+//! Nothing here does I/O, reads a clock, draws a random number or logs; time and facts come in as
+//! arguments. `tests/layering.rs` fails when an import breaks that.
+//!
+
+pub mod guard;
+pub mod hash;
+pub mod index;
+pub mod kinds;
+pub mod paths;
+pub mod scope;
+pub mod verdict;

@@ -1,0 +1,85 @@
+//! Scope: which part of an object a guard pins.
+
+use super::paths::PathFilter;
+
+/// How the pinned value is taken from an object; DESIGN section 3 has the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ScopeKind {
+    /// Core ConfigMap: `data`, with `binaryData` beside it when there is any.
+    ConfigMap,
+    /// Core Secret: `data` decoded to text, other bytes as base64 under `binaryData`.
+    Secret,
+    /// GAMAConfig: `spec.parameters`.
+    GamaConfig,
+    /// `spec`, or every top-level field but `apiVersion`, `kind`, `metadata` and `status`.
+    Other,
+}
+
+impl ScopeKind {
+    /// The rule for a kind of an API group (empty for core). Case does not matter, because guards
+    /// may spell kinds in any case.
+    #[must_use]
+    pub fn of(group: &str, kind: &str) -> Self {
+        if group.is_empty() && kind.eq_ignore_ascii_case("ConfigMap") {
+            Self::ConfigMap
+        } else if group.is_empty() && kind.eq_ignore_ascii_case("Secret") {
+            Self::Secret
+        } else if group == "terrafusion.ai" && kind.eq_ignore_ascii_case("GAMAConfig") {
+            Self::GamaConfig
+        } else {
+            Self::Other
+        }
+    }
+}
+
+/// The pinned part of an object: a rule by kind, narrowed by paths.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scope {
+    kind: ScopeKind,
+    filter: PathFilter,
+}
+
+impl Scope {
+    /// The scope of a kind of an API group (empty for core), narrowed by `filter`.
+    #[must_use]
+    pub fn new(group: &str, kind: &str, filter: PathFilter) -> Self {
+        Self { kind: ScopeKind::of(group, kind), filter }
+    }
+
+    /// The rule by kind.
+    #[must_use]
+    pub fn kind(&self) -> ScopeKind {
+        self.kind
+    }
+
+    /// The paths that narrow it.
+    #[must_use]
+    pub fn filter(&self) -> &PathFilter {
+        &self.filter
+    }
+
+    /// Whether neither values nor hashes of this scope may be shown (DESIGN section 8).
+    #[must_use]
+    pub fn is_secret(&self) -> bool {
+        self.kind == ScopeKind::Secret
+    }
+
+    /// Whether the API server fills in defaults, so that a file's own hash is rarely the object's.
+    #[must_use]
+    pub fn has_server_defaults(&self) -> bool {
+        self.kind == ScopeKind::Other
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_core_group_has_config_maps_and_secrets() {
+        assert_eq!(ScopeKind::of("", "configmap"), ScopeKind::ConfigMap);
+        assert_eq!(ScopeKind::of("", "Secret"), ScopeKind::Secret);
+        assert_eq!(ScopeKind::of("other.io", "Secret"), ScopeKind::Other);
+        assert_eq!(ScopeKind::of("terrafusion.ai", "GamaConfig"), ScopeKind::GamaConfig);
+    }
+}

@@ -1,0 +1,163 @@
+//! What judging a review comes to: the answer, and the facts a record keeps of it.
+
+use super::guard::{Enforcement, GuardId, Target};
+use super::hash::ContentHash;
+
+/// The outcome for one admission review.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Judgement {
+    /// `request.uid`, to be given back in the response: a wrong one is a 500 for the user.
+    pub uid: String,
+    /// The answer.
+    pub verdict: Verdict,
+    /// The nonce of a dry run that asks which replica and generation answers (field manager
+    /// `driftguard-proof-NONCE`); the server says so in a warning, whatever the verdict.
+    pub proof: Option<String>,
+}
+
+/// The answer to one review.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Allowed, with nothing to say.
+    Allow,
+    /// Allowed, with warnings for the user, and a record when `attempt` is there.
+    AllowWith {
+        /// At most 256 characters each, no control characters.
+        warnings: Vec<String>,
+        /// What to record; `None` for a warning alone.
+        attempt: Option<Box<Attempt>>,
+    },
+    /// Refused with 403.
+    Deny {
+        /// The whole message; its first line stands alone.
+        message: String,
+        /// What to record.
+        attempt: Box<Attempt>,
+    },
+    /// No guard in the index pins this object, although a webhook rule matched it: the index may
+    /// lag behind, so one live read decides.
+    NotGuarded(Unguarded),
+}
+
+/// The object of a review that no guard in the index pins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unguarded {
+    /// API group, empty for core.
+    pub group: String,
+    /// Plural resource name.
+    pub resource: String,
+    /// Namespace, `None` for a cluster-scoped object.
+    pub namespace: Option<String>,
+    /// Object name.
+    pub name: String,
+}
+
+/// What a write does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Operation {
+    /// The object is made.
+    Create,
+    /// The object is changed.
+    Update,
+    /// The object is deleted.
+    Delete,
+    /// A connection to the object (`exec`, `proxy`): never a change of it.
+    Connect,
+}
+
+impl Operation {
+    /// As the admission API spells it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "CREATE",
+            Self::Update => "UPDATE",
+            Self::Delete => "DELETE",
+            Self::Connect => "CONNECT",
+        }
+    }
+}
+
+/// Why a verdict was not a plain allow: stable words for records, metrics and conditions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// The content would not be what is approved.
+    HashMismatch,
+    /// The guard itself cannot be evaluated, so nothing may change.
+    GuardInvalid,
+    /// The object could not be read.
+    Undecodable,
+    /// The content stays as it is, but it is not what is approved.
+    AlreadyDrifted,
+    /// The target is being deleted.
+    TargetDeleted,
+}
+
+impl Reason {
+    /// The word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::HashMismatch => "HashMismatch",
+            Self::GuardInvalid => "GuardInvalid",
+            Self::Undecodable => "Undecodable",
+            Self::AlreadyDrifted => "AlreadyDrifted",
+            Self::TargetDeleted => "TargetDeleted",
+        }
+    }
+}
+
+/// Who made the write, as the API server says; impersonation hides the impersonator.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct User {
+    /// `request.userInfo.username`.
+    pub name: String,
+    /// `request.userInfo.uid`, empty when the API server sent none.
+    pub uid: String,
+    /// `request.userInfo.groups`.
+    pub groups: Vec<String>,
+}
+
+/// One attempt to write a guarded object. An attempt, not a write: the API server retries with a
+/// fresh uid, and an allowed one can still fail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// The guard whose rule decided.
+    pub guard: GuardId,
+    /// `metadata.uid` of that guard, empty where unknown.
+    pub guard_uid: String,
+    /// `metadata.generation` of that guard.
+    pub guard_generation: i64,
+    /// The object.
+    pub target: Target,
+    /// `metadata.uid` of the object, empty on CREATE.
+    pub target_uid: String,
+    /// What was attempted.
+    pub operation: Operation,
+    /// Subresource, empty for the object itself.
+    pub sub_resource: String,
+    /// Whether nothing would have been stored.
+    pub dry_run: bool,
+    /// Who.
+    pub user: User,
+    /// `options.fieldManager`, empty when absent.
+    pub field_manager: String,
+    /// Hash of the content that was refused or let through; never of a Secret.
+    pub image_hash: Option<ContentHash>,
+    /// Paths that differ from the old object, the first few; key names only.
+    pub paths: Vec<String>,
+    /// Effective enforcement of the guard; `None` when the guard is invalid.
+    pub enforcement: Option<Enforcement>,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// A body that is no admission review that could be judged.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("cannot read the admission review: {message}")]
+pub struct ReviewError {
+    /// `request.uid`, where that much could be read.
+    pub uid: Option<String>,
+    /// What is wrong and at which byte.
+    pub message: String,
+}
