@@ -4,9 +4,11 @@
 //! arguments. `tests/layering.rs` fails when an import breaks that.
 //!
 
+pub mod canonical;
 pub mod guard;
 pub mod hash;
 pub mod index;
+pub mod json;
 pub mod kinds;
 pub mod paths;
 pub mod scope;

@@ -1,0 +1,79 @@
+//! The top level of an object: which field stands where in the text.
+
+use crate::core::json::{Cursor, JsonError, Problem, RawString, Span};
+
+use super::CanonicalError;
+
+/// Where the top-level fields of an object stand.
+#[derive(Debug)]
+pub(crate) struct Object<'a> {
+    text: &'a [u8],
+    fields: Vec<(RawString, Span)>,
+}
+
+impl<'a> Object<'a> {
+    /// Reads the object at the cursor, and leaves the cursor behind it.
+    pub(crate) fn read(cursor: &mut Cursor<'a>) -> Result<Self, JsonError> {
+        let mut fields: Vec<(RawString, Span)> = Vec::with_capacity(8);
+        let mut members = cursor.enter_object()?;
+        while let Some(key) = cursor.next_member(&mut members)? {
+            let twice = |(other, _): &(RawString, Span)| match (key.escaped, other.escaped) {
+                (false, false) => key.span.of(cursor.text) == other.span.of(cursor.text),
+                _ => key.decode(cursor.text).is_ok_and(|key| other.is(cursor.text, &key)),
+            };
+            if fields.iter().any(twice) {
+                return Err(JsonError { problem: Problem::DuplicateKey, at: key.span.start });
+            }
+            fields.push((key, cursor.skip_value()?));
+        }
+        Ok(Self { text: cursor.text, fields })
+    }
+
+    /// The text that all spans are of.
+    pub(crate) fn text(&self) -> &'a [u8] {
+        self.text
+    }
+
+    /// All fields in the order of the text.
+    pub(crate) fn fields(&self) -> &[(RawString, Span)] {
+        &self.fields
+    }
+
+    /// Where the value of a field stands.
+    pub(crate) fn field(&self, name: &str) -> Option<Span> {
+        self.fields.iter().find(|(key, _)| key.is(self.text, name)).map(|(_, span)| *span)
+    }
+
+    /// Where a map stands; absent and null are the same.
+    pub(crate) fn map(&self, name: &'static str) -> Result<Option<Span>, CanonicalError> {
+        match self.field(name) {
+            None => Ok(None),
+            Some(span) => match span.of(self.text) {
+                b"null" => Ok(None),
+                value if value.starts_with(b"{") => Ok(Some(span)),
+                _ => Err(CanonicalError::NotAMap { field: name }),
+            },
+        }
+    }
+
+    /// A member of the object that stands at `span`; `None` when that is no object.
+    pub(crate) fn member(&self, span: Span, name: &str) -> Result<Option<Span>, JsonError> {
+        member(self.text, span, name)
+    }
+}
+
+/// A member of the object that stands at `span` of `text`; `None` when that is no object or has none.
+pub(crate) fn member(text: &[u8], span: Span, name: &str) -> Result<Option<Span>, JsonError> {
+    let mut cursor = Cursor::starting_at(&text[..span.end], span.start);
+    if cursor.peek()? != b'{' {
+        return Ok(None);
+    }
+    let mut members = cursor.enter_object()?;
+    while let Some(key) = cursor.next_member(&mut members)? {
+        let value = cursor.skip_value()?;
+        if key.is(text, name) {
+            return Ok(Some(value));
+        }
+    }
+    Ok(None)
+}

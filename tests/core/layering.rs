@@ -1,0 +1,78 @@
+//! The direction of imports: what decides knows nothing of clusters, files, clocks or chance.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// Code of a file without comments and without its `tests` module.
+fn code(path: &Path) -> String {
+    let text = fs::read_to_string(path).unwrap();
+    let text = text.split("#[cfg(test)]").next().unwrap_or_default().to_owned();
+    text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
+}
+
+fn assert_free_of(folder: &str, forbidden: &[&str]) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(folder);
+    let files = sources(&root);
+    assert!(!files.is_empty(), "no source under src/{folder}");
+    for file in files {
+        let code = code(&file);
+        for word in forbidden {
+            assert!(!code.contains(word), "{} uses `{word}`, which src/{folder} must not", file.display());
+        }
+    }
+}
+
+const OTHER_LAYERS: [&str; 9] = [
+    "crate::store",
+    "crate::webhook",
+    "crate::cert",
+    "crate::control",
+    "crate::telemetry",
+    "crate::trail",
+    "crate::cli",
+    "crate::manifests",
+    "crate::document",
+];
+
+#[test]
+fn the_core_does_no_io_and_reads_no_clock() {
+    let forbidden = [
+        "kube::",
+        "k8s_openapi",
+        "tokio",
+        "axum",
+        "hyper",
+        "rustls",
+        "rcgen",
+        "tracing",
+        "std::fs",
+        "std::env",
+        "std::net",
+        "std::process",
+        "std::time",
+        "std::thread",
+        "Timestamp::now",
+        "Instant",
+        "SystemTime",
+        "rand::",
+        "uuid",
+        "println!",
+        "eprintln!",
+        "crate::api",
+    ];
+    assert_free_of("core", &forbidden);
+    assert_free_of("core", &OTHER_LAYERS);
+}
