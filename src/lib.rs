@@ -4,4 +4,5 @@
 //! content is refused at admission. Read on in [`core`], where everything is decided without any
 //! I/O; the other modules bring the facts there and carry the decisions out.
 
+pub mod api;
 pub mod core;

@@ -1,0 +1,59 @@
+//! Names that stand in clusters, written once: group, namespace, labels, annotations, objects.
+//!
+//! Names of the older operator are kept beside the recommended `app.kubernetes.io/*` labels, so
+//! that commands and dashboards made for it go on working.
+
+/// API group of our kinds.
+pub const GROUP: &str = "terrafusion.ai";
+/// Served and stored version of our kinds.
+pub const VERSION: &str = "v1";
+/// Plural resource name of `DriftGuard`.
+pub const DRIFTGUARDS: &str = "driftguards";
+/// Name of the CRD of `DriftGuard`.
+pub const DRIFTGUARD_CRD: &str = "driftguards.terrafusion.ai";
+/// Name of the CRD of `GAMAConfig`.
+pub const GAMACONFIG_CRD: &str = "gamaconfigs.terrafusion.ai";
+
+/// Namespace that everything is installed into unless told otherwise.
+pub const NAMESPACE: &str = "terrafusion-system";
+/// Field manager of everything that `install` and `serve` write.
+pub const FIELD_MANAGER: &str = "driftguard";
+/// What a field manager of our own dry runs starts with; a nonce follows.
+pub const HASH_FIELD_MANAGER_PREFIX: &str = "driftguard-hash-";
+
+/// Deployment, ServiceAccount, ClusterRole and both bindings: the older operator's name.
+pub const OPERATOR: &str = "driftguard-operator";
+/// Service before the admission server.
+pub const WEBHOOK_SERVICE: &str = "driftguard-webhook";
+/// Port of that Service, the one API servers take when a webhook names none.
+pub const WEBHOOK_SERVICE_PORT: u16 = 443;
+/// Port that `serve` answers admission reviews on.
+pub const WEBHOOK_PORT: u16 = 8443;
+/// Port that `serve` answers `/livez`, `/readyz` and `/metrics` on.
+pub const HEALTH_PORT: u16 = 8080;
+/// Name of both the validating and the mutating webhook configuration.
+pub const WEBHOOK_CONFIGURATION: &str = "driftguard";
+/// Lease that elects the one replica that writes registration and status.
+pub const LEASE: &str = "driftguard";
+/// Secret that holds the certificate authority shared by all replicas.
+pub const CA_SECRET: &str = "driftguard-ca";
+
+/// Label key of the older operator; see [`OPERATOR`] for its value on our pods.
+pub const LABEL_APP: &str = "app";
+/// Recommended label: the name of the application.
+pub const LABEL_NAME: &str = "app.kubernetes.io/name";
+/// Recommended label: the part within the application.
+pub const LABEL_COMPONENT: &str = "app.kubernetes.io/component";
+/// Recommended label: the larger application this is part of.
+pub const LABEL_PART_OF: &str = "app.kubernetes.io/part-of";
+/// Recommended label: the tool that manages the object.
+pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// Recommended label: the version of the application.
+pub const LABEL_VERSION: &str = "app.kubernetes.io/version";
+/// Set by the API server on every namespace: its own name.
+pub const LABEL_NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
+
+/// Guard annotation: whom to ask when a write was refused. Shown in the refusal.
+pub const ANNOTATION_CONTACT: &str = "driftguard.terrafusion.ai/contact";
+/// Guard annotation: where the way forward is written down. Shown in the refusal.
+pub const ANNOTATION_RUNBOOK: &str = "driftguard.terrafusion.ai/runbook";

@@ -1,0 +1,131 @@
+//! The status of a `DriftGuard`: what was observed, never what is wanted.
+//!
+//! Written only by the holder of the Lease, and only when something changed. No field ever holds
+//! a value of a Secret, nor an unkeyed hash of one.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::driftguard::Enforcement;
+use super::schema;
+
+/// What was observed about the guard and its target.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DriftGuardStatus {
+    /// The generation of the spec that this status is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+
+    /// Conditions: Ready, Enforcing, Drifted, SourceAvailable, Suspended, Fighting, Conflict.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::conditions")]
+    pub conditions: Vec<Condition>,
+
+    /// The enforcement in effect: spec.enforcement, or the default of this installation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enforcement: Option<Enforcement>,
+
+    /// Hash of the target's content as last seen. Never set for Secrets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 71), regex(pattern = schema::HASH_PATTERN))]
+    pub current_hash: Option<String>,
+
+    /// Whether that content is approved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash_match: Option<bool>,
+
+    /// Checks that failed in a row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub consecutive_failures: Option<i32>,
+
+    /// When the target was last checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::written_moment")]
+    pub last_checked: Option<Time>,
+
+    /// The last drift that was seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_drift: Option<LastDrift>,
+
+    /// The last attempt to restore the approved content.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_remediation: Option<LastRemediation>,
+
+    /// The form of the bytes that are hashed: v1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16))]
+    pub canonical_form: Option<String>,
+}
+
+/// The last drift that was seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LastDrift {
+    /// When it was seen.
+    #[schemars(schema_with = "schema::written_moment")]
+    pub time: Time,
+
+    /// JSON Pointers to what changed, from the object's root; names only, no values.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = schema::PATHS), inner(length(max = schema::PATH_LENGTH)))]
+    pub paths: Vec<String>,
+
+    /// The field manager or user that changed it, when known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub actor: Option<String>,
+
+    /// How the actor is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actor_source: Option<ActorSource>,
+
+    /// Transaction id under which it is recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub transaction_id: Option<String>,
+}
+
+/// How the actor of a drift is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum ActorSource {
+    /// From the target's managedFields, which any writer can forge.
+    ManagedFields,
+    /// From an admission review of the write.
+    Admission,
+}
+
+/// The last attempt to restore the approved content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LastRemediation {
+    /// When it was made.
+    #[schemars(schema_with = "schema::written_moment")]
+    pub time: Time,
+
+    /// Where the content came from, for example `service terrafusion-system/config-service`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub source: Option<String>,
+
+    /// How it ended.
+    pub result: RemediationResult,
+
+    /// Transaction id under which it is recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub transaction_id: Option<String>,
+}
+
+/// How an attempt to restore ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum RemediationResult {
+    /// The approved content stands again, read back and verified.
+    Restored,
+    /// No source had content of the approved hash; nothing was changed.
+    NoVerifiedSource,
+    /// The write failed.
+    Failed,
+}
