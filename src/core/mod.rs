@@ -5,11 +5,15 @@
 //!
 
 pub mod canonical;
+pub mod diff;
 pub mod guard;
 pub mod hash;
 pub mod index;
 pub mod json;
+pub mod judge;
 pub mod kinds;
+pub mod message;
 pub mod paths;
+mod review;
 pub mod scope;
 pub mod verdict;

@@ -118,6 +118,11 @@ pub struct User {
     pub groups: Vec<String>,
 }
 
+impl User {
+    /// Most groups kept in a record: a forged review must not make it large.
+    pub const MAX_GROUPS: usize = 32;
+}
+
 /// One attempt to write a guarded object. An attempt, not a write: the API server retries with a
 /// fresh uid, and an allowed one can still fail.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,0 +1,311 @@
+//! The admission rule, sentence by sentence.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic is how a test fails")]
+
+use std::sync::Arc;
+
+use super::super::canonical::hash_object;
+use super::super::guard::{AlsoApproved, DeletionPolicy, FailurePolicy, GuardId, ManagedBy};
+use super::*;
+
+const APPROVED: &str = r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"x","namespace":"n","uid":"o-1"},"data":{"price":"1"}}"#;
+
+fn now() -> Timestamp {
+    "2026-06-01T12:00:00Z".parse().unwrap()
+}
+
+fn target(kind: &str) -> Target {
+    Target {
+        group: String::new(),
+        version: "v1".into(),
+        kind: kind.into(),
+        resource: format!("{}s", kind.to_lowercase()),
+        namespace: Some("n".into()),
+        name: "x".into(),
+    }
+}
+
+fn guard_of(kind: &str, approved: &str) -> Guard {
+    let scope = Scope::new("", kind, PathFilter::everything());
+    Guard {
+        id: GuardId { namespace: "g".into(), name: "x-guard".into() },
+        uid: "g-1".into(),
+        generation: 3,
+        resource_version: "7".into(),
+        target: target(kind),
+        expected: hash_object(approved.as_bytes(), &scope).unwrap(),
+        scope,
+        also_approved: Vec::new(),
+        enforcement: Enforcement::Deny,
+        failure_policy: FailurePolicy::Fail,
+        deletion_policy: DeletionPolicy::Allow,
+        managed_by: None,
+        contact: None,
+        runbook: None,
+    }
+}
+
+fn guard() -> Guard {
+    guard_of("ConfigMap", APPROVED)
+}
+
+fn index(guards: impl IntoIterator<Item = Guard>) -> Index {
+    Index::build(guards.into_iter().map(|guard| GuardState::Valid(Arc::new(guard))).collect())
+}
+
+fn review(resource: &str, operation: &str, object: &str, old: &str, more: &str) -> String {
+    format!(
+        r#"{{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":{{"uid":"r-1","kind":{{"group":"","version":"v1","kind":"{kind}"}},"resource":{{"group":"","version":"v1","resource":"{resource}"}},"name":"x","namespace":"n","operation":"{operation}","userInfo":{{"username":"alice","groups":["dev"]}},"object":{object},"oldObject":{old}{more}}}}}"#,
+        kind = if resource == "secrets" { "Secret" } else { "ConfigMap" }
+    )
+}
+
+fn update(new: &str, old: &str) -> String {
+    review("configmaps", "UPDATE", new, old, r#","dryRun":false,"options":{"fieldManager":"kubectl-edit"}"#)
+}
+
+fn changed(to: &str) -> String {
+    APPROVED.replace(r#""price":"1""#, &format!(r#""price":"{to}""#))
+}
+
+fn verdict_of(body: &str, index: &Index) -> Verdict {
+    let judgement = judge(body.as_bytes(), index, now()).unwrap();
+    assert_eq!(judgement.uid, "r-1");
+    judgement.verdict
+}
+
+fn denied(body: &str, index: &Index) -> (String, Attempt) {
+    match verdict_of(body, index) {
+        Verdict::Deny { message, attempt } => (message, *attempt),
+        other => panic!("not denied: {other:?}"),
+    }
+}
+
+fn allowed_with(body: &str, index: &Index) -> (Vec<String>, Option<Attempt>) {
+    match verdict_of(body, index) {
+        Verdict::AllowWith { warnings, attempt } => (warnings, attempt.map(|attempt| *attempt)),
+        other => panic!("not allowed with something to say: {other:?}"),
+    }
+}
+
+#[test]
+fn approved_content_passes_whatever_stood_there_before() {
+    assert_eq!(verdict_of(&update(APPROVED, &changed("2")), &index([guard()])), Verdict::Allow);
+    let create = review("configmaps", "CREATE", APPROVED, "null", "");
+    assert_eq!(verdict_of(&create, &index([guard()])), Verdict::Allow);
+}
+
+#[test]
+fn a_change_of_pinned_content_is_denied_with_the_guard_the_path_and_the_next_step() {
+    let (message, attempt) = denied(&update(&changed("2"), APPROVED), &index([guard()]));
+    let first = message.lines().next().unwrap();
+    assert_eq!(
+        first,
+        "DriftGuard g/x-guard pins ConfigMap/n/x: /data/price would change; to approve, set its expectedHash (`driftguard hash -f FILE`)"
+    );
+    let image = hash_object(changed("2").as_bytes(), &guard().scope).unwrap();
+    assert_eq!(message.lines().nth(1).unwrap(), format!("image sha256:{image}"));
+    assert_eq!(attempt.paths, ["/data/price"]);
+    assert_eq!(attempt.user.name, "alice");
+    assert_eq!(attempt.field_manager, "kubectl-edit");
+    assert_eq!((attempt.guard_generation, attempt.target_uid.as_str()), (3, "o-1"));
+    assert_eq!((attempt.reason, attempt.image_hash), (Reason::HashMismatch, Some(image)));
+}
+
+#[test]
+fn creating_the_target_with_other_content_is_denied() {
+    let create = review("configmaps", "CREATE", &changed("2"), "null", "");
+    let (message, _) = denied(&create, &index([guard()]));
+    assert!(message.contains("its content is not the approved one"), "{message}");
+}
+
+#[test]
+fn a_write_that_leaves_drifted_content_as_it_is_passes_with_a_warning() {
+    let labelled = changed("2").replace(r#""uid""#, r#""labels":{"a":"b"},"uid""#);
+    let (warnings, attempt) = allowed_with(&update(&labelled, &changed("2")), &index([guard()]));
+    assert!(warnings[0].contains("has drifted"), "{warnings:?}");
+    assert_eq!(attempt.unwrap().reason, Reason::AlreadyDrifted);
+}
+
+#[test]
+fn drifted_content_may_only_change_to_what_is_approved() {
+    denied(&update(&changed("3"), &changed("2")), &index([guard()]));
+}
+
+#[test]
+fn a_terminating_object_is_judged_like_any_other() {
+    let terminating = changed("2").replace(r#""uid""#, r#""deletionTimestamp":"2026-06-01T11:59:00Z","uid""#);
+    denied(&update(&terminating, APPROVED), &index([guard()]));
+}
+
+#[test]
+fn a_further_approval_passes_until_the_moment_it_ends() {
+    let hash = hash_object(changed("2").as_bytes(), &guard().scope).unwrap();
+    let with_until = |until: &str| {
+        let also = AlsoApproved { hash, until: Some(until.parse().unwrap()), reason: None };
+        index([Guard { also_approved: vec![also], ..guard() }])
+    };
+    let body = update(&changed("2"), APPROVED);
+    assert_eq!(verdict_of(&body, &with_until("2026-06-01T12:00:01Z")), Verdict::Allow);
+    denied(&body, &with_until("2026-06-01T12:00:00Z"));
+    let forever = AlsoApproved { hash, until: None, reason: None };
+    assert_eq!(
+        verdict_of(&body, &index([Guard { also_approved: vec![forever], ..guard() }])),
+        Verdict::Allow
+    );
+}
+
+#[test]
+fn warn_lets_through_with_a_warning_and_audit_silently_and_both_record() {
+    let body = update(&changed("2"), APPROVED);
+    let (warnings, attempt) =
+        allowed_with(&body, &index([Guard { enforcement: Enforcement::Warn, ..guard() }]));
+    assert!(warnings[0].contains("/data/price would change"), "{warnings:?}");
+    assert_eq!(attempt.unwrap().enforcement, Some(Enforcement::Warn));
+    let (warnings, attempt) =
+        allowed_with(&body, &index([Guard { enforcement: Enforcement::Audit, ..guard() }]));
+    assert!(warnings.is_empty());
+    assert_eq!(attempt.unwrap().reason, Reason::HashMismatch);
+}
+
+#[test]
+fn every_guard_of_a_target_must_approve() {
+    let mut other = guard_of("ConfigMap", &changed("2"));
+    other.id.name = "y-guard".into();
+    let both = index([guard(), other]);
+    denied(&update(&changed("2"), APPROVED), &both);
+    let (_, attempt) = denied(&update(APPROVED, &changed("2")), &both);
+    assert_eq!(attempt.guard.name, "y-guard");
+    // What leaves the content as it is still passes.
+    allowed_with(&update(APPROVED, APPROVED), &both);
+}
+
+#[test]
+fn a_guard_that_cannot_be_evaluated_lets_nothing_change() {
+    let invalid = InvalidGuard {
+        id: GuardId { namespace: "g".into(), name: "broken".into() },
+        generation: 1,
+        target: Some(target("ConfigMap")),
+        reason: "InvalidSpec",
+        message: "expectedHash is no SHA-256".into(),
+    };
+    let index = Index::build(vec![GuardState::Invalid(invalid)]);
+    let (message, attempt) = denied(&update(&changed("2"), APPROVED), &index);
+    assert!(message.contains("mend the guard") && message.contains("expectedHash"), "{message}");
+    assert_eq!(attempt.reason, Reason::GuardInvalid);
+    assert_eq!(verdict_of(&update(APPROVED, APPROVED), &index), Verdict::Allow);
+}
+
+#[test]
+fn the_objects_own_name_counts_not_the_requests() {
+    let renamed = changed("2").replace(r#""name":"x""#, r#""name":"y""#);
+    let create = review("configmaps", "CREATE", &renamed, "null", "");
+    let want = Unguarded {
+        group: String::new(),
+        resource: "configmaps".into(),
+        namespace: Some("n".into()),
+        name: "y".into(),
+    };
+    assert_eq!(verdict_of(&create, &index([guard()])), Verdict::NotGuarded(want));
+}
+
+#[test]
+fn deleting_the_target_passes_with_a_warning() {
+    let body = review("configmaps", "DELETE", "null", APPROVED, "");
+    let (warnings, attempt) = allowed_with(&body, &index([guard()]));
+    assert!(warnings[0].contains("counts as drift"), "{warnings:?}");
+    assert_eq!(attempt.unwrap().operation, Operation::Delete);
+}
+
+#[test]
+fn a_secret_is_denied_without_value_or_hash() {
+    let secret = |value: &str| {
+        format!(
+            r#"{{"kind":"Secret","apiVersion":"v1","metadata":{{"name":"x","namespace":"n"}},"data":{{"password":"{value}"}}}}"#
+        )
+    };
+    let (approved, other) = (secret("b2xk"), secret("aHVudGVyMg=="));
+    let guards = index([guard_of("Secret", &approved)]);
+    let (message, attempt) = denied(&review("secrets", "UPDATE", &other, &approved, ""), &guards);
+    assert!(message.contains("/data/password"));
+    for secret in ["aHVudGVyMg", "hunter2", "sha256", "b2xk", "old\""] {
+        assert!(!message.contains(secret), "{message}");
+    }
+    assert_eq!(attempt.image_hash, None);
+}
+
+#[test]
+fn a_dry_run_asking_for_proof_gets_its_nonce_back_whatever_the_verdict() {
+    let options = |dry_run: bool, manager: &str| {
+        format!(r#","dryRun":{dry_run},"options":{{"kind":"PatchOptions","fieldManager":"{manager}"}}"#)
+    };
+    let proof = |object: &str, dry_run: bool, manager: &str| {
+        let body = review("configmaps", "UPDATE", object, object, &options(dry_run, manager));
+        judge(body.as_bytes(), &index([guard()]), now()).unwrap().proof
+    };
+    assert_eq!(proof(APPROVED, true, "driftguard-proof-a1b2").as_deref(), Some("a1b2"));
+    assert_eq!(proof(&changed("2"), true, "driftguard-proof-a1b2").as_deref(), Some("a1b2"));
+    assert_eq!(proof(APPROVED, false, "driftguard-proof-a1b2"), None, "only a dry run asks");
+    assert_eq!(proof(APPROVED, true, "driftguard-proof-a b"), None, "a nonce is plain");
+    assert_eq!(proof(APPROVED, true, "kubectl"), None);
+}
+
+#[test]
+fn the_next_step_of_a_managed_guard_is_in_git() {
+    let managed = Guard { managed_by: Some(ManagedBy::ArgoCd), ..guard() };
+    let (message, _) = denied(&update(&changed("2"), APPROVED), &index([managed]));
+    assert!(message.lines().next().unwrap().ends_with("change the guard in Git (Argo CD)"), "{message}");
+    assert!(!message.contains("driftguard hash"));
+}
+
+#[test]
+fn contact_and_runbook_follow_on_lines_of_their_own_without_control_characters() {
+    let guard = Guard {
+        contact: Some("#prices\u{7}".into()),
+        runbook: Some("https://r.example/1".into()),
+        ..guard()
+    };
+    let (message, _) = denied(&update(&changed("2"), APPROVED), &index([guard]));
+    assert!(message.ends_with("\ncontact: #prices \nrunbook: https://r.example/1"), "{message}");
+}
+
+#[test]
+fn the_first_line_stays_within_its_bound_however_long_the_names_are() {
+    let long = "a".repeat(253);
+    for managed_by in [None, Some(ManagedBy::Flux)] {
+        let mut guard = Guard { managed_by, ..guard() };
+        guard.id = GuardId { namespace: "n".repeat(63), name: long.clone() };
+        guard.target.name.clone_from(&long);
+        let body = update(&changed("2"), APPROVED).replace(r#""name":"x""#, &format!(r#""name":"{long}""#));
+        let (message, _) = denied(&body, &index([guard]));
+        let first = message.lines().next().unwrap();
+        assert!(first.chars().count() <= message::MAX_FIRST_LINE, "{}", first.len());
+        assert!(first.contains("to approve, "), "{first}");
+    }
+}
+
+#[test]
+fn an_object_that_cannot_be_hashed_is_denied_not_passed() {
+    let bad = APPROVED.replace(r#"{"price":"1"}"#, r#"{"price":"\x"}"#);
+    let (message, attempt) = denied(&update(&bad, APPROVED), &index([guard()]));
+    assert_eq!(attempt.reason, Reason::Undecodable);
+    assert!(message.contains("cannot hash this object"), "{message}");
+}
+
+#[test]
+fn a_review_in_another_version_is_left_to_the_entry_of_that_version() {
+    let body = update(&changed("2"), APPROVED)
+        .replace(r#""version":"v1","resource""#, r#""version":"v2","resource""#);
+    assert_eq!(verdict_of(&body, &index([guard()])), Verdict::Allow);
+}
+
+#[test]
+fn objects_of_3_mib_and_of_10_000_levels_are_judged() {
+    let big = changed(&"x".repeat(3 << 20));
+    denied(&update(&big, APPROVED), &index([guard()]));
+    let deep = format!(
+        r#"{{"metadata":{{"name":"x","namespace":"n"}},"data":{}1{}}}"#,
+        r#"{"a":"#.repeat(9_999),
+        "}".repeat(9_999)
+    );
+    denied(&update(&deep, APPROVED), &index([guard()]));
+}

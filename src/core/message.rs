@@ -1,0 +1,132 @@
+//! What a refused or warned user reads (DESIGN 4.7).
+//!
+//! The first line stands alone, because Argo CD, Flux and the HPA show only that: the guard, the
+//! paths, the next step. No value of any object is ever in it. Commands named here exist:
+//! [`commands`] lists their forms, and a test parses each.
+
+use super::diff::Changes;
+use super::guard::{Guard, GuardId, InvalidGuard, Target};
+use super::hash::ContentHash;
+use super::verdict::Operation;
+
+/// Longest first line, in characters.
+pub const MAX_FIRST_LINE: usize = 200;
+/// Longest warning, in characters: the API server cuts longer ones once there are many.
+pub const MAX_WARNING: usize = 256;
+/// Longest annotation repeated in a message, in characters.
+const MAX_ANNOTATION: usize = 500;
+
+/// How to find the hash of new content.
+const HASH_COMMAND: &str = "driftguard hash -f FILE";
+
+/// The commands that messages suggest, as a user would type them.
+#[must_use]
+pub fn commands() -> &'static [&'static str] {
+    &[HASH_COMMAND]
+}
+
+/// The message of a refused write.
+#[must_use]
+pub fn denial(guard: &Guard, operation: Operation, changes: &Changes, image: Option<ContentHash>) -> String {
+    let what = match operation {
+        Operation::Create => "its content is not the approved one".to_owned(),
+        _ => summary(changes),
+    };
+    let next = next_step(guard);
+    let mut message = first_line(&guard.id, &guard.target, &what, &next, changes);
+    if let Some(image) = image {
+        message.push_str(&format!("\nimage sha256:{image}"));
+    }
+    for (label, text) in [("contact", &guard.contact), ("runbook", &guard.runbook)] {
+        if let Some(text) = text {
+            message.push_str(&format!("\n{label}: {}", clean(text, MAX_ANNOTATION)));
+        }
+    }
+    message
+}
+
+/// The message when the guard itself cannot be evaluated.
+#[must_use]
+pub fn invalid_guard(guard: &InvalidGuard) -> String {
+    let line =
+        format!("DriftGuard {} cannot be evaluated, so its target stays as it is: mend the guard", guard.id);
+    format!("{}\n{}", clean(&line, MAX_FIRST_LINE), clean(&guard.message, MAX_ANNOTATION))
+}
+
+/// The message when the object under review cannot be read.
+#[must_use]
+pub fn undecodable(guard: &GuardId, problem: &str) -> String {
+    let line = format!("DriftGuard {guard} cannot hash this object: {problem}");
+    clean(&line, MAX_FIRST_LINE)
+}
+
+/// The warning of a `Warn` guard that lets a change through.
+#[must_use]
+pub fn would_deny(guard: &Guard, changes: &Changes) -> String {
+    let line =
+        format!("{} is pinned by DriftGuard {}: {}; recorded", guard.target, guard.id, summary(changes));
+    clean(&line, MAX_WARNING)
+}
+
+/// The warning when an object stays as it is but is not what is approved.
+#[must_use]
+pub fn already_drifted(guard: &Guard) -> String {
+    let line = format!(
+        "{} has drifted from what DriftGuard {} approves; this write leaves it so",
+        guard.target, guard.id
+    );
+    clean(&line, MAX_WARNING)
+}
+
+/// The warning at the deletion of a guarded object.
+#[must_use]
+pub fn deleted(guard: &GuardId, target: &Target) -> String {
+    let line = format!("{target} is pinned by DriftGuard {guard}: its deletion counts as drift");
+    clean(&line, MAX_WARNING)
+}
+
+fn next_step(guard: &Guard) -> String {
+    match guard.managed_by {
+        Some(tool) => format!("to approve, change the guard in Git ({})", tool.as_str()),
+        None => format!("to approve, set its expectedHash (`{HASH_COMMAND}`)"),
+    }
+}
+
+fn summary(changes: &Changes) -> String {
+    match changes.paths.as_slice() {
+        [] => "its content is not the approved one".to_owned(),
+        [only] if !changes.more => format!("{only} would change"),
+        [first, ..] => format!("{first} and others would change"),
+    }
+}
+
+/// Puts the line together, giving up detail until it fits.
+fn first_line(guard: &GuardId, target: &Target, what: &str, next: &str, changes: &Changes) -> String {
+    let named = |paths: &[String]| match (paths, changes.more) {
+        ([], _) => what.to_owned(),
+        (all, false) => format!("{} would change", all.join(", ")),
+        (some, true) => format!("{} and more would change", some.join(", ")),
+    };
+    let candidates = [
+        format!("DriftGuard {guard} pins {target}: {}; {next}", named(&changes.paths)),
+        format!("DriftGuard {guard} pins {target}: {what}; {next}"),
+        format!("DriftGuard {guard} refuses this: {what}; {next}"),
+        format!("DriftGuard {guard} refuses this; {next}"),
+    ];
+    let fits = candidates.iter().find(|line| line.chars().count() <= MAX_FIRST_LINE);
+    let line = fits.cloned().unwrap_or_else(|| {
+        // The next step stays whole: a cut guard name can still be recognised.
+        let room = MAX_FIRST_LINE.saturating_sub(next.chars().count() + 2);
+        format!("{}; {next}", clean(&format!("DriftGuard {guard}"), room))
+    });
+    clean(&line, MAX_FIRST_LINE)
+}
+
+/// A text without control characters, cut to so many characters.
+fn clean(text: &str, limit: usize) -> String {
+    let safe = |character: char| if character.is_control() { ' ' } else { character };
+    if text.chars().count() <= limit {
+        return text.chars().map(safe).collect();
+    }
+    text.chars().take(limit.saturating_sub(3)).map(safe).chain("...".chars()).collect()
+}
