@@ -5,4 +5,5 @@
 //! I/O; the other modules bring the facts there and carry the decisions out.
 
 pub mod api;
+pub mod cli;
 pub mod core;

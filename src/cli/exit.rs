@@ -1,0 +1,63 @@
+//! Exit codes, and how a failed command ends.
+//!
+//! 0: done, nothing to report. 1: the command worked and found something. 2: wrong usage, or it
+//! could not be told. A reader that closes the pipe ends the command without noise.
+
+use std::io;
+use std::process::ExitCode;
+
+use super::output;
+
+/// How a command that worked ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Done, nothing to report: 0.
+    Clean,
+    /// It worked and found what it looks for, such as drift: 1.
+    Finding,
+}
+
+/// Exit code for wrong usage and for "could not tell".
+pub const COULD_NOT_TELL: u8 = 2;
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        match exit {
+            Exit::Clean => Self::SUCCESS,
+            Exit::Finding => Self::from(1),
+        }
+    }
+}
+
+/// The exit code of a finished command; a failure is told on stderr in one line.
+#[must_use]
+pub fn code(result: anyhow::Result<Exit>) -> ExitCode {
+    match result {
+        Ok(exit) => exit.into(),
+        // `driftguard hash -f dir | head -1` got all it wanted.
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::message(&format!("error: {error:#}"));
+            ExitCode::from(COULD_NOT_TELL)
+        }
+    }
+}
+
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<output::WriteError>())
+        .any(|cause| cause.0.kind() == io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_closed_stdout_ends_quietly() {
+        let closed = || io::Error::from(io::ErrorKind::BrokenPipe);
+        assert!(is_closed_pipe(&anyhow::Error::new(output::WriteError(closed())).context("writing")));
+        assert!(!is_closed_pipe(&anyhow::Error::new(closed())), "a connection broke, not our stdout");
+    }
+}

@@ -1,0 +1,165 @@
+//! The command line: one file per subcommand, parsed here and run there.
+//!
+//! Data goes to stdout, messages to stderr ([`output`]); a command ends with 0, 1 or 2 ([`exit`]).
+//! Connection flags are kubectl's and the same for every command ([`cluster`]).
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+
+pub mod cluster;
+pub mod exit;
+pub mod guard;
+pub mod hash;
+pub mod install;
+pub mod manifests;
+pub mod output;
+pub mod serve;
+pub mod uninstall;
+pub mod version;
+
+use exit::Exit;
+
+/// Hash-pinned configuration for Kubernetes.
+///
+/// A DriftGuard names one object and the SHA-256 of its approved content. Writes that would change
+/// that content are refused.
+#[derive(Debug, Parser)]
+#[command(
+    name = "driftguard",
+    version,
+    propagate_version = true,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    max_term_width = 100,
+    after_help = "Start here:\n  driftguard install\n  driftguard guard configmap market-settings | kubectl apply -f -"
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the admission server and its controller
+    Serve(serve::ServeArgs),
+    /// Print the hash of files or of a live object
+    Hash(hash::HashArgs),
+    /// Make a DriftGuard for a live object or a file
+    Guard(guard::GuardArgs),
+    /// Install DriftGuard into a cluster
+    Install(install::InstallArgs),
+    /// Remove DriftGuard from a cluster
+    Uninstall(uninstall::UninstallArgs),
+    /// Print the manifests that `install` applies
+    Manifests(manifests::ManifestsArgs),
+    /// Print the versions of this program and of the API server
+    Version(version::VersionArgs),
+}
+
+/// The parser with everything that derive cannot say.
+#[must_use]
+pub fn command() -> clap::Command {
+    let mut command = Cli::command();
+    // kubectl's `--server` is an address. `hash` and `guard` have a switch of that name, so there
+    // the address is `-s` and `--api-server` only.
+    let with_address: Vec<String> = command
+        .get_subcommands()
+        .filter(|sub| sub.get_arguments().any(|arg| arg.get_id() == cluster::ADDRESS_ID))
+        .filter(|sub| sub.get_arguments().all(|arg| arg.get_long() != Some("server")))
+        .map(|sub| sub.get_name().to_owned())
+        .collect();
+    for name in with_address {
+        command = command.mut_subcommand(name, |sub| {
+            sub.mut_arg(cluster::ADDRESS_ID, |address| address.visible_alias("server"))
+        });
+    }
+    command
+}
+
+/// Parses `args` (the first is the program's own name), runs the command, returns its exit code.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let mut command = command();
+    if args.first().is_some_and(|program| is_kubectl_plugin(program)) {
+        command = command.bin_name("kubectl driftguard");
+    }
+    let parsed = command
+        .try_get_matches_from_mut(args)
+        .and_then(|matches| Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command)));
+    match parsed {
+        Ok(cli) => exit::code(run(cli)),
+        Err(usage) => {
+            // Help goes to stdout with 0, a mistake to stderr with 2; a closed pipe is no matter.
+            let _ = usage.print();
+            ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(exit::COULD_NOT_TELL))
+        }
+    }
+}
+
+fn is_kubectl_plugin(program: &std::ffi::OsStr) -> bool {
+    Path::new(program).file_stem().is_some_and(|name| name == "kubectl-driftguard")
+}
+
+fn run(cli: Cli) -> anyhow::Result<Exit> {
+    match cli.command {
+        Command::Serve(args) => {
+            let runtime = tokio::runtime::Runtime::new().context("cannot start worker threads")?;
+            runtime.block_on(serve::run(args))
+        }
+        Command::Hash(args) => one_thread()?.block_on(hash::run(args)),
+        Command::Guard(args) => one_thread()?.block_on(guard::run(args)),
+        Command::Install(args) => one_thread()?.block_on(install::run(args)),
+        Command::Uninstall(args) => one_thread()?.block_on(uninstall::run(args)),
+        Command::Manifests(args) => manifests::run(&args),
+        Command::Version(args) => one_thread()?.block_on(version::run(args)),
+    }
+}
+
+/// Short commands need no worker threads.
+fn one_thread() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the event loop")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
+    use super::*;
+
+    #[test]
+    fn the_definition_of_the_command_line_is_sound() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_help_and_an_example() {
+        for sub in command().get_subcommands_mut() {
+            let help = sub.render_long_help().to_string();
+            assert!(help.contains("Examples:"), "{} has no examples:\n{help}", sub.get_name());
+        }
+    }
+
+    #[test]
+    fn a_mistyped_command_gets_a_suggestion() {
+        let error = command().try_get_matches_from(["driftguard", "hsah"]).unwrap_err().to_string();
+        assert!(error.contains("'hash'"), "{error}");
+    }
+
+    #[test]
+    fn the_address_is_spelled_as_in_kubectl_where_no_switch_has_that_name() {
+        let parse = |args: &[&str]| command().try_get_matches_from(args);
+        assert!(parse(&["driftguard", "install", "--server", "https://host:6443"]).is_ok());
+        assert!(parse(&["driftguard", "hash", "-s", "https://host:6443", "configmap", "a"]).is_ok());
+    }
+
+    #[test]
+    fn it_knows_when_kubectl_calls_it_as_a_plugin() {
+        assert!(is_kubectl_plugin("/usr/local/bin/kubectl-driftguard".as_ref()));
+        assert!(!is_kubectl_plugin("driftguard".as_ref()));
+    }
+}
