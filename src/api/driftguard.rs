@@ -135,6 +135,7 @@ pub struct DriftGuardSpec {
     /// approved content back where that is safe, Warn lets it pass with a warning, Audit lets it
     /// pass and records it. Default: that of the installation; status.enforcement shows it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Enforcement")]
     pub enforcement: Option<Enforcement>,
 
     /// An Audit guard becomes Deny when nothing would have been denied for this long, such as
@@ -153,6 +154,7 @@ pub struct DriftGuardSpec {
     /// What becomes of writes while DriftGuard cannot answer: Fail refuses them, Ignore lets them
     /// pass. Default: Fail; Ignore in kube-system.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "FailurePolicy")]
     pub failure_policy: Option<FailurePolicy>,
 
     /// Whether the guarded object may be deleted. With Allow, deletion counts as drift.

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::driftguard::Enforcement;
 use super::schema;
 
+// `with` on optional enums keeps the field's description: the derive would show the enum's own.
+
 /// What was observed about the guard and its target.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -25,6 +27,7 @@ pub struct DriftGuardStatus {
 
     /// The enforcement in effect: spec.enforcement, or the default of this installation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Enforcement")]
     pub enforcement: Option<Enforcement>,
 
     /// Hash of the target's content as last seen. Never set for Secrets.
@@ -80,6 +83,7 @@ pub struct LastDrift {
 
     /// How the actor is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "ActorSource")]
     pub actor_source: Option<ActorSource>,
 
     /// Transaction id under which it is recorded.

@@ -1,0 +1,41 @@
+//! The generated files of the repository: written by `make generate`, checked by a test.
+
+use super::{ManifestError, Settings};
+
+/// The command that writes the files anew.
+pub const REFRESH: &str = "make generate";
+
+/// One generated file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GeneratedFile {
+    /// Path from the root of the repository.
+    pub path: &'static str,
+    /// What it must hold.
+    pub content: String,
+}
+
+/// All generated files.
+///
+/// # Errors
+/// [`ManifestError`] when one of them cannot be made.
+pub fn all() -> Result<Vec<GeneratedFile>, ManifestError> {
+    let settings = Settings::default();
+    let crds = super::crds()?;
+    let webhook = super::webhook()?;
+    let mut files = Vec::new();
+    let paths = ["crds/driftguard.yaml", "crds/gamaconfig.yaml"];
+    for (path, manifest) in paths.into_iter().zip(&crds) {
+        files.push(file(path, &manifest.yaml()?));
+    }
+    let paths = ["webhook-config/validating.yaml", "webhook-config/mutating.yaml"];
+    for (path, manifest) in paths.into_iter().zip(&webhook) {
+        files.push(file(path, &manifest.yaml()?));
+    }
+    files.push(file("deploy/deployment.yaml", &super::stream(&super::deployment(&settings)?)?));
+    Ok(files)
+}
+
+fn file(path: &'static str, yaml: &str) -> GeneratedFile {
+    let content = format!("# Generated from the code by `{REFRESH}`; do not edit.\n{yaml}");
+    GeneratedFile { path, content }
+}

@@ -1,0 +1,260 @@
+//! What the operator may do, each right with its reason.
+//!
+//! As little as the code needs. Rights on kinds that we know are written out; for other kinds a
+//! cluster's owner labels a ClusterRole of their own (see [`targets`]), so that guarding a kind
+//! never means editing ours.
+
+use k8s_openapi::api::core::v1::ServiceAccount;
+use k8s_openapi::api::rbac::v1::{
+    AggregationRule, ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+
+use crate::api::names;
+
+use super::labels;
+
+/// A right and the reason for it.
+struct Grant {
+    why: &'static str,
+    groups: &'static [&'static str],
+    resources: &'static [&'static str],
+    names: &'static [&'static str],
+    verbs: &'static [&'static str],
+}
+
+/// Rights in the whole cluster.
+const CLUSTER: [Grant; 8] = [
+    Grant {
+        why: "guards are watched; their status is written",
+        groups: &["terrafusion.ai"],
+        resources: &["driftguards"],
+        names: &[],
+        verbs: &["get", "list", "watch"],
+    },
+    Grant {
+        why: "conditions and what was observed",
+        groups: &["terrafusion.ai"],
+        resources: &["driftguards/status"],
+        names: &[],
+        verbs: &["get", "patch", "update"],
+    },
+    Grant {
+        why: "one live read where a review does not hold the whole object; an empty dry-run patch, which \
+              changes nothing, proves that writes reach us",
+        groups: &[""],
+        resources: &["configmaps", "secrets"],
+        names: &[],
+        verbs: &["get", "patch"],
+    },
+    Grant {
+        why: "the same for GAMA configurations",
+        groups: &["terrafusion.ai"],
+        resources: &["gamaconfigs"],
+        names: &[],
+        verbs: &["get", "patch"],
+    },
+    Grant {
+        why: "may the author of a guard do to its target what the guard would",
+        groups: &["authorization.k8s.io"],
+        resources: &["subjectaccessreviews"],
+        names: &[],
+        verbs: &["create"],
+    },
+    Grant {
+        why: "our own two webhook configurations are kept as narrow as the guards allow, and made again when \
+              deleted: a server-side apply names what it creates, so that the name holds for create too",
+        groups: &["admissionregistration.k8s.io"],
+        resources: &["validatingwebhookconfigurations", "mutatingwebhookconfigurations"],
+        names: &[names::WEBHOOK_CONFIGURATION],
+        verbs: &["get", "list", "watch", "create", "patch"],
+    },
+    Grant {
+        why: "a new or changed CRD may change what a guard's targetKind means",
+        groups: &["apiextensions.k8s.io"],
+        resources: &["customresourcedefinitions"],
+        names: &[],
+        verbs: &["get", "list", "watch"],
+    },
+    Grant {
+        why: "refusals and drift are told as Events regarding the guard",
+        groups: &["events.k8s.io"],
+        resources: &["events"],
+        names: &[],
+        verbs: &["create", "patch"],
+    },
+];
+
+/// Rights in the namespace that DriftGuard is installed in.
+const OWN_NAMESPACE: [Grant; 5] = [
+    Grant {
+        why: "one replica at a time writes registration and status",
+        groups: &["coordination.k8s.io"],
+        resources: &["leases"],
+        names: &[names::LEASE],
+        verbs: &["get", "list", "watch", "patch", "update"],
+    },
+    Grant {
+        why: "made by the first replica; a POST names nothing, so no name can stand here",
+        groups: &["coordination.k8s.io"],
+        resources: &["leases"],
+        names: &[],
+        verbs: &["create"],
+    },
+    Grant {
+        why: "the certificate authority that all replicas share",
+        groups: &[""],
+        resources: &["secrets"],
+        names: &[names::CA_SECRET],
+        verbs: &["get", "list", "watch", "patch", "update"],
+    },
+    Grant {
+        why: "made by the first replica: the API server lets only one of two POSTs win",
+        groups: &[""],
+        resources: &["secrets"],
+        names: &[],
+        verbs: &["create"],
+    },
+    Grant {
+        why: "which replicas are ready: a guard is enforced only when each of them knows it",
+        groups: &["discovery.k8s.io"],
+        resources: &["endpointslices"],
+        names: &[],
+        verbs: &["get", "list", "watch"],
+    },
+];
+
+/// Rights in the namespace `default`.
+const DEFAULT_NAMESPACE: [Grant; 1] = [Grant {
+    why: "the addresses of the API servers: enforcement is proved through each of them",
+    groups: &["discovery.k8s.io"],
+    resources: &["endpointslices"],
+    names: &["kubernetes"],
+    verbs: &["get", "list", "watch"],
+}];
+
+/// ClusterRole that collects rights on further guarded kinds.
+pub const TARGETS_ROLE: &str = "driftguard-targets";
+/// Label of the ClusterRoles that it collects, with the value `true`.
+pub const TARGETS_LABEL: &str = "driftguard.terrafusion.ai/aggregate-to-targets";
+
+/// The reasons for the rules of a role, in their order.
+pub type Reasons = Vec<&'static str>;
+
+/// The account that the pods run as.
+#[must_use]
+pub fn service_account(namespace: &str) -> ServiceAccount {
+    ServiceAccount {
+        metadata: meta(names::OPERATOR, Some(namespace)),
+        automount_service_account_token: Some(false),
+        ..ServiceAccount::default()
+    }
+}
+
+/// Rights in the whole cluster.
+#[must_use]
+pub fn cluster_role() -> (ClusterRole, Reasons) {
+    let (rules, reasons) = rules(&CLUSTER);
+    let role =
+        ClusterRole { metadata: meta(names::OPERATOR, None), rules: Some(rules), ..ClusterRole::default() };
+    (role, reasons)
+}
+
+/// Rights on further guarded kinds: the sum of all ClusterRoles that bear [`TARGETS_LABEL`].
+///
+/// Empty when installed. `get` and `patch` on a kind let enforcement be proved by one of its
+/// objects; without them it is still enforced, and the condition says how it is known.
+#[must_use]
+pub fn targets() -> ClusterRole {
+    let selector = LabelSelector {
+        match_labels: Some([(TARGETS_LABEL.to_owned(), "true".to_owned())].into()),
+        ..LabelSelector::default()
+    };
+    ClusterRole {
+        metadata: meta(TARGETS_ROLE, None),
+        aggregation_rule: Some(AggregationRule { cluster_role_selectors: Some(vec![selector]) }),
+        // Left to the aggregation controller.
+        rules: None,
+    }
+}
+
+/// Binds a ClusterRole of this name to the account.
+#[must_use]
+pub fn cluster_role_binding(name: &str, namespace: &str) -> ClusterRoleBinding {
+    ClusterRoleBinding {
+        metadata: meta(name, None),
+        role_ref: role_ref("ClusterRole", name),
+        subjects: Some(vec![account(namespace)]),
+    }
+}
+
+/// Rights in the namespace of the installation.
+#[must_use]
+pub fn own_role(namespace: &str) -> (Role, Reasons) {
+    role(namespace, &OWN_NAMESPACE)
+}
+
+/// Rights in the namespace `default`.
+#[must_use]
+pub fn default_role() -> (Role, Reasons) {
+    role("default", &DEFAULT_NAMESPACE)
+}
+
+/// Binds the Role in `place` to the account in `namespace`.
+#[must_use]
+pub fn role_binding(place: &str, namespace: &str) -> RoleBinding {
+    RoleBinding {
+        metadata: meta(names::OPERATOR, Some(place)),
+        role_ref: role_ref("Role", names::OPERATOR),
+        subjects: Some(vec![account(namespace)]),
+    }
+}
+
+fn role(namespace: &str, grants: &[Grant]) -> (Role, Reasons) {
+    let (rules, reasons) = rules(grants);
+    (Role { metadata: meta(names::OPERATOR, Some(namespace)), rules: Some(rules) }, reasons)
+}
+
+fn rules(grants: &[Grant]) -> (Vec<PolicyRule>, Reasons) {
+    let rules = grants
+        .iter()
+        .map(|grant| PolicyRule {
+            api_groups: Some(owned(grant.groups)),
+            resources: Some(owned(grant.resources)),
+            resource_names: (!grant.names.is_empty()).then(|| owned(grant.names)),
+            verbs: owned(grant.verbs),
+            ..PolicyRule::default()
+        })
+        .collect();
+    (rules, grants.iter().map(|grant| grant.why).collect())
+}
+
+fn owned(words: &[&str]) -> Vec<String> {
+    words.iter().map(|&word| word.to_owned()).collect()
+}
+
+fn meta(name: &str, namespace: Option<&str>) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(name.to_owned()),
+        namespace: namespace.map(str::to_owned),
+        labels: Some(labels::operator()),
+        ..ObjectMeta::default()
+    }
+}
+
+fn role_ref(kind: &str, name: &str) -> RoleRef {
+    RoleRef {
+        api_group: "rbac.authorization.k8s.io".to_owned(),
+        kind: kind.to_owned(),
+        name: name.to_owned(),
+    }
+}
+
+fn account(namespace: &str) -> Subject {
+    Subject {
+        kind: "ServiceAccount".to_owned(),
+        name: names::OPERATOR.to_owned(),
+        namespace: Some(namespace.to_owned()),
+        ..Subject::default()
+    }
+}
