@@ -6,6 +6,8 @@
 
 use std::borrow::Cow;
 
+use super::scan;
+
 /// Deepest nesting read: the API server accepts objects of 10,000 levels, and an admission review
 /// puts two around them.
 pub const MAX_DEPTH: usize = 10_002;
@@ -178,21 +180,10 @@ impl<'a> Cursor<'a> {
     pub fn string(&mut self) -> Result<RawString, JsonError> {
         self.expect(b'"')?;
         let start = self.at;
-        let mut escaped = false;
-        loop {
-            self.at = scan::quote_or_backslash(self.text, self.at);
-            match self.text.get(self.at) {
-                Some(b'"') => break,
-                Some(_) => {
-                    escaped = true;
-                    self.at += 2;
-                }
-                None => return Err(JsonError { problem: Problem::Truncated, at: self.text.len() }),
-            }
-        }
-        let span = Span { start, end: self.at };
-        self.at += 1;
-        Ok(RawString { span, escaped })
+        let end = scan::string_end(self.text, start)
+            .ok_or(JsonError { problem: Problem::Truncated, at: self.text.len() })?;
+        self.at = end.at + 1;
+        Ok(RawString { span: Span { start, end: end.at }, escaped: end.escaped })
     }
 
     /// Steps over one value of any kind and gives its span. Containers are only balanced, not
@@ -227,29 +218,9 @@ impl<'a> Cursor<'a> {
     }
 
     fn skip_container(&mut self) -> Result<(), JsonError> {
-        let mut depth = 0usize;
-        loop {
-            match self.text.get(self.at) {
-                Some(b'"') => {
-                    self.string()?;
-                    continue;
-                }
-                Some(b'{' | b'[') => depth += 1,
-                Some(b'}' | b']') => {
-                    depth -= 1;
-                    if depth == 0 {
-                        self.at += 1;
-                        return Ok(());
-                    }
-                }
-                Some(_) => {}
-                None => return Err(self.error(Problem::Truncated)),
-            }
-            if depth > MAX_DEPTH {
-                return Err(self.error(Problem::TooDeep));
-            }
-            self.at += 1;
-        }
+        self.at = scan::container_end(self.text, self.at)
+            .ok_or(JsonError { problem: Problem::Truncated, at: self.text.len() })?;
+        Ok(())
     }
 }
 
@@ -282,13 +253,14 @@ impl RawString {
             return Ok(Cow::Borrowed(raw));
         }
         let mut out = String::with_capacity(raw.len());
+        let text = &text[..self.span.end];
         let mut at = self.span.start;
         while at < self.span.end {
-            let stop = scan::quote_or_backslash(&text[..self.span.end], at);
-            out.push_str(&raw[at - self.span.start..stop - self.span.start]);
-            at = stop;
+            let length = text[at..].iter().position(|byte| *byte == b'\\').unwrap_or(self.span.end - at);
+            out.push_str(&raw[at - self.span.start..][..length]);
+            at += length;
             if at < self.span.end {
-                let (character, length) = escape(&text[..self.span.end], at)?;
+                let (character, length) = escape(text, at)?;
                 out.push(character);
                 at += length;
             }
@@ -350,121 +322,6 @@ fn hex4(text: &[u8], at: usize) -> Option<u32> {
     text.get(at..at + 4)?
         .iter()
         .try_fold(0, |value, &digit| Some(value * 16 + char::from(digit).to_digit(16)?))
-}
-
-/// Finding the next byte that matters, eight bytes at a time.
-///
-/// Words are read little-endian, so that the lowest flagged byte is the first one in the text; the
-/// borrow of the subtractions can flag bytes *after* a true hit wrongly, never before it.
-pub mod scan {
-    const LOW: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = 0x8080_8080_8080_8080;
-
-    const fn all(byte: u8) -> u64 {
-        LOW * byte as u64
-    }
-
-    const fn equal(word: u64, byte: u8) -> u64 {
-        let difference = word ^ all(byte);
-        difference.wrapping_sub(LOW) & !difference
-    }
-
-    /// Flags in `word` the bytes that are a quote or a backslash.
-    const fn string_end(word: u64) -> u64 {
-        (equal(word, b'"') | equal(word, b'\\')) & HIGH
-    }
-
-    /// Flags in `word` the bytes that do not stand for themselves in the canonical form: quote,
-    /// backslash, controls, DEL and everything that is not ASCII.
-    const fn not_plain(word: u64) -> u64 {
-        let control = word.wrapping_sub(all(0x20)) & !word;
-        let del_or_more = word | word.wrapping_add(LOW);
-        (equal(word, b'"') | equal(word, b'\\') | control | del_or_more) & HIGH
-    }
-
-    #[inline]
-    fn find(text: &[u8], from: usize, flags: impl Fn(u64) -> u64) -> usize {
-        let mut at = from;
-        while let Some(chunk) = text.get(at..).and_then(<[u8]>::first_chunk::<16>) {
-            let [low, high] = [word(chunk, 0), word(chunk, 8)];
-            let (first, second) = (flags(low), flags(high));
-            if first | second != 0 {
-                let within =
-                    if first != 0 { first.trailing_zeros() / 8 } else { 8 + second.trailing_zeros() / 8 };
-                return at + within as usize;
-            }
-            at += 16;
-        }
-        while let Some(&byte) = text.get(at) {
-            if flags(all(byte)) & 0x80 != 0 {
-                return at;
-            }
-            at += 1;
-        }
-        text.len()
-    }
-
-    #[inline]
-    fn word(chunk: &[u8; 16], from: usize) -> u64 {
-        let mut bytes = [0; 8];
-        bytes.copy_from_slice(&chunk[from..from + 8]);
-        u64::from_le_bytes(bytes)
-    }
-
-    /// Offset of the first quote or backslash at or after `from`, or the text's length.
-    #[inline]
-    #[must_use]
-    pub fn quote_or_backslash(text: &[u8], from: usize) -> usize {
-        find(text, from, string_end)
-    }
-
-    /// Offset of the first byte at or after `from` that does not stand for itself in the canonical
-    /// form, or the text's length.
-    #[inline]
-    #[must_use]
-    pub fn not_plain_ascii(text: &[u8], from: usize) -> usize {
-        find(text, from, not_plain)
-    }
-
-    #[cfg(test)]
-    mod tests {
-        use super::*;
-
-        #[test]
-        fn every_byte_is_judged_alike_in_every_position() {
-            for byte in 0..=255u8 {
-                let special = byte < 0x20 || byte >= 0x7f || byte == b'"' || byte == b'\\';
-                let ends = byte == b'"' || byte == b'\\';
-                for position in 0..40 {
-                    let mut text = [b'a'; 40];
-                    text[position] = byte;
-                    let want = |hit: bool| if hit { position } else { 40 };
-                    assert_eq!(not_plain_ascii(&text, 0), want(special), "{byte:#x} at {position}");
-                    assert_eq!(quote_or_backslash(&text, 0), want(ends), "{byte:#x} at {position}");
-                }
-            }
-        }
-
-        #[test]
-        fn the_first_of_two_neighbours_is_found() {
-            for first in 0..=255u8 {
-                for second in [0u8, 0x1f, 0x20, b'"', b'#', b'\\', 0x7e, 0x7f, 0x80, 0xff] {
-                    let mut text = [b'a'; 24];
-                    text[3] = first;
-                    text[4] = second;
-                    let plain = |byte: u8| (0x20..0x7f).contains(&byte) && byte != b'"' && byte != b'\\';
-                    let want = if !plain(first) {
-                        3
-                    } else if !plain(second) {
-                        4
-                    } else {
-                        24
-                    };
-                    assert_eq!(not_plain_ascii(&text, 0), want, "{first:#x} {second:#x}");
-                }
-            }
-        }
-    }
 }
 
 #[cfg(test)]

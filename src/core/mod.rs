@@ -15,5 +15,6 @@ pub mod kinds;
 pub mod message;
 pub mod paths;
 mod review;
+mod scan;
 pub mod scope;
 pub mod verdict;

@@ -1,6 +1,8 @@
 //! The pure core against committed vectors and against a slow obvious oracle.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic is how a test fails")]
 
+mod corpus;
+mod differential;
 mod layering;
 mod oracle;
 mod properties;

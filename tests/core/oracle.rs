@@ -21,7 +21,12 @@ pub(crate) fn scope(object: &Value) -> Value {
     let core = object["apiVersion"] == "v1";
     match kind {
         "ConfigMap" if core => {
-            let binary = map(&object["binaryData"]);
+            let mut binary = map(&object["binaryData"]);
+            for value in binary.values_mut() {
+                if let Some(bytes) = value.as_str().and_then(decode) {
+                    *value = Value::String(STANDARD.encode(bytes));
+                }
+            }
             with_binary(binary, map(&object["data"]))
         }
         "Secret" if core => secret(object),
@@ -42,6 +47,11 @@ pub(crate) fn scope(object: &Value) -> Value {
             without_null_timestamps(&value, false)
         }
     }
+}
+
+/// Base64 with line breaks, as Go reads it.
+fn decode(text: &str) -> Option<Vec<u8>> {
+    STANDARD.decode(text.replace(['\r', '\n'], "")).ok()
 }
 
 fn map(value: &Value) -> Map<String, Value> {
@@ -68,7 +78,7 @@ fn secret(object: &Value) -> Value {
         if strings.contains_key(&key) {
             continue;
         }
-        let bytes = STANDARD.decode(value.as_str().unwrap()).unwrap();
+        let bytes = value.as_str().and_then(decode).unwrap_or_default();
         match String::from_utf8(bytes) {
             Ok(text) => data.insert(key, Value::String(text)),
             Err(error) => binary.insert(key, Value::String(STANDARD.encode(error.into_bytes()))),

@@ -138,7 +138,7 @@ fn written_otherwise(value: &Value, seed: &mut u64, out: &mut String) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn the_canonical_form_is_what_the_oracle_says(object in object()) {

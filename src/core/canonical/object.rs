@@ -69,11 +69,12 @@ pub(crate) fn member(text: &[u8], span: Span, name: &str) -> Result<Option<Span>
         return Ok(None);
     }
     let mut members = cursor.enter_object()?;
+    let mut found = None;
     while let Some(key) = cursor.next_member(&mut members)? {
         let value = cursor.skip_value()?;
-        if key.is(text, name) {
-            return Ok(Some(value));
+        if key.is(text, name) && found.replace(value).is_some() {
+            return Err(JsonError { problem: Problem::DuplicateKey, at: key.span.start });
         }
     }
-    Ok(None)
+    Ok(found)
 }

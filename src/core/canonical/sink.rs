@@ -17,8 +17,8 @@ impl Sink for Vec<u8> {
 
 /// Runs this long go to the hash as they are; shorter ones are gathered first, because each call of
 /// the hash costs more than copying a few bytes.
-const LONG: usize = 512;
-const STAGE: usize = 4096;
+const LONG: usize = 256;
+const STAGE: usize = 1024;
 
 /// SHA-256 behind a small stage.
 pub(super) struct Hasher {

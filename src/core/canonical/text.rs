@@ -1,6 +1,7 @@
 //! Strings: every character outside space to `~` escaped, the short escapes kept short.
 
-use crate::core::json::{self, Cursor, JsonError, Problem, scan};
+use crate::core::json::{self, Cursor, JsonError, Problem};
+use crate::core::scan::{self, Mark};
 
 use super::sink::Sink;
 
@@ -12,35 +13,50 @@ pub(super) fn copy_string(cursor: &mut Cursor<'_>, sink: &mut impl Sink) -> Resu
     cursor.expect(b'"')?;
     let text = cursor.text;
     let mut run = cursor.at - 1;
-    let mut at = cursor.at;
-    loop {
-        at = scan::not_plain_ascii(text, at);
-        match text.get(at) {
-            Some(b'"') => {
-                sink.put(&text[run..=at]);
-                cursor.at = at + 1;
-                return Ok(());
-            }
-            Some(b'\\') => {
-                if let Some(b'"' | b'\\' | b'b' | b'f' | b'n' | b'r' | b't') = text.get(at + 1) {
-                    at += 2;
-                    continue;
-                }
-                sink.put(&text[run..at]);
-                let (character, length) = json::escape(text, at)?;
-                write_character(character, sink);
-                at += length;
-                run = at;
-            }
-            Some(0x7f..) => {
-                sink.put(&text[run..at]);
-                at += write_unplain(&text[at..], sink)
-                    .map_err(|bad| JsonError { problem: Problem::NotUtf8, at: at + bad })?;
-                run = at;
-            }
-            Some(_) => return Err(JsonError { problem: Problem::ControlCharacter, at }),
-            None => return Err(JsonError { problem: Problem::Truncated, at: text.len() }),
+    let mut failure = None;
+    let end = scan::marks(text, cursor.at, |at, escaped| {
+        let unchanged = match text[at] {
+            b'"' if !escaped => return Mark::Stop(at),
+            b'"' | b'\\' | b'b' | b'f' | b'r' | b't' => escaped,
+            _ => false,
+        };
+        if unchanged {
+            return Mark::Next;
         }
+        // An escape starts at the backslash before the letter.
+        let from = at - usize::from(escaped);
+        sink.put(&text[run..from]);
+        match write_otherwise(text, from, sink) {
+            Ok(length) => {
+                run = from + length;
+                Mark::Skip(run)
+            }
+            Err(error) => {
+                failure = Some(error);
+                Mark::Stop(at)
+            }
+        }
+    });
+    if let Some(error) = failure {
+        return Err(error);
+    }
+    let end = end.ok_or(JsonError { problem: Problem::Truncated, at: text.len() })?;
+    sink.put(&text[run..=end]);
+    cursor.at = end + 1;
+    Ok(())
+}
+
+/// Writes what stands at `at` and is not canonical as it is, and gives how many bytes it took.
+fn write_otherwise(text: &[u8], at: usize, sink: &mut impl Sink) -> Result<usize, JsonError> {
+    match text[at] {
+        b'\\' => {
+            let (character, length) = json::escape(text, at)?;
+            write_character(character, sink);
+            Ok(length)
+        }
+        0x7f.. => write_unplain(&text[at..], sink)
+            .map_err(|bad| JsonError { problem: Problem::NotUtf8, at: at + bad }),
+        _ => Err(JsonError { problem: Problem::ControlCharacter, at }),
     }
 }
 
@@ -59,16 +75,15 @@ fn write_unplain(text: &[u8], sink: &mut impl Sink) -> Result<usize, usize> {
 pub(super) fn write_text(text: &str, sink: &mut impl Sink) {
     sink.put(b"\"");
     let bytes = text.as_bytes();
-    let mut at = 0;
-    while at < bytes.len() {
-        let stop = scan::not_plain_ascii(bytes, at);
-        sink.put(&bytes[at..stop]);
-        at = stop;
-        if let Some(character) = text.get(at..).and_then(|rest| rest.chars().next()) {
+    let mut run = 0;
+    for (at, character) in text.char_indices() {
+        if !matches!(character, ' '..='~') || matches!(character, '"' | '\\') {
+            sink.put(&bytes[run..at]);
             write_character(character, sink);
-            at += character.len_utf8();
+            run = at + character.len_utf8();
         }
     }
+    sink.put(&bytes[run..]);
     sink.put(b"\"");
 }
 
