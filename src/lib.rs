@@ -5,6 +5,7 @@
 //! I/O; the other modules bring the facts there and carry the decisions out.
 
 pub mod api;
+pub mod cert;
 pub mod cli;
 pub mod core;
 pub mod manifests;

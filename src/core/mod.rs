@@ -15,6 +15,7 @@ pub mod kinds;
 pub mod message;
 pub mod paths;
 mod review;
+pub mod rotation;
 mod scan;
 pub mod scope;
 pub mod verdict;
