@@ -14,6 +14,7 @@ pub mod judge;
 pub mod kinds;
 pub mod message;
 pub mod paths;
+pub mod registration;
 mod review;
 pub mod rotation;
 mod scan;

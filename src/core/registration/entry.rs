@@ -1,0 +1,136 @@
+//! One entry of a webhook configuration: its name, its path and what it is called for.
+
+use sha2::{Digest as _, Sha256};
+
+use crate::core::guard::FailurePolicy;
+use crate::core::verdict::Operation;
+
+use super::selection::Selection;
+use super::{Class, Phase, Settings};
+
+/// What every entry's name starts with. The API server shows the name when it cannot call us, so
+/// it says where to look then.
+const NAME_PREFIX: &str = "see-driftguard-breakglass";
+/// What every entry's name ends with: entry names must be fully qualified.
+const NAME_SUFFIX: &str = "terrafusion.ai";
+/// Longest name of an entry (a DNS subdomain).
+const MAX_NAME: usize = 253;
+/// What an entry weighs besides names, namespaces and the CA bundle: its fixed fields, and what the
+/// API server notes of their owner in `managedFields`.
+const ENTRY_WEIGHT: usize = 1_600;
+
+/// Which hook an entry calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Hook {
+    /// The gate.
+    Validate,
+    /// The convenience that puts approved content back.
+    Mutate,
+}
+
+/// One entry of a webhook configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Unique in its configuration, a fully qualified name.
+    pub name: String,
+    /// Which hook it calls.
+    pub hook: Hook,
+    /// What becomes of a write while nobody answers.
+    pub failure_policy: FailurePolicy,
+    /// API group, empty for core.
+    pub group: String,
+    /// The version in which guards hash the objects.
+    pub version: String,
+    /// Plural resource name, then subresources through which the same object is written.
+    pub resources: Vec<String>,
+    /// Which operations.
+    pub operations: Vec<Operation>,
+    /// Whether the objects live in namespaces.
+    pub namespaced: bool,
+    /// Which objects.
+    pub selection: Selection,
+}
+
+impl Entry {
+    /// The path at which the API server calls us for this entry. Neither answers nor certificates
+    /// of another generation can be mistaken for this one.
+    #[must_use]
+    pub fn path(&self, generation: u64) -> String {
+        let hook = match self.hook {
+            Hook::Validate => "validate",
+            Hook::Mutate => "mutate",
+        };
+        format!("/{hook}/g{generation}/{}", policy_word(self.failure_policy))
+    }
+
+    /// About how many bytes it takes in the API server's store.
+    pub(super) fn weight(&self, settings: &Settings<'_>) -> usize {
+        // The name stands in the entry, and once more in managedFields.
+        ENTRY_WEIGHT + settings.client_weight + 2 * self.name.len() + self.selection.weight()
+    }
+}
+
+/// The generation in a path made by [`Entry::path`].
+#[must_use]
+pub fn generation_of(path: &str) -> Option<u64> {
+    let mut segments = path.strip_prefix('/')?.split('/');
+    if !matches!(segments.next()?, "validate" | "mutate") {
+        return None;
+    }
+    segments.next()?.strip_prefix('g')?.parse().ok()
+}
+
+/// The entry of a class of objects; `both` when it is for writing and deleting alike, `number` from 0
+/// among the entries of the class.
+pub(super) fn make(class: &Class<'_>, both: bool, number: usize, selection: Selection) -> Entry {
+    let (word, operations) = match class.phase {
+        _ if both => ("change", vec![Operation::Create, Operation::Update, Operation::Delete]),
+        Phase::Write => ("write", vec![Operation::Create, Operation::Update]),
+        Phase::Delete => ("delete", vec![Operation::Delete]),
+    };
+    let mut resources = vec![class.resource.to_owned()];
+    if class.phase == Phase::Write {
+        let also = whole_object_subresources(class.group, class.resource);
+        resources.extend(also.iter().map(|name| format!("{}/{name}", class.resource)));
+    }
+    Entry {
+        name: entry_name(class, word, number),
+        hook: class.hook,
+        failure_policy: class.policy,
+        group: class.group.to_owned(),
+        version: class.version.to_owned(),
+        resources,
+        operations,
+        namespaced: class.namespaced,
+        selection,
+    }
+}
+
+/// Subresources whose reviews hold the whole object, and that change what a guard pins: rules on
+/// the resource alone pass them by.
+fn whole_object_subresources(group: &str, resource: &str) -> &'static [&'static str] {
+    match (group, resource) {
+        ("", "pods") => &["ephemeralcontainers", "resize"],
+        _ => &[],
+    }
+}
+
+fn entry_name(class: &Class<'_>, word: &str, number: usize) -> String {
+    let group = if class.group.is_empty() { "core" } else { class.group };
+    let what = format!("{}.{}.{group}", class.resource, class.version);
+    let number = if number == 0 { String::new() } else { format!("-{}", number + 1) };
+    let head = format!("{NAME_PREFIX}.{word}-{}{number}", policy_word(class.policy));
+    let name = format!("{head}.{what}.{NAME_SUFFIX}");
+    if name.len() <= MAX_NAME {
+        return name;
+    }
+    let digest: String = Sha256::digest(what).iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    format!("{head}.{digest}.{NAME_SUFFIX}")
+}
+
+fn policy_word(policy: FailurePolicy) -> &'static str {
+    match policy {
+        FailurePolicy::Fail => "fail",
+        FailurePolicy::Ignore => "ignore",
+    }
+}

@@ -1,0 +1,241 @@
+//! The webhook entries that the guards of an index need, and nothing wider (DESIGN 4.9).
+//!
+//! A write that no guard covers must never reach us: entries name the resource, the version in
+//! which guards hash it, the namespaces, and by a match condition the very objects. Only when all
+//! that grows too large for one object of the API server do they become wider, and then the result
+//! says so. Order and names depend on the guards alone, so that equal guards give equal entries.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::guard::{DeletionPolicy, Enforcement, FailurePolicy, Guard, GuardState, Target};
+use super::index::Index;
+
+mod condition;
+mod entry;
+mod selection;
+
+pub use condition::Names;
+pub use entry::{Entry, Hook, generation_of};
+pub use selection::{Namespaces, Selection, Width};
+
+/// Bounds of one configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Most bytes of one CEL expression; the API server refuses more than 100,000 characters.
+    pub expression: usize,
+    /// Most bytes of all entries together; the API server stores about 1.6 MB.
+    pub total: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { expression: 90_000, total: 1_000_000 }
+    }
+}
+
+/// What entries depend on besides the guards.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings<'a> {
+    /// Namespace of this installation.
+    pub own_namespace: &'a str,
+    /// What each entry weighs for its client configuration, in bytes: the CA bundle in base64.
+    pub client_weight: usize,
+    /// Bounds; other than the default only in tests.
+    pub limits: Limits,
+}
+
+/// The entries of one configuration.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Registration {
+    /// In a fixed order.
+    pub entries: Vec<Entry>,
+    /// Resources whose entries match more than guarded objects, because there are too many names.
+    pub widened: Vec<Widened>,
+}
+
+/// A resource whose entries had to become wider than its guards.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Widened {
+    /// API group, empty for core.
+    pub group: String,
+    /// Plural resource name.
+    pub resource: String,
+    /// How wide.
+    pub width: Width,
+}
+
+/// The entries of the validating configuration.
+#[must_use]
+pub fn validating(index: &Index, settings: &Settings<'_>) -> Registration {
+    let mut demands = Demands::new();
+    for state in index.guards() {
+        let Some(target) = state.target() else { continue };
+        let (write, delete) = match state {
+            GuardState::Valid(guard) => (write_policy(guard), delete_policy(guard, settings)),
+            // It refuses what it cannot judge, but must not do so while nobody can mend it.
+            GuardState::Invalid(_) => (FailurePolicy::Ignore, FailurePolicy::Ignore),
+        };
+        demand(&mut demands, target, Hook::Validate, Phase::Write, write);
+        demand(&mut demands, target, Hook::Validate, Phase::Delete, delete);
+    }
+    fit(&demands, settings)
+}
+
+/// The entries of the mutating configuration: guards of enforcement `Rewrite` alone. Never `Fail`:
+/// the gate refuses what could not be rewritten.
+#[must_use]
+pub fn mutating(index: &Index, settings: &Settings<'_>) -> Registration {
+    let mut demands = Demands::new();
+    for state in index.guards() {
+        if let GuardState::Valid(guard) = state
+            && guard.enforcement == Enforcement::Rewrite
+        {
+            demand(&mut demands, &guard.target, Hook::Mutate, Phase::Write, FailurePolicy::Ignore);
+        }
+    }
+    fit(&demands, settings)
+}
+
+fn write_policy(guard: &Guard) -> FailurePolicy {
+    if guard.enforcement.blocks() { guard.failure_policy } else { FailurePolicy::Ignore }
+}
+
+/// Deletion alone never needs us, but where the guard refuses it. In our own namespace a dead
+/// webhook that must be asked for deletions could not be uninstalled.
+fn delete_policy(guard: &Guard, settings: &Settings<'_>) -> FailurePolicy {
+    let refused = guard.deletion_policy == DeletionPolicy::Deny;
+    let own = guard.target.namespace.as_deref() == Some(settings.own_namespace);
+    if refused && !own { write_policy(guard) } else { FailurePolicy::Ignore }
+}
+
+/// Writes and deletions of one object may need different failure policies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    Write,
+    Delete,
+}
+
+/// What one entry, or several of them when there are many names, is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Class<'a> {
+    group: &'a str,
+    resource: &'a str,
+    version: &'a str,
+    namespaced: bool,
+    hook: Hook,
+    policy: FailurePolicy,
+    phase: Phase,
+}
+
+/// Namespace (empty for cluster-scoped objects) and name.
+type Pairs<'a> = BTreeSet<(&'a str, &'a str)>;
+type Demands<'a> = BTreeMap<Class<'a>, Pairs<'a>>;
+type Widths<'a> = BTreeMap<(&'a str, &'a str), Width>;
+
+fn demand<'a>(
+    demands: &mut Demands<'a>,
+    target: &'a Target,
+    hook: Hook,
+    phase: Phase,
+    policy: FailurePolicy,
+) {
+    // No object bears such a name, and in a match condition it would mean others.
+    if target.name.is_empty() || target.name.contains('/') {
+        return;
+    }
+    let class = Class {
+        group: &target.group,
+        resource: &target.resource,
+        version: &target.version,
+        namespaced: target.namespace.is_some(),
+        hook,
+        policy,
+        phase,
+    };
+    let pair = (target.namespace.as_deref().unwrap_or_default(), target.name.as_str());
+    let fail = Class { policy: FailurePolicy::Fail, ..class };
+    let ignore = Class { policy: FailurePolicy::Ignore, ..class };
+    // Asked for under `Fail`, an object need not be asked for again under `Ignore`.
+    if policy == FailurePolicy::Ignore && demands.get(&fail).is_some_and(|pairs| pairs.contains(&pair)) {
+        return;
+    }
+    if policy == FailurePolicy::Fail
+        && let Some(pairs) = demands.get_mut(&ignore)
+    {
+        pairs.remove(&pair);
+    }
+    demands.entry(class).or_default().insert(pair);
+}
+
+/// Makes entries, wider ones where they would not fit: the names of the largest resource are
+/// dropped first, then its namespaces.
+fn fit(demands: &Demands<'_>, settings: &Settings<'_>) -> Registration {
+    let mut widths = Widths::new();
+    loop {
+        let entries = entries(demands, &widths, settings);
+        let mut weights: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+        for (class, entry) in &entries {
+            *weights.entry((class.group, class.resource)).or_default() += entry.weight(settings);
+        }
+        let narrowest = |resource: &(&str, &str)| widths.get(resource).copied().unwrap_or(Width::Names);
+        let heaviest = weights
+            .iter()
+            .filter(|(resource, _)| narrowest(resource) != Width::Everything)
+            .max_by_key(|&(_, weight)| *weight)
+            .map(|(resource, _)| *resource);
+        match heaviest {
+            Some(resource) if weights.values().sum::<usize>() > settings.limits.total => {
+                widths.insert(resource, narrowest(&resource).next());
+            }
+            _ => {
+                let entries = entries.into_iter().map(|(_, entry)| entry).collect();
+                return Registration { entries, widened: widened(&widths) };
+            }
+        }
+    }
+}
+
+fn widened(widths: &Widths<'_>) -> Vec<Widened> {
+    widths
+        .iter()
+        .map(|(&(group, resource), &width)| Widened {
+            group: group.to_owned(),
+            resource: resource.to_owned(),
+            width,
+        })
+        .collect()
+}
+
+fn entries<'a>(
+    demands: &Demands<'a>,
+    widths: &Widths<'_>,
+    settings: &Settings<'_>,
+) -> Vec<(Class<'a>, Entry)> {
+    let select = |class: &Class<'a>| {
+        let width = widths.get(&(class.group, class.resource)).copied().unwrap_or(Width::Names);
+        let pairs = demands.get(class)?;
+        let fail = Class { policy: FailurePolicy::Fail, ..*class };
+        let covered = (class.policy == FailurePolicy::Ignore).then(|| demands.get(&fail)).flatten();
+        Some(selection::select(pairs, covered, class.namespaced, width, settings))
+    };
+    let mut made = Vec::new();
+    for class in demands.keys() {
+        let Some(selections) = select(class) else { continue };
+        let other = match class.phase {
+            Phase::Write => Phase::Delete,
+            Phase::Delete => Phase::Write,
+        };
+        // The same objects for writing and deleting: one entry.
+        let both = select(&Class { phase: other, ..*class }).is_some_and(|found| found == selections);
+        if both && class.phase == Phase::Delete {
+            continue;
+        }
+        for (number, selection) in selections.into_iter().enumerate() {
+            made.push((*class, entry::make(class, both, number, selection)));
+        }
+    }
+    made
+}
+
+#[cfg(test)]
+mod tests;
