@@ -28,51 +28,14 @@ use super::status::DriftGuardStatus;
     derive = "PartialEq",
     doc = "Pins one object to approved content by its SHA-256. Writes that would change the pinned content are refused at admission; content that changed all the same is reported as drift.",
     selectable = ".spec.targetName",
-    printcolumn(
-        name = "Target",
-        type_ = "string",
-        json_path = ".spec.targetName",
-        description = "Name of the guarded object"
-    ),
-    printcolumn(
-        name = "Ready",
-        type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="Ready")].status"#,
-        description = "Summary of all conditions"
-    ),
-    printcolumn(
-        name = "Drifted",
-        type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="Drifted")].status"#,
-        description = "Whether the live content is not approved"
-    ),
-    printcolumn(
-        name = "Enforcement",
-        type_ = "string",
-        json_path = ".status.enforcement",
-        description = "Enforcement in effect"
-    ),
-    printcolumn(
-        name = "Last Drift",
-        type_ = "date",
-        json_path = ".status.lastDrift.time",
-        description = "When drift was last seen"
-    ),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    printcolumn(
-        name = "Source",
-        type_ = "string",
-        json_path = ".spec.sourceOfTruthRef.kind",
-        description = "Type of the source of truth",
-        priority = 1
-    ),
-    printcolumn(
-        name = "Hash",
-        type_ = "string",
-        json_path = ".status.currentHash",
-        description = "Hash of the live content; never shown for Secrets",
-        priority = 1
-    )
+    printcolumn = r#"{"name": "Target", "type": "string", "jsonPath": ".spec.targetName", "description": "Name of the guarded object"}"#,
+    printcolumn = r#"{"name": "Ready", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].status", "description": "Summary of all conditions"}"#,
+    printcolumn = r#"{"name": "Drifted", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Drifted\")].status", "description": "Whether the live content is not approved"}"#,
+    printcolumn = r#"{"name": "Enforcement", "type": "string", "jsonPath": ".status.enforcement", "description": "Enforcement in effect"}"#,
+    printcolumn = r#"{"name": "Last Drift", "type": "date", "jsonPath": ".status.lastDrift.time", "description": "When drift was last seen"}"#,
+    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#,
+    printcolumn = r#"{"name": "Source", "type": "string", "jsonPath": ".spec.sourceOfTruthRef.kind", "description": "Type of the source of truth", "priority": 1}"#,
+    printcolumn = r#"{"name": "Hash", "type": "string", "jsonPath": ".status.currentHash", "description": "Hash of the live content; never shown for Secrets", "priority": 1}"#
 )]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{
@@ -240,6 +203,22 @@ pub enum Enforcement {
     Warn,
     /// Let it pass and record it.
     Audit,
+}
+
+impl Enforcement {
+    /// Every mode, strictest first.
+    pub const ALL: [Self; 4] = [Self::Deny, Self::Rewrite, Self::Warn, Self::Audit];
+
+    /// As the API spells it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Deny => "Deny",
+            Self::Rewrite => "Rewrite",
+            Self::Warn => "Warn",
+            Self::Audit => "Audit",
+        }
+    }
 }
 
 /// What becomes of writes while DriftGuard cannot answer.

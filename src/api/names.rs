@@ -18,6 +18,10 @@ pub const GAMACONFIG_CRD: &str = "gamaconfigs.terrafusion.ai";
 pub const NAMESPACE: &str = "terrafusion-system";
 /// Field manager of everything that `install` and `serve` write.
 pub const FIELD_MANAGER: &str = "driftguard";
+/// Field manager of the static base of the webhook configurations. Not [`FIELD_MANAGER`]: an apply
+/// takes away what its manager applied before and leaves out now, so that a second `install` would
+/// take away the entries that `serve` wrote, and let every write pass.
+pub const BASE_FIELD_MANAGER: &str = "driftguard-install";
 /// What a field manager of our own dry runs starts with; a nonce follows.
 pub const HASH_FIELD_MANAGER_PREFIX: &str = "driftguard-hash-";
 
@@ -53,6 +57,9 @@ pub const LABEL_VERSION: &str = "app.kubernetes.io/version";
 /// Set by the API server on every namespace: its own name.
 pub const LABEL_NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 
+/// Annotation of the CRD of `DriftGuard`: the default enforcement that `install` chose, kept so
+/// that the next one does not turn it around.
+pub const ANNOTATION_DEFAULT_ENFORCEMENT: &str = "driftguard.terrafusion.ai/default-enforcement";
 /// Guard annotation: whom to ask when a write was refused. Shown in the refusal.
 pub const ANNOTATION_CONTACT: &str = "driftguard.terrafusion.ai/contact";
 /// Guard annotation: where the way forward is written down. Shown in the refusal.

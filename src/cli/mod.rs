@@ -79,6 +79,13 @@ pub fn command() -> clap::Command {
             sub.mut_arg(cluster::ADDRESS_ID, |address| address.visible_alias("server"))
         });
     }
+    // These two do not go by the context's namespace: they mean that of the installation.
+    for name in ["install", "uninstall"] {
+        command = command.mut_subcommand(name, |sub| {
+            let help = format!("Namespace of the installation [default: {}]", crate::api::names::NAMESPACE);
+            sub.mut_arg("namespace", |namespace| namespace.help(help))
+        });
+    }
     command
 }
 

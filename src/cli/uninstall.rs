@@ -1,21 +1,242 @@
-//! `driftguard uninstall`.
+//! `driftguard uninstall`: takes DriftGuard out of a cluster, without ever leaving a webhook behind
+//! that nobody answers.
+//!
+//! A dead webhook refuses writes and strands namespaces, so the webhook configurations go first.
+//! Replicas that still run would put them back; therefore the lease is taken over before, since
+//! only its holder may write them. Guards and CRDs stay unless `--purge` is given. Everything may
+//! be gone already: running it again is safe.
 
-use super::cluster::ClusterArgs;
+use std::io::{BufRead as _, IsTerminal as _};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::Api;
+use kube::api::{DeleteParams, DynamicObject, ListParams, Preconditions};
+use kube::core::Resource;
+use kube::runtime::wait::await_condition;
+
+use super::cluster::{Cluster, ClusterArgs};
 use super::exit::Exit;
+use super::install::apply::api as api_of;
+use super::output;
+use crate::api::{DriftGuard, GAMAConfig, names};
+use crate::manifests::{self, Manifest, Settings};
+
+mod lease;
+
+/// How long replicas may take to end; their grace period is 60 s.
+const PODS_GONE_WITHIN: Duration = Duration::from_secs(90);
 
 /// Arguments of `driftguard uninstall`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  driftguard uninstall")]
+#[command(after_help = "Examples:\n  driftguard uninstall\n  driftguard uninstall --purge --yes")]
 pub struct UninstallArgs {
+    /// Also delete the CRDs, and with them every DriftGuard of the cluster
+    #[arg(long)]
+    purge: bool,
+    /// Do not ask before --purge deletes guards
+    #[arg(short, long, requires = "purge")]
+    yes: bool,
     #[command(flatten)]
     cluster: ClusterArgs,
 }
 
-/// Runs the command.
+/// Uninstalls.
 ///
 /// # Errors
-/// Always, until the command is built.
+/// When the cluster cannot be reached or refuses a deletion, when a `serve` outside the cluster
+/// still runs, or when `--purge` is not confirmed.
 pub async fn run(args: UninstallArgs) -> anyhow::Result<Exit> {
-    let UninstallArgs { cluster: _ } = args;
-    anyhow::bail!("`driftguard uninstall` is not built yet")
+    let cluster = args.cluster.connect().await?;
+    let namespace = args.cluster.namespace.clone().unwrap_or_else(|| names::NAMESPACE.to_owned());
+    let settings = Settings { namespace, ..Settings::default() };
+    let removal = Removal { cluster: &cluster, settings: &settings };
+    if args.purge {
+        confirm(&removal, args.yes).await?;
+    }
+    removal.run().await?;
+    if args.purge {
+        removal.purge().await?;
+    } else {
+        output::message("\nCRDs and guards stay; `driftguard uninstall --purge` deletes them too");
+    }
+    Ok(Exit::Clean)
+}
+
+/// Asks on a terminal; elsewhere `--yes` must have been given.
+async fn confirm(removal: &Removal<'_>, yes: bool) -> anyhow::Result<()> {
+    let guards = removal.count::<DriftGuard>().await?;
+    if yes || guards == 0 {
+        return Ok(());
+    }
+    let what =
+        format!("--purge deletes all {guards} DriftGuards of the cluster at {}", removal.cluster.address);
+    if !std::io::stdin().is_terminal() {
+        anyhow::bail!("{what}; repeat it with --yes to confirm");
+    }
+    output::message(&format!("{what}. Go on? [y/N]"));
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer).context("reading the answer")?;
+    if !matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes") {
+        anyhow::bail!("nothing was removed");
+    }
+    Ok(())
+}
+
+/// One removal.
+struct Removal<'a> {
+    cluster: &'a Cluster,
+    settings: &'a Settings,
+}
+
+impl Removal<'_> {
+    async fn run(&self) -> anyhow::Result<()> {
+        let deployed = self.is_deployed().await?;
+        let held = lease::take(self.cluster, &self.settings.namespace, deployed).await?;
+        self.webhook_configurations().await?;
+        self.workload_and_rights().await?;
+        if deployed {
+            self.pods_gone().await?;
+            // A write that was under way when the lease changed hands may have come after ours.
+            self.webhook_configurations().await?;
+        }
+        self.delete_secret().await?;
+        if held {
+            lease::delete(self.cluster, &self.settings.namespace).await?;
+        }
+        Ok(())
+    }
+
+    async fn is_deployed(&self) -> anyhow::Result<bool> {
+        let deployment = Manifest::new(&manifests::deploy::deployment(self.settings))?;
+        let found = api_of(self.cluster, &deployment).get_metadata_opt(&deployment.name).await;
+        Ok(found.map_err(|error| self.cluster.explain("looking for the operator", &error))?.is_some())
+    }
+
+    async fn webhook_configurations(&self) -> anyhow::Result<()> {
+        for manifest in manifests::webhook()? {
+            self.delete(&manifest, false).await?;
+        }
+        Ok(())
+    }
+
+    async fn workload_and_rights(&self) -> anyhow::Result<()> {
+        for manifest in manifests::workload(self.settings)?.iter().rev() {
+            self.delete(manifest, true).await?;
+        }
+        for manifest in manifests::rbac(self.settings)?.iter().rev() {
+            self.delete(manifest, true).await?;
+        }
+        Ok(())
+    }
+
+    /// Deletes one object. With `labelled`, one that bears our name but not our label is another
+    /// tool's, and stays.
+    async fn delete(&self, manifest: &Manifest, labelled: bool) -> anyhow::Result<()> {
+        let title = manifest.title();
+        let api = api_of(self.cluster, manifest);
+        let found = api
+            .get_metadata_opt(&manifest.name)
+            .await
+            .map_err(|error| self.cluster.explain(format!("reading {title}"), &error))?;
+        let Some(found) = found else { return Ok(()) };
+        if labelled && !found.metadata.labels.iter().flatten().any(|(key, _)| key == names::LABEL_PART_OF) {
+            output::message(&format!("{title} was not made by DriftGuard; it stays"));
+            return Ok(());
+        }
+        self.delete_found(&api, &title, &manifest.name, found.metadata.uid).await
+    }
+
+    async fn delete_found(
+        &self,
+        api: &Api<DynamicObject>,
+        title: &str,
+        name: &str,
+        uid: Option<String>,
+    ) -> anyhow::Result<()> {
+        // Only the very object that was looked at.
+        let exactly = Preconditions { uid, resource_version: None };
+        let how = DeleteParams { preconditions: Some(exactly), ..DeleteParams::background() };
+        match api.delete(name, &how).await {
+            Ok(_) => Ok(output::data(format!("{title} deleted\n").as_bytes())?),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            Err(error) => Err(self.cluster.explain(format!("deleting {title}"), &error))?,
+        }
+    }
+
+    /// Waits until no pod of ours can answer, or write, any more.
+    async fn pods_gone(&self) -> anyhow::Result<()> {
+        let pods: Api<Pod> = Api::namespaced(self.cluster.client.clone(), &self.settings.namespace);
+        let selector: Vec<String> = manifests::labels::operator_selector()
+            .into_iter()
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect();
+        let ours = ListParams::default().labels(&selector.join(","));
+        let list = pods
+            .list_metadata(&ours)
+            .await
+            .map_err(|error| self.cluster.explain("looking for the operator's pods", &error))?;
+        let all_gone = async {
+            for pod in &list.items {
+                let (Some(name), Some(uid)) = (&pod.metadata.name, &pod.metadata.uid) else { continue };
+                let deleted = kube::runtime::wait::conditions::is_deleted(uid);
+                await_condition(pods.clone(), name, deleted).await?;
+            }
+            Ok::<(), kube::runtime::wait::Error>(())
+        };
+        match tokio::time::timeout(PODS_GONE_WITHIN, all_gone).await {
+            Ok(result) => result.context("waiting for the operator's pods to end"),
+            Err(_) => {
+                output::message("the operator's pods still run; they hold no rights any more");
+                Ok(())
+            }
+        }
+    }
+
+    async fn delete_secret(&self) -> anyhow::Result<()> {
+        let secrets: Api<Secret> = Api::namespaced(self.cluster.client.clone(), &self.settings.namespace);
+        match secrets.delete(names::CA_SECRET, &DeleteParams::default()).await {
+            Ok(_) => Ok(output::data(format!("secret/{} deleted\n", names::CA_SECRET).as_bytes())?),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            Err(error) => Err(self.cluster.explain(format!("deleting secret/{}", names::CA_SECRET), &error))?,
+        }
+    }
+
+    /// Deletes the CRD of DriftGuard, and that of GAMAConfig when nobody keeps configurations in it.
+    async fn purge(&self) -> anyhow::Result<()> {
+        let configurations = self.count::<GAMAConfig>().await?;
+        for manifest in manifests::crds()? {
+            if manifest.name == names::GAMACONFIG_CRD && configurations > 0 {
+                output::message(&format!(
+                    "{} stays: {configurations} GAMAConfigs are kept in it, and they are not DriftGuard's",
+                    manifest.title()
+                ));
+                continue;
+            }
+            self.delete(&manifest, false).await?;
+        }
+        output::message(&format!(
+            "\nnamespace {} stays, with whatever else is in it",
+            self.settings.namespace
+        ));
+        Ok(())
+    }
+
+    /// How many objects of a kind there are in the whole cluster; none when the kind is not served.
+    async fn count<K>(&self) -> anyhow::Result<usize>
+    where
+        K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+    {
+        let api: Api<K> = Api::all(self.cluster.client.clone());
+        let list = match api.list_metadata(&ListParams::default().limit(1)).await {
+            Ok(list) => list,
+            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(0),
+            Err(error) => {
+                return Err(self.cluster.explain(format!("counting {}", K::plural(&())), &error))?;
+            }
+        };
+        let rest = list.metadata.remaining_item_count.and_then(|rest| usize::try_from(rest).ok());
+        Ok(list.items.len() + rest.unwrap_or_default())
+    }
 }

@@ -183,7 +183,7 @@ pub fn serve_arguments(settings: &Settings) -> Vec<String> {
         format!("--webhook-service={}/{}", settings.namespace, names::WEBHOOK_SERVICE),
     ];
     if settings.default_enforcement != Enforcement::Deny {
-        arguments.push(format!("--default-enforcement={:?}", settings.default_enforcement));
+        arguments.push(format!("--default-enforcement={}", settings.default_enforcement.as_str()));
     }
     arguments
 }
