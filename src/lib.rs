@@ -9,3 +9,5 @@ pub mod cert;
 pub mod cli;
 pub mod core;
 pub mod manifests;
+pub mod telemetry;
+pub mod trail;

@@ -1,0 +1,262 @@
+//! Kubernetes Events about attempts on guarded objects (`events.k8s.io/v1`).
+//!
+//! One Event for each guard and reason, with a series behind it: the first attempt is told at once,
+//! further ones are gathered and told together. Queue, memory and rate are bounded, since reviews
+//! without a client certificate can be forged by any pod.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::metrics::Metrics;
+use crate::api::names;
+use crate::core::guard::{GuardId, Target};
+use crate::core::verdict::{Attempt, Reason};
+
+/// Name under which Events are reported.
+const CONTROLLER: &str = "driftguard.terrafusion.ai/admission";
+/// Attempts that may wait to be told.
+const QUEUE: usize = 256;
+/// Guards and reasons that are remembered at a time.
+const MAX_EPISODES: usize = 1024;
+/// How often gathered attempts of one guard are told.
+const GATHER: Duration = Duration::from_secs(60);
+/// After so long without an attempt, the next one is told at once again.
+const FORGET: Duration = Duration::from_secs(10 * 60);
+/// Longest note; the API allows 1,024 characters.
+const MAX_NOTE: usize = 1000;
+
+/// What an Event tells.
+#[derive(Debug, Clone)]
+struct Told {
+    denied: bool,
+    attempt: Attempt,
+}
+
+/// Takes attempts without ever waiting.
+#[derive(Debug, Clone)]
+pub struct EventSink {
+    queue: mpsc::Sender<Told>,
+    metrics: Arc<Metrics>,
+}
+
+impl EventSink {
+    /// Queues an attempt; one too many is dropped and counted.
+    pub fn offer(&self, attempt: &Attempt, denied: bool) {
+        if self.queue.try_send(Told { denied, attempt: attempt.clone() }).is_err() {
+            self.metrics.dropped_event();
+        }
+    }
+}
+
+/// The task that publishes what a sink takes.
+#[derive(Debug)]
+pub struct Publisher {
+    queue: mpsc::Receiver<Told>,
+    metrics: Arc<Metrics>,
+}
+
+/// A sink and the task behind it, which must be run.
+#[must_use]
+pub fn channel(metrics: Arc<Metrics>) -> (EventSink, Publisher) {
+    let (sender, receiver) = mpsc::channel(QUEUE);
+    (EventSink { queue: sender, metrics: Arc::clone(&metrics) }, Publisher { queue: receiver, metrics })
+}
+
+impl Publisher {
+    /// Publishes until every sink is gone. A failing API server costs Events, nothing else.
+    pub async fn run(mut self, client: kube::Client, replica: String) {
+        let reporter = Reporter { controller: CONTROLLER.into(), instance: Some(replica) };
+        let recorder = Recorder::new(client, reporter);
+        let mut episodes = Episodes::default();
+        let mut tick = tokio::time::interval(Duration::from_secs(5));
+        loop {
+            let due = tokio::select! {
+                told = self.queue.recv() => match told {
+                    Some(told) => episodes.observe(told, Instant::now()).into_iter().collect(),
+                    None => return,
+                },
+                _ = tick.tick() => episodes.due(Instant::now()),
+            };
+            for (told, count) in due {
+                if let Err(error) = recorder.publish(&event(&told, count), &regarding(&told.attempt)).await {
+                    self.metrics.dropped_event();
+                    tracing::debug!(%error, "an Event could not be published");
+                }
+            }
+        }
+    }
+}
+
+/// Attempts on one guard for one reason.
+#[derive(Debug)]
+struct Episode {
+    last_told: Instant,
+    last_seen: Instant,
+    waiting: Option<Told>,
+    gathered: usize,
+}
+
+/// All episodes that are remembered.
+#[derive(Debug, Default)]
+struct Episodes {
+    by_key: HashMap<(GuardId, Reason, bool), Episode>,
+}
+
+impl Episodes {
+    /// Takes an attempt, and gives it back when it is to be told at once.
+    fn observe(&mut self, told: Told, now: Instant) -> Option<(Told, usize)> {
+        let key = (told.attempt.guard.clone(), told.attempt.reason, told.denied);
+        if let Some(episode) = self.by_key.get_mut(&key) {
+            episode.last_seen = now;
+            episode.gathered += 1;
+            episode.waiting = Some(told);
+            return None;
+        }
+        if self.by_key.len() < MAX_EPISODES {
+            let episode = Episode { last_told: now, last_seen: now, waiting: None, gathered: 0 };
+            self.by_key.insert(key, episode);
+            return Some((told, 1));
+        }
+        None
+    }
+
+    /// What has been gathered long enough, with its count; forgets what has been quiet for long.
+    fn due(&mut self, now: Instant) -> Vec<(Told, usize)> {
+        let mut due = Vec::new();
+        for episode in self.by_key.values_mut() {
+            if now.duration_since(episode.last_told) >= GATHER
+                && let Some(told) = episode.waiting.take()
+            {
+                due.push((told, std::mem::take(&mut episode.gathered)));
+                episode.last_told = now;
+            }
+        }
+        self.by_key.retain(|_, episode| now.duration_since(episode.last_seen) < FORGET);
+        due
+    }
+}
+
+fn event(told: &Told, count: usize) -> Event {
+    let attempt = &told.attempt;
+    let times = if count > 1 { format!(" ({count} attempts)") } else { String::new() };
+    let verb = if told.denied { "was refused" } else { "was let through" };
+    let paths =
+        if attempt.paths.is_empty() { String::new() } else { format!(": {}", attempt.paths.join(", ")) };
+    let note = format!(
+        "{} of {} by {} {verb}{paths}{times}",
+        attempt.operation.as_str(),
+        attempt.target,
+        attempt.user.name
+    );
+    Event {
+        type_: EventType::Warning,
+        reason: reason(told).to_owned(),
+        note: Some(note.chars().take(MAX_NOTE).collect()),
+        action: "Admission".into(),
+        secondary: Some(reference(&attempt.target, &attempt.target_uid)),
+    }
+}
+
+fn reason(told: &Told) -> &'static str {
+    match (told.attempt.reason, told.denied) {
+        (Reason::TargetDeleted, _) => "TargetDeleted",
+        (Reason::AlreadyDrifted, _) => "TargetDrifted",
+        (_, true) => "WriteDenied",
+        (_, false) => "UnapprovedWriteAllowed",
+    }
+}
+
+fn regarding(attempt: &Attempt) -> ObjectReference {
+    ObjectReference {
+        api_version: Some(format!("{}/{}", names::GROUP, names::VERSION)),
+        kind: Some("DriftGuard".into()),
+        namespace: Some(attempt.guard.namespace.clone()),
+        name: Some(attempt.guard.name.clone()),
+        uid: (!attempt.guard_uid.is_empty()).then(|| attempt.guard_uid.clone()),
+        ..ObjectReference::default()
+    }
+}
+
+fn reference(target: &Target, uid: &str) -> ObjectReference {
+    ObjectReference {
+        api_version: Some(target.api_version()),
+        kind: Some(target.kind.clone()),
+        namespace: target.namespace.clone(),
+        name: Some(target.name.clone()),
+        uid: (!uid.is_empty()).then(|| uid.to_owned()),
+        ..ObjectReference::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::verdict::{Operation, User};
+
+    fn told(guard: &str) -> Told {
+        let attempt = Attempt {
+            guard: GuardId { namespace: "g".into(), name: guard.into() },
+            guard_uid: String::new(),
+            guard_generation: 1,
+            target: Target {
+                group: String::new(),
+                version: "v1".into(),
+                kind: "ConfigMap".into(),
+                resource: "configmaps".into(),
+                namespace: Some("n".into()),
+                name: "x".into(),
+            },
+            target_uid: String::new(),
+            operation: Operation::Update,
+            sub_resource: String::new(),
+            dry_run: false,
+            user: User { name: "alice".into(), ..User::default() },
+            field_manager: String::new(),
+            image_hash: None,
+            paths: vec!["/data/price".into()],
+            enforcement: None,
+            reason: Reason::HashMismatch,
+        };
+        Told { denied: true, attempt }
+    }
+
+    #[test]
+    fn the_first_attempt_is_told_at_once_and_the_rest_together() {
+        let mut episodes = Episodes::default();
+        let start = Instant::now();
+        assert!(episodes.observe(told("a"), start).is_some());
+        for _ in 0..9_999 {
+            assert!(episodes.observe(told("a"), start).is_none());
+        }
+        assert!(episodes.due(start).is_empty());
+        let due = episodes.due(start + GATHER);
+        assert_eq!(due.iter().map(|(_, count)| *count).collect::<Vec<_>>(), [9_999]);
+        assert!(episodes.due(start + GATHER * 2).is_empty(), "nothing new, nothing told");
+    }
+
+    #[test]
+    fn memory_is_bounded_however_many_guards_are_attacked() {
+        let mut episodes = Episodes::default();
+        let start = Instant::now();
+        let at_once = (0..5_000).filter(|n| episodes.observe(told(&n.to_string()), start).is_some()).count();
+        assert_eq!((at_once, episodes.by_key.len()), (MAX_EPISODES, MAX_EPISODES));
+        episodes.due(start + FORGET);
+        assert!(episodes.by_key.is_empty());
+    }
+
+    #[test]
+    fn the_note_says_what_was_attempted_by_whom_and_names_the_paths() {
+        let event = event(&told("a"), 3);
+        assert_eq!(
+            event.note.as_deref(),
+            Some("UPDATE of ConfigMap/n/x by alice was refused: /data/price (3 attempts)")
+        );
+        assert_eq!(event.reason, "WriteDenied");
+    }
+}

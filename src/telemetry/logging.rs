@@ -1,0 +1,55 @@
+//! Logs by `tracing`: JSON in a cluster, text on a terminal, always on standard error.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// Text on a terminal, JSON elsewhere.
+    #[default]
+    Auto,
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// Why logging could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum LoggingError {
+    /// The level cannot be read.
+    #[error(
+        "cannot read log level {level:?}: {cause}; want error, warn, info, debug or trace, or module=level"
+    )]
+    BadLevel {
+        /// What was given.
+        level: String,
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// Something else logs already.
+    #[error("logging has been started already")]
+    AlreadyStarted,
+}
+
+/// Starts logging for the whole process. `level` is a level, or a list of `module=level`.
+///
+/// # Errors
+/// [`LoggingError`] when `level` cannot be read, or logging has been started before.
+pub fn start(format: Format, level: &str) -> Result<(), LoggingError> {
+    let filter = EnvFilter::builder()
+        .parse(level)
+        .map_err(|error| LoggingError::BadLevel { level: level.to_owned(), cause: error.to_string() })?;
+    let terminal = std::io::stderr().is_terminal();
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let json = format == Format::Json || (format == Format::Auto && !terminal);
+    let started = if json {
+        builder.json().flatten_event(true).with_current_span(false).with_span_list(false).finish().try_init()
+    } else {
+        builder.with_ansi(terminal && std::env::var_os("NO_COLOR").is_none()).finish().try_init()
+    };
+    started.map_err(|_| LoggingError::AlreadyStarted)
+}

@@ -1,0 +1,170 @@
+//! Metrics in the Prometheus text format.
+//!
+//! Labels are words from short lists. No label ever is an object's name, a user, a hash or a
+//! transaction: their number has no bound, and they would be told to whoever may read metrics.
+
+use std::time::Duration;
+
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+/// Upper bounds of the buckets of the time a review takes, in seconds. The API server waits 5 s.
+const REVIEW_SECONDS: [f64; 11] = [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 5.0];
+
+/// Labels of a review.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReviewLabels {
+    verdict: &'static str,
+    reason: &'static str,
+}
+
+/// One label that tells how something ended or what state it is in.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabel {
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabel {
+    state: &'static str,
+}
+
+/// All metrics of the process.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    reviews: Family<ReviewLabels, Counter>,
+    review_seconds: Histogram,
+    live_reads: Family<ResultLabel, Counter>,
+    guards: Family<StateLabel, Gauge>,
+    registrations: Family<ResultLabel, Counter>,
+    proofs: Family<ResultLabel, Counter>,
+    status_writes: Family<ResultLabel, Counter>,
+    dropped_events: Counter,
+    leader: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("driftguard"),
+            reviews: Family::default(),
+            review_seconds: Histogram::new(REVIEW_SECONDS),
+            live_reads: Family::default(),
+            guards: Family::default(),
+            registrations: Family::default(),
+            proofs: Family::default(),
+            status_writes: Family::default(),
+            dropped_events: Counter::default(),
+            leader: Gauge::default(),
+        };
+        metrics.register();
+        metrics
+    }
+}
+
+impl Metrics {
+    fn register(&mut self) {
+        let registry = &mut self.registry;
+        registry.register("admission_reviews", "Admission reviews judged", self.reviews.clone());
+        registry.register("admission_review_seconds", "Time to judge a review", self.review_seconds.clone());
+        registry.register("live_reads", "Reads of guards made on an index miss", self.live_reads.clone());
+        registry.register("guards", "Guards in the index", self.guards.clone());
+        registry.register(
+            "registrations",
+            "Writes of the webhook configurations",
+            self.registrations.clone(),
+        );
+        registry.register("proofs", "Dry runs that prove enforcement", self.proofs.clone());
+        registry.register("status_writes", "Writes of guard status", self.status_writes.clone());
+        registry.register(
+            "dropped_events",
+            "Events dropped because there were too many",
+            self.dropped_events.clone(),
+        );
+        registry.register("leader", "1 while this replica holds the lease", self.leader.clone());
+    }
+
+    /// Counts a review that was judged, and how long that took.
+    pub fn review(&self, verdict: &'static str, reason: &'static str, took: Duration) {
+        self.reviews.get_or_create(&ReviewLabels { verdict, reason }).inc();
+        self.review_seconds.observe(took.as_secs_f64());
+    }
+
+    /// Counts a live read: `found`, `none` or `failed`.
+    pub fn live_read(&self, result: &'static str) {
+        self.live_reads.get_or_create(&ResultLabel { result }).inc();
+    }
+
+    /// Sets how many guards the index holds.
+    pub fn guards(&self, valid: usize, invalid: usize) {
+        let set = |state, count| {
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            self.guards.get_or_create(&StateLabel { state }).set(count);
+        };
+        set("valid", valid);
+        set("invalid", invalid);
+    }
+
+    /// Counts a write of the webhook configurations: `applied`, `repaired` or `failed`.
+    pub fn registration(&self, result: &'static str) {
+        self.registrations.get_or_create(&ResultLabel { result }).inc();
+    }
+
+    /// Counts a proof: `proved`, `compared` or `failed`.
+    pub fn proof(&self, result: &'static str) {
+        self.proofs.get_or_create(&ResultLabel { result }).inc();
+    }
+
+    /// Counts a write of a guard's status: `written` or `failed`.
+    pub fn status_write(&self, result: &'static str) {
+        self.status_writes.get_or_create(&ResultLabel { result }).inc();
+    }
+
+    /// Counts an Event that was dropped.
+    pub fn dropped_event(&self) {
+        self.dropped_events.inc();
+    }
+
+    /// Tells whether this replica holds the lease.
+    pub fn leader(&self, holds: bool) {
+        self.leader.set(i64::from(holds));
+    }
+
+    /// All metrics as text.
+    ///
+    /// # Errors
+    /// Never in practice: only writing to the string could fail.
+    pub fn encode(&self) -> Result<String, std::fmt::Error> {
+        let mut out = String::new();
+        text::encode(&mut out, &self.registry)?;
+        Ok(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+    use super::*;
+
+    #[test]
+    fn metrics_are_named_as_counters_and_seconds_with_short_labels() {
+        let metrics = Metrics::default();
+        metrics.review("deny", "HashMismatch", Duration::from_millis(2));
+        metrics.guards(3, 1);
+        metrics.leader(true);
+        let text = metrics.encode().unwrap();
+        for line in [
+            r#"driftguard_admission_reviews_total{verdict="deny",reason="HashMismatch"} 1"#,
+            r#"driftguard_admission_review_seconds_count 1"#,
+            r#"driftguard_guards{state="valid"} 3"#,
+            "driftguard_leader 1",
+        ] {
+            assert!(text.contains(line), "{line} not in\n{text}");
+        }
+    }
+}

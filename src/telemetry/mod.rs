@@ -1,0 +1,8 @@
+//! What operators see of a running DriftGuard: logs, metrics, Events.
+//!
+//! None of it is in the way of a review: logging and counting never wait, and Events go through a
+//! bounded queue that drops what it cannot take.
+
+pub mod events;
+pub mod logging;
+pub mod metrics;
