@@ -7,6 +7,7 @@
 pub mod api;
 pub mod cert;
 pub mod cli;
+pub mod control;
 pub mod core;
 pub mod manifests;
 pub mod telemetry;

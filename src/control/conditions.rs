@@ -1,0 +1,292 @@
+//! The status that a guard should have: pure, so that it can be read and tested by itself.
+//!
+//! A condition's `lastTransitionTime` moves only with its status, and a status that says the same is
+//! not written again.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+use crate::api::driftguard::Enforcement as ApiEnforcement;
+use crate::api::reasons::{self, ConditionType};
+use crate::api::status::DriftGuardStatus;
+use crate::core::guard::{Enforcement, Guard, GuardState};
+use crate::core::index::Index;
+
+/// Longest message of a condition; the API allows 32,768 characters, nobody reads as many.
+const MAX_MESSAGE: usize = 1024;
+
+/// How far the registered rules and the replicas cover the guards of a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Coverage {
+    /// Proved by a dry run through every API server.
+    Proved,
+    /// The registered rules were compared: no target exists that may be patched.
+    Compared,
+    /// Not yet, and why.
+    Pending(String),
+    /// It could not be told, and why.
+    Failed(String),
+}
+
+/// What a condition says.
+struct Says {
+    status: &'static str,
+    reason: &'static str,
+    message: String,
+}
+
+impl Says {
+    fn new(status: &'static str, reason: &'static str, message: impl Into<String>) -> Self {
+        Self { status, reason, message: message.into() }
+    }
+}
+
+/// The status of a guard, built on `before` so that what other parts wrote stays.
+#[must_use]
+pub fn status(
+    state: &GuardState,
+    index: &Index,
+    coverage: &Coverage,
+    before: Option<&DriftGuardStatus>,
+    now: Timestamp,
+) -> DriftGuardStatus {
+    let mut status = before.cloned().unwrap_or_default();
+    let generation = match state {
+        GuardState::Valid(guard) => guard.generation,
+        GuardState::Invalid(invalid) => invalid.generation,
+    };
+    let conflict = conflict(state, index);
+    let (ready, enforcing) = match state {
+        GuardState::Invalid(invalid) => (
+            Says::new("False", invalid.reason, invalid.message.clone()),
+            Says::new("False", invalid.reason, invalid.message.clone()),
+        ),
+        GuardState::Valid(guard) => {
+            let enforcing = enforcing(guard, coverage);
+            (ready(guard, &enforcing, conflict.as_ref()), enforcing)
+        }
+    };
+    status.observed_generation = Some(generation);
+    status.canonical_form = Some("v1".to_owned());
+    status.enforcement = match state {
+        GuardState::Valid(guard) => Some(api_enforcement(guard.enforcement)),
+        GuardState::Invalid(_) => None,
+    };
+    set(&mut status.conditions, ConditionType::Ready, ready, generation, now);
+    set(&mut status.conditions, ConditionType::Enforcing, enforcing, generation, now);
+    match conflict {
+        Some(says) => set(&mut status.conditions, ConditionType::Conflict, says, generation, now),
+        None => status.conditions.retain(|condition| condition.type_ != ConditionType::Conflict.as_str()),
+    }
+    status
+}
+
+fn api_enforcement(enforcement: Enforcement) -> ApiEnforcement {
+    match enforcement {
+        Enforcement::Deny => ApiEnforcement::Deny,
+        Enforcement::Rewrite => ApiEnforcement::Rewrite,
+        Enforcement::Warn => ApiEnforcement::Warn,
+        Enforcement::Audit => ApiEnforcement::Audit,
+    }
+}
+
+/// `Enforcing`: whether what the guard wants done with unapproved writes is done.
+fn enforcing(guard: &Guard, coverage: &Coverage) -> Says {
+    let mode = guard.enforcement.as_str();
+    match coverage {
+        Coverage::Pending(why) => Says::new("False", reasons::REGISTRATION_PENDING, why.clone()),
+        Coverage::Failed(why) => Says::new("Unknown", reasons::PROOF_FAILED, why.clone()),
+        Coverage::Proved | Coverage::Compared if !guard.enforcement.blocks() => {
+            let message = format!("enforcement is {mode}: unapproved writes pass, and are recorded");
+            Says::new("False", reasons::DETECT_ONLY, message)
+        }
+        Coverage::Proved => {
+            let message = "a dry run through every API server was answered by the admission server";
+            Says::new("True", reasons::PROVED, message)
+        }
+        Coverage::Compared => {
+            let message = "the registered webhook rules cover this guard; no guarded object that may be patched exists to prove it by a dry run";
+            Says::new("True", reasons::RULES_COMPARED, message)
+        }
+    }
+}
+
+/// `Ready`: the summary that `kubectl get` shows.
+fn ready(guard: &Guard, enforcing: &Says, conflict: Option<&Says>) -> Says {
+    if let Some(conflict) = conflict {
+        return Says::new("False", reasons::CONFLICTING_GUARDS, conflict.message.clone());
+    }
+    match (enforcing.status, enforcing.reason) {
+        ("True", _) => Says::new("True", reasons::GUARDING, format!("{} is guarded", guard.target)),
+        (_, reasons::DETECT_ONLY) => Says::new(
+            "True",
+            reasons::GUARDING,
+            format!("{} is watched: {}", guard.target, enforcing.message),
+        ),
+        _ => Says::new("False", reasons::NOT_ENFORCING_YET, enforcing.message.clone()),
+    }
+}
+
+/// Another guard of the same target that pins it differently.
+fn conflict(state: &GuardState, index: &Index) -> Option<Says> {
+    let target = state.target()?;
+    let other = index.guards_of(target).find(|other| other.id() != state.id() && !same_rule(state, other))?;
+    let message = format!(
+        "guard {} pins {target} differently, so only writes that change nothing pass; delete one of the two",
+        other.id()
+    );
+    Some(Says::new("True", reasons::CONFLICTING_GUARDS, message))
+}
+
+/// Whether two guards approve exactly the same, as while one is being renamed.
+fn same_rule(left: &GuardState, right: &GuardState) -> bool {
+    match (left, right) {
+        (GuardState::Valid(left), GuardState::Valid(right)) => {
+            left.expected == right.expected
+                && left.also_approved == right.also_approved
+                && left.scope == right.scope
+                && left.target == right.target
+        }
+        _ => false,
+    }
+}
+
+fn set(conditions: &mut Vec<Condition>, of_type: ConditionType, says: Says, generation: i64, now: Timestamp) {
+    let before = conditions.iter().position(|condition| condition.type_ == of_type.as_str());
+    let since = before
+        .map(|at| &conditions[at])
+        .filter(|condition| condition.status == says.status)
+        .map_or(Time(now), |condition| condition.last_transition_time.clone());
+    let condition = Condition {
+        type_: of_type.as_str().to_owned(),
+        status: says.status.to_owned(),
+        reason: says.reason.to_owned(),
+        message: says.message.chars().take(MAX_MESSAGE).collect(),
+        observed_generation: Some(generation),
+        last_transition_time: since,
+    };
+    match before {
+        Some(at) => conditions[at] = condition,
+        None => conditions.push(condition),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::core::guard::{DeletionPolicy, FailurePolicy, GuardId, InvalidGuard, Target};
+    use crate::core::hash::ContentHash;
+    use crate::core::paths::PathFilter;
+    use crate::core::scope::Scope;
+
+    fn guard(name: &str, content: &[u8], enforcement: Enforcement) -> GuardState {
+        GuardState::Valid(Arc::new(Guard {
+            id: GuardId { namespace: "g".into(), name: name.into() },
+            uid: String::new(),
+            generation: 4,
+            resource_version: "1".into(),
+            target: Target {
+                group: String::new(),
+                version: "v1".into(),
+                kind: "ConfigMap".into(),
+                resource: "configmaps".into(),
+                namespace: Some("n".into()),
+                name: "x".into(),
+            },
+            scope: Scope::new("", "ConfigMap", PathFilter::everything()),
+            expected: ContentHash::of(content),
+            also_approved: Vec::new(),
+            enforcement,
+            failure_policy: FailurePolicy::Fail,
+            deletion_policy: DeletionPolicy::Allow,
+            managed_by: None,
+            contact: None,
+            runbook: None,
+        }))
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn condition<'a>(status: &'a DriftGuardStatus, of_type: &str) -> Option<&'a Condition> {
+        status.conditions.iter().find(|condition| condition.type_ == of_type)
+    }
+
+    fn said(status: &DriftGuardStatus, of_type: &str) -> (String, String) {
+        let condition = condition(status, of_type).unwrap();
+        (condition.status.clone(), condition.reason.clone())
+    }
+
+    fn of(state: &GuardState, coverage: &Coverage) -> DriftGuardStatus {
+        status(state, &Index::build(vec![state.clone()]), coverage, None, at(1))
+    }
+
+    #[test]
+    fn a_proved_guard_is_enforcing_and_ready() {
+        let status = of(&guard("a", b"1", Enforcement::Deny), &Coverage::Proved);
+        assert_eq!(said(&status, "Enforcing"), ("True".into(), "Proved".into()));
+        assert_eq!(said(&status, "Ready"), ("True".into(), "Guarding".into()));
+        assert_eq!((status.observed_generation, status.canonical_form.as_deref()), (Some(4), Some("v1")));
+    }
+
+    #[test]
+    fn what_is_not_proved_is_not_enforcing() {
+        let pending =
+            of(&guard("a", b"1", Enforcement::Deny), &Coverage::Pending("rules are being written".into()));
+        assert_eq!(said(&pending, "Enforcing"), ("False".into(), "RegistrationPending".into()));
+        assert_eq!(said(&pending, "Ready"), ("False".into(), "NotEnforcingYet".into()));
+        let failed = of(&guard("a", b"1", Enforcement::Deny), &Coverage::Failed("no answer".into()));
+        assert_eq!(said(&failed, "Enforcing"), ("Unknown".into(), "ProofFailed".into()));
+    }
+
+    #[test]
+    fn a_guard_that_lets_writes_pass_says_that_it_does_not_enforce() {
+        let status = of(&guard("a", b"1", Enforcement::Audit), &Coverage::Proved);
+        assert_eq!(said(&status, "Enforcing"), ("False".into(), "DetectOnly".into()));
+        assert_eq!(said(&status, "Ready"), ("True".into(), "Guarding".into()));
+    }
+
+    #[test]
+    fn an_invalid_guard_says_why_in_both_conditions() {
+        let invalid = GuardState::Invalid(InvalidGuard {
+            id: GuardId { namespace: "g".into(), name: "a".into() },
+            generation: 2,
+            target: None,
+            reason: "TargetUnknown",
+            message: "the API server serves no kind Widget".into(),
+        });
+        let status = of(&invalid, &Coverage::Proved);
+        assert_eq!(said(&status, "Ready"), ("False".into(), "TargetUnknown".into()));
+        assert_eq!(said(&status, "Enforcing"), ("False".into(), "TargetUnknown".into()));
+        assert_eq!(status.enforcement, None);
+    }
+
+    #[test]
+    fn two_guards_that_differ_conflict_and_two_that_agree_do_not() {
+        let (left, right) = (guard("a", b"1", Enforcement::Deny), guard("b", b"2", Enforcement::Deny));
+        let index = Index::build(vec![left.clone(), right]);
+        let conflicting = status(&left, &index, &Coverage::Proved, None, at(1));
+        assert_eq!(said(&conflicting, "Conflict").0, "True");
+        assert_eq!(said(&conflicting, "Ready"), ("False".into(), "ConflictingGuards".into()));
+        let renamed = Index::build(vec![left.clone(), guard("b", b"1", Enforcement::Deny)]);
+        let agreeing = status(&left, &renamed, &Coverage::Proved, Some(&conflicting), at(2));
+        assert!(condition(&agreeing, "Conflict").is_none());
+    }
+
+    #[test]
+    fn the_transition_time_moves_only_with_the_status() {
+        let state = guard("a", b"1", Enforcement::Deny);
+        let index = Index::build(vec![state.clone()]);
+        let first = status(&state, &index, &Coverage::Pending("a".into()), None, at(1));
+        let second = status(&state, &index, &Coverage::Pending("b".into()), Some(&first), at(2));
+        assert_eq!(condition(&second, "Enforcing").unwrap().last_transition_time.0, at(1));
+        let third = status(&state, &index, &Coverage::Proved, Some(&second), at(3));
+        assert_eq!(condition(&third, "Enforcing").unwrap().last_transition_time.0, at(3));
+        let fourth = status(&state, &index, &Coverage::Proved, Some(&third), at(4));
+        assert_eq!(third, fourth, "nothing new is nothing to write");
+    }
+}

@@ -1,0 +1,5 @@
+//! What one replica at a time does for all: registration, proof, status.
+
+pub mod conditions;
+pub mod endpoints;
+pub mod proof;
