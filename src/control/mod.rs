@@ -2,4 +2,5 @@
 
 pub mod conditions;
 pub mod endpoints;
+pub mod lease;
 pub mod proof;

@@ -19,4 +19,5 @@ mod review;
 pub mod rotation;
 mod scan;
 pub mod scope;
+pub mod tenure;
 pub mod verdict;
