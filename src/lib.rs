@@ -10,5 +10,6 @@ pub mod cli;
 pub mod control;
 pub mod core;
 pub mod manifests;
+pub mod store;
 pub mod telemetry;
 pub mod trail;

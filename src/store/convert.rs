@@ -1,0 +1,241 @@
+//! From a stored `DriftGuard` to a guard of the core: parsed once, here, and nowhere else.
+//!
+//! Pure: what discovery serves comes in as a catalog. A guard that cannot be used is not dropped: it
+//! becomes [`GuardState::Invalid`] with a reason, and keeps its target wherever that is known and
+//! the guard would block, so that what it pins cannot change until the guard is mended.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use crate::api::{self, DriftGuardSpec, names, reasons};
+use crate::core::guard::{
+    AlsoApproved, DeletionPolicy, Enforcement, FailurePolicy, Guard, GuardState, InvalidGuard, ManagedBy,
+    Target,
+};
+use crate::core::hash::ContentHash;
+use crate::core::kinds::Catalog;
+use crate::core::paths::PathFilter;
+use crate::core::scope::Scope;
+
+use super::refused::refusal;
+use super::stored::Stored;
+
+/// The namespace whose guards let writes through while nobody answers, unless they say otherwise:
+/// components there must come up before DriftGuard can.
+const KUBE_SYSTEM: &str = "kube-system";
+
+/// What conversion depends on besides the guard and discovery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Enforcement of guards that name none.
+    pub default_enforcement: Enforcement,
+    /// Namespace of this installation.
+    pub own_namespace: String,
+}
+
+/// Converts one guard.
+#[must_use]
+pub fn convert(stored: &Stored, catalog: &Catalog, settings: &Settings) -> GuardState {
+    match Conversion::new(stored, catalog, settings).finish() {
+        Ok(guard) => GuardState::Valid(Arc::new(guard)),
+        Err(invalid) => GuardState::Invalid(*invalid),
+    }
+}
+
+/// The fields that say what is pinned and whether writes are refused, read leniently.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Aim {
+    target_kind: String,
+    target_name: String,
+    target_namespace: Option<String>,
+    target_api_version: Option<String>,
+    enforcement: Option<String>,
+}
+
+impl Aim {
+    /// Whether the guard asks not to block.
+    fn lets_pass(&self, default: Enforcement) -> bool {
+        match self.enforcement.as_deref() {
+            None => !default.blocks(),
+            Some(word) => word == Enforcement::Warn.as_str() || word == Enforcement::Audit.as_str(),
+        }
+    }
+}
+
+struct Conversion<'a> {
+    stored: &'a Stored,
+    catalog: &'a Catalog,
+    settings: &'a Settings,
+    aim: Result<Aim, serde_json::Error>,
+}
+
+impl<'a> Conversion<'a> {
+    fn new(stored: &'a Stored, catalog: &'a Catalog, settings: &'a Settings) -> Self {
+        Self { stored, catalog, settings, aim: serde_json::from_str(stored.spec()) }
+    }
+
+    fn finish(&self) -> Result<Guard, Box<InvalidGuard>> {
+        let target = self.target()?;
+        let held = |message: String| {
+            let blocks = self.aim.as_ref().is_ok_and(|aim| !aim.lets_pass(self.settings.default_enforcement));
+            self.invalid(reasons::INVALID_SPEC, message, blocks.then(|| target.clone()))
+        };
+        let spec: DriftGuardSpec =
+            serde_json::from_str(self.stored.spec()).map_err(|error| held(unreadable(&error)))?;
+        let expected = hash("spec.expectedHash", &spec.expected_hash).map_err(held)?;
+        let also_approved = also_approved(&spec).map_err(held)?;
+        let filter = filter(&spec).map_err(held)?;
+        let scope = Scope::new(&target.group, &target.kind, filter);
+        Ok(Guard {
+            id: self.stored.id(),
+            uid: self.stored.uid().to_owned(),
+            generation: self.stored.generation(),
+            resource_version: self.stored.resource_version().to_owned(),
+            scope,
+            expected,
+            also_approved,
+            enforcement: spec.enforcement.map_or(self.settings.default_enforcement, enforcement),
+            failure_policy: failure_policy(&spec, &target),
+            deletion_policy: match spec.deletion_policy {
+                api::DeletionPolicy::Allow => DeletionPolicy::Allow,
+                api::DeletionPolicy::Deny => DeletionPolicy::Deny,
+            },
+            managed_by: managed_by(self.stored),
+            contact: annotation(self.stored, names::ANNOTATION_CONTACT),
+            runbook: annotation(self.stored, names::ANNOTATION_RUNBOOK),
+            target,
+        })
+    }
+
+    fn target(&self) -> Result<Target, Box<InvalidGuard>> {
+        let aim = self
+            .aim
+            .as_ref()
+            .map_err(|error| self.invalid(reasons::INVALID_SPEC, unreadable(error), None))?;
+        let api_version = aim.target_api_version.as_deref().filter(|text| !text.is_empty());
+        let found = self
+            .catalog
+            .resolve(&aim.target_kind, api_version)
+            .map_err(|error| self.invalid(error.reason(), error.to_string(), None))?;
+        let id = self.stored.id();
+        let given = aim.target_namespace.clone().filter(|text| !text.is_empty());
+        let target = Target {
+            group: found.group.clone(),
+            version: found.version.clone(),
+            kind: found.kind.clone(),
+            resource: found.plural.clone(),
+            namespace: found.namespaced.then(|| given.unwrap_or(id.namespace)),
+            name: aim.target_name.clone(),
+        };
+        if !is_object_name(&target.name) {
+            let message = format!("no object can be named {:?}; mend spec.targetName", target.name);
+            return Err(self.invalid(reasons::INVALID_SPEC, message, None));
+        }
+        match refusal(&target, &self.settings.own_namespace) {
+            Some(why) => Err(self.invalid(
+                reasons::TARGET_NOT_ALLOWED,
+                format!("{why}; delete this guard or name another target"),
+                None,
+            )),
+            None => Ok(target),
+        }
+    }
+
+    fn invalid(&self, reason: &'static str, message: String, target: Option<Target>) -> Box<InvalidGuard> {
+        Box::new(InvalidGuard {
+            id: self.stored.id(),
+            generation: self.stored.generation(),
+            target,
+            reason,
+            message,
+        })
+    }
+}
+
+/// The API server's rule for a segment of a path, which every object's name is.
+fn is_object_name(name: &str) -> bool {
+    !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '%'])
+}
+
+fn unreadable(error: &serde_json::Error) -> String {
+    format!("the spec cannot be read: {error}; compare it with `kubectl explain driftguard.spec`")
+}
+
+fn hash(field: &str, text: &str) -> Result<ContentHash, String> {
+    text.parse().map_err(|error| format!("{field} is {error}"))
+}
+
+fn also_approved(spec: &DriftGuardSpec) -> Result<Vec<AlsoApproved>, String> {
+    spec.also_approved
+        .iter()
+        .enumerate()
+        .map(|(position, also)| {
+            Ok(AlsoApproved {
+                hash: hash(&format!("spec.alsoApproved[{position}].hash"), &also.hash)?,
+                until: also.until.as_ref().map(|until| until.0),
+                reason: also.reason.clone(),
+            })
+        })
+        .collect()
+}
+
+fn filter(spec: &DriftGuardSpec) -> Result<PathFilter, String> {
+    match (spec.ignore_paths.is_empty(), spec.only_paths.is_empty()) {
+        (true, true) => Ok(PathFilter::everything()),
+        (false, true) => {
+            PathFilter::ignoring(&spec.ignore_paths).map_err(|error| format!("spec.ignorePaths: {error}"))
+        }
+        (true, false) => {
+            PathFilter::only(&spec.only_paths).map_err(|error| format!("spec.onlyPaths: {error}"))
+        }
+        (false, false) => {
+            Err("spec.ignorePaths and spec.onlyPaths exclude each other: keep one of them".to_owned())
+        }
+    }
+}
+
+fn enforcement(given: api::Enforcement) -> Enforcement {
+    match given {
+        api::Enforcement::Deny => Enforcement::Deny,
+        api::Enforcement::Rewrite => Enforcement::Rewrite,
+        api::Enforcement::Warn => Enforcement::Warn,
+        api::Enforcement::Audit => Enforcement::Audit,
+    }
+}
+
+fn failure_policy(spec: &DriftGuardSpec, target: &Target) -> FailurePolicy {
+    match spec.failure_policy {
+        Some(api::FailurePolicy::Fail) => FailurePolicy::Fail,
+        Some(api::FailurePolicy::Ignore) => FailurePolicy::Ignore,
+        None if target.namespace.as_deref() == Some(KUBE_SYSTEM) => FailurePolicy::Ignore,
+        None => FailurePolicy::Fail,
+    }
+}
+
+/// Which tool applies the guard, by the marks that the tools leave. Argo CD and Flux go first: what
+/// they render from a chart bears Helm's label as well.
+fn managed_by(stored: &Stored) -> Option<ManagedBy> {
+    let argo = stored.annotation("argocd.argoproj.io/tracking-id").is_some()
+        || stored.label("argocd.argoproj.io/instance").is_some();
+    let flux = stored.label("kustomize.toolkit.fluxcd.io/name").is_some()
+        || stored.label("helm.toolkit.fluxcd.io/name").is_some();
+    let helm = stored.label(names::LABEL_MANAGED_BY) == Some("Helm")
+        || stored.annotation("meta.helm.sh/release-name").is_some();
+    if argo {
+        Some(ManagedBy::ArgoCd)
+    } else if flux {
+        Some(ManagedBy::Flux)
+    } else {
+        helm.then_some(ManagedBy::Helm)
+    }
+}
+
+fn annotation(stored: &Stored, key: &str) -> Option<String> {
+    stored.annotation(key).map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned)
+}
+
+#[cfg(test)]
+#[path = "convert_tests.rs"]
+mod tests;

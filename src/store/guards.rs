@@ -1,0 +1,272 @@
+//! The watch of guards, and the snapshots made of it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::BoxStream;
+use futures::{FutureExt as _, StreamExt as _};
+use kube::runtime::watcher::{self, Event};
+use kube::runtime::{WatchStreamExt as _, watcher as watch_resource};
+use kube::{Api, Client};
+use tokio::sync::watch;
+
+use crate::api::reasons;
+use crate::core::guard::{GuardId, GuardState};
+use crate::core::index::Index;
+use crate::core::kinds::Catalog;
+
+use super::Shared;
+use super::catalog::Unresolved;
+use super::convert::{Settings, convert};
+use super::observation::{Observation, Seen};
+use super::stored::Stored;
+
+/// Most events taken into one snapshot: many changes at once cost one index, yet none waits long.
+const MAX_BATCH: usize = 1_000;
+/// Pause before all guards are read anew because an answer made no sense.
+const RESYNC_PAUSE: Duration = Duration::from_secs(5);
+
+type Events = BoxStream<'static, watcher::Result<Event<Stored>>>;
+
+/// Keeps index and observations up to date, for ever.
+pub(super) async fn keep(shared: &Shared, unresolved: &watch::Sender<Unresolved>) {
+    let mut keeper = Keeper::new(shared.settings.clone());
+    let mut catalogs = shared.catalog.subscribe();
+    let mut list = InitialList::Streamed;
+    let mut events = watch_guards(&shared.client, list);
+    loop {
+        tokio::select! {
+            event = events.next() => {
+                let mut next = event;
+                let mut taken = 0;
+                while let Some(event) = next.take() {
+                    match event {
+                        Ok(event) => keeper.take(event),
+                        Err(error) => {
+                            let restart = after(&error, &mut list);
+                            if restart == Restart::Later {
+                                tokio::time::sleep(RESYNC_PAUSE).await;
+                            }
+                            if restart != Restart::Never {
+                                events = watch_guards(&shared.client, list);
+                            }
+                            break;
+                        }
+                    }
+                    taken += 1;
+                    if taken < MAX_BATCH {
+                        next = events.next().now_or_never().flatten();
+                    }
+                }
+            }
+            changed = catalogs.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let catalog = catalogs.borrow_and_update().clone();
+                if let Some(catalog) = catalog {
+                    keeper.use_catalog(catalog);
+                }
+            }
+        }
+        publish(shared, &mut keeper, unresolved);
+    }
+}
+
+fn publish(shared: &Shared, keeper: &mut Keeper, unresolved: &watch::Sender<Unresolved>) {
+    let Some(observation) = keeper.observe() else { return };
+    // First what decides, then what reports: nobody must act on a guard that is not yet enforced.
+    shared.index.store(Arc::clone(&observation.index));
+    shared.observations.send_replace(Arc::new(observation));
+    let now = keeper.unresolved();
+    unresolved.send_if_modified(|before| std::mem::replace(before, now) != now);
+}
+
+/// How the guards are first read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum InitialList {
+    /// As a watch that starts with what there is: the server need not hold the list in memory.
+    Streamed,
+    /// As a list, for servers with that feature turned off.
+    Listed,
+}
+
+fn watch_guards(client: &Client, list: InitialList) -> Events {
+    let config = match list {
+        InitialList::Streamed => watcher::Config::default().streaming_lists(),
+        InitialList::Listed => watcher::Config::default(),
+    };
+    watch_resource(Api::<Stored>::all(client.clone()), config).default_backoff().boxed()
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Restart {
+    /// The watch mends itself.
+    Never,
+    /// Read all anew, the other way.
+    Now,
+    /// Read all anew after a pause: something was lost.
+    Later,
+}
+
+fn after(error: &watcher::Error, list: &mut InitialList) -> Restart {
+    match error {
+        watcher::Error::WatchStartFailed(kube::Error::Api(status))
+            if status.code == 422 && *list == InitialList::Streamed =>
+        {
+            tracing::debug!("the API server streams no lists; listing guards instead");
+            *list = InitialList::Listed;
+            Restart::Now
+        }
+        watcher::Error::WatchFailed(kube::Error::SerdeError(error)) => {
+            tracing::error!(%error, "an event of the watch of DriftGuards cannot be read; reading all anew");
+            Restart::Later
+        }
+        other => {
+            tracing::warn!(error = %other, "the watch of DriftGuards failed; trying again");
+            Restart::Never
+        }
+    }
+}
+
+/// What has been seen so far. No I/O: events go in, snapshots come out.
+struct Keeper {
+    settings: Settings,
+    catalog: Option<Arc<Catalog>>,
+    guards: BTreeMap<GuardId, Arc<Seen>>,
+    /// Guards of a list that is not complete yet; until it is, the old ones stand.
+    listing: Option<BTreeMap<GuardId, Arc<Stored>>>,
+    has_listed: bool,
+    version: u64,
+    index: Arc<Index>,
+    is_index_stale: bool,
+    is_changed: bool,
+    unresolved: Unresolved,
+}
+
+impl Keeper {
+    fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            catalog: None,
+            guards: BTreeMap::new(),
+            listing: None,
+            has_listed: false,
+            version: 0,
+            index: Arc::default(),
+            is_index_stale: true,
+            is_changed: false,
+            unresolved: Unresolved::default(),
+        }
+    }
+
+    fn take(&mut self, event: Event<Stored>) {
+        match event {
+            Event::Init => self.listing = Some(BTreeMap::new()),
+            Event::InitApply(stored) => {
+                self.listing.get_or_insert_default().insert(stored.id(), Arc::new(stored));
+            }
+            Event::InitDone => self.finish_listing(),
+            Event::Apply(stored) => self.apply(Arc::new(stored)),
+            Event::Delete(stored) => self.remove(&stored.id()),
+        }
+    }
+
+    fn finish_listing(&mut self) {
+        let listed = self.listing.take().unwrap_or_default();
+        let gone: Vec<GuardId> = self.guards.keys().filter(|id| !listed.contains_key(id)).cloned().collect();
+        gone.iter().for_each(|id| self.remove(id));
+        listed.into_values().for_each(|stored| self.apply(stored));
+        self.has_listed = true;
+        self.is_changed = true;
+    }
+
+    fn remove(&mut self, id: &GuardId) {
+        if self.guards.remove(id).is_some() {
+            self.is_index_stale = true;
+            self.is_changed = true;
+        }
+    }
+
+    fn apply(&mut self, stored: Arc<Stored>) {
+        let id = stored.id();
+        self.is_changed = true;
+        if let Some(old) = self.guards.get(&id)
+            && old.stored.means_the_same(&stored)
+        {
+            let seen = Seen { stored, state: old.state.clone(), since: old.since };
+            self.guards.insert(id, Arc::new(seen));
+            return;
+        }
+        let seen = self.convert(stored);
+        if is_unresolved(&seen.state) {
+            self.unresolved.count += 1;
+        }
+        self.guards.insert(id, Arc::new(seen));
+        self.is_index_stale = true;
+    }
+
+    fn convert(&self, stored: Arc<Stored>) -> Seen {
+        let none = Catalog::default();
+        let catalog = self.catalog.as_deref().unwrap_or(&none);
+        let state = convert(&stored, catalog, &self.settings);
+        Seen { stored, state, since: self.version + 1 }
+    }
+
+    /// Looks up every kind anew.
+    fn use_catalog(&mut self, catalog: Arc<Catalog>) {
+        self.catalog = Some(catalog);
+        let mut changed = BTreeMap::new();
+        for (id, old) in &self.guards {
+            let new = self.convert(Arc::clone(&old.stored));
+            if !is_same_resolution(&old.state, &new.state) {
+                changed.insert(id.clone(), Arc::new(new));
+            }
+        }
+        self.is_changed = true;
+        self.is_index_stale |= !changed.is_empty();
+        self.guards.extend(changed);
+    }
+
+    /// The snapshot, when something changed since the last one and all is known that it needs.
+    fn observe(&mut self) -> Option<Observation> {
+        let is_complete = self.has_listed && self.catalog.is_some();
+        if !is_complete || !std::mem::take(&mut self.is_changed) {
+            return None;
+        }
+        if std::mem::take(&mut self.is_index_stale) {
+            self.version += 1;
+            self.index =
+                Arc::new(Index::build(self.guards.values().map(|seen| seen.state.clone()).collect()));
+        }
+        self.unresolved.any = self.guards.values().any(|seen| is_unresolved(&seen.state));
+        Some(Observation {
+            version: self.version,
+            index: Arc::clone(&self.index),
+            guards: self.guards.values().cloned().collect(),
+            revision: self.guards.values().map(|seen| seen.stored.revision()).max().unwrap_or_default(),
+        })
+    }
+
+    fn unresolved(&self) -> Unresolved {
+        self.unresolved
+    }
+}
+
+fn is_unresolved(state: &GuardState) -> bool {
+    matches!(state, GuardState::Invalid(invalid) if invalid.reason == reasons::TARGET_UNKNOWN)
+}
+
+/// Whether another catalog has made no difference to a guard of the same spec.
+fn is_same_resolution(old: &GuardState, new: &GuardState) -> bool {
+    match (old, new) {
+        (GuardState::Valid(old), GuardState::Valid(new)) => old.target == new.target,
+        (GuardState::Invalid(old), GuardState::Invalid(new)) => old == new,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+#[path = "guards_tests.rs"]
+mod tests;

@@ -1,0 +1,33 @@
+//! One snapshot of all guards, for those who register and report them.
+
+use std::sync::Arc;
+
+use crate::core::guard::GuardState;
+use crate::core::index::Index;
+
+use super::stored::Stored;
+
+/// All guards at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct Observation {
+    /// Counts changes of what decides about writes; a change of a status alone leaves it. 0 before
+    /// the first complete snapshot.
+    pub version: u64,
+    /// The index of that version.
+    pub index: Arc<Index>,
+    /// The guards in the order of the index.
+    pub guards: Vec<Arc<Seen>>,
+    /// The newest resource version of any guard in it, as a number.
+    pub revision: u64,
+}
+
+/// One guard of a snapshot.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// As the API server sent it.
+    pub stored: Arc<Stored>,
+    /// As the index holds it.
+    pub state: GuardState,
+    /// The version of the first snapshot that holds it as it is.
+    pub since: u64,
+}
