@@ -246,7 +246,9 @@ fn field(variable: &str, path: &str) -> EnvVar {
         value_from: Some(EnvVarSource {
             field_ref: Some(ObjectFieldSelector {
                 field_path: path.to_owned(),
-                ..ObjectFieldSelector::default()
+                // The default, written out: this map is owned as a whole, so that leaving it out
+                // would be a conflict with whoever applied the same file by kubectl.
+                api_version: Some("v1".to_owned()),
             }),
             ..EnvVarSource::default()
         }),
