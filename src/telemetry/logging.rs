@@ -1,4 +1,6 @@
 //! Logs by `tracing`: JSON in a cluster, text on a terminal, always on standard error.
+//!
+//! A panic is logged by its place alone, since its message may quote the object under review.
 
 use std::io::IsTerminal;
 
@@ -51,5 +53,13 @@ pub fn start(format: Format, level: &str) -> Result<(), LoggingError> {
     } else {
         builder.with_ansi(terminal && std::env::var_os("NO_COLOR").is_none()).finish().try_init()
     };
-    started.map_err(|_| LoggingError::AlreadyStarted)
+    started.map_err(|_| LoggingError::AlreadyStarted)?;
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(
+            place,
+            "a bug: this code panicked; its message is left out, as it may quote an object"
+        );
+    }));
+    Ok(())
 }

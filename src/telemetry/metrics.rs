@@ -46,6 +46,10 @@ pub struct Metrics {
     status_writes: Family<ResultLabel, Counter>,
     dropped_events: Counter,
     leader: Gauge,
+    in_flight: Gauge,
+    handshakes: Family<ResultLabel, Counter>,
+    self_checks: Family<ResultLabel, Counter>,
+    certificate_end: Gauge,
 }
 
 impl Default for Metrics {
@@ -61,6 +65,10 @@ impl Default for Metrics {
             status_writes: Family::default(),
             dropped_events: Counter::default(),
             leader: Gauge::default(),
+            in_flight: Gauge::default(),
+            handshakes: Family::default(),
+            self_checks: Family::default(),
+            certificate_end: Gauge::default(),
         };
         metrics.register();
         metrics
@@ -87,6 +95,14 @@ impl Metrics {
             self.dropped_events.clone(),
         );
         registry.register("leader", "1 while this replica holds the lease", self.leader.clone());
+        registry.register("admission_reviews_in_flight", "Reviews being answered", self.in_flight.clone());
+        registry.register("tls_handshakes", "TLS handshakes of clients", self.handshakes.clone());
+        registry.register("self_checks", "TLS handshakes with our own listener", self.self_checks.clone());
+        registry.register(
+            "certificate_end_timestamp_seconds",
+            "End of the served certificate, in seconds since 1970",
+            self.certificate_end.clone(),
+        );
     }
 
     /// Counts a review that was judged, and how long that took.
@@ -133,6 +149,32 @@ impl Metrics {
     /// Tells whether this replica holds the lease.
     pub fn leader(&self, holds: bool) {
         self.leader.set(i64::from(holds));
+    }
+
+    /// Counts a review that begins to be answered; [`Self::review_left`] is its end.
+    pub fn review_entered(&self) {
+        self.in_flight.inc();
+    }
+
+    /// Counts the end of a review, answered or not.
+    pub fn review_left(&self) {
+        self.in_flight.dec();
+    }
+
+    /// Counts a TLS handshake of a client: `ok`, `failed`, or `anonymous` where a client
+    /// certificate is demanded.
+    pub fn handshake(&self, result: &'static str) {
+        self.handshakes.get_or_create(&ResultLabel { result }).inc();
+    }
+
+    /// Counts a handshake with our own listener: `ok` or `failed`.
+    pub fn self_check(&self, result: &'static str) {
+        self.self_checks.get_or_create(&ResultLabel { result }).inc();
+    }
+
+    /// Sets when the served certificate ends, in seconds since 1970.
+    pub fn certificate_end(&self, seconds: i64) {
+        self.certificate_end.set(seconds);
     }
 
     /// All metrics as text.

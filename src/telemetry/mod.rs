@@ -3,6 +3,7 @@
 //! None of it is in the way of a review: logging and counting never wait, and Events go through a
 //! bounded queue that drops what it cannot take.
 
+pub mod allowance;
 pub mod events;
 pub mod logging;
 pub mod metrics;

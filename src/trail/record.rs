@@ -1,14 +1,20 @@
 //! The record schema. Fields may be added; none changes its meaning without a new schema version.
 //!
 //! `docs/reference/record.md` describes it for readers; a test holds its example against this code.
+//! Texts are cut to a bounded length, since a review that nobody authenticated may be forged.
 
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::core::verdict::Attempt;
+use crate::core::verdict::{Attempt, Unguarded};
 
 /// Name and version of the schema, in every record.
 pub const SCHEMA: &str = "driftguard.terrafusion.ai/record/v1";
+/// Longest text of a record, in bytes, but for messages: what a name of the API may have, and more
+/// than user names have in practice.
+const MAX_TEXT: usize = 512;
+/// Longest message, in bytes. Ours are far shorter.
+const MAX_MESSAGE: usize = 4096;
 
 /// What a record is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -40,17 +46,21 @@ pub struct Record<'a> {
     pub time: Timestamp,
     /// What the record is about.
     pub kind: Kind,
-    /// The guard that decided.
-    pub guard: Guard<'a>,
-    /// The object that it pins.
-    pub target: Target<'a>,
+    /// The guard that decided; absent when no guard could be asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guard: Option<Guard<'a>>,
+    /// The object that it pins; absent when the review could not be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<Target<'a>>,
     /// `CREATE`, `UPDATE` or `DELETE`.
-    pub operation: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub operation: Option<&'static str>,
     /// Subresource, when not the object itself.
     #[serde(skip_serializing_if = "str::is_empty")]
     pub sub_resource: &'a str,
     /// Who, as the API server says.
-    pub user: User<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<User<'a>>,
     /// `options.fieldManager` of the request.
     #[serde(skip_serializing_if = "str::is_empty")]
     pub field_manager: &'a str,
@@ -68,9 +78,13 @@ pub struct Record<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_hash: Option<String>,
     /// Pinned paths that differ from the stored object, the first few; names only.
-    #[serde(skip_serializing_if = "<[String]>::is_empty")]
-    pub paths: &'a [String],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub paths: Vec<&'a str>,
+    /// What the user was told, or what is wrong.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub message: &'a str,
     /// `request.uid`: each attempt of the API server has its own.
+    #[serde(skip_serializing_if = "str::is_empty")]
     pub review_uid: &'a str,
     /// The replica that judged.
     pub replica: &'a str,
@@ -94,9 +108,10 @@ pub struct Guard<'a> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Target<'a> {
-    /// `group/version`, or `version` alone for core.
+    /// `group/version`, or `version` alone for core; the group alone where no version is known.
     pub api_version: String,
-    /// Kind.
+    /// Kind, where known.
+    #[serde(skip_serializing_if = "str::is_empty")]
     pub kind: &'a str,
     /// Plural resource name.
     pub resource: &'a str,
@@ -119,7 +134,7 @@ pub struct User<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
     pub uid: &'a str,
     /// Groups, the first 32.
-    pub groups: &'a [String],
+    pub groups: Vec<&'a str>,
 }
 
 /// What a record holds besides the attempt itself.
@@ -137,45 +152,90 @@ pub struct Circumstances<'a> {
     pub replica: &'a str,
     /// Whether the client proved to be the API server.
     pub authenticated: bool,
+    /// What the user was told, or what is wrong.
+    pub message: &'a str,
 }
 
 impl<'a> Record<'a> {
     /// The record of an attempt.
     #[must_use]
     pub fn of(attempt: &'a Attempt, circumstances: Circumstances<'a>) -> Self {
+        let target = &attempt.target;
+        Self {
+            guard: Some(Guard {
+                namespace: &attempt.guard.namespace,
+                name: &attempt.guard.name,
+                uid: cut(&attempt.guard_uid, MAX_TEXT),
+                generation: attempt.guard_generation,
+            }),
+            target: Some(Target {
+                api_version: target.api_version(),
+                kind: &target.kind,
+                resource: &target.resource,
+                namespace: target.namespace.as_deref(),
+                name: &target.name,
+                uid: cut(&attempt.target_uid, MAX_TEXT),
+            }),
+            operation: Some(attempt.operation.as_str()),
+            sub_resource: cut(&attempt.sub_resource, MAX_TEXT),
+            user: Some(User {
+                name: cut(&attempt.user.name, MAX_TEXT),
+                uid: cut(&attempt.user.uid, MAX_TEXT),
+                groups: attempt.user.groups.iter().map(|group| cut(group, MAX_TEXT)).collect(),
+            }),
+            field_manager: cut(&attempt.field_manager, MAX_TEXT),
+            enforcement: attempt.enforcement.map(crate::core::guard::Enforcement::as_str),
+            image_hash: attempt.image_hash.map(|hash| format!("sha256:{hash}")),
+            paths: attempt.paths.iter().map(|path| cut(path, MAX_TEXT)).collect(),
+            ..Self::unjudged(attempt.reason.as_str(), None, circumstances)
+        }
+    }
+
+    /// The record of a review that no guard judged: it could not be read, or the guards could not.
+    #[must_use]
+    pub fn unjudged(
+        reason: &'static str,
+        object: Option<&'a Unguarded>,
+        circumstances: Circumstances<'a>,
+    ) -> Self {
         Self {
             schema: SCHEMA,
             transaction_id: circumstances.transaction_id,
             time: circumstances.time,
             kind: if circumstances.denied { Kind::Denial } else { Kind::Observation },
-            guard: Guard {
-                namespace: &attempt.guard.namespace,
-                name: &attempt.guard.name,
-                uid: &attempt.guard_uid,
-                generation: attempt.guard_generation,
-            },
-            target: Target {
-                api_version: attempt.target.api_version(),
-                kind: &attempt.target.kind,
-                resource: &attempt.target.resource,
-                namespace: attempt.target.namespace.as_deref(),
-                name: &attempt.target.name,
-                uid: &attempt.target_uid,
-            },
-            operation: attempt.operation.as_str(),
-            sub_resource: &attempt.sub_resource,
-            user: User { name: &attempt.user.name, uid: &attempt.user.uid, groups: &attempt.user.groups },
-            field_manager: &attempt.field_manager,
+            guard: None,
+            target: object.map(|object| Target {
+                api_version: cut(&object.group, MAX_TEXT).to_owned(),
+                kind: "",
+                resource: cut(&object.resource, MAX_TEXT),
+                namespace: object.namespace.as_deref().map(|namespace| cut(namespace, MAX_TEXT)),
+                name: cut(&object.name, MAX_TEXT),
+                uid: "",
+            }),
+            operation: None,
+            sub_resource: "",
+            user: None,
+            field_manager: "",
             attribution: Attribution::ObservedAtAdmission,
             authenticated: circumstances.authenticated,
-            enforcement: attempt.enforcement.map(crate::core::guard::Enforcement::as_str),
-            reason: attempt.reason.as_str(),
-            image_hash: attempt.image_hash.map(|hash| format!("sha256:{hash}")),
-            paths: &attempt.paths,
-            review_uid: circumstances.review_uid,
+            enforcement: None,
+            reason,
+            image_hash: None,
+            paths: Vec::new(),
+            message: cut(circumstances.message, MAX_MESSAGE),
+            review_uid: cut(circumstances.review_uid, MAX_TEXT),
             replica: circumstances.replica,
         }
     }
+}
+
+/// The first `most` bytes of `text` that are whole characters.
+fn cut(text: &str, most: usize) -> &str {
+    let mut end = text.len().min(most);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }
 
 #[cfg(test)]
@@ -216,19 +276,63 @@ mod tests {
         }
     }
 
-    #[test]
-    fn the_example_in_the_reference_is_what_is_written() {
-        let circumstances = Circumstances {
+    fn circumstances(message: &str) -> Circumstances<'_> {
+        Circumstances {
             transaction_id: "019a0f3e-7c00-7a10-8000-0123456789ab".into(),
             time: "2026-06-01T12:00:00Z".parse().unwrap(),
             denied: true,
             review_uid: "3f1c5a40-77a0-4b8e-8a0e-5a7c1f0d9e33",
             replica: "driftguard-operator-0",
             authenticated: false,
+            message,
+        }
+    }
+
+    const PAGE: &str = include_str!("../../docs/reference/record.md");
+
+    #[test]
+    fn the_example_in_the_reference_is_what_is_written() {
+        let example = PAGE.split("```json\n").nth(1).unwrap().split("```").next().unwrap();
+        let example: serde_json::Value = serde_json::from_str(example).unwrap();
+        let message = example["message"].as_str().unwrap();
+        let written = serde_json::to_value(Record::of(&attempt(), circumstances(message))).unwrap();
+        assert_eq!(written, example);
+    }
+
+    #[test]
+    fn every_field_is_in_the_reference() {
+        let mut all = attempt();
+        all.sub_resource = "scale".into();
+        let written = serde_json::to_value(Record::of(&all, circumstances("no"))).unwrap();
+        for field in written.as_object().unwrap().keys() {
+            assert!(PAGE.contains(&format!("`{field}`")), "{field} is missing in docs/reference/record.md");
+        }
+    }
+
+    #[test]
+    fn a_record_is_one_line_of_bounded_length_whatever_a_forged_review_says() {
+        let mut forged = attempt();
+        let endless = "a\u{fc}\n".repeat(1_000_000);
+        forged.user = User { name: endless.clone(), uid: endless.clone(), groups: vec![endless.clone(); 32] };
+        forged.field_manager.clone_from(&endless);
+        forged.paths = vec![endless.clone(); 5];
+        let line = serde_json::to_string(&Record::of(&forged, circumstances(&endless))).unwrap();
+        assert!(!line.contains('\n'));
+        assert!(line.len() < 64_000, "{}", line.len());
+    }
+
+    #[test]
+    fn a_review_that_nobody_judged_is_recorded_with_what_is_known() {
+        let object = Unguarded {
+            group: "apps".into(),
+            resource: "deployments".into(),
+            namespace: None,
+            name: "x".into(),
         };
-        let written = serde_json::to_value(Record::of(&attempt(), circumstances)).unwrap();
-        let page = include_str!("../../docs/reference/record.md");
-        let example = page.split("```json\n").nth(1).unwrap().split("```").next().unwrap();
-        assert_eq!(written, serde_json::from_str::<serde_json::Value>(example).unwrap());
+        let record = Record::unjudged("GuardsUnread", Some(&object), circumstances("no answer"));
+        let written = serde_json::to_value(record).unwrap();
+        assert_eq!(written["target"]["name"], "x");
+        assert_eq!(written["reason"], "GuardsUnread");
+        assert!(written.get("guard").is_none());
     }
 }

@@ -2,44 +2,60 @@
 //!
 //! A thread of its own writes, so that a reader who stops reading cannot hold up a review. What does
 //! not fit the queue is counted and said as soon as there is room again: a gap is never silent.
+//! Records of reviews that nobody authenticated are limited in rate, since those may be forged.
 
 use std::io::Write;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 use super::record::Record;
+use crate::telemetry::allowance::Allowance;
 
 /// Records that may wait to be written, some 10 MiB.
 const QUEUE: usize = 8192;
+/// Records of unauthenticated reviews that may come at once, and per second after that.
+const BURST: u32 = 2000;
+const PER_SECOND: u32 = 200;
 
 /// Takes records without waiting. Clones share one queue.
 #[derive(Debug, Clone)]
 pub struct RecordSink {
     queue: SyncSender<String>,
     lost: Arc<AtomicU64>,
+    allowance: Arc<Mutex<Allowance>>,
 }
 
 impl RecordSink {
-    /// Starts writing to `output`, each line flushed by itself.
+    /// Starts writing to `output`, each line flushed by itself. The thread ends, with all written,
+    /// once every clone of the sink is gone.
     ///
     /// # Errors
     /// When no thread can be started.
-    pub fn start(output: impl Write + Send + 'static) -> std::io::Result<Self> {
+    pub fn start(output: impl Write + Send + 'static) -> std::io::Result<(Self, JoinHandle<()>)> {
         let (sender, receiver) = sync_channel(QUEUE);
         let lost = Arc::new(AtomicU64::new(0));
         let seen = Arc::clone(&lost);
-        thread::Builder::new().name("records".into()).spawn(move || write(&receiver, output, &seen))?;
-        Ok(Self { queue: sender, lost })
+        let writer =
+            thread::Builder::new().name("records".into()).spawn(move || write(&receiver, output, &seen))?;
+        let allowance = Arc::new(Mutex::new(Allowance::new(BURST, PER_SECOND, Instant::now())));
+        Ok((Self { queue: sender, lost, allowance }, writer))
     }
 
     /// Queues a record.
     pub fn put(&self, record: &Record<'_>) {
-        let line = serde_json::to_string(record).unwrap_or_default();
-        if self.queue.try_send(line).is_err() {
+        let allowed = record.authenticated || self.allow();
+        // A record has no map with keys that are no text, so that it always serialises.
+        let line = serde_json::to_string(record).ok().filter(|_| allowed);
+        if line.is_none_or(|line| self.queue.try_send(line).is_err()) {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    fn allow(&self) -> bool {
+        self.allowance.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now())
     }
 }
 
@@ -51,7 +67,10 @@ fn write(queue: &Receiver<String>, mut output: impl Write, lost: &AtomicU64) {
         }
         let count = lost.swap(0, Ordering::Relaxed);
         if count > 0 {
-            tracing::error!(count, "records were lost: their reader did not keep up");
+            tracing::error!(
+                count,
+                "records were left out: too many at once, or their reader did not keep up"
+            );
         }
     }
 }
@@ -62,6 +81,7 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
+    use crate::trail::record::Circumstances;
 
     /// An output that nobody reads until a token comes.
     struct Stuck {
@@ -82,11 +102,65 @@ mod tests {
     #[test]
     fn an_output_that_is_stuck_never_holds_up_who_records() {
         let (release, go) = mpsc::channel();
-        let sink = RecordSink::start(Stuck { go }).unwrap();
+        let (sink, _writer) = RecordSink::start(Stuck { go }).unwrap();
         let line = || sink.queue.try_send("{}".into());
         // One is being written, the queue takes its fill, and the next one comes back at once.
         let taken = std::iter::repeat_with(line).take(QUEUE + 10).filter(Result::is_ok).count();
         assert!((QUEUE..=QUEUE + 1).contains(&taken), "{taken}");
         drop(release);
+    }
+
+    /// What was written so far.
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn lines_of(count: usize, authenticated: bool) -> usize {
+        let written = Written::default();
+        let (sink, writer) = RecordSink::start(written.clone()).unwrap();
+        let circumstances = Circumstances {
+            transaction_id: String::new(),
+            time: jiff::Timestamp::UNIX_EPOCH,
+            denied: true,
+            review_uid: "",
+            replica: "",
+            authenticated,
+            message: "two\nlines",
+        };
+        let record = Record::unjudged("Undecodable", None, circumstances);
+        for _ in 0..count {
+            sink.put(&record);
+        }
+        drop(sink);
+        writer.join().unwrap();
+        let bytes = written.0.lock().unwrap();
+        let lines: Vec<&[u8]> = bytes.split_inclusive(|byte| *byte == b'\n').collect();
+        assert!(lines.iter().all(|line| serde_json::from_slice::<serde_json::Value>(line).is_ok()));
+        lines.len()
+    }
+
+    #[test]
+    fn every_record_is_one_line_and_all_are_written_before_the_end() {
+        assert_eq!(lines_of(3, true), 3);
+        assert_eq!(lines_of(BURST as usize + 1000, true), BURST as usize + 1000);
+    }
+
+    #[test]
+    fn forged_reviews_cannot_flood_the_trail() {
+        let start = Instant::now();
+        let lines = lines_of(QUEUE, false);
+        let seconds = usize::try_from(start.elapsed().as_secs()).unwrap() + 1;
+        let most = BURST as usize + seconds * PER_SECOND as usize;
+        assert!((BURST as usize..=most).contains(&lines), "{lines}");
     }
 }
