@@ -1,8 +1,20 @@
 //! DriftGuard: hash-pinned configuration for Kubernetes.
 //!
 //! A guard names one object and the SHA-256 of its approved content; whatever would change that
-//! content is refused at admission. Read on in [`core`], where everything is decided without any
-//! I/O; the other modules bring the facts there and carry the decisions out.
+//! content is refused at admission. `docs/architecture.md` follows a write and a guard through the
+//! modules below; the header of each says what it owns and what always holds.
+//!
+//! - [`core`] decides, without any I/O: begin with [`core::judge`] (the rule),
+//!   [`core::canonical`] (the bytes that are hashed) and [`core::index`] (which guards an object has).
+//! - [`api`] is what users write: the types from which the CRDs are made, and names in clusters.
+//! - [`store`] watches guards and turns them into the index that every replica answers from.
+//! - [`control`] is what one replica does for all: the lease, the webhook registration, the proof
+//!   that it works, and the status of guards.
+//! - [`cert`], [`telemetry`] and [`trail`] serve both: certificates; logs, metrics and Events;
+//!   records of what was refused.
+//! - [`manifests`] is what gets installed, and [`cli`] the command line, which may use everything.
+//!
+//! `core` and `api` import nothing else of the crate.
 
 pub mod api;
 pub mod cert;
