@@ -75,3 +75,12 @@ fn the_core_does_no_io_and_reads_no_clock() {
     assert_free_of("core", &forbidden);
     assert_free_of("core", &OTHER_LAYERS);
 }
+
+#[test]
+fn the_api_types_know_no_other_layer() {
+    assert_free_of("api", &OTHER_LAYERS);
+    assert_free_of(
+        "api",
+        &["crate::core", "tokio", "axum", "std::fs", "std::env", "std::net", "Timestamp::now"],
+    );
+}
