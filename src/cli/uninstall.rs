@@ -1,10 +1,10 @@
 //! `driftguard uninstall`: takes DriftGuard out of a cluster, without ever leaving a webhook behind
 //! that nobody answers.
 //!
-//! A dead webhook refuses writes and strands namespaces, so the webhook configurations go first.
-//! Replicas that still run would put them back; therefore the lease is taken over before, since
-//! only its holder may write them. Guards and CRDs stay unless `--purge` is given. Everything may
-//! be gone already: running it again is safe.
+//! A dead webhook refuses writes and strands namespaces, so the webhook configurations go before
+//! anything that answers them. Replicas that still run would put them back at once; therefore the
+//! bindings, which give them the right to, go with them. Guards and CRDs stay unless `--purge` is
+//! given. Everything may be gone already: running it again is safe.
 
 use std::io::{BufRead as _, IsTerminal as _};
 use std::time::Duration;
@@ -93,17 +93,27 @@ struct Removal<'a> {
 impl Removal<'_> {
     async fn run(&self) -> anyhow::Result<()> {
         let deployed = self.is_deployed().await?;
-        let held = lease::take(self.cluster, &self.settings.namespace, deployed).await?;
+        if !deployed {
+            lease::require_released(self.cluster, &self.settings.namespace).await?;
+        }
+        self.bindings().await?;
         self.webhook_configurations().await?;
         self.workload_and_rights().await?;
         if deployed {
             self.pods_gone().await?;
-            // A write that was under way when the lease changed hands may have come after ours.
+            // A write that was allowed just before the bindings went may have come after ours.
             self.webhook_configurations().await?;
         }
         self.delete_secret().await?;
-        if held {
-            lease::delete(self.cluster, &self.settings.namespace).await?;
+        lease::delete(self.cluster, &self.settings.namespace).await
+    }
+
+    /// Takes the right to write webhook configurations away.
+    async fn bindings(&self) -> anyhow::Result<()> {
+        for manifest in manifests::rbac(self.settings)? {
+            if manifest.resource.kind == "ClusterRoleBinding" {
+                self.delete(&manifest, true).await?;
+            }
         }
         Ok(())
     }

@@ -74,7 +74,7 @@ const CLUSTER: [Grant; 8] = [
         groups: &["apiextensions.k8s.io"],
         resources: &["customresourcedefinitions"],
         names: &[],
-        verbs: &["get", "list", "watch"],
+        verbs: &["list", "watch"],
     },
     Grant {
         why: "refusals and drift are told as Events regarding the guard",
@@ -92,7 +92,7 @@ const OWN_NAMESPACE: [Grant; 5] = [
         groups: &["coordination.k8s.io"],
         resources: &["leases"],
         names: &[names::LEASE],
-        verbs: &["get", "list", "watch", "patch", "update"],
+        verbs: &["get", "update"],
     },
     Grant {
         why: "made by the first replica; a POST names nothing, so no name can stand here",
@@ -106,7 +106,7 @@ const OWN_NAMESPACE: [Grant; 5] = [
         groups: &[""],
         resources: &["secrets"],
         names: &[names::CA_SECRET],
-        verbs: &["get", "list", "watch", "patch", "update"],
+        verbs: &["get"],
     },
     Grant {
         why: "made by the first replica: the API server lets only one of two POSTs win",
@@ -129,8 +129,8 @@ const DEFAULT_NAMESPACE: [Grant; 1] = [Grant {
     why: "the addresses of the API servers: enforcement is proved through each of them",
     groups: &["discovery.k8s.io"],
     resources: &["endpointslices"],
-    names: &["kubernetes"],
-    verbs: &["get", "list", "watch"],
+    names: &[],
+    verbs: &["list"],
 }];
 
 /// ClusterRole that collects rights on further guarded kinds.

@@ -1,57 +1,35 @@
-//! Takes the lease away from whoever writes the webhook configurations.
+//! The lease tells whether a `serve` runs outside the cluster.
 
-use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::Api;
-use kube::api::{DeleteParams, PostParams};
+use kube::api::DeleteParams;
 
 use crate::api::names;
 use crate::cli::cluster::Cluster;
 use crate::cli::output;
 
-/// Who holds the lease while things are removed.
-const HOLDER: &str = "driftguard-uninstall";
-/// For how long; longer than any removal takes.
-const SECONDS: i32 = 600;
-
-/// Takes the lease over, if there is one. Returns whether there is.
+/// Refuses to go on while somebody renews the lease.
 ///
-/// Without a Deployment its holder is a `serve` outside the cluster. That one cannot be ended from
-/// here and would write the configurations anew as soon as the lease is gone, so it is an error.
-pub(super) async fn take(cluster: &Cluster, namespace: &str, deployed: bool) -> anyhow::Result<bool> {
-    let leases: Api<Lease> = Api::namespaced(cluster.client.clone(), namespace);
-    let doing = || format!("taking over lease/{}", names::LEASE);
-    loop {
-        let found = leases.get_opt(names::LEASE).await;
-        let Some(mut lease) = found.map_err(|error| cluster.explain(doing(), &error))? else {
-            return Ok(false);
-        };
-        let now = Timestamp::now();
-        if let (false, Some((holder, seconds))) = (deployed, running(&lease, now)) {
-            anyhow::bail!(
-                "`driftguard serve` runs outside the cluster ({holder}, seen {seconds} s ago) and would register itself again; stop it, and repeat this when it has been silent for a minute"
-            );
-        }
-        let spec = lease.spec.get_or_insert_with(LeaseSpec::default);
-        spec.holder_identity = Some(HOLDER.to_owned());
-        spec.lease_duration_seconds = Some(SECONDS);
-        spec.acquire_time = Some(MicroTime(now));
-        spec.renew_time = Some(MicroTime(now));
-        spec.lease_transitions = Some(spec.lease_transitions.unwrap_or_default().saturating_add(1));
-        match leases.replace(names::LEASE, &PostParams::default(), &lease).await {
-            Ok(_) => return Ok(true),
-            // Its holder renewed it in between: look again.
-            Err(kube::Error::Api(status)) if status.code == 409 => {}
-            Err(error) => return Err(cluster.explain(doing(), &error))?,
-        }
+/// Called when there is no Deployment: then its holder is a `serve` outside the cluster, with rights of
+/// its own. It cannot be ended from here, and would write the configurations anew at once.
+pub(super) async fn require_released(cluster: &Cluster, namespace: &str) -> anyhow::Result<()> {
+    let found = leases(cluster, namespace).get_opt(names::LEASE).await;
+    let found = found.map_err(|error| cluster.explain(format!("reading lease/{}", names::LEASE), &error))?;
+    match found.as_ref().and_then(|lease| held(lease, Timestamp::now())) {
+        None => Ok(()),
+        Some(held) => anyhow::bail!(
+            "`driftguard serve` runs outside the cluster ({}, seen {} s ago) and would register itself again; stop it first (when it was killed, wait {} s)",
+            held.holder,
+            held.seconds,
+            held.left
+        ),
     }
 }
 
 /// Deletes the lease.
 pub(super) async fn delete(cluster: &Cluster, namespace: &str) -> anyhow::Result<()> {
-    let leases: Api<Lease> = Api::namespaced(cluster.client.clone(), namespace);
-    match leases.delete(names::LEASE, &DeleteParams::default()).await {
+    match leases(cluster, namespace).delete(names::LEASE, &DeleteParams::default()).await {
         Ok(_) => {
             Ok(output::data(format!("lease.coordination.k8s.io/{} deleted\n", names::LEASE).as_bytes())?)
         }
@@ -60,19 +38,34 @@ pub(super) async fn delete(cluster: &Cluster, namespace: &str) -> anyhow::Result
     }
 }
 
-/// The holder of a lease that has not run out, and how many seconds ago it was renewed.
-fn running(lease: &Lease, now: Timestamp) -> Option<(String, i64)> {
+fn leases(cluster: &Cluster, namespace: &str) -> Api<Lease> {
+    Api::namespaced(cluster.client.clone(), namespace)
+}
+
+/// A lease that has not run out.
+#[derive(Debug, PartialEq, Eq)]
+struct Held {
+    holder: String,
+    /// Since it was renewed.
+    seconds: i64,
+    /// Until it runs out.
+    left: i64,
+}
+
+fn held(lease: &Lease, now: Timestamp) -> Option<Held> {
     let spec = lease.spec.as_ref()?;
-    let holder = spec.holder_identity.clone().filter(|holder| !holder.is_empty() && holder != HOLDER)?;
+    let holder = spec.holder_identity.clone().filter(|holder| !holder.is_empty())?;
     let age = now.duration_since(spec.renew_time.as_ref()?.0);
     let lasts = SignedDuration::from_secs(spec.lease_duration_seconds?.into());
-    (age < lasts).then(|| (holder, age.as_secs().max(0)))
+    (age < lasts).then(|| Held { holder, seconds: age.as_secs().max(0), left: (lasts - age).as_secs() + 1 })
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
     use super::*;
+    use k8s_openapi::api::coordination::v1::LeaseSpec;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
     fn lease(holder: &str, renewed: i64) -> Lease {
         Lease {
@@ -89,10 +82,10 @@ mod tests {
     #[test]
     fn a_lease_counts_as_held_until_it_runs_out() {
         let now = Timestamp::from_second(100).unwrap();
-        assert_eq!(running(&lease("pod-a", 97), now), Some(("pod-a".to_owned(), 3)));
-        assert_eq!(running(&lease("pod-a", 85), now), None, "it ran out at this very second");
-        assert_eq!(running(&lease("", 99), now), None, "given back");
-        assert_eq!(running(&lease(HOLDER, 99), now), None, "an uninstall that was interrupted");
-        assert_eq!(running(&Lease::default(), now), None);
+        let held_now = Held { holder: "laptop".to_owned(), seconds: 3, left: 13 };
+        assert_eq!(held(&lease("laptop", 97), now), Some(held_now));
+        assert_eq!(held(&lease("laptop", 85), now), None, "it ran out at this very second");
+        assert_eq!(held(&lease("", 99), now), None, "given back");
+        assert_eq!(held(&Lease::default(), now), None);
     }
 }
