@@ -1,0 +1,78 @@
+//! Writes the status of guards, and only what is new in it.
+//!
+//! By server-side apply, so that an API server keeps whole what other parts of the status belong to
+//! others. The guard's uid goes along: the status of a deleted guard never lands on its successor.
+
+use std::sync::Arc;
+
+use futures::StreamExt as _;
+use futures::stream;
+use jiff::Timestamp;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
+
+use crate::api::{DriftGuard, names};
+use crate::store::{Observation, Seen};
+use crate::telemetry::metrics::Metrics;
+
+use super::conditions::{self, Coverage};
+use super::lease::Fence;
+
+/// Status writes under way at once: enough for thousands of guards, few enough not to crowd out
+/// anybody at the API server.
+const CONCURRENCY: usize = 8;
+
+/// Writes statuses for as long as the fence holds.
+pub(super) struct StatusWriter {
+    pub(super) client: kube::Client,
+    pub(super) fence: Fence,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+impl StatusWriter {
+    /// Brings the status of every guard of `observation` up to date, and gives how many could not be
+    /// written.
+    pub(super) async fn write_all(&self, observation: &Observation, coverage: &Coverage, now: Timestamp) -> usize {
+        let due = observation.guards.iter().filter_map(|seen| {
+            let before = seen.stored.status();
+            let status = conditions::status(&seen.state, &observation.index, coverage, Some(&before), now);
+            (status != before).then(|| (seen.as_ref(), status))
+        });
+        let writes = due.map(|(seen, status)| self.write(seen, json!(status)));
+        let failed = stream::iter(writes).buffer_unordered(CONCURRENCY).filter(|written| {
+            let failed = !written;
+            async move { failed }
+        });
+        failed.count().await
+    }
+
+    /// Writes one status. Tells whether there is nothing left to do for it.
+    async fn write(&self, seen: &Seen, status: serde_json::Value) -> bool {
+        let id = seen.stored.id();
+        if self.fence.check().is_err() {
+            return false;
+        }
+        let api: Api<DriftGuard> = Api::namespaced(self.client.clone(), &id.namespace);
+        let patch = json!({
+            "apiVersion": format!("{}/{}", names::GROUP, names::VERSION),
+            "kind": "DriftGuard",
+            "metadata": {"name": id.name, "namespace": id.namespace, "uid": seen.stored.uid()},
+            "status": status,
+        });
+        let params = PatchParams::apply(names::FIELD_MANAGER).force();
+        match api.patch_status(&id.name, &params, &Patch::Apply(&patch)).await {
+            Ok(_) => {
+                self.metrics.status_write("written");
+                true
+            }
+            // The guard is gone, or another one of its name has come: the watch will tell.
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => true,
+            Err(error) => {
+                self.metrics.status_write("failed");
+                tracing::warn!(namespace = id.namespace, name = id.name, %error, "the status of a guard could not be written");
+                false
+            }
+        }
+    }
+}
