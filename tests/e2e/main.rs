@@ -1,0 +1,5 @@
+//! End-to-end tests: the real program on real control planes, with the real kubectl.
+#![allow(missing_docs, reason = "a test binary")]
+
+mod gate;
+mod installation;
