@@ -1,0 +1,83 @@
+# What can be done here; `make` alone lists it. Rust and Go do the work, this file only names it.
+
+K8S_MINORS := $(sort $(patsubst tests/control-plane/k8s-%,%,$(wildcard tests/control-plane/k8s-*)))
+NEWEST     := $(lastword $(K8S_MINORS))
+
+# Outside the source tree, so that a second clone does not build the same again.
+CACHE := $(or $(DRIFTGUARD_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/driftguard)
+
+CARGO_DENY_VERSION := 0.20.2
+CARGO_DENY         := $(CACHE)/tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
+CARGO_FUZZ_VERSION := 0.13.2
+CARGO_FUZZ         := $(CACHE)/tools/cargo-fuzz-$(CARGO_FUZZ_VERSION)/bin/cargo-fuzz
+
+# How long `make fuzz` runs.
+SECONDS ?= 60
+
+# `--workspace` everywhere: with fewer packages cargo would choose other features of shared dependencies, and
+# compile them a second time.
+CARGO_RUN := cargo run --locked --workspace --bin
+
+.DEFAULT_GOAL := help
+.PHONY: help build control-plane up down test lint deny generate check-generated fuzz clean needs-rust
+
+help: ## Lists what can be made
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "  K8S=1.33         for control-plane and up: one of $(K8S_MINORS)"
+	@echo "  SECONDS=600      for fuzz: how long"
+	@echo "  KUBEBUILDER_ASSETS, when set, is used instead of building etcd, kube-apiserver and kubectl"
+
+build: needs-rust ## Builds the program: target/release/driftguard
+	cargo build --locked --release --bin driftguard
+
+control-plane: ## Builds etcd, kube-apiserver and kubectl, once (K8S=MINOR: only that version)
+	@tests/control-plane/build $(K8S)
+
+up: needs-rust ## Starts a control plane to play with and prints how to use it (K8S=MINOR)
+	@tests/control-plane/build $(or $(K8S),$(NEWEST))
+	@$(CARGO_RUN) control-plane -- up --kubernetes $(or $(K8S),$(NEWEST))
+
+down: needs-rust ## Stops what `up` started
+	@$(CARGO_RUN) control-plane -- down
+
+test: needs-rust control-plane ## Tests everything, on real API servers
+	cargo test --workspace --locked --no-fail-fast
+
+lint: needs-rust ## Checks format and lints
+	cargo fmt --check
+	cargo clippy --workspace --all-targets --locked -- --deny warnings
+
+deny: $(CARGO_DENY) ## Checks licences, sources and banned crates of all dependencies
+	$(CARGO_DENY) --locked check bans licenses sources
+
+generate: needs-rust ## Writes crds/, webhook-config/ and deploy/ anew from the code
+	DRIFTGUARD_WRITE_GENERATED=1 cargo test --locked --workspace --test generated
+
+check-generated: needs-rust ## Fails when a generated file is stale
+	cargo test --locked --workspace --test generated
+
+fuzz: $(CARGO_FUZZ) ## Fuzzes the canonical form against the oracle (SECONDS=60)
+	@# The pinned compiler, told to accept the sanitizers of a nightly one: no second toolchain is needed.
+	cd fuzz && RUSTC_BOOTSTRAP=1 $(CARGO_FUZZ) run canonical -- -max_total_time=$(SECONDS)
+
+clean: needs-rust ## Removes what was built here; the cache outside stays
+	cargo clean
+	rm -rf fuzz/target
+
+# Built once a version. Without optimisation: they run for seconds, or only start something.
+define install
+@echo "building $(1) $(2), once; some minutes" >&2
+cargo install --locked --debug --version $(2) --root $(CACHE)/tools/$(1)-$(2) $(1)
+endef
+
+$(CARGO_DENY): | needs-rust
+	$(call install,cargo-deny,$(CARGO_DENY_VERSION))
+
+$(CARGO_FUZZ): | needs-rust
+	$(call install,cargo-fuzz,$(CARGO_FUZZ_VERSION))
+
+# One line for each program that is missing; ring's assembly needs the C compiler.
+needs-rust:
+	@command -v cargo >/dev/null || { echo "cargo is not installed; get Rust at https://rustup.rs" >&2; exit 2; }
+	@command -v $${CC:-cc} >/dev/null || { echo "no C compiler; install cc (Debian: apt install build-essential)" >&2; exit 2; }
