@@ -124,19 +124,32 @@ fn dump_number(number: &serde_json::Number) -> String {
         return integer.to_string();
     }
     let float = number.as_f64().unwrap();
-    if float.fract() == 0.0 && float.abs() < 1e21 {
-        // Go prints the shortest digits and pads with zeros; Rust's Display does the same.
-        let text = format!("{float}");
-        return if text == "-0" { "0".into() } else { text };
+    let (sign, digits, exponent) = shortest(float);
+    if float == 0.0 {
+        return "0".into();
     }
-    let text = format!("{float:e}");
+    let plain = |digits: &str| match usize::try_from(exponent) {
+        Ok(whole) if digits.len() <= whole + 1 => format!("{digits:0<width$}", width = whole + 1),
+        Ok(whole) => format!("{}.{}", &digits[..=whole], &digits[whole + 1..]),
+        Err(_) => format!("0.{}{digits}", "0".repeat(exponent.unsigned_abs() as usize - 1)),
+    };
+    if (float.fract() == 0.0 && float.abs() < 1e21) || (-4..16).contains(&exponent) {
+        return format!("{sign}{}", plain(&digits));
+    }
+    let (first, rest) = digits.split_at(1);
+    let point = if rest.is_empty() { "" } else { "." };
+    format!("{sign}{first}{point}{rest}e{}{:02}", if exponent < 0 { '-' } else { '+' }, exponent.abs())
+}
+
+/// Sign, digits and exponent of the shortest text that reads back as the float. Of two that are
+/// equally near Go and Python take the even one, Rust the upper one.
+fn shortest(float: f64) -> (&'static str, String, i32) {
+    let upper = format!("{:e}", float.abs());
+    let digits = upper.split_once('e').unwrap().0.replace('.', "").len();
+    let even = format!("{:.*e}", digits - 1, float.abs());
+    let text = if even.parse() == Ok(float.abs()) { even } else { upper };
     let (mantissa, exponent) = text.split_once('e').unwrap();
-    let exponent: i32 = exponent.parse().unwrap();
-    if (-4..16).contains(&exponent) {
-        format!("{float}")
-    } else {
-        format!("{mantissa}e{}{:02}", if exponent < 0 { '-' } else { '+' }, exponent.abs())
-    }
+    (if float < 0.0 { "-" } else { "" }, mantissa.replace('.', ""), exponent.parse().unwrap())
 }
 
 fn dump_text(text: &str) -> String {

@@ -9,7 +9,7 @@
 //! [`tree`] for everything else. `tests/canonical` holds both against a slow obvious oracle.
 
 mod maps;
-mod number;
+pub(crate) mod number;
 pub(crate) mod object;
 mod sink;
 mod stream;

@@ -4,6 +4,9 @@
 //! is a 64-bit float. Go prints an integral float below 1e21 without point or exponent, Python then
 //! reads an integer; any other float prints as Python's `repr`.
 
+use std::fmt::LowerExp;
+use std::str::FromStr;
+
 use crate::core::json::Problem;
 
 /// Digits of `i64::MAX`; a token with fewer digits fits for certain.
@@ -69,11 +72,7 @@ fn float_text(float: f64) -> String {
     if float == 0.0 {
         return "0".into();
     }
-    // Rust's `{:e}` prints the shortest digits that read back as the same float, as Go and Python do.
-    let shortest = format!("{:e}", float.abs());
-    let (mantissa, exponent) = shortest.split_once('e').unwrap_or((&shortest, "0"));
-    let digits: String = mantissa.chars().filter(char::is_ascii_digit).collect();
-    let exponent: i32 = exponent.parse().unwrap_or(0);
+    let (digits, exponent) = shortest(float.abs());
     let sign = if float < 0.0 { "-" } else { "" };
     let integral = float.fract() == 0.0;
     if integral && float.abs() < 1e21 {
@@ -85,6 +84,21 @@ fn float_text(float: f64) -> String {
     } else {
         format!("{sign}{}", scientific(&digits, exponent))
     }
+}
+
+/// The shortest digits that read back as the same float, as Go and Python print them, and the
+/// decimal exponent of the first one. Only for finite numbers above zero.
+pub(crate) fn shortest<F: LowerExp + FromStr + PartialEq + Copy>(float: F) -> (String, i32) {
+    let split = |text: &str| {
+        let (mantissa, exponent) = text.split_once('e').unwrap_or((text, "0"));
+        let digits: String = mantissa.chars().filter(char::is_ascii_digit).collect();
+        (digits, exponent.parse().unwrap_or(0))
+    };
+    let (digits, exponent) = split(&format!("{float:e}"));
+    // Where two shortest texts are equally near (2^46 + 0.125), Rust takes the upper one; Go and
+    // Python the even one, as rounding to a given number of digits does.
+    let rounded = format!("{:.*e}", digits.len() - 1, float);
+    if rounded.parse().is_ok_and(|same: F| same == float) { split(&rounded) } else { (digits, exponent) }
 }
 
 /// Shortest digits padded with zeros, as Go's `'f'` format does it.
@@ -161,6 +175,9 @@ mod tests {
             ("5e-324", "5e-324"),
             ("1e-400", "0"),
             ("2251799813685248.5", "2251799813685248.5"),
+            // Halfway between two shortest texts.
+            ("123456783456789.125", "123456783456789.12"),
+            ("123456783456789.375", "123456783456789.38"),
         ] {
             assert_eq!(print(token), text);
         }
