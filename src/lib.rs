@@ -21,6 +21,7 @@ pub mod cert;
 pub mod cli;
 pub mod control;
 pub mod core;
+pub mod document;
 pub mod manifests;
 pub mod store;
 pub mod telemetry;

@@ -1,0 +1,179 @@
+//! From the arguments of `-f` to documents: files, directories, standard input.
+
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use super::error::{DocumentError, Problem};
+use super::{Document, lists, split};
+
+/// Extensions looked for in directories, as in kubectl.
+const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
+/// How messages call standard input.
+const STDIN: &str = "standard input";
+
+/// Reads every document of these files, directories (searched in depth, in the order of names) and
+/// `-` for `stdin`.
+///
+/// # Errors
+/// [`DocumentError`] for the first file or document that cannot be used.
+pub fn read<S: AsRef<str>>(names: &[S], stdin: &mut impl Read) -> Result<Vec<Document>, DocumentError> {
+    let mut documents = Vec::new();
+    let mut stdin_taken = false;
+    for name in names.iter().map(AsRef::as_ref) {
+        if name == "-" {
+            if std::mem::replace(&mut stdin_taken, true) {
+                return Err(DocumentError::of_file(STDIN, Problem::StdinTwice));
+            }
+            let mut bytes = Vec::new();
+            stdin.read_to_end(&mut bytes).map_err(|error| DocumentError::of_file(STDIN, error.into()))?;
+            read_text(STDIN, &bytes, &mut documents)?;
+        } else if name.starts_with("http://") || name.starts_with("https://") {
+            return Err(DocumentError::of_file(name, Problem::Url));
+        } else {
+            read_path(Path::new(name), &mut documents)?;
+        }
+    }
+    Ok(documents)
+}
+
+fn read_path(path: &Path, documents: &mut Vec<Document>) -> Result<(), DocumentError> {
+    let fail = |problem| DocumentError::of_file(&path.display().to_string(), problem);
+    if !fs::metadata(path).map_err(|error| fail(error.into()))?.is_dir() {
+        return read_file(path, documents);
+    }
+    let files = find_files(path)?;
+    if files.is_empty() {
+        return Err(fail(Problem::EmptyDirectory));
+    }
+    files.iter().try_for_each(|file| read_file(file, documents))
+}
+
+/// Files with our extensions under a directory. As in kubectl, links to directories are not
+/// followed, so there is no way round in circles.
+fn find_files(root: &Path) -> Result<Vec<PathBuf>, DocumentError> {
+    let mut found = Vec::new();
+    let mut waiting = vec![root.to_owned()];
+    while let Some(directory) = waiting.pop() {
+        let fail =
+            |error: std::io::Error| DocumentError::of_file(&directory.display().to_string(), error.into());
+        for entry in fs::read_dir(&directory).map_err(fail)? {
+            let entry = entry.map_err(fail)?;
+            let kind = entry.file_type().map_err(fail)?;
+            let path = entry.path();
+            let wanted = path.extension().is_some_and(|ext| EXTENSIONS.iter().any(|known| ext == *known));
+            if kind.is_dir() {
+                waiting.push(path);
+            } else if wanted && !(kind.is_symlink() && path.is_dir()) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn read_file(path: &Path, documents: &mut Vec<Document>) -> Result<(), DocumentError> {
+    let name = path.display().to_string();
+    let bytes = fs::read(path).map_err(|error| DocumentError::of_file(&name, error.into()))?;
+    read_text(&name, &bytes, documents)
+}
+
+fn read_text(name: &str, bytes: &[u8], documents: &mut Vec<Document>) -> Result<(), DocumentError> {
+    let text = decode(bytes).ok_or_else(|| DocumentError::of_file(name, Problem::Encoding))?;
+    for (origin, json) in split::documents(name, &text)? {
+        lists::expand(json, &origin, documents)?;
+    }
+    Ok(())
+}
+
+/// UTF-8, or UTF-16 when a byte-order mark says so, as Windows tools write it.
+fn decode(bytes: &[u8]) -> Option<String> {
+    let wide = |rest: &[u8], unit: fn([u8; 2]) -> u16| {
+        let units = rest.chunks_exact(2);
+        if !units.remainder().is_empty() {
+            return None;
+        }
+        let units = units.map(|pair| unit([pair[0], pair[1]]));
+        char::decode_utf16(units).collect::<Result<String, _>>().ok()
+    };
+    match bytes {
+        [0xef, 0xbb, 0xbf, rest @ ..] => String::from_utf8(rest.to_vec()).ok(),
+        [0xff, 0xfe, rest @ ..] => wide(rest, u16::from_le_bytes),
+        [0xfe, 0xff, rest @ ..] => wide(rest, u16::from_be_bytes),
+        _ => String::from_utf8(bytes.to_vec()).ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+    use super::*;
+
+    fn named(name: &str) -> String {
+        format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\n")
+    }
+
+    fn names(documents: &[Document]) -> Vec<&str> {
+        documents.iter().map(|document| document.name.as_str()).collect()
+    }
+
+    #[test]
+    fn a_directory_is_searched_in_depth_and_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("b")).unwrap();
+        for (file, name) in [("c.json", "c"), ("a.yaml", "a"), ("b/x.yml", "bx"), ("b/notes.txt", "no")] {
+            fs::write(dir.path().join(file), named(name)).unwrap();
+        }
+        let root = dir.path().to_str().unwrap();
+        assert_eq!(names(&read(&[root], &mut std::io::empty()).unwrap()), ["a", "bx", "c"]);
+    }
+
+    #[test]
+    fn a_file_named_outright_needs_no_extension() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), named("a")).unwrap();
+        let path = file.path().to_str().unwrap();
+        assert_eq!(names(&read(&[path], &mut std::io::empty()).unwrap()), ["a"]);
+    }
+
+    #[test]
+    fn a_directory_without_manifests_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = read(&[dir.path().to_str().unwrap()], &mut std::io::empty()).unwrap_err();
+        assert!(matches!(error.problem, Problem::EmptyDirectory), "{error}");
+    }
+
+    #[test]
+    fn standard_input_is_read_once() {
+        assert_eq!(names(&read(&["-"], &mut named("a").as_bytes()).unwrap()), ["a"]);
+        let error = read(&["-", "-"], &mut named("a").as_bytes()).unwrap_err();
+        assert!(matches!(error.problem, Problem::StdinTwice), "{error}");
+    }
+
+    #[test]
+    fn a_missing_file_and_an_address_are_told_apart() {
+        let error = read(&["no/such.yaml"], &mut std::io::empty()).unwrap_err().to_string();
+        assert!(error.starts_with("no/such.yaml: cannot be read: No such file"), "{error}");
+        let error = read(&["https://host/a.yaml"], &mut std::io::empty()).unwrap_err().to_string();
+        assert!(error.contains("`-f -`"), "{error}");
+    }
+
+    #[test]
+    fn byte_order_marks_tell_the_encoding() {
+        let text = named("ä");
+        let mut utf8 = vec![0xef, 0xbb, 0xbf];
+        utf8.extend(text.bytes());
+        let mut little = vec![0xff, 0xfe];
+        little.extend(text.encode_utf16().flat_map(u16::to_le_bytes));
+        let mut big = vec![0xfe, 0xff];
+        big.extend(text.encode_utf16().flat_map(u16::to_be_bytes));
+        for bytes in [utf8, little, big] {
+            assert_eq!(names(&read(&["-"], &mut bytes.as_slice()).unwrap()), ["ä"]);
+        }
+        for bytes in [&b"\xff\xfea"[..], b"a: \xe4"] {
+            let error = read(&["-"], &mut &*bytes).unwrap_err();
+            assert!(matches!(error.problem, Problem::Encoding), "{error}");
+        }
+    }
+}

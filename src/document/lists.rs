@@ -1,0 +1,67 @@
+//! Lists expanded into their items, as kubectl does: `kind: List`, and typed ones like
+//! `ConfigMapList` whose items may leave out what the list says.
+
+use crate::core::json::{Cursor, JsonError, Span};
+
+use super::error::{DocumentError, Problem};
+use super::{Document, Head, Origin};
+
+/// Appends the document, or each item of it when it is a list, to `documents`.
+pub(super) fn expand(
+    json: Vec<u8>,
+    origin: &Origin,
+    documents: &mut Vec<Document>,
+) -> Result<(), DocumentError> {
+    let mut waiting = vec![json];
+    while let Some(json) = waiting.pop() {
+        let fail = |problem| DocumentError::at(origin, problem);
+        let head = Head::read(&json).map_err(|error| fail(error.into()))?;
+        let list = head.kind.as_deref().and_then(|kind| kind.strip_suffix("List")).zip(head.items);
+        let Some((item_kind, items)) = list else {
+            documents.push(Document::from_json(json, origin.clone())?);
+            continue;
+        };
+        let api_version = head.api_version.as_deref().unwrap_or_default();
+        let items = split(&json, items).map_err(|error| fail(error.into()))?;
+        for (index, item) in items.into_iter().enumerate().rev() {
+            let text = item.of(&json);
+            if !text.starts_with(b"{") {
+                return Err(fail(Problem::BadItem(index + 1)));
+            }
+            waiting.push(named(text, api_version, item_kind).map_err(|error| fail(error.into()))?);
+        }
+    }
+    Ok(())
+}
+
+fn split(json: &[u8], list: Span) -> Result<Vec<Span>, JsonError> {
+    let mut items = Vec::new();
+    let mut cursor = Cursor::starting_at(json, list.start);
+    cursor.expect(b'[')?;
+    while cursor.peek()? != b']' {
+        if !items.is_empty() {
+            cursor.expect(b',')?;
+        }
+        items.push(cursor.skip_value()?);
+    }
+    Ok(items)
+}
+
+/// An item with the kind and version of its typed list, where it has none itself.
+fn named(item: &[u8], api_version: &str, kind: &str) -> Result<Vec<u8>, JsonError> {
+    let head = Head::read(item)?;
+    if kind.is_empty() || head.kind.is_some() {
+        return Ok(item.to_vec());
+    }
+    let mut cursor = Cursor::new(item);
+    cursor.expect(b'{')?;
+    let comma = if cursor.peek()? == b'}' { "" } else { "," };
+    let mut out = format!("{{\"kind\":{}", serde_json::Value::from(kind));
+    if head.api_version.is_none() {
+        out.push_str(&format!(",\"apiVersion\":{}", serde_json::Value::from(api_version)));
+    }
+    out.push_str(comma);
+    let mut out = out.into_bytes();
+    out.extend_from_slice(&item[cursor.at..]);
+    Ok(out)
+}

@@ -1,0 +1,140 @@
+//! One text into its documents, each as JSON.
+//!
+//! As kubectl: a text that begins with `{` is a stream of JSON values, and where that breaks off
+//! after at most one value, the rest is YAML after all. YAML documents are divided by lines that
+//! start with `---`, wherever they stand.
+
+use super::error::{DocumentError, Located, Problem};
+use super::{Origin, json, yaml};
+
+/// The documents of a text, with where they stand. Documents that hold nothing are left out, but
+/// counted.
+pub(super) fn documents(file: &str, text: &str) -> Result<Vec<(Origin, Vec<u8>)>, DocumentError> {
+    let mut found = Vec::new();
+    let mut place = Place { file, number: 0, line: 1 };
+    let rest =
+        if text.trim_start().starts_with('{') { json_stream(text, &mut place, &mut found)? } else { text };
+    for chunk in chunks(rest) {
+        let chunk = chunk.map_err(|located| place.relative(&located))?;
+        let origin = place.next(chunk.line);
+        let json = yaml::to_json(&chunk.text)
+            .map_err(|located| located.moved_by(origin.line - 1).into_error(&origin))?;
+        if let Some(json) = json {
+            found.push((origin, json));
+        }
+    }
+    Ok(found)
+}
+
+/// Where in the file the remaining text begins, and how many documents came before.
+struct Place<'a> {
+    file: &'a str,
+    number: usize,
+    line: usize,
+}
+
+impl Place<'_> {
+    /// The next document; it begins on `line` of the remaining text.
+    fn next(&mut self, line: usize) -> Origin {
+        self.number += 1;
+        Origin { file: self.file.to_owned(), number: self.number, line: self.line + line - 1 }
+    }
+
+    fn relative(&self, located: &Located) -> DocumentError {
+        DocumentError {
+            file: self.file.to_owned(),
+            document: None,
+            line: located.line.map(|line| line + self.line - 1),
+            problem: Problem::SeparatorWithText,
+        }
+    }
+}
+
+/// Takes JSON values off the start of a text, and gives what is left for the YAML reader.
+fn json_stream<'a>(
+    text: &'a str,
+    place: &mut Place<'_>,
+    found: &mut Vec<(Origin, Vec<u8>)>,
+) -> Result<&'a str, DocumentError> {
+    let mut values = serde_json::Deserializer::from_str(text).into_iter::<&serde_json::value::RawValue>();
+    loop {
+        let from = values.byte_offset();
+        let start = from + (text[from..].len() - text[from..].trim_start().len());
+        let line = 1 + newlines(&text[..start]);
+        match values.next() {
+            None => return Ok(""),
+            Some(Ok(value)) => {
+                let origin = place.next(line);
+                let json = json::checked(value.get(), line).map_err(|located| located.into_error(&origin))?;
+                found.push((origin, json));
+            }
+            // One value and then something else may still be YAML: `{...}` and `---`, or a flow
+            // mapping. After two values it is JSON for sure.
+            Some(Err(error)) if found.len() > 1 => {
+                let origin = place.next(line);
+                return Err(json::syntax(&error, 1).into_error(&origin));
+            }
+            Some(Err(error)) => {
+                let rest = &text[start..];
+                // What looks like JSON deserves a JSON message when it is not YAML either.
+                if found.is_empty() && yaml_fails(rest) {
+                    let origin = place.next(line);
+                    return Err(json::syntax(&error, 1).into_error(&origin));
+                }
+                place.line = line;
+                return Ok(rest);
+            }
+        }
+    }
+}
+
+fn yaml_fails(text: &str) -> bool {
+    match chunks(text).next() {
+        Some(Ok(chunk)) => yaml::to_json(&chunk.text).is_err(),
+        _ => true,
+    }
+}
+
+fn newlines(text: &str) -> usize {
+    text.bytes().filter(|byte| *byte == b'\n').count()
+}
+
+/// A stretch of text between two separators, with line ends as `\n`.
+struct Chunk {
+    text: String,
+    /// Line of the text it was cut from, from 1.
+    line: usize,
+}
+
+/// Cuts YAML at lines that start with `---`. Stretches without any line are left out, as in
+/// kubectl.
+fn chunks(text: &str) -> impl Iterator<Item = Result<Chunk, Located>> {
+    let mut lines = text.lines().enumerate();
+    let mut done = false;
+    std::iter::from_fn(move || {
+        let mut chunk = Chunk { text: String::new(), line: 0 };
+        while !done {
+            let Some((index, line)) = lines.next() else {
+                done = true;
+                break;
+            };
+            if let Some(after) = line.strip_prefix("---") {
+                let after = after.trim();
+                if !after.is_empty() && !after.starts_with('#') {
+                    done = true;
+                    return Some(Err(Located::new(index + 1, Problem::SeparatorWithText)));
+                }
+                if !chunk.text.is_empty() {
+                    return Some(Ok(chunk));
+                }
+                continue;
+            }
+            if chunk.text.is_empty() {
+                chunk.line = index + 1;
+            }
+            chunk.text.push_str(line);
+            chunk.text.push('\n');
+        }
+        (!chunk.text.is_empty()).then_some(Ok(chunk))
+    })
+}
