@@ -64,3 +64,6 @@ pub const ANNOTATION_DEFAULT_ENFORCEMENT: &str = "driftguard.terrafusion.ai/defa
 pub const ANNOTATION_CONTACT: &str = "driftguard.terrafusion.ai/contact";
 /// Guard annotation: where the way forward is written down. Shown in the refusal.
 pub const ANNOTATION_RUNBOOK: &str = "driftguard.terrafusion.ai/runbook";
+/// Annotation of our webhook configurations: the generation that was last applied. It also stands in
+/// the paths of the entries, but there may be none.
+pub const ANNOTATION_GENERATION: &str = "driftguard.terrafusion.ai/generation";

@@ -64,6 +64,15 @@ impl Fence {
     }
 }
 
+#[cfg(test)]
+impl Fence {
+    /// A fence that holds until something else is sent, or the usual terms are over.
+    pub(super) fn held_by_hand() -> (watch::Sender<Option<Instant>>, Self) {
+        let (sender, renewed) = watch::channel(Some(Instant::now()));
+        (sender, Self { renewed, terms: Terms::default() })
+    }
+}
+
 /// Keeps trying to hold the Lease.
 pub struct Keeper {
     leases: Api<Lease>,

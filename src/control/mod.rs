@@ -4,3 +4,7 @@ pub mod conditions;
 pub mod endpoints;
 pub mod lease;
 pub mod proof;
+pub mod registrar;
+mod repairs;
+mod side;
+pub mod webhooks;

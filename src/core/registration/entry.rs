@@ -10,7 +10,7 @@ use super::{Class, Phase, Settings};
 
 /// What every entry's name starts with. The API server shows the name when it cannot call us, so
 /// it says where to look then.
-const NAME_PREFIX: &str = "see-driftguard-breakglass";
+pub const NAME_PREFIX: &str = "see-driftguard-breakglass";
 /// What every entry's name ends with: entry names must be fully qualified.
 const NAME_SUFFIX: &str = "terrafusion.ai";
 /// Longest name of an entry (a DNS subdomain).

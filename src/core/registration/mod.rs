@@ -15,7 +15,7 @@ mod entry;
 mod selection;
 
 pub use condition::Names;
-pub use entry::{Entry, Hook, generation_of};
+pub use entry::{Entry, Hook, NAME_PREFIX, generation_of};
 pub use selection::{Namespaces, Selection, Width};
 
 /// Bounds of one configuration.

@@ -1,0 +1,311 @@
+//! Writes the webhook entries that the guards need, and puts them back when somebody alters them.
+//!
+//! Each configuration that is applied has a generation of its own, which stands in the path of every
+//! entry and never goes back: an answer that names a generation proves that an API server uses
+//! entries at least as new. Nothing is written when what stands there is what is wanted.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use k8s_openapi::api::admissionregistration::v1::{
+    MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
+};
+use kube::Api;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::api::names;
+use crate::core::registration::{self, Registration, Widened};
+use crate::store::configurations::Watched;
+use crate::store::{Configurations, Observation};
+
+use super::lease::{Fence, NotHolding};
+use super::repairs::Repairs;
+use super::side::{Altered, Side, generation, read, revision};
+use super::webhooks::{Address, Configuration};
+
+/// How often a write is tried when somebody else writes at the same time.
+const TRIES: usize = 4;
+/// Whether guards of enforcement `Rewrite` are put into the mutating configuration. The hook answers
+/// without a patch in this version, so that calling it would cost time and change nothing.
+const REGISTER_MUTATING: bool = false;
+
+/// What registration depends on besides the guards.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Namespace of this installation.
+    pub own_namespace: String,
+    /// Where API servers call us.
+    pub address: Address,
+    /// The authorities that API servers trust for that, PEM; empty until they are known.
+    pub bundle: watch::Receiver<Bytes>,
+}
+
+/// What stands in the cluster after [`Registrar::apply`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// The generation in the paths of the validating entries.
+    pub generation: u64,
+    /// Whether anything had to be written.
+    pub written: bool,
+    /// Resources whose entries match more than guarded objects.
+    pub widened: Vec<Widened>,
+}
+
+/// Why the configurations are not what they should be.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistrarError {
+    /// Another replica may write now.
+    #[error(transparent)]
+    NotHolding(#[from] NotHolding),
+    /// There is no certificate to be called with.
+    #[error("the webhook is not registered: the certificate authority is not known yet")]
+    NoAuthority,
+    /// The API server did not do it.
+    #[error("cannot {verb} {kind} {}: {cause}", names::WEBHOOK_CONFIGURATION)]
+    Api {
+        /// What was tried.
+        verb: &'static str,
+        /// Which kind.
+        kind: &'static str,
+        /// Why it failed.
+        cause: String,
+        /// Whether somebody else wrote it in between, so that looking again helps.
+        conflict: bool,
+    },
+    /// Somebody keeps altering it.
+    #[error(
+        "{kind} {} was altered by {by}; it is repaired again in {} s: stop what alters it",
+        names::WEBHOOK_CONFIGURATION, .wait.as_secs().max(1)
+    )]
+    Contended {
+        /// Which kind.
+        kind: &'static str,
+        /// The field manager that altered it.
+        by: String,
+        /// When it is repaired again.
+        wait: Duration,
+    },
+}
+
+impl RegistrarError {
+    /// A stable word for metrics and conditions.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NotHolding(_) => "NotHolding",
+            Self::NoAuthority => "NoAuthority",
+            Self::Api { .. } => "RegistrationFailed",
+            Self::Contended { .. } => "RegistrationContended",
+        }
+    }
+
+    /// How soon trying again makes sense; `None` where the caller knows better.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Contended { wait, .. } => Some(*wait),
+            _ => None,
+        }
+    }
+}
+
+/// The entries that are wanted, and what they are called with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Wanted {
+    validating: Registration,
+    mutating: Registration,
+    bundle: Bytes,
+}
+
+/// What was last seen to be right, so that it need not be read again.
+#[derive(Debug)]
+struct Confirmed {
+    version: u64,
+    bundle: Bytes,
+    validating: Option<u64>,
+    mutating: Option<u64>,
+    applied: Applied,
+}
+
+/// Writes the webhook configurations of this installation.
+#[derive(Debug)]
+pub struct Registrar {
+    settings: Settings,
+    configurations: watch::Receiver<Arc<Configurations>>,
+    validating: Api<ValidatingWebhookConfiguration>,
+    mutating: Api<MutatingWebhookConfiguration>,
+    confirmed: Option<Confirmed>,
+    /// What was last written or found right: when it differs later, somebody altered it.
+    last: Option<Wanted>,
+    highest: u64,
+    repairs: Repairs,
+}
+
+impl Registrar {
+    /// A registrar; `configurations` is what the store watches.
+    #[must_use]
+    pub fn new(
+        client: kube::Client,
+        settings: Settings,
+        configurations: watch::Receiver<Arc<Configurations>>,
+    ) -> Self {
+        Self {
+            settings,
+            configurations,
+            validating: Api::all(client.clone()),
+            mutating: Api::all(client),
+            confirmed: None,
+            last: None,
+            highest: 0,
+            repairs: Repairs::default(),
+        }
+    }
+
+    /// Returns when something changed that [`Self::apply`] may have to follow: somebody wrote the
+    /// configurations, or there is another authority.
+    pub async fn changed(&mut self) {
+        let changed = tokio::select! {
+            changed = self.configurations.changed() => changed,
+            changed = self.settings.bundle.changed() => changed,
+        };
+        if changed.is_err() {
+            // Whoever told us is gone: nothing will ever change.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Makes the configurations what the guards of `observation` need, and returns once the API server
+    /// has acknowledged that.
+    ///
+    /// # Errors
+    /// [`RegistrarError`] when they are not so, or not known to be so.
+    pub async fn apply(
+        &mut self,
+        observation: &Observation,
+        fence: &Fence,
+    ) -> Result<Applied, RegistrarError> {
+        fence.check()?;
+        let bundle = self.settings.bundle.borrow_and_update().clone();
+        if bundle.is_empty() {
+            return Err(RegistrarError::NoAuthority);
+        }
+        if let Some(applied) = self.still_confirmed(observation.version, &bundle) {
+            return Ok(applied);
+        }
+        self.confirmed = None;
+        let wanted = self.wanted(observation, bundle);
+        for _ in 1..TRIES {
+            match self.register(observation.version, &wanted, fence).await {
+                Err(RegistrarError::Api { conflict: true, .. }) => {}
+                result => return result,
+            }
+        }
+        self.register(observation.version, &wanted, fence).await
+    }
+
+    /// Reads what stands there, and writes it where that is not what is wanted.
+    async fn register(
+        &mut self,
+        version: u64,
+        wanted: &Wanted,
+        fence: &Fence,
+    ) -> Result<Applied, RegistrarError> {
+        let validating = read(&self.validating).await?;
+        let mutating = read(&self.mutating).await?;
+        let found = [generation(validating.as_ref()), generation(mutating.as_ref())];
+        self.highest = found.into_iter().fold(self.highest, u64::max);
+        let gate = Side {
+            api: self.validating.clone(),
+            address: self.settings.address.clone(),
+            found: validating,
+            entries: &wanted.validating.entries,
+            bundle: &wanted.bundle,
+        };
+        let convenience = Side {
+            api: self.mutating.clone(),
+            address: self.settings.address.clone(),
+            found: mutating,
+            entries: &wanted.mutating.entries,
+            bundle: &wanted.bundle,
+        };
+        if !gate.is_right() || !convenience.is_right() {
+            self.admit(wanted, gate.altered().or_else(|| convenience.altered()))?;
+        }
+        let next = self.highest + 1;
+        let (validating, wrote_gate) = gate.settle(next, fence).await?;
+        let (mutating, wrote_convenience) = convenience.settle(next, fence).await?;
+        let generation = validating.as_ref().map_or(0, Configuration::generation);
+        self.highest = self.highest.max(generation);
+        let applied = Applied {
+            generation,
+            written: wrote_gate || wrote_convenience,
+            widened: wanted.validating.widened.clone(),
+        };
+        self.confirmed = Some(Confirmed {
+            version,
+            bundle: wanted.bundle.clone(),
+            validating: validating.as_ref().map(revision),
+            mutating: mutating.as_ref().map(revision),
+            applied: Applied { written: false, ..applied.clone() },
+        });
+        self.last = Some(wanted.clone());
+        Ok(applied)
+    }
+
+    fn wanted(&self, observation: &Observation, bundle: Bytes) -> Wanted {
+        let settings = registration::Settings {
+            own_namespace: &self.settings.own_namespace,
+            client_weight: bundle.len().div_ceil(3) * 4,
+            limits: registration::Limits::default(),
+        };
+        let validating = registration::validating(&observation.index, &settings);
+        let mutating = if REGISTER_MUTATING {
+            registration::mutating(&observation.index, &settings)
+        } else {
+            Registration::default()
+        };
+        Wanted { validating, mutating, bundle }
+    }
+
+    /// The last result, when neither what is wanted nor what stands there changed since.
+    fn still_confirmed(&mut self, version: u64, bundle: &Bytes) -> Option<Applied> {
+        let configurations = self.configurations.borrow_and_update().clone();
+        let confirmed = self.confirmed.as_ref()?;
+        let same = confirmed.version == version
+            && confirmed.bundle == bundle
+            && is_old_news(&configurations.validating, confirmed.validating)
+            && is_old_news(&configurations.mutating, confirmed.mutating);
+        same.then(|| confirmed.applied.clone())
+    }
+
+    /// Lets a write pass, unless it would repair what somebody keeps altering.
+    fn admit(&mut self, wanted: &Wanted, altered: Option<Altered>) -> Result<(), RegistrarError> {
+        let (Some(altered), Some(last)) = (altered, &self.last) else { return Ok(()) };
+        if last != wanted {
+            return Ok(());
+        }
+        let Altered { kind, by } = altered;
+        match self.repairs.admit(Instant::now()) {
+            Ok(()) => {
+                tracing::warn!(kind, by, "our webhook configuration was altered; repairing it");
+                Ok(())
+            }
+            Err(wait) => Err(RegistrarError::Contended { kind, by, wait }),
+        }
+    }
+}
+
+/// Whether a watch tells nothing newer than what was confirmed at a revision (`None`: absent).
+fn is_old_news<K: Configuration>(watched: &Watched<K>, confirmed: Option<u64>) -> bool {
+    match (watched, confirmed) {
+        (Watched::Unknown, _) | (Watched::Absent, None) => true,
+        (Watched::Present(object), Some(confirmed)) => revision(object.as_ref()) <= confirmed,
+        (Watched::Absent, Some(_)) | (Watched::Present(_), None) => false,
+    }
+}
+
+#[cfg(test)]
+#[path = "registrar_tests.rs"]
+mod tests;

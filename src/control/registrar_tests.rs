@@ -1,0 +1,421 @@
+//! The registrar against a scripted API server that stores the two configurations.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic is how a test fails")]
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::BodyExt as _;
+use kube::client::Body;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::core::guard::{DeletionPolicy, Enforcement, FailurePolicy, Guard, GuardId, GuardState, Target};
+use crate::core::hash::ContentHash;
+use crate::core::index::Index;
+use crate::core::paths::PathFilter;
+use crate::core::scope::Scope;
+
+const VALIDATING: &str = "validatingwebhookconfigurations";
+const MUTATING: &str = "mutatingwebhookconfigurations";
+
+#[derive(Default)]
+struct State {
+    objects: BTreeMap<String, Value>,
+    revision: u64,
+    requests: Vec<(Method, String)>,
+    /// How many of the next writes meet a write of somebody else.
+    conflicts: usize,
+}
+
+/// An API server that knows server-side apply as far as lists by name need it: what the applied
+/// list no longer names goes away, what others put there stays.
+#[derive(Clone, Default)]
+struct Server(Arc<Mutex<State>>);
+
+impl Server {
+    fn client(&self) -> kube::Client {
+        let server = self.clone();
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let server = server.clone();
+            async move {
+                let (parts, body) = request.into_parts();
+                let body = body.collect().await.expect("a body").to_bytes();
+                let resource = parts.uri.path().split('/').nth(4).unwrap().to_owned();
+                let kind = parts.headers.get(http::header::CONTENT_TYPE).cloned();
+                let is_apply = kind.is_some_and(|kind| kind == "application/apply-patch+yaml");
+                let (status, value) = server.answer(&parts.method, &resource, is_apply, &body);
+                let body = Body::from(serde_json::to_vec(&value).unwrap());
+                Ok::<_, std::convert::Infallible>(Response::builder().status(status).body(body).unwrap())
+            }
+        });
+        kube::Client::new(service, "default")
+    }
+
+    fn answer(&self, method: &Method, resource: &str, is_apply: bool, body: &[u8]) -> (StatusCode, Value) {
+        let failure = |code: StatusCode, reason: &str| {
+            (
+                code,
+                json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code.as_u16(), "reason": reason, "message": reason}),
+            )
+        };
+        let mut state = self.0.lock().unwrap();
+        state.requests.push((method.clone(), resource.to_owned()));
+        let before = state.objects.get(resource).cloned();
+        if method == Method::GET {
+            return before
+                .map_or_else(|| failure(StatusCode::NOT_FOUND, "NotFound"), |found| (StatusCode::OK, found));
+        }
+        if state.conflicts > 0 {
+            state.conflicts -= 1;
+            return failure(StatusCode::CONFLICT, "Conflict");
+        }
+        let sent: Value = serde_json::from_slice(body).unwrap();
+        let mut object = before.clone().unwrap_or_else(|| json!({"metadata": {"name": "driftguard"}}));
+        let version = &sent["metadata"]["resourceVersion"];
+        if !version.is_null() && *version != object["metadata"]["resourceVersion"] {
+            return failure(StatusCode::CONFLICT, "Conflict");
+        }
+        object["webhooks"] =
+            if is_apply { applied(&object["webhooks"], &sent["webhooks"]) } else { sent["webhooks"].clone() };
+        if let Some(annotations) = sent["metadata"].get("annotations") {
+            object["metadata"]["annotations"] = annotations.clone();
+        }
+        state.store(resource, object.clone());
+        (StatusCode::OK, state.objects[resource].clone())
+    }
+
+    /// Changes a stored configuration as somebody else.
+    fn alter(&self, resource: &str, change: impl FnOnce(&mut Value)) {
+        let mut state = self.0.lock().unwrap();
+        let mut object = state.objects[resource].clone();
+        change(&mut object);
+        object["metadata"]["managedFields"] = json!([{"manager": "driftguard", "time": "2026-01-03T00:00:00Z"}, {"manager": "kubectl-edit", "time": "2026-01-02T00:00:00Z"}]);
+        state.store(resource, object);
+    }
+
+    fn delete(&self, resource: &str) {
+        self.0.lock().unwrap().objects.remove(resource);
+    }
+
+    /// The validating entries as name, path and failure policy, without prefix and suffix.
+    fn entries(&self) -> Vec<String> {
+        let state = self.0.lock().unwrap();
+        let webhooks =
+            state.objects.get(VALIDATING).map(|object| object["webhooks"].clone()).unwrap_or_default();
+        let text = |webhook: &Value| {
+            let name = webhook["name"].as_str().unwrap().trim_start_matches("see-driftguard-breakglass.");
+            let path = &webhook["clientConfig"]["service"]["path"];
+            format!("{} {}", name.trim_end_matches(".terrafusion.ai"), path.as_str().unwrap())
+        };
+        webhooks.as_array().into_iter().flatten().map(text).collect()
+    }
+
+    fn writes(&self) -> usize {
+        self.0.lock().unwrap().requests.iter().filter(|(method, _)| method != Method::GET).count()
+    }
+
+    fn requests(&self) -> usize {
+        self.0.lock().unwrap().requests.len()
+    }
+
+    /// What a watch would tell now.
+    fn watched(&self) -> Configurations {
+        let state = self.0.lock().unwrap();
+        let of = |resource: &str| state.objects.get(resource).cloned();
+        Configurations {
+            validating: of(VALIDATING).map_or(Watched::Absent, |object| {
+                Watched::Present(Arc::new(serde_json::from_value(object).unwrap()))
+            }),
+            mutating: of(MUTATING).map_or(Watched::Absent, |object| {
+                Watched::Present(Arc::new(serde_json::from_value(object).unwrap()))
+            }),
+        }
+    }
+}
+
+impl State {
+    fn store(&mut self, resource: &str, mut object: Value) {
+        self.revision += 1;
+        object["metadata"]["resourceVersion"] = json!(self.revision.to_string());
+        self.objects.insert(resource.to_owned(), object);
+    }
+}
+
+/// Server-side apply to a list by name: foreign entries stay, and so do foreign conditions in ours.
+fn applied(before: &Value, sent: &Value) -> Value {
+    let before = before.as_array().cloned().unwrap_or_default();
+    let mut after = sent.as_array().cloned().unwrap_or_default();
+    for entry in &mut after {
+        let old = before.iter().find(|old| old["name"] == entry["name"]);
+        let foreign = old.and_then(|old| old["matchConditions"].as_array()).into_iter().flatten();
+        for condition in foreign.filter(|condition| condition["name"] != "guarded-objects") {
+            entry["matchConditions"].as_array_mut().unwrap().push(condition.clone());
+        }
+    }
+    after.extend(before.into_iter().filter(|old| !old["name"].as_str().unwrap().ends_with("terrafusion.ai")));
+    Value::Array(after)
+}
+
+fn guard(name: &str) -> GuardState {
+    GuardState::Valid(Arc::new(Guard {
+        id: GuardId { namespace: "g".into(), name: name.into() },
+        uid: String::new(),
+        generation: 1,
+        resource_version: "1".into(),
+        target: Target {
+            group: String::new(),
+            version: "v1".into(),
+            kind: "ConfigMap".into(),
+            resource: "configmaps".into(),
+            namespace: Some("n".into()),
+            name: name.into(),
+        },
+        scope: Scope::new("", "ConfigMap", PathFilter::everything()),
+        expected: ContentHash::of(b""),
+        also_approved: Vec::new(),
+        enforcement: Enforcement::Deny,
+        failure_policy: FailurePolicy::Fail,
+        deletion_policy: DeletionPolicy::Allow,
+        managed_by: None,
+        contact: None,
+        runbook: None,
+    }))
+}
+
+fn observation(version: u64, names: &[&str]) -> Observation {
+    let index = Arc::new(Index::build(names.iter().map(|name| guard(name)).collect()));
+    Observation { version, index, ..Observation::default() }
+}
+
+/// A registrar with what it is told through, and a fence that holds.
+struct Rig {
+    server: Server,
+    registrar: Registrar,
+    configurations: watch::Sender<Arc<Configurations>>,
+    bundle: watch::Sender<Bytes>,
+    lease: watch::Sender<Option<Instant>>,
+    fence: Fence,
+}
+
+impl Rig {
+    fn new() -> Self {
+        Self::on(Server::default())
+    }
+
+    fn on(server: Server) -> Self {
+        let (configurations, watched) = watch::channel(Arc::default());
+        let (bundle, bundles) = watch::channel(Bytes::from_static(b"PEM"));
+        let (lease, fence) = Fence::held_by_hand();
+        let settings = Settings {
+            own_namespace: "terrafusion-system".into(),
+            address: Address::Service {
+                namespace: "terrafusion-system".into(),
+                name: "driftguard-webhook".into(),
+                port: 443,
+            },
+            bundle: bundles,
+        };
+        let registrar = Registrar::new(server.client(), settings, watched);
+        Self { server, registrar, configurations, bundle, lease, fence }
+    }
+
+    async fn try_apply(&mut self, version: u64, names: &[&str]) -> Result<Applied, RegistrarError> {
+        self.registrar.apply(&observation(version, names), &self.fence).await
+    }
+
+    async fn apply(&mut self, version: u64, names: &[&str]) -> Applied {
+        self.try_apply(version, names).await.unwrap()
+    }
+
+    /// Lets the watch tell what stands there.
+    fn tell(&self) {
+        self.configurations.send_replace(Arc::new(self.server.watched()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_guards_nothing_is_written_at_all() {
+    let mut rig = Rig::new();
+    let applied = rig.apply(1, &[]).await;
+    assert_eq!((applied.generation, applied.written), (0, false));
+    assert_eq!(rig.server.writes(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_applied_configuration_has_a_new_generation_in_every_path() {
+    let mut rig = Rig::new();
+    let first = rig.apply(1, &["a"]).await;
+    assert_eq!((first.generation, first.written), (1, true));
+    assert_eq!(
+        rig.server.entries(),
+        [
+            "write-fail.configmaps.v1.core /validate/g1/fail",
+            "delete-ignore.configmaps.v1.core /validate/g1/ignore"
+        ]
+    );
+    assert_eq!(rig.apply(2, &["a", "b"]).await.generation, 2);
+    assert!(rig.server.entries().iter().all(|entry| entry.contains("/g2/")), "{:?}", rig.server.entries());
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_written_when_the_guards_need_no_other_rules() {
+    let mut rig = Rig::new();
+    rig.apply(1, &["a"]).await;
+    let again = rig.apply(2, &["a"]).await;
+    assert_eq!((again.generation, again.written), (1, false));
+    assert_eq!(rig.server.writes(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_even_read_while_nothing_changed() {
+    let mut rig = Rig::new();
+    rig.apply(1, &["a"]).await;
+    let requests = rig.server.requests();
+    rig.tell();
+    rig.apply(1, &["a"]).await;
+    assert_eq!(rig.server.requests(), requests);
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_the_last_guard_goes_the_entries_go_and_the_generation_stays_known() {
+    let mut rig = Rig::new();
+    rig.apply(1, &["a"]).await;
+    let gone = rig.apply(2, &[]).await;
+    assert_eq!((gone.written, rig.server.entries().len()), (true, 0));
+    let mut next_process = Rig::on(rig.server.clone());
+    assert!(next_process.apply(1, &["a"]).await.generation > gone.generation);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_process_takes_over_what_stands_there_without_writing() {
+    let mut rig = Rig::new();
+    rig.apply(1, &["a"]).await;
+    let mut other = Rig::on(rig.server.clone());
+    let taken = other.apply(7, &["a"]).await;
+    assert_eq!((taken.generation, taken.written), (1, false));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_altered_entry_is_put_back_under_a_new_generation() {
+    let mut rig = Rig::new();
+    rig.apply(1, &["a"]).await;
+    rig.server.alter(VALIDATING, |object| object["webhooks"][0]["failurePolicy"] = json!("Ignore"));
+    rig.tell();
+    let repaired = rig.apply(1, &["a"]).await;
+    assert_eq!((repaired.generation, repaired.written), (2, true));
+    assert!(rig.server.entries()[0].ends_with("/validate/g2/fail"));
+    let stored = rig.server.watched();
+    assert_eq!(stored.validating.get().unwrap().webhooks()[0].failure_policy.as_deref(), Some("Fail"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_condition_that_somebody_adds_to_our_entry_is_taken_out() {
+    let mut rig = Rig::new();
+    rig.apply(1, &["a"]).await;
+    rig.server.alter(VALIDATING, |object| {
+        let conditions = object["webhooks"][0]["matchConditions"].as_array_mut().unwrap();
+        conditions.push(json!({"name": "never", "expression": "false"}));
+    });
+    rig.tell();
+    rig.apply(1, &["a"]).await;
+    let stored = rig.server.watched();
+    let entry = stored.validating.get().unwrap().webhooks()[0].clone();
+    assert_eq!(entry.match_conditions.unwrap().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deleted_configuration_comes_back_and_its_generation_does_not_go_back() {
+    let mut rig = Rig::new();
+    rig.apply(1, &["a"]).await;
+    rig.apply(2, &["a", "b"]).await;
+    rig.server.delete(VALIDATING);
+    rig.tell();
+    let repaired = rig.apply(2, &["a", "b"]).await;
+    assert_eq!((repaired.generation, rig.server.entries().len()), (3, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn entries_of_others_stay_and_cause_no_write() {
+    let mut rig = Rig::new();
+    rig.apply(1, &["a"]).await;
+    rig.server.alter(VALIDATING, |object| {
+        let mut foreign = object["webhooks"][0].clone();
+        foreign["name"] = json!("policy.example.com");
+        object["webhooks"].as_array_mut().unwrap().push(foreign);
+    });
+    rig.tell();
+    assert!(!rig.apply(1, &["a"]).await.written);
+    assert!(rig.apply(2, &["a", "b"]).await.written);
+    assert!(rig.server.entries().iter().any(|entry| entry.starts_with("policy.example.com")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_keeps_altering_it_is_named_and_repaired_less_and_less_often() {
+    let mut rig = Rig::new();
+    rig.apply(1, &["a"]).await;
+    let alter = |rig: &Rig| {
+        rig.server.alter(VALIDATING, |object| object["webhooks"] = json!([]));
+        rig.tell();
+    };
+    alter(&rig);
+    assert!(rig.apply(1, &["a"]).await.written, "the first repair is made at once");
+    alter(&rig);
+    let error = rig.try_apply(1, &["a"]).await.unwrap_err();
+    assert!(error.to_string().contains("altered by kubectl-edit"), "{error}");
+    let wait = error.retry_after().unwrap();
+    rig.lease.send_replace(Some(Instant::now() + wait));
+    tokio::time::advance(wait).await;
+    assert!(rig.apply(1, &["a"]).await.written);
+    let other_guards = rig.apply(2, &["a", "b"]).await;
+    assert!(other_guards.written, "what guards need is never held back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_authority_is_registered() {
+    let mut rig = Rig::new();
+    rig.apply(1, &["a"]).await;
+    rig.bundle.send_replace(Bytes::from_static(b"OLD AND NEW"));
+    rig.registrar.changed().await;
+    assert_eq!(rig.apply(1, &["a"]).await.generation, 2);
+    let stored = rig.server.watched();
+    let bundle = stored.validating.get().unwrap().webhooks()[0].client_config.ca_bundle.clone();
+    assert_eq!(bundle.unwrap().0, b"OLD AND NEW");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_registered_without_an_authority() {
+    let mut rig = Rig::new();
+    rig.bundle.send_replace(Bytes::new());
+    assert_eq!(rig.try_apply(1, &["a"]).await.unwrap_err().reason(), "NoAuthority");
+    assert_eq!(rig.server.requests(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_the_lease_nothing_is_written() {
+    let mut rig = Rig::new();
+    rig.lease.send_replace(None);
+    assert_eq!(rig.try_apply(1, &["a"]).await.unwrap_err().reason(), "NotHolding");
+    assert_eq!(rig.server.requests(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_meets_another_one_looks_again() {
+    let mut rig = Rig::new();
+    rig.server.0.lock().unwrap().conflicts = 2;
+    assert!(rig.apply(1, &["a"]).await.written);
+    rig.server.0.lock().unwrap().conflicts = 10;
+    assert_eq!(rig.try_apply(2, &["a", "b"]).await.unwrap_err().reason(), "RegistrationFailed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_watch_tells_late_is_no_alteration() {
+    let mut rig = Rig::new();
+    rig.apply(1, &["a"]).await;
+    rig.tell();
+    rig.apply(2, &["a", "b"]).await;
+    let requests = rig.server.requests();
+    // The watch still tells the first configuration.
+    let applied = rig.apply(2, &["a", "b"]).await;
+    assert_eq!((applied.written, rig.server.requests()), (false, requests));
+}

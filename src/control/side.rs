@@ -1,0 +1,160 @@
+//! One of the two webhook configurations: what stands there, and what should.
+
+use std::future::Future;
+use std::time::Duration;
+
+use bytes::Bytes;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, ResourceExt as _};
+use serde_json::json;
+
+use crate::api::names;
+use crate::core::registration::Entry;
+
+use super::lease::Fence;
+use super::registrar::RegistrarError;
+use super::webhooks::{Address, Client, Configuration};
+
+/// Longest a request may take. Well below what is left of a tenure when the fence is checked.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
+/// Somebody altered a configuration.
+pub(super) struct Altered {
+    pub(super) kind: &'static str,
+    pub(super) by: String,
+}
+
+/// One configuration: what stands there, and what should.
+pub(super) struct Side<'a, K> {
+    pub(super) api: Api<K>,
+    pub(super) address: Address,
+    pub(super) found: Option<K>,
+    pub(super) entries: &'a [Entry],
+    pub(super) bundle: &'a Bytes,
+}
+
+impl<K: Configuration> Side<'_, K> {
+    /// Whether what stands there is what is wanted, under whatever generation.
+    pub(super) fn is_right(&self) -> bool {
+        let wanted = self.render(generation(self.found.as_ref()));
+        self.found.as_ref().map_or(wanted.is_empty(), |found| holds(found, &wanted))
+    }
+
+    pub(super) fn altered(&self) -> Option<Altered> {
+        let by = self.found.as_ref().map_or("whoever deleted it".to_owned(), |found| {
+            writer(found.managed_fields()).unwrap_or("somebody").to_owned()
+        });
+        (!self.is_right()).then(|| Altered { kind: kind::<K>(), by })
+    }
+
+    fn render(&self, generation: u64) -> Vec<K::Webhook> {
+        let client = Client { address: &self.address, bundle: self.bundle, generation };
+        self.entries.iter().map(|entry| K::render(entry, &client)).collect()
+    }
+
+    /// Writes it when it is not right, and gives what stands there then and whether it was written.
+    pub(super) async fn settle(
+        self,
+        generation: u64,
+        fence: &Fence,
+    ) -> Result<(Option<K>, bool), RegistrarError> {
+        if self.is_right() {
+            return Ok((self.found, false));
+        }
+        let wanted = self.render(generation);
+        fence.check()?;
+        let applied = self.apply(&wanted, generation).await?;
+        if holds(&applied, &wanted) {
+            return Ok((Some(applied), true));
+        }
+        // An apply leaves what others put beside our fields, such as one more condition in an entry.
+        fence.check()?;
+        let replaced = self.replace(&applied, &wanted).await?;
+        if holds(&replaced, &wanted) {
+            return Ok((Some(replaced), true));
+        }
+        let cause = "it reads back otherwise than it was written".to_owned();
+        Err(RegistrarError::Api { verb: "write", kind: kind::<K>(), cause, conflict: false })
+    }
+
+    async fn apply(&self, wanted: &[K::Webhook], generation: u64) -> Result<K, RegistrarError> {
+        let mut patch = json!({
+            "apiVersion": K::api_version(&()),
+            "kind": K::kind(&()),
+            "metadata": {
+                "name": names::WEBHOOK_CONFIGURATION,
+                "annotations": {names::ANNOTATION_GENERATION: generation.to_string()},
+            },
+            "webhooks": wanted,
+        });
+        if let Some(version) = self.found.as_ref().and_then(|found| found.resource_version()) {
+            // Whoever wrote in between is looked at first.
+            patch["metadata"]["resourceVersion"] = version.into();
+        }
+        let params = PatchParams::apply(names::FIELD_MANAGER).force();
+        request::<K, _>("apply", self.api.patch(names::WEBHOOK_CONFIGURATION, &params, &Patch::Apply(&patch)))
+            .await
+    }
+
+    async fn replace(&self, applied: &K, wanted: &[K::Webhook]) -> Result<K, RegistrarError> {
+        let foreign = applied.webhooks().iter().filter(|webhook| !K::is_ours(webhook));
+        let all: Vec<&K::Webhook> = wanted.iter().chain(foreign).collect();
+        let patch = json!({
+            "metadata": {"resourceVersion": applied.resource_version()},
+            "webhooks": all,
+        });
+        let params =
+            PatchParams { field_manager: Some(names::FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        request::<K, _>(
+            "repair",
+            self.api.patch(names::WEBHOOK_CONFIGURATION, &params, &Patch::Merge(&patch)),
+        )
+        .await
+    }
+}
+
+/// Whether our entries in `found` are exactly `wanted`. Their order means nothing: the API server
+/// calls all of them.
+fn holds<K: Configuration>(found: &K, wanted: &[K::Webhook]) -> bool {
+    found.ours().count() == wanted.len() && wanted.iter().all(|entry| found.ours().any(|ours| ours == entry))
+}
+
+pub(super) fn generation<K: Configuration>(found: Option<&K>) -> u64 {
+    found.map_or(0, Configuration::generation)
+}
+
+pub(super) fn revision<K: Configuration>(object: &K) -> u64 {
+    object.meta().resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or_default()
+}
+
+fn kind<K: Configuration>() -> &'static str {
+    match K::kind(&()) {
+        std::borrow::Cow::Borrowed(kind) => kind,
+        std::borrow::Cow::Owned(_) => "webhook configuration",
+    }
+}
+
+/// The field manager other than ours that wrote last.
+fn writer(managed: &[ManagedFieldsEntry]) -> Option<&str> {
+    let others = managed.iter().filter(|entry| entry.manager.as_deref() != Some(names::FIELD_MANAGER));
+    others.max_by_key(|entry| entry.time.as_ref().map(|time| time.0))?.manager.as_deref()
+}
+
+pub(super) async fn read<K: Configuration>(api: &Api<K>) -> Result<Option<K>, RegistrarError> {
+    request::<K, _>("read", api.get_opt(names::WEBHOOK_CONFIGURATION)).await
+}
+
+async fn request<K: Configuration, T>(
+    verb: &'static str,
+    sent: impl Future<Output = kube::Result<T>>,
+) -> Result<T, RegistrarError> {
+    let failed =
+        |cause: String, conflict: bool| RegistrarError::Api { verb, kind: kind::<K>(), cause, conflict };
+    match tokio::time::timeout(REQUEST_TIMEOUT, sent).await {
+        Ok(answer) => answer.map_err(|error| {
+            let conflict = matches!(&error, kube::Error::Api(status) if status.code == 409);
+            failed(error.to_string(), conflict)
+        }),
+        Err(_) => Err(failed(format!("no answer within {} s", REQUEST_TIMEOUT.as_secs()), false)),
+    }
+}
