@@ -43,7 +43,7 @@ pub struct InstallArgs {
     #[arg(long, value_name = "URL", requires = "dev", conflicts_with = "external_name", value_parser = dev::parse_url)]
     url: Option<String>,
     /// With --dev: make a Service of type ExternalName that leads to localhost, and register that
-    #[arg(long, value_name = "PORT", requires = "dev", num_args = 0..=1, require_equals = true, default_missing_value = "8443", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "PORT", requires = "dev", num_args = 0..=1, default_missing_value = "8443", value_parser = clap::value_parser!(u16).range(1..))]
     external_name: Option<u16>,
     /// Container image of the operator [default: the one released with this version]
     #[arg(long, value_name = "IMAGE", conflicts_with = "dev")]

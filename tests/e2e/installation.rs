@@ -140,7 +140,12 @@ impl Installation {
     /// Waits as a person would.
     pub(crate) fn wait_enforcing(&self, namespace: &str, guard: &str) -> Result<()> {
         let waited = self.admin.kubectl(&[
-            "wait", "--for=condition=Enforcing", "--timeout=60s", "-n", namespace, &format!("dg/{guard}"),
+            "wait",
+            "--for=condition=Enforcing",
+            "--timeout=60s",
+            "-n",
+            namespace,
+            &format!("dg/{guard}"),
         ])?;
         if !waited.succeeded() {
             let seen = self.get(namespace, &format!("dg/{guard}"));

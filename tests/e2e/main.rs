@@ -1,5 +1,8 @@
 //! End-to-end tests: the real program on real control planes, with the real kubectl.
 #![allow(missing_docs, reason = "a test binary")]
 
+mod api;
 mod gate;
+mod install;
 mod installation;
+mod repository;

@@ -35,6 +35,14 @@ impl Reach {
         }
     }
 
+    /// The port that `serve` must listen on.
+    fn port(&self) -> Option<u16> {
+        match self {
+            Self::Url(url) => url.parse::<http::Uri>().ok()?.port_u16().or(Some(443)),
+            Self::Service { port, .. } => Some(*port),
+        }
+    }
+
     /// The command that starts the matching `serve` against the same cluster.
     pub(super) fn serve_command(&self, cluster: &ClusterArgs, settings: &Settings) -> String {
         let mut words = vec!["driftguard".to_owned(), "serve".to_owned()];
@@ -44,6 +52,9 @@ impl Reach {
                 "--webhook-service".to_owned(),
                 format!("{namespace}/{}:{port}", names::WEBHOOK_SERVICE),
             ]),
+        }
+        if let Some(port) = self.port().filter(|port| *port != names::WEBHOOK_PORT) {
+            words.extend(["--bind".to_owned(), format!("127.0.0.1:{port}")]);
         }
         if settings.default_enforcement != Enforcement::Deny {
             let mode = settings.default_enforcement.as_str().to_owned();
@@ -113,7 +124,7 @@ mod tests {
         let reach = Reach::chosen(None, Some(9443), "elsewhere");
         assert_eq!(
             reach.serve_command(&cluster, &settings),
-            "driftguard serve --webhook-service elsewhere/driftguard-webhook:9443 --default-enforcement Audit \
+            "driftguard serve --webhook-service elsewhere/driftguard-webhook:9443 --bind 127.0.0.1:9443 --default-enforcement Audit \
              --namespace elsewhere --context 'my cluster' --kubeconfig /tmp/k.yaml"
         );
         assert_eq!(

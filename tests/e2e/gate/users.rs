@@ -14,12 +14,24 @@ pub(super) fn everybody_is_refused_alike(on: &Installation, ns: &str) -> Result<
     on.pin(&guards, "configmap/shared", &hash, &json!({"targetNamespace": ns}))?;
     let alice = on.plane.user("alice", &["developers"])?;
     let robot = on.plane.service_account(ns, "robot")?;
-    on.admin.kubectl(&["create", "rolebinding", "alice", "--clusterrole=edit", "--user=alice", "-n", ns])?.success()?;
+    on.admin
+        .kubectl(&["create", "rolebinding", "alice", "--clusterrole=edit", "--user=alice", "-n", ns])?
+        .success()?;
     let account = format!("--serviceaccount={ns}:robot");
-    on.admin.kubectl(&["create", "rolebinding", "robot", "--clusterrole=edit", &account, "-n", ns])?.success()?;
+    on.admin
+        .kubectl(&["create", "rolebinding", "robot", "--clusterrole=edit", &account, "-n", ns])?
+        .success()?;
     let refused = |user: &User| {
         on.refused(ns, "configmap/shared", || {
-            user.kubectl(&["patch", "configmap/shared", "-n", ns, "--type=merge", "-p", r#"{"data":{"a":"2"}}"#])
+            user.kubectl(&[
+                "patch",
+                "configmap/shared",
+                "-n",
+                ns,
+                "--type=merge",
+                "-p",
+                r#"{"data":{"a":"2"}}"#,
+            ])
         })
     };
     let (by_alice, by_robot, by_admin) = (refused(&alice)?, refused(&robot)?, refused(&on.admin)?);
@@ -49,11 +61,13 @@ pub(super) fn a_write_that_no_guard_covers_makes_no_call(on: &Installation, ns: 
     }
     // The same name in another namespace is another object.
     on.apply(&config_map(&other, "guarded", &json!({"a": "2"})))?.success()?;
-    on.admin.kubectl_with(
-        &["create", "-f", "-"],
-        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "guarded", "namespace": ns}}).to_string(),
-    )?
-    .success()?;
+    on.admin
+        .kubectl_with(
+            &["create", "-f", "-"],
+            json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "guarded", "namespace": ns}})
+                .to_string(),
+        )?
+        .success()?;
     ensure!(misses()? == before, "a write that no guard covers reached us");
     ensure!(on.reviews()? > 0, "the proof of {guard} must have been counted");
     Ok(())

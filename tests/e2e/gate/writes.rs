@@ -25,7 +25,9 @@ pub(super) fn case_01_kubectl_edit_is_refused(on: &Installation, ns: &str) -> Re
         let edit = on.admin.command(&["edit", TARGET, "-n", ns]);
         edit.env("KUBE_EDITOR", &editor).env("TMPDIR", &folder).run()
     })?;
-    let line = format!("DriftGuard {ns}/market-settings-guard pins ConfigMap/{ns}/market-settings: /data/price would change");
+    let line = format!(
+        "DriftGuard {ns}/market-settings-guard pins ConfigMap/{ns}/market-settings: /data/price would change"
+    );
     ensure!(said.contains(&line), "{said}");
     let image = hash_of(&settings(ns, "999"))?;
     ensure!(said.contains(&format!("image sha256:{image}")), "{said}");
@@ -57,7 +59,9 @@ pub(super) fn case_03_every_kind_of_patch_is_refused(on: &Installation, ns: &str
 
 pub(super) fn case_04_replace_is_refused(on: &Installation, ns: &str) -> Result<()> {
     pinned(on, ns)?;
-    on.refused(ns, TARGET, || on.admin.kubectl_with(&["replace", "-f", "-"], settings(ns, "999").to_string()))?;
+    on.refused(ns, TARGET, || {
+        on.admin.kubectl_with(&["replace", "-f", "-"], settings(ns, "999").to_string())
+    })?;
     on.admin.kubectl_with(&["replace", "-f", "-"], settings(ns, "100").to_string())?.success()?;
     Ok(())
 }
@@ -128,7 +132,10 @@ pub(super) fn case_27_a_server_dry_run_is_refused_and_recorded_nowhere(
     on.refused(ns, "configmap/marker", || change("configmap/marker", &[]))?;
     ensure!(on.records_of(&guard, &marker_guard)?.is_empty(), "a dry run was recorded");
     let recorded = on.records_of(&marker_guard, &marker_guard)?;
-    ensure!(recorded[0]["kind"] == "denial" && recorded[0]["user"]["name"] == "administrator", "{recorded:?}");
+    ensure!(
+        recorded[0]["kind"] == "denial" && recorded[0]["user"]["name"] == "administrator",
+        "{recorded:?}"
+    );
     ensure!(recorded[0]["paths"] == json!(["/data/a"]), "{recorded:?}");
     Ok(())
 }
