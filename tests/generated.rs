@@ -40,3 +40,26 @@ fn nothing_else_lies_where_files_are_generated() {
         }
     }
 }
+
+#[test]
+fn the_command_manifests_prints_what_the_files_hold() {
+    let printed = |which: &str| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_driftguard"))
+            .args(["manifests", which])
+            .output()
+            .unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let held = |path: &str| {
+        let file = files::all().unwrap().into_iter().find(|file| file.path == path).unwrap();
+        let (head, yaml) = file.content.split_once('\n').unwrap();
+        assert!(head.starts_with("# "), "{path} begins with {head}");
+        yaml.to_owned()
+    };
+    let both = |first, second| format!("{}---\n{}", held(first), held(second));
+    assert_eq!(printed("crds"), both("crds/driftguard.yaml", "crds/gamaconfig.yaml"));
+    assert_eq!(printed("webhook"), both("webhook-config/validating.yaml", "webhook-config/mutating.yaml"));
+    assert_eq!(printed("deploy"), held("deploy/deployment.yaml"));
+    assert!(printed("deploy").contains(&printed("rbac")), "deployment.yaml holds the rights too");
+}

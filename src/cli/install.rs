@@ -42,14 +42,15 @@ pub struct InstallArgs {
     /// With --dev: where the API server reaches that `serve` [default: https://127.0.0.1:8443]
     #[arg(long, value_name = "URL", requires = "dev", conflicts_with = "external_name", value_parser = dev::parse_url)]
     url: Option<String>,
-    /// With --dev: make a Service of type ExternalName that leads to localhost, and register that
+    /// With --dev: reach it through a Service of type ExternalName that leads to this port of localhost
+    /// [default port: 8443]
     #[arg(long, value_name = "PORT", requires = "dev", num_args = 0..=1, default_missing_value = "8443", value_parser = clap::value_parser!(u16).range(1..))]
     external_name: Option<u16>,
     /// Container image of the operator [default: the one released with this version]
     #[arg(long, value_name = "IMAGE", conflicts_with = "dev")]
     image: Option<String>,
-    /// What guards without an `enforcement` of their own do [default: Deny; Audit where guards of
-    /// the older operator are found; what the last install chose]
+    /// What guards without an `enforcement` of their own do: Deny, Rewrite, Warn or Audit [default: what
+    /// the last install chose; Audit where guards of an older operator are found; Deny]
     #[arg(long, value_name = "MODE", value_parser = parse_enforcement)]
     default_enforcement: Option<Enforcement>,
     /// Print what would be applied (client), or have the API server check it (server)
