@@ -5,4 +5,6 @@ mod api;
 mod gate;
 mod install;
 mod installation;
+mod registering;
 mod repository;
+mod watching;
