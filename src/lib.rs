@@ -26,3 +26,4 @@ pub mod manifests;
 pub mod store;
 pub mod telemetry;
 pub mod trail;
+pub mod webhook;

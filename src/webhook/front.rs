@@ -1,0 +1,135 @@
+//! Accepts connections, finishes TLS, and gives each to the lane of its protocol.
+//!
+//! Handshakes run beside each other, bounded in number and time, and are waited for when accepting
+//! stops: a client that has connected gets its answer.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+
+use super::connection::Connection;
+use super::lane::{Lane, Protocol};
+use crate::cert::tls::ALPN_H2;
+use crate::telemetry::metrics::Metrics;
+
+/// Connections at once. An API server keeps one over HTTP/2, or some 25 over HTTP/1.1.
+pub(super) const MOST_CONNECTIONS: usize = 2048;
+/// Longest TLS handshake.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Pause after the system could not accept, for instance for want of file descriptors.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// The listening socket and where its connections go.
+pub(super) struct Front {
+    /// Taken away when accepting stops.
+    pub(super) listener: Option<TcpListener>,
+    pub(super) tls: TlsAcceptor,
+    /// Whether a client must have shown a certificate.
+    pub(super) clients_known: bool,
+    pub(super) lanes: Arc<Lanes>,
+    pub(super) open: Arc<Semaphore>,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+/// The lanes of both protocols.
+#[derive(Debug)]
+pub(super) struct Lanes {
+    pub(super) http1: Lane,
+    pub(super) http2: Lane,
+}
+
+impl Lanes {
+    fn of(&self, protocol: Protocol) -> &Lane {
+        match protocol {
+            Protocol::Http1 => &self.http1,
+            Protocol::Http2 => &self.http2,
+        }
+    }
+}
+
+impl Front {
+    /// Accepts until `stop` says so; then takes what the system has accepted already, closes the
+    /// socket, and returns when every handshake is over.
+    pub(super) async fn run(self, mut stop: watch::Receiver<bool>) {
+        let mut handshakes = JoinSet::new();
+        loop {
+            while handshakes.try_join_next().is_some() {}
+            let accepted = tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => break,
+                accepted = self.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, peer, permit)) => self.begin(&mut handshakes, stream, peer, permit),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+        self.finish(handshakes).await;
+    }
+
+    /// Takes the connections that the system has accepted for us; closing the socket would reset
+    /// them, and a request on a fresh connection is never sent again.
+    async fn finish(mut self, mut handshakes: JoinSet<()>) {
+        let Some(listener) = self.listener.take().and_then(|listener| listener.into_std().ok()) else {
+            return;
+        };
+        while let Ok((stream, peer)) = listener.accept() {
+            let Ok(permit) = Arc::clone(&self.open).try_acquire_owned() else { break };
+            if stream.set_nonblocking(true).is_ok()
+                && let Ok(stream) = TcpStream::from_std(stream)
+            {
+                self.begin(&mut handshakes, stream, peer, permit);
+            }
+        }
+        drop(listener);
+        while handshakes.join_next().await.is_some() {}
+    }
+
+    async fn accept(&self) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+        let permit = Arc::clone(&self.open).acquire_owned().await.map_err(io::Error::other)?;
+        let listener = self.listener.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+        let (stream, peer) = listener.accept().await?;
+        Ok((stream, peer, permit))
+    }
+
+    fn begin(
+        &self,
+        handshakes: &mut JoinSet<()>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        permit: OwnedSemaphorePermit,
+    ) {
+        let tls = self.tls.clone();
+        let lanes = Arc::clone(&self.lanes);
+        let metrics = Arc::clone(&self.metrics);
+        let clients_known = self.clients_known;
+        handshakes.spawn(async move {
+            // Answers are small and complete: waiting to fill a packet would only delay them.
+            let _ = stream.set_nodelay(true);
+            let stream = match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
+                Ok(Ok(stream)) => stream,
+                Ok(Err(error)) => {
+                    tracing::debug!(%error, %peer, "a TLS handshake failed");
+                    return metrics.handshake("failed");
+                }
+                Err(_) => return metrics.handshake("failed"),
+            };
+            let (_, session) = stream.get_ref();
+            if clients_known && session.peer_certificates().is_none() {
+                return metrics.handshake("anonymous");
+            }
+            let protocol =
+                if session.alpn_protocol() == Some(ALPN_H2) { Protocol::Http2 } else { Protocol::Http1 };
+            metrics.handshake("ok");
+            lanes.of(protocol).give(Connection::new(stream, permit), peer);
+        });
+    }
+}

@@ -1,0 +1,27 @@
+//! The admission server: HTTPS in, one decision out.
+//!
+//! [`front`] accepts connections and finishes TLS, [`lane`] serves each protocol by axum-server,
+//! [`handlers`] turns HTTP into a body and an answer, [`reviews`] judges by the pure core, and
+//! [`drain`] stops it all without losing a request. What always holds: every request gets an answer
+//! within its time, nothing here panics or waits on anything but one bounded read of guards, and
+//! nothing is fetched from a source of content.
+
+pub mod activity;
+mod body;
+mod connection;
+pub mod drain;
+mod front;
+pub mod guards;
+mod handlers;
+pub mod health;
+mod lane;
+mod response;
+pub mod reviews;
+mod route;
+pub mod server;
+#[cfg(test)]
+mod test_support;
+
+pub use guards::Guards;
+pub use reviews::Reviews;
+pub use server::{Admission, AdmissionSettings};

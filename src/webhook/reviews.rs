@@ -1,0 +1,381 @@
+//! From the bytes of a review to the bytes of its answer, and what is recorded of it.
+//!
+//! The pure core judges; here its verdict is put into words for the API server and into the trail.
+//! Waits on nothing but, on an index miss, one live read of guards that is bounded by the time the
+//! API server gives. What cannot be told goes by the failure policy of the entry that called.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::StatusCode;
+use jiff::Timestamp;
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::sync::Semaphore;
+
+use super::guards::Guards;
+use super::response;
+use super::route::Route;
+use crate::api::names;
+use crate::control::proof;
+use crate::core::guard::FailurePolicy;
+use crate::core::index::Index;
+use crate::core::judge::judge;
+use crate::core::verdict::{Attempt, Judgement, ReviewError, Unguarded, Verdict};
+use crate::telemetry::events::EventSink;
+use crate::telemetry::metrics::Metrics;
+use crate::trail::record::{Circumstances, Record};
+use crate::trail::sink::RecordSink;
+
+/// From this size on a review is judged aside, so that others on the same thread need not wait for
+/// the milliseconds that hashing it takes.
+const LARGE: usize = 1024 * 1024;
+/// Live reads at once: each costs the API server a LIST. Further ones wait within their own time.
+const LIVE_READS: usize = 32;
+/// The part of the API server's time after which a live read is given up, so that our answer still
+/// arrives.
+const READ_SHARE: f64 = 0.7;
+/// Longest text of an attempt that is kept, in bytes. A forged review may hold megabytes.
+const MAX_TEXT: usize = 512;
+
+/// What a live read that failed is recorded as.
+const GUARDS_UNREAD: &str = "GuardsUnread";
+/// What a review that cannot be read is recorded as.
+const UNDECODABLE: &str = "Undecodable";
+
+/// Judges reviews.
+pub struct Reviews {
+    guards: Arc<dyn Guards>,
+    replica: String,
+    authenticated: bool,
+    records: RecordSink,
+    events: EventSink,
+    metrics: Arc<Metrics>,
+    live_reads: Semaphore,
+}
+
+impl std::fmt::Debug for Reviews {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reviews").field("replica", &self.replica).finish_non_exhaustive()
+    }
+}
+
+/// Where a verdict is told, and as whom.
+#[derive(Debug, Clone)]
+pub struct Voice {
+    /// Name of this replica.
+    pub replica: String,
+    /// Whether clients proved to be the API server.
+    pub authenticated: bool,
+    /// Where records go.
+    pub records: RecordSink,
+    /// Where Events go.
+    pub events: EventSink,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+/// The answer to one request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Reply {
+    /// An `AdmissionReview` with a response.
+    Review(Vec<u8>),
+    /// No answer could be given; the failure policy of the entry decides.
+    Failed(StatusCode, &'static str),
+}
+
+/// One request as it came in.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked {
+    /// Through which entry.
+    pub route: Route,
+    /// When it came in.
+    pub since: Instant,
+    /// How long the API server waits.
+    pub timeout: Duration,
+}
+
+impl Reviews {
+    /// Judges by `guards` and tells by `voice`.
+    #[must_use]
+    pub fn new(guards: Arc<dyn Guards>, voice: Voice) -> Self {
+        let Voice { replica, authenticated, records, events, metrics } = voice;
+        let live_reads = Semaphore::new(LIVE_READS);
+        Self { guards, replica, authenticated, records, events, metrics, live_reads }
+    }
+
+    /// Answers a review of the gate.
+    pub(super) async fn validate(&self, body: &[u8], asked: Asked) -> Reply {
+        let now = Timestamp::now();
+        let index = self.guards.index();
+        let judgement = match judge_aside(body, &index, now) {
+            Judged::Verdict(judgement) => judgement,
+            other => return self.unjudged(other, asked, now),
+        };
+        let Verdict::NotGuarded(object) = &judgement.verdict else {
+            return self.answer(judgement, asked, now);
+        };
+        match self.read_guards(object, asked).await {
+            Read::Nothing => self.answer(judgement, asked, now),
+            Read::Failed => self.unread(&judgement, object, body, asked, now),
+            Read::Found(index) => match judge_aside(body, &index, now) {
+                Judged::Verdict(judgement) => self.answer(judgement, asked, now),
+                other => self.unjudged(other, asked, now),
+            },
+        }
+    }
+
+    /// Answers a review of the mutating hook. It never refuses and never records, since what it
+    /// sees is not final; it has nothing to change yet.
+    pub(super) fn mutate(&self, body: &[u8], asked: Asked) -> Reply {
+        let uid = match judge_aside(body, &Index::default(), Timestamp::now()) {
+            Judged::Verdict(judgement) => Some(judgement.uid),
+            Judged::Unreadable(error) => error.uid,
+            Judged::Panicked => None,
+        };
+        match uid {
+            Some(uid) => {
+                self.count("allow", "Mutate", asked);
+                Reply::Review(response::allow(&uid, &[]))
+            }
+            None => {
+                self.count("unanswered", UNDECODABLE, asked);
+                Reply::Failed(StatusCode::BAD_REQUEST, "this is no admission review")
+            }
+        }
+    }
+
+    /// Answers a review that is too large to be read, of which only the beginning is there.
+    pub(super) fn too_large(&self, head: &[u8], message: &str, asked: Asked) -> Reply {
+        let now = Timestamp::now();
+        let error = match judge_aside(head, &Index::default(), now) {
+            Judged::Unreadable(error) => error,
+            // What is cut off is never whole, but for a forged one with a tail of spaces.
+            Judged::Verdict(judgement) => ReviewError { uid: Some(judgement.uid), message: String::new() },
+            Judged::Panicked => ReviewError { uid: None, message: String::new() },
+        };
+        match error.uid {
+            Some(_) => self.undecodable(&ReviewError { message: message.to_owned(), ..error }, asked, now),
+            None => {
+                self.count("unanswered", "TooLarge", asked);
+                Reply::Failed(StatusCode::PAYLOAD_TOO_LARGE, "the admission review is too large")
+            }
+        }
+    }
+
+    /// Counts a request that got no answer.
+    pub(super) fn unanswered(&self, reason: &'static str, asked: Asked) {
+        self.count("unanswered", reason, asked);
+    }
+
+    fn count(&self, verdict: &'static str, reason: &'static str, asked: Asked) {
+        self.metrics.review(verdict, reason, asked.since.elapsed());
+    }
+
+    fn answer(&self, judgement: Judgement, asked: Asked, now: Timestamp) -> Reply {
+        let Judgement { uid, verdict, proof } = judgement;
+        let mut warnings: Vec<String> = proof
+            .map(|nonce| proof::warning(&nonce, &self.replica, asked.route.generation))
+            .into_iter()
+            .collect();
+        let told = |denied: bool, message: &str, attempt: Box<Attempt>| {
+            self.tell(*attempt, denied, message, &uid, now);
+        };
+        match verdict {
+            Verdict::Allow => self.count("allow", "Approved", asked),
+            Verdict::NotGuarded(_) => self.count("allow", "NotGuarded", asked),
+            Verdict::AllowWith { warnings: words, attempt } => {
+                let reason = attempt.as_ref().map_or("Approved", |attempt| attempt.reason.as_str());
+                self.count(if words.is_empty() { "audit" } else { "warn" }, reason, asked);
+                if let Some(attempt) = attempt {
+                    told(false, words.first().map_or("", String::as_str), attempt);
+                }
+                warnings.extend(words);
+            }
+            Verdict::Deny { message, attempt } => {
+                self.count("deny", attempt.reason.as_str(), asked);
+                told(true, &message, attempt);
+                return Reply::Review(response::deny(&uid, &message, &warnings));
+            }
+        }
+        Reply::Review(response::allow(&uid, &warnings))
+    }
+
+    /// Records an attempt and makes an Event of it; a dry run is neither.
+    fn tell(&self, mut attempt: Attempt, denied: bool, message: &str, uid: &str, now: Timestamp) {
+        if attempt.dry_run {
+            return;
+        }
+        bound(&mut attempt);
+        self.events.offer(&attempt, denied);
+        self.records.put(&Record::of(&attempt, self.circumstances(denied, message, uid, now)));
+    }
+
+    fn circumstances<'a>(
+        &'a self,
+        denied: bool,
+        message: &'a str,
+        review_uid: &'a str,
+        time: Timestamp,
+    ) -> Circumstances<'a> {
+        Circumstances {
+            transaction_id: uuid::Uuid::now_v7().to_string(),
+            time,
+            denied,
+            review_uid,
+            replica: &self.replica,
+            authenticated: self.authenticated,
+            message,
+        }
+    }
+
+    fn unjudged(&self, judged: Judged, asked: Asked, now: Timestamp) -> Reply {
+        match judged {
+            Judged::Unreadable(error) => self.undecodable(&error, asked, now),
+            Judged::Panicked | Judged::Verdict(_) => {
+                self.count("unanswered", "Panic", asked);
+                Reply::Failed(StatusCode::INTERNAL_SERVER_ERROR, "DriftGuard failed: a bug, see its log")
+            }
+        }
+    }
+
+    fn undecodable(&self, error: &ReviewError, asked: Asked, now: Timestamp) -> Reply {
+        let Some(uid) = &error.uid else {
+            self.count("unanswered", UNDECODABLE, asked);
+            return Reply::Failed(StatusCode::BAD_REQUEST, "this is no admission review");
+        };
+        self.count("deny", UNDECODABLE, asked);
+        let message = format!("DriftGuard refuses a write that it cannot read: {}", error.message);
+        self.records.put(&Record::unjudged(UNDECODABLE, None, self.circumstances(true, &message, uid, now)));
+        Reply::Review(response::deny(uid, &message, &[]))
+    }
+
+    /// One live read, unless guards cannot exist for this object.
+    async fn read_guards(&self, object: &Unguarded, asked: Asked) -> Read {
+        // Guards themselves are never targets.
+        if object.group == names::GROUP && object.resource == names::DRIFTGUARDS {
+            return Read::Nothing;
+        }
+        let left = asked.timeout.mul_f64(READ_SHARE).saturating_sub(asked.since.elapsed());
+        let reading = async {
+            // The semaphore is never closed; without a permit the read would only be unbounded.
+            let _permit = self.live_reads.acquire().await;
+            self.guards.read(object).await
+        };
+        match tokio::time::timeout(left, reading).await {
+            Ok(Ok(index)) if index.guards().is_empty() => {
+                self.metrics.live_read("none");
+                Read::Nothing
+            }
+            Ok(Ok(index)) => {
+                self.metrics.live_read("found");
+                Read::Found(index)
+            }
+            Ok(Err(error)) => {
+                self.metrics.live_read("failed");
+                tracing::warn!(%error, "cannot read the guards of an object under review");
+                Read::Failed
+            }
+            Err(_) => {
+                self.metrics.live_read("failed");
+                tracing::warn!("the guards of an object under review could not be read in time");
+                Read::Failed
+            }
+        }
+    }
+
+    /// The guards of an object are not known: refuse where the failure policy says so.
+    fn unread(
+        &self,
+        judgement: &Judgement,
+        object: &Unguarded,
+        body: &[u8],
+        asked: Asked,
+        now: Timestamp,
+    ) -> Reply {
+        let denied = asked.route.failure_policy == FailurePolicy::Fail;
+        self.count(if denied { "deny" } else { "warn" }, GUARDS_UNREAD, asked);
+        let message = if denied {
+            "DriftGuard cannot tell whether this object is guarded, since its guards could not be read \
+             in time; try again"
+        } else {
+            "DriftGuard could not read its guards in time, so this write passed unchecked"
+        };
+        if !is_dry_run(body) {
+            let circumstances = self.circumstances(denied, message, &judgement.uid, now);
+            self.records.put(&Record::unjudged(GUARDS_UNREAD, Some(object), circumstances));
+        }
+        if denied {
+            Reply::Review(response::deny(&judgement.uid, message, &[]))
+        } else {
+            Reply::Review(response::allow(&judgement.uid, &[message.to_owned()]))
+        }
+    }
+}
+
+/// What a live read came to.
+enum Read {
+    /// Nothing guards the object.
+    Nothing,
+    /// These guards do.
+    Found(Index),
+    /// It is not known.
+    Failed,
+}
+
+/// What judging came to.
+enum Judged {
+    Verdict(Judgement),
+    Unreadable(ReviewError),
+    Panicked,
+}
+
+/// Judges, without letting a panic through, and without holding up other requests for long.
+fn judge_aside(body: &[u8], index: &Index, now: Timestamp) -> Judged {
+    let judged = || match catch_unwind(AssertUnwindSafe(|| judge(body, index, now))) {
+        Ok(Ok(judgement)) => Judged::Verdict(judgement),
+        Ok(Err(error)) => Judged::Unreadable(error),
+        Err(_) => Judged::Panicked,
+    };
+    let can_step_aside =
+        Handle::try_current().is_ok_and(|handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread);
+    if body.len() >= LARGE && can_step_aside { tokio::task::block_in_place(judged) } else { judged() }
+}
+
+/// Whether the review says that nothing is to be stored. Only for reviews that no guard judged.
+fn is_dry_run(body: &[u8]) -> bool {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Request {
+        #[serde(default)]
+        dry_run: bool,
+    }
+    #[derive(serde::Deserialize)]
+    struct Review {
+        request: Request,
+    }
+    serde_json::from_slice::<Review>(body).is_ok_and(|review| review.request.dry_run)
+}
+
+/// Cuts what a forged review could make large; names of guard and target are from the guard.
+fn bound(attempt: &mut Attempt) {
+    let user = &mut attempt.user;
+    let texts = [
+        &mut user.name,
+        &mut user.uid,
+        &mut attempt.field_manager,
+        &mut attempt.sub_resource,
+        &mut attempt.target_uid,
+    ];
+    for text in texts.into_iter().chain(&mut user.groups).chain(&mut attempt.paths) {
+        let mut end = text.len().min(MAX_TEXT);
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.truncate(end);
+    }
+}
+
+#[cfg(test)]
+#[path = "reviews_tests.rs"]
+mod tests;

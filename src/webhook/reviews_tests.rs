@@ -1,0 +1,167 @@
+//! What a review is answered, and what is told of it.
+#![allow(clippy::unwrap_used, clippy::panic)] // A test without an answer should stop.
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::webhook::test_support::{APPROVED, LiveRead, TestGuards, cut_off, review, reviews};
+
+struct Answered {
+    response: Value,
+    records: Vec<Value>,
+    page: String,
+}
+
+async fn ask(guards: TestGuards, path: &str, body: &[u8]) -> (Reply, Vec<Value>, String) {
+    let metrics = Arc::new(Metrics::default());
+    let (reviews, written, writer) = reviews(guards, &metrics);
+    let route = Route::parse(path).unwrap();
+    let asked = Asked { route, since: Instant::now(), timeout: Duration::from_millis(100) };
+    let reply = reviews.validate(body, asked).await;
+    drop(reviews);
+    writer.join().unwrap();
+    let bytes = written.0.lock().unwrap().clone();
+    let records =
+        String::from_utf8(bytes).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    (reply, records, metrics.encode().unwrap())
+}
+
+async fn answered(guards: TestGuards, path: &str, review: &Value) -> Answered {
+    let (reply, records, page) = ask(guards, path, review.to_string().as_bytes()).await;
+    let Reply::Review(answer) = reply else { panic!("{reply:?}") };
+    let mut answer: Value = serde_json::from_slice(&answer).unwrap();
+    assert_eq!(answer["response"]["uid"], review["request"]["uid"]);
+    Answered { response: answer["response"].take(), records, page }
+}
+
+#[tokio::test]
+async fn approved_content_passes_without_a_word() {
+    let answered = answered(TestGuards::known(), "g1/fail", &review("u", APPROVED)).await;
+    assert_eq!(answered.response, json!({"uid": "u", "allowed": true}));
+    assert!(answered.records.is_empty());
+    let counted = r#"reviews_total{verdict="allow",reason="Approved"} 1"#;
+    assert!(answered.page.contains(counted), "{}", answered.page);
+}
+
+#[tokio::test]
+async fn other_content_is_refused_and_recorded() {
+    let answered = answered(TestGuards::known(), "g1/fail", &review("u", "101")).await;
+    assert_eq!(answered.response["allowed"], false);
+    assert_eq!(answered.response["status"]["code"], 403);
+    let [record] = answered.records.as_slice() else { panic!("{:?}", answered.records) };
+    assert_eq!(record["kind"], "denial");
+    assert_eq!(record["guard"]["name"], "market-settings-guard");
+    assert_eq!(record["user"]["name"], "jane");
+    assert_eq!(record["reviewUid"], "u");
+    assert_eq!(record["message"], answered.response["status"]["message"]);
+    assert_eq!(record["replica"], "replica-1");
+    assert_eq!(record["authenticated"], false);
+}
+
+#[tokio::test]
+async fn a_dry_run_gets_the_same_answer_and_is_not_recorded() {
+    let mut dry = review("u", "101");
+    dry["request"]["dryRun"] = true.into();
+    let wet = answered(TestGuards::known(), "g1/fail", &review("u", "101")).await;
+    let dry = answered(TestGuards::known(), "g1/fail", &dry).await;
+    assert_eq!(dry.response, wet.response);
+    assert!(dry.records.is_empty());
+}
+
+#[tokio::test]
+async fn a_guard_that_the_index_does_not_know_yet_is_read_live() {
+    let guards = TestGuards::unknown(LiveRead::FindsTheGuard);
+    let answered = answered(guards, "g1/ignore", &review("u", "101")).await;
+    assert_eq!(answered.response["allowed"], false);
+    assert!(answered.page.contains(r#"live_reads_total{result="found"} 1"#), "{}", answered.page);
+}
+
+#[tokio::test]
+async fn what_nothing_guards_passes() {
+    let answered = answered(TestGuards::unknown(LiveRead::Nothing), "g1/fail", &review("u", "101")).await;
+    assert_eq!(answered.response, json!({"uid": "u", "allowed": true}));
+    assert!(answered.records.is_empty());
+}
+
+#[tokio::test]
+async fn when_guards_cannot_be_read_the_failure_policy_decides() {
+    for live in [LiveRead::Fails, LiveRead::NeverEnds] {
+        let refused = answered(TestGuards::unknown(live), "g1/fail", &review("u", "101")).await;
+        assert_eq!(refused.response["allowed"], false);
+        assert_eq!(refused.records[0]["reason"], "GuardsUnread");
+        assert_eq!(refused.records[0]["kind"], "denial");
+        let passed = answered(TestGuards::unknown(live), "g1/ignore", &review("u", "101")).await;
+        assert_eq!(passed.response["allowed"], true);
+        assert_eq!(passed.response["warnings"].as_array().unwrap().len(), 1);
+        assert_eq!(passed.records[0]["target"]["name"], "market-settings");
+        assert_eq!(passed.records[0]["kind"], "observation");
+    }
+}
+
+#[tokio::test]
+async fn a_dry_run_whose_guards_cannot_be_read_is_not_recorded() {
+    let mut dry = review("u", "101");
+    dry["request"]["dryRun"] = true.into();
+    let answered = answered(TestGuards::unknown(LiveRead::Fails), "g1/fail", &dry).await;
+    assert_eq!(answered.response["allowed"], false);
+    assert!(answered.records.is_empty());
+}
+
+#[tokio::test]
+async fn guards_themselves_cost_no_live_read() {
+    let mut own = review("u", "101");
+    own["request"]["resource"] =
+        json!({"group": "terrafusion.ai", "version": "v1", "resource": "driftguards"});
+    let answered = answered(TestGuards::unknown(LiveRead::NeverEnds), "g1/fail", &own).await;
+    assert_eq!(answered.response["allowed"], true);
+    assert!(!answered.page.contains("live_reads_total{"), "{}", answered.page);
+}
+
+#[tokio::test]
+async fn a_proof_is_answered_with_replica_and_generation_whatever_the_verdict() {
+    for price in [APPROVED, "101"] {
+        let mut proof = review("u", price);
+        proof["request"]["dryRun"] = true.into();
+        proof["request"]["options"]["fieldManager"] = "driftguard-proof-n0nce".into();
+        let answered = answered(TestGuards::known(), "g17/fail", &proof).await;
+        assert_eq!(
+            answered.response["warnings"][0],
+            "driftguard-proof-n0nce replica=replica-1 generation=17"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_undecodable_review_is_refused_under_its_own_uid() {
+    let (reply, records, _) = ask(TestGuards::known(), "g1/fail", cut_off("u-7").as_bytes()).await;
+    let Reply::Review(answer) = reply else { panic!("{reply:?}") };
+    let answer: Value = serde_json::from_slice(&answer).unwrap();
+    assert_eq!(answer["response"]["uid"], "u-7");
+    assert_eq!(answer["response"]["allowed"], false);
+    assert_eq!(records[0]["reason"], "Undecodable");
+    let (reply, records, _) = ask(TestGuards::known(), "g1/fail", b"no review").await;
+    assert!(matches!(reply, Reply::Failed(StatusCode::BAD_REQUEST, _)), "{reply:?}");
+    assert!(records.is_empty());
+}
+
+#[tokio::test]
+async fn the_mutating_hook_changes_and_refuses_nothing() {
+    let metrics = Arc::new(Metrics::default());
+    let (reviews, ..) = reviews(TestGuards::known(), &metrics);
+    let route = Route::parse("g1/ignore").unwrap();
+    let asked = Asked { route, since: Instant::now(), timeout: Duration::from_secs(5) };
+    let reply = reviews.mutate(review("u", "101").to_string().as_bytes(), asked);
+    assert_eq!(reply, Reply::Review(response::allow("u", &[])));
+}
+
+#[test]
+fn what_a_forged_review_may_make_large_is_cut() {
+    let huge = "ü".repeat(1_000_000);
+    let mut forged = review("u", "101");
+    forged["request"]["userInfo"] = json!({"username": huge, "uid": huge, "groups": [huge]});
+    let index = TestGuards::known().index;
+    let judged = judge(forged.to_string().as_bytes(), &index, Timestamp::now()).unwrap();
+    let Verdict::Deny { mut attempt, .. } = judged.verdict else { panic!("{judged:?}") };
+    bound(&mut attempt);
+    assert!(format!("{attempt:?}").len() < 10_000);
+}

@@ -1,0 +1,90 @@
+//! What a request asks for, read from its path and query.
+//!
+//! Requests are routed by the path alone; the API server appends `?timeout=5s`.
+
+use std::time::Duration;
+
+use crate::core::guard::FailurePolicy;
+
+/// Time for a request that names none. The API server's own default.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Most that a request may ask for: the longest `timeoutSeconds` of a webhook.
+const MAX_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The entry of the webhook configuration through which we are called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Route {
+    /// Generation of the configuration that the API server acts on.
+    pub generation: u64,
+    /// What becomes of the write when we cannot answer.
+    pub failure_policy: FailurePolicy,
+}
+
+impl Route {
+    /// Reads what follows the hook in a path: `g17/fail` or `g17/ignore`.
+    pub(super) fn parse(rest: &str) -> Option<Self> {
+        let (generation, policy) = rest.split_once('/')?;
+        let failure_policy = match policy {
+            "fail" => FailurePolicy::Fail,
+            "ignore" => FailurePolicy::Ignore,
+            _ => return None,
+        };
+        Some(Self { generation: generation.strip_prefix('g')?.parse().ok()?, failure_policy })
+    }
+}
+
+/// The time that `?timeout=` of a query leaves us.
+pub(super) fn timeout(query: Option<&str>) -> Duration {
+    query
+        .into_iter()
+        .flat_map(|query| query.split('&'))
+        .find_map(|pair| pair.strip_prefix("timeout="))
+        .and_then(duration)
+        .map_or(DEFAULT_TIMEOUT, |timeout| timeout.min(MAX_TIMEOUT))
+}
+
+/// Go's way to write a duration, as far as a timeout of seconds needs it: `5s`, `3.99s`, `250ms`.
+fn duration(text: &str) -> Option<Duration> {
+    let (number, unit) = match text.strip_suffix("ms") {
+        Some(number) => (number, 0.001),
+        None => (text.strip_suffix('s')?, 1.0),
+    };
+    let seconds: f64 = number.parse().ok()?;
+    Duration::try_from_secs_f64(seconds * unit).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_path_says_generation_and_failure_policy() {
+        assert_eq!(
+            Route::parse("g17/ignore"),
+            Some(Route { generation: 17, failure_policy: FailurePolicy::Ignore })
+        );
+        assert_eq!(
+            Route::parse("g0/fail"),
+            Some(Route { generation: 0, failure_policy: FailurePolicy::Fail })
+        );
+        for other in ["", "g17", "17/fail", "g17/other", "g17/fail/x", "gx/fail", "g-1/fail"] {
+            assert_eq!(Route::parse(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn the_timeout_is_what_the_api_server_sends_within_bounds() {
+        for (query, milliseconds) in [
+            (Some("timeout=5s"), 5_000),
+            (Some("timeout=3.25s"), 3_250),
+            (Some("a=b&timeout=250ms"), 250),
+            (Some("timeout=34s"), 30_000),
+            (Some("timeout=never"), 10_000),
+            (Some("timeout=-5s"), 10_000),
+            (Some("timeout=NaNs"), 10_000),
+            (None, 10_000),
+        ] {
+            assert_eq!(timeout(query), Duration::from_millis(milliseconds), "{query:?}");
+        }
+    }
+}

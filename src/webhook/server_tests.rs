@@ -1,0 +1,347 @@
+//! The server as API servers meet it: real sockets, real TLS, HTTP/1.1 and HTTP/2.
+#![allow(clippy::unwrap_used, clippy::panic)] // A test without its server should stop.
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures::{StreamExt as _, stream};
+use http::{Request, Response, Version};
+use http_body_util::StreamBody;
+use hyper::body::{Frame, Incoming};
+use hyper::client::conn::{http1, http2};
+use jiff::Timestamp;
+use serde_json::Value;
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::cert::Authority;
+use crate::cert::tls::{ALPN_H2, ALPN_HTTP_1};
+use crate::webhook::test_support::{
+    APPROVED, Dial, Fixture, TestGuards, cut_off, json_of, post, post_to, review, soon,
+};
+
+/// A connection of either protocol.
+enum Client {
+    Http1(http1::SendRequest<Body>),
+    Http2(http2::SendRequest<Body>),
+}
+
+impl Client {
+    async fn send(&mut self, request: Request<Body>) -> hyper::Result<Response<Incoming>> {
+        match self {
+            Self::Http1(sender) => {
+                sender.ready().await?;
+                sender.send_request(request).await
+            }
+            Self::Http2(sender) => {
+                sender.ready().await?;
+                sender.send_request(request).await
+            }
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        match self {
+            Self::Http1(sender) => sender.is_closed(),
+            Self::Http2(sender) => sender.is_closed(),
+        }
+    }
+}
+
+const BOTH: [&[u8]; 2] = [ALPN_HTTP_1, ALPN_H2];
+
+async fn connect(dial: &Dial, protocol: &[u8]) -> std::io::Result<Client> {
+    Ok(if protocol == ALPN_H2 {
+        Client::Http2(dial.http2().await?)
+    } else {
+        Client::Http1(dial.http1().await?)
+    })
+}
+
+async fn client(server: &Fixture, protocol: &[u8]) -> Client {
+    connect(&server.dial(protocol), protocol).await.unwrap()
+}
+
+/// A review whose second half is sent when the returned sender says so.
+fn in_two_halves(price: &str) -> (oneshot::Sender<()>, Body) {
+    let whole = review("u", price).to_string().into_bytes();
+    let (first, second) = whole.split_at(whole.len() / 2);
+    let (first, second) = (Bytes::copy_from_slice(first), Bytes::copy_from_slice(second));
+    let (go, gone) = oneshot::channel();
+    let frames =
+        stream::once(async { Ok::<_, std::io::Error>(Frame::data(first)) }).chain(stream::once(async {
+            let _ = gone.await;
+            Ok(Frame::data(second))
+        }));
+    (go, Body::new(StreamBody::new(frames)))
+}
+
+async fn price(client: &mut Client, price: &str) -> (u16, Value) {
+    json_of(soon(client.send(post(review("u-1", price).to_string()))).await.unwrap()).await
+}
+
+#[tokio::test]
+async fn both_protocols_allow_what_is_approved_and_refuse_the_rest() {
+    let server = Fixture::start(TestGuards::known()).await;
+    for protocol in BOTH {
+        let mut client = client(&server, protocol).await;
+        let response = soon(client.send(post(review("u-1", APPROVED).to_string()))).await.unwrap();
+        assert_eq!(response.headers()["content-type"], "application/json");
+        let version = if protocol == ALPN_H2 { Version::HTTP_2 } else { Version::HTTP_11 };
+        assert_eq!(response.version(), version);
+        let (status, answer) = json_of(response).await;
+        assert_eq!((status, &answer["response"]["allowed"]), (200, &true.into()));
+        let (status, answer) = price(&mut client, "101").await;
+        assert_eq!((status, &answer["response"]["allowed"]), (200, &false.into()));
+        assert_eq!(answer["response"]["uid"], "u-1");
+        assert_eq!(answer["response"]["status"]["reason"], "Forbidden");
+    }
+}
+
+#[tokio::test]
+async fn other_paths_methods_and_bodies_are_errors_without_retry_after() {
+    let server = Fixture::start(TestGuards::known()).await;
+    let mut client = client(&server, ALPN_H2).await;
+    let get = Request::get("https://localhost/validate/g1/fail").body(Body::empty()).unwrap();
+    for (request, status) in [
+        (post_to("/validate", "x"), 404),
+        (post_to("/validate/", "x"), 404),
+        (post_to("/validate/x/fail", "x"), 404),
+        (post_to("/metrics", "x"), 404),
+        (get, 405),
+        (post("this is no review"), 400),
+        (post(""), 400),
+    ] {
+        let what = format!("{request:?}");
+        let response = soon(client.send(request)).await.unwrap();
+        assert!(response.headers().get("retry-after").is_none());
+        assert_eq!(response.status().as_u16(), status, "{what}");
+    }
+}
+
+#[tokio::test]
+async fn the_mutating_hook_allows_without_a_patch() {
+    let server = Fixture::start(TestGuards::known()).await;
+    let mut client = client(&server, ALPN_H2).await;
+    let request = post_to("/mutate/g17/ignore?timeout=5s", review("u", "101").to_string());
+    let (_, answer) = json_of(soon(client.send(request)).await.unwrap()).await;
+    assert_eq!(answer["response"], serde_json::json!({"uid": "u", "allowed": true}));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_review_passes_and_one_beyond_the_limit_is_refused_under_its_uid() {
+    let server = Fixture::start(TestGuards::known()).await;
+    for protocol in BOTH {
+        let mut client = client(&server, protocol).await;
+        let mut large = review("u", APPROVED);
+        large["request"]["oldObject"]["data"]["padding"] = "x".repeat(18 << 20).into();
+        let (_, answer) = json_of(soon(client.send(post(large.to_string()))).await.unwrap()).await;
+        assert_eq!(answer["response"]["allowed"], true);
+        let beyond = format!("{}\"{}\"}}}}}}", cut_off("u-9"), "x".repeat(25 << 20));
+        let (status, answer) = json_of(soon(client.send(post(beyond))).await.unwrap()).await;
+        assert_eq!((status, &answer["response"]["uid"]), (200, &"u-9".into()));
+        assert_eq!(answer["response"]["allowed"], false);
+    }
+}
+
+#[tokio::test]
+async fn a_bug_is_a_500_and_the_connection_lives_on() {
+    let server = Fixture::start(TestGuards { panics: true, ..TestGuards::known() }).await;
+    for protocol in BOTH {
+        let mut client = client(&server, protocol).await;
+        for _ in 0..2 {
+            let (status, answer) = price(&mut client, APPROVED).await;
+            assert_eq!(status, 500);
+            assert!(!answer.to_string().contains("hunter2"), "{answer}");
+        }
+    }
+    assert_eq!(server.activity.in_flight(), 0);
+}
+
+#[tokio::test]
+async fn a_review_that_does_not_arrive_in_time_is_given_up() {
+    let server = Fixture::start(TestGuards::known()).await;
+    for protocol in BOTH {
+        let mut client = client(&server, protocol).await;
+        let (never, body) = in_two_halves(APPROVED);
+        let request = post_to("/validate/g1/fail?timeout=50ms", body);
+        let response = soon(client.send(request)).await.unwrap();
+        assert_eq!(response.status(), 503);
+        assert!(response.headers().get("retry-after").is_none());
+        drop(never);
+    }
+}
+
+#[tokio::test]
+async fn with_a_client_authority_nobody_else_is_served() {
+    let clients = Authority::generate(Timestamp::now()).unwrap();
+    let server = Fixture::start_with(TestGuards::known(), Some(&clients)).await;
+    let sent = async {
+        let mut client = connect(&server.dial(ALPN_HTTP_1), ALPN_HTTP_1).await?;
+        client.send(post(review("u", APPROVED).to_string())).await.map_err(std::io::Error::other)
+    };
+    assert!(soon(sent).await.is_err());
+    assert!(server.metrics.encode().unwrap().contains(r#"handshakes_total{result="anonymous"} 1"#));
+}
+
+/// Long enough for what a test does meanwhile, and over at once when nobody asks any more.
+fn times() -> DrainTimes {
+    DrainTimes { announce: Duration::ZERO, quiet: Duration::from_millis(300), limit: Duration::from_secs(60) }
+}
+
+#[tokio::test]
+async fn a_request_in_flight_is_answered_while_stopping() {
+    for protocol in BOTH {
+        let server = Fixture::start(TestGuards::known()).await;
+        let mut client = client(&server, protocol).await;
+        let (go, body) = in_two_halves("101");
+        let sending = tokio::spawn(async move { client.send(post(body)).await });
+        soon(async {
+            while server.activity.in_flight() == 0 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        let activity = Arc::clone(&server.activity);
+        let drained = tokio::spawn(server.admission.drain(times()));
+        soon(async {
+            while !activity.is_draining() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        go.send(()).unwrap();
+        let (_, answer) = json_of(soon(sending).await.unwrap().unwrap()).await;
+        assert_eq!(answer["response"]["allowed"], false);
+        assert!(soon(drained).await.unwrap(), "everything was closed in time");
+    }
+}
+
+#[tokio::test]
+async fn idle_http1_connections_are_asked_to_close_with_their_next_answer() {
+    let server = Fixture::start(TestGuards::known()).await;
+    let mut client = client(&server, ALPN_HTTP_1).await;
+    assert_eq!(price(&mut client, APPROVED).await.0, 200);
+    server.activity.drain();
+    let response = soon(client.send(post(review("u", APPROVED).to_string()))).await.unwrap();
+    assert_eq!(response.headers()["connection"], "close");
+    assert_eq!(json_of(response).await.1["response"]["allowed"], true);
+    let Client::Http1(sender) = &mut client else { panic!() };
+    assert!(soon(sender.ready()).await.is_err(), "the server closes it");
+}
+
+#[tokio::test]
+async fn http2_connections_are_told_to_go_and_new_ones_still_get_an_answer() {
+    let server = Fixture::start(TestGuards::known()).await;
+    let mut old = client(&server, ALPN_H2).await;
+    assert_eq!(price(&mut old, APPROVED).await.0, 200);
+    let dial = server.dial(ALPN_H2);
+    let activity = Arc::clone(&server.activity);
+    let drained = tokio::spawn(server.admission.drain(times()));
+    let Client::Http2(sender) = &mut old else { panic!() };
+    soon(async {
+        // GOAWAY makes the client's connection end.
+        while !sender.is_closed() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert!(activity.is_draining());
+    let mut new = connect(&dial, ALPN_H2).await.unwrap();
+    assert_eq!(price(&mut new, APPROVED).await.0, 200);
+    assert!(soon(drained).await.unwrap());
+    assert!(connect(&dial, ALPN_H2).await.is_err(), "the socket is closed");
+}
+
+/// Asks again and again, connecting anew when told to, as an API server does. Ends when nobody
+/// listens any more; says how many requests were answered, or what was lost.
+async fn ask_on(dial: Dial, protocol: &'static [u8]) -> Result<usize, String> {
+    let mut answered = 0;
+    loop {
+        let Ok(mut client) = connect(&dial, protocol).await else { return Ok(answered) };
+        loop {
+            let response = match client.send(post(review("u", "101").to_string())).await {
+                Ok(response) => response,
+                // Not sent, or refused by GOAWAY: an API server sends it again elsewhere.
+                Err(error) if error.is_canceled() || error.is_closed() => break,
+                Err(error) if format!("{error:?}").contains("GoAway(b\"\", NO_ERROR, Remote)") => break,
+                Err(error) => return Err(format!("after {answered} answers: {error:?}")),
+            };
+            let close = response.headers().get("connection").is_some_and(|value| value == "close");
+            let (status, answer) = json_of(response).await;
+            if status != 200 || answer["response"]["allowed"] != false {
+                return Err(format!("{status} {answer}"));
+            }
+            answered += 1;
+            if close || client.is_closed() {
+                break;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_request_is_lost_while_stopping_under_load() {
+    for protocol in BOTH {
+        let server = Fixture::start(TestGuards::known()).await;
+        let askers: Vec<_> = (0..8).map(|_| tokio::spawn(ask_on(server.dial(protocol), protocol))).collect();
+        soon(async {
+            while !server.metrics.encode().unwrap().contains("review_seconds_count 1") {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        // Nobody goes elsewhere, so that only the limit ends it: the hardest case.
+        let times = DrainTimes {
+            announce: Duration::from_millis(500),
+            quiet: Duration::from_secs(10),
+            limit: Duration::from_secs(3),
+        };
+        let finished = soon(server.admission.drain(times)).await;
+        let mut answered = 0;
+        for asker in askers {
+            answered += soon(asker).await.unwrap().unwrap();
+        }
+        assert!(finished, "everything was closed in time");
+        // What was judged was also answered, so that what GOAWAY refused was not judged.
+        let judged = format!(r#"reviews_total{{verdict="deny",reason="HashMismatch"}} {answered}"#);
+        let page = server.metrics.encode().unwrap();
+        assert!(page.contains(&format!("{judged}\n")), "{judged} not in\n{page}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_never_finishes_does_not_keep_the_process() {
+    let server = Fixture::start(TestGuards::known()).await;
+    let mut client = client(&server, ALPN_HTTP_1).await;
+    let (never, body) = in_two_halves("101");
+    let sending = tokio::spawn(async move { client.send(post(body)).await });
+    soon(async {
+        while server.activity.in_flight() == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let times =
+        DrainTimes { announce: Duration::ZERO, quiet: Duration::ZERO, limit: Duration::from_millis(300) };
+    assert!(!soon(server.admission.drain(times)).await);
+    assert!(soon(sending).await.unwrap().is_err());
+    drop(never);
+}
+
+#[tokio::test]
+async fn open_connections_are_counted() {
+    let server = Fixture::start(TestGuards::known()).await;
+    assert_eq!(server.admission.open(), 0);
+    let mut first = client(&server, ALPN_HTTP_1).await;
+    let mut second = client(&server, ALPN_H2).await;
+    assert_eq!(price(&mut first, APPROVED).await.0, 200);
+    assert_eq!(price(&mut second, APPROVED).await.0, 200);
+    assert_eq!(server.admission.open(), 2);
+    drop(first);
+    soon(async {
+        while server.admission.open() > 1 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}

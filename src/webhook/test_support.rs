@@ -1,0 +1,289 @@
+//! What tests of the server share: a guarded ConfigMap, reviews of it, and TLS clients.
+#![allow(clippy::unwrap_used, clippy::panic)] // A test without its server should stop.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::body::Body;
+use futures::future::BoxFuture;
+use http::{Request, Response};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use jiff::Timestamp;
+use rustls::{ClientConfig, RootCertStore};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::activity::Activity;
+use super::guards::Guards;
+use super::reviews::{Reviews, Voice};
+use super::server::{Admission, AdmissionSettings};
+use crate::cert::{Authority, Leaf, LeafResolver, ServerIdentity, crypto_provider, tls};
+use crate::core::canonical::hash_object;
+use crate::core::guard::{DeletionPolicy, Enforcement, FailurePolicy, Guard, GuardId, GuardState, Target};
+use crate::core::index::Index;
+use crate::core::paths::PathFilter;
+use crate::core::scope::Scope;
+use crate::core::verdict::Unguarded;
+use crate::store::LiveReadError;
+use crate::telemetry::events;
+use crate::telemetry::metrics::Metrics;
+use crate::trail::sink::RecordSink;
+
+/// What a live read of guards comes to in a test.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LiveRead {
+    Nothing,
+    FindsTheGuard,
+    Fails,
+    NeverEnds,
+}
+
+/// Guards of a test.
+#[derive(Debug)]
+pub(super) struct TestGuards {
+    pub(super) index: Arc<Index>,
+    pub(super) live: LiveRead,
+    pub(super) panics: bool,
+}
+
+impl TestGuards {
+    /// The guard is in the index.
+    pub(super) fn known() -> Self {
+        Self { index: Arc::new(Index::build(vec![guard()])), live: LiveRead::Nothing, panics: false }
+    }
+
+    /// The index lags behind.
+    pub(super) fn unknown(live: LiveRead) -> Self {
+        Self { index: Arc::default(), live, panics: false }
+    }
+}
+
+impl Guards for TestGuards {
+    fn index(&self) -> Arc<Index> {
+        assert!(!self.panics, "planted: hunter2");
+        Arc::clone(&self.index)
+    }
+
+    fn read<'a>(&'a self, object: &'a Unguarded) -> BoxFuture<'a, Result<Index, LiveReadError>> {
+        Box::pin(async move {
+            match self.live {
+                LiveRead::Nothing => Ok(Index::default()),
+                LiveRead::FindsTheGuard => Ok(Index::build(vec![guard()])),
+                LiveRead::Fails => Err(LiveReadError::NoCatalog { name: object.name.clone() }),
+                LiveRead::NeverEnds => std::future::pending().await,
+            }
+        })
+    }
+}
+
+/// A ConfigMap whose price is `price`.
+pub(super) fn configmap(price: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "market-settings", "namespace": "trading", "uid": "cm-uid"},
+        "data": {"price": price},
+    })
+}
+
+/// The approved price.
+pub(super) const APPROVED: &str = "100";
+
+/// Pins the ConfigMap at the approved price.
+pub(super) fn guard() -> GuardState {
+    let scope = Scope::new("", "ConfigMap", PathFilter::everything());
+    let expected = hash_object(configmap(APPROVED).to_string().as_bytes(), &scope).unwrap();
+    GuardState::Valid(Arc::new(Guard {
+        id: GuardId { namespace: "trading".into(), name: "market-settings-guard".into() },
+        uid: "guard-uid".into(),
+        generation: 3,
+        resource_version: "7".into(),
+        target: Target {
+            group: String::new(),
+            version: "v1".into(),
+            kind: "ConfigMap".into(),
+            resource: "configmaps".into(),
+            namespace: Some("trading".into()),
+            name: "market-settings".into(),
+        },
+        scope,
+        expected,
+        also_approved: vec![],
+        enforcement: Enforcement::Deny,
+        failure_policy: FailurePolicy::Fail,
+        deletion_policy: DeletionPolicy::Allow,
+        managed_by: None,
+        contact: None,
+        runbook: None,
+    }))
+}
+
+/// A review of setting the price.
+pub(super) fn review(uid: &str, price: &str) -> Value {
+    json!({
+        "kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1",
+        "request": {
+            "uid": uid,
+            "kind": {"group": "", "version": "v1", "kind": "ConfigMap"},
+            "resource": {"group": "", "version": "v1", "resource": "configmaps"},
+            "requestKind": {"group": "", "version": "v1", "kind": "ConfigMap"},
+            "requestResource": {"group": "", "version": "v1", "resource": "configmaps"},
+            "name": "market-settings", "namespace": "trading", "operation": "UPDATE",
+            "userInfo": {"username": "jane", "groups": ["developers"]},
+            "object": configmap(price), "oldObject": configmap(APPROVED),
+            "dryRun": false, "options": {"kind": "UpdateOptions", "apiVersion": "meta.k8s.io/v1"},
+        }
+    })
+}
+
+/// The beginning of a review, as the API server orders it.
+pub(super) fn cut_off(uid: &str) -> String {
+    format!(
+        r#"{{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":{{"uid":"{uid}","object":{{"data":{{"a":"#
+    )
+}
+
+/// Everything written to it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Written(pub(super) Arc<Mutex<Vec<u8>>>);
+
+impl Write for Written {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Reviews that are told to `written`, and the thread that writes it.
+pub(super) fn reviews(
+    guards: TestGuards,
+    metrics: &Arc<Metrics>,
+) -> (Reviews, Written, std::thread::JoinHandle<()>) {
+    let written = Written::default();
+    let (records, writer) = RecordSink::start(written.clone()).unwrap();
+    let (events, _publisher) = events::channel(Arc::clone(metrics));
+    let voice = Voice {
+        replica: "replica-1".into(),
+        authenticated: false,
+        records,
+        events,
+        metrics: Arc::clone(metrics),
+    };
+    (Reviews::new(Arc::new(guards), voice), written, writer)
+}
+
+/// A server on a free port, and what its clients trust.
+pub(super) struct Fixture {
+    pub(super) admission: Admission,
+    pub(super) address: SocketAddr,
+    pub(super) activity: Arc<Activity>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) authority: Authority,
+}
+
+impl Fixture {
+    pub(super) async fn start(guards: TestGuards) -> Self {
+        Self::start_with(guards, None).await
+    }
+
+    /// Serves only clients with a certificate of `clients`, when given.
+    pub(super) async fn start_with(guards: TestGuards, clients: Option<&Authority>) -> Self {
+        let now = Timestamp::now();
+        let authority = Authority::generate(now).unwrap();
+        let identity = ServerIdentity::host("localhost").unwrap();
+        let resolver = Arc::new(LeafResolver::new());
+        resolver.replace(Leaf::issue(&authority, &identity, now).unwrap());
+        let activity = Arc::new(Activity::default());
+        let metrics = Arc::new(Metrics::default());
+        let settings = AdmissionSettings {
+            bind: "127.0.0.1:0".parse().unwrap(),
+            tls: tls::server_config(resolver, clients.map(Authority::bundle)).unwrap(),
+            clients_known: clients.is_some(),
+            activity: Arc::clone(&activity),
+            metrics: Arc::clone(&metrics),
+        };
+        let (reviews, ..) = reviews(guards, &metrics);
+        let admission = Admission::start(settings, reviews).await.unwrap();
+        Self { address: admission.address(), admission, activity, metrics, authority }
+    }
+
+    /// How clients of this server connect.
+    pub(super) fn dial(&self, protocol: &[u8]) -> Dial {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.authority.certificate().clone()).unwrap();
+        let mut config = ClientConfig::builder_with_provider(crypto_provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![protocol.to_vec()];
+        Dial { address: self.address, connector: TlsConnector::from(Arc::new(config)) }
+    }
+}
+
+/// How a client connects.
+#[derive(Clone)]
+pub(super) struct Dial {
+    address: SocketAddr,
+    connector: TlsConnector,
+}
+
+impl Dial {
+    pub(super) async fn tls(&self) -> std::io::Result<TlsStream<TcpStream>> {
+        let stream = TcpStream::connect(self.address).await?;
+        self.connector.connect("localhost".try_into().unwrap(), stream).await
+    }
+
+    pub(super) async fn http1(&self) -> std::io::Result<http1::SendRequest<Body>> {
+        let (sender, connection) =
+            http1::handshake(TokioIo::new(self.tls().await?)).await.map_err(std::io::Error::other)?;
+        tokio::spawn(connection);
+        Ok(sender)
+    }
+
+    pub(super) async fn http2(&self) -> std::io::Result<http2::SendRequest<Body>> {
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(self.tls().await?))
+            .await
+            .map_err(std::io::Error::other)?;
+        tokio::spawn(connection);
+        Ok(sender)
+    }
+}
+
+/// A POST of `body` to the gate.
+pub(super) fn post(body: impl Into<Body>) -> Request<Body> {
+    post_to("/validate/g17/fail?timeout=5s", body)
+}
+
+pub(super) fn post_to(path: &str, body: impl Into<Body>) -> Request<Body> {
+    Request::post(path)
+        .header("host", "localhost")
+        .header("content-type", "application/json")
+        .body(body.into())
+        .unwrap()
+}
+
+/// Waits for something that must happen, and fails the test when it does not.
+pub(super) async fn soon<T>(future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(Duration::from_secs(20), future).await {
+        Ok(value) => value,
+        Err(_) => panic!("it never happened"),
+    }
+}
+
+/// Status and JSON of an answer.
+pub(super) async fn json_of(response: Response<Incoming>) -> (u16, Value) {
+    let status = response.status().as_u16();
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
+    (status, serde_json::from_slice(&bytes).unwrap_or_else(|_| String::from_utf8_lossy(&bytes).into()))
+}
