@@ -14,12 +14,13 @@ CARGO_FUZZ         := $(CACHE)/tools/cargo-fuzz-$(CARGO_FUZZ_VERSION)/bin/cargo-
 # How long `make fuzz` runs.
 SECONDS ?= 60
 
-# `--workspace` everywhere: with fewer packages cargo would choose other features of shared dependencies, and
-# compile them a second time.
-CARGO_RUN := cargo run --locked --workspace --bin
+# Everything at once, tests included: with fewer packages or targets cargo would choose other features of shared
+# dependencies, and compile them a second time.
+BUILD_ALL := cargo build --locked --workspace --all-targets
+BUILT     := $(or $(CARGO_TARGET_DIR),target)/debug
 
 .DEFAULT_GOAL := help
-.PHONY: help build control-plane up down test lint deny generate check-generated fuzz clean needs-rust
+.PHONY: help build control-plane up down demo test lint deny generate check-generated fuzz clean needs-rust
 
 help: ## Lists what can be made
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,10 +37,18 @@ control-plane: ## Builds etcd, kube-apiserver and kubectl, once (K8S=MINOR: only
 
 up: needs-rust ## Starts a control plane to play with and prints how to use it (K8S=MINOR)
 	@tests/control-plane/build $(or $(K8S),$(NEWEST))
-	@$(CARGO_RUN) control-plane -- up --kubernetes $(or $(K8S),$(NEWEST))
+	@$(BUILD_ALL) --quiet
+	@$(BUILT)/control-plane up --kubernetes $(or $(K8S),$(NEWEST))
 
 down: needs-rust ## Stops what `up` started
-	@$(CARGO_RUN) control-plane -- down
+	@$(BUILD_ALL) --quiet
+	@$(BUILT)/control-plane down
+
+demo: needs-rust ## Shows the main job on a real control plane; stops everything afterwards
+	@tests/control-plane/build $(NEWEST)
+	@echo "building driftguard; about five minutes with nothing cached" >&2
+	$(BUILD_ALL)
+	@$(BUILT)/demo $(BUILT)/driftguard
 
 test: needs-rust control-plane ## Tests everything, on real API servers
 	cargo test --workspace --locked --no-fail-fast

@@ -7,6 +7,7 @@
 //! authority is always a *list* of certificates to those who verify, so that two can overlap.
 
 pub mod authority;
+pub mod keep;
 pub mod leaf;
 pub mod resolver;
 pub mod secret;

@@ -24,6 +24,7 @@ mod preflight;
 
 use apply::{Applier, DryRun};
 use dev::Reach;
+pub(super) use dev::parse_url as webhook_url;
 use preflight::Before;
 
 /// How long a CRD may take to be served. It takes well under a second; an overloaded API server

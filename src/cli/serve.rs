@@ -1,21 +1,302 @@
-//! `driftguard serve`.
+//! `driftguard serve`: the admission server on every replica, the controller on the lease holder.
+//!
+//! Here everything is wired together; nothing is decided. The order of starting is free, since each
+//! part waits for what it needs and readiness tells when all is there. The order of stopping is not:
+//! the lease is let go, then the server drains, then what was recorded is written out.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use bytes::Bytes;
+use tokio::sync::watch;
 
 use super::cluster::ClusterArgs;
 use super::exit::Exit;
+use crate::api::names;
+use crate::cert::keep::CertificateKeeper;
+use crate::cert::tls::server_config;
+use crate::cert::{LeafResolver, ServerIdentity};
+use crate::control::lease::Keeper;
+use crate::control::registrar::{self, Registrar};
+use crate::control::run::Control;
+use crate::control::webhooks::Address;
+use crate::core::guard::Enforcement;
+use crate::core::tenure::Terms;
+use crate::store::{self, Store};
+use crate::telemetry::events;
+use crate::telemetry::logging::{self, Format};
+use crate::telemetry::metrics::Metrics;
+use crate::trail::sink::RecordSink;
+use crate::webhook::activity::Activity;
+use crate::webhook::drain::{DrainTimes, Signals};
+use crate::webhook::health::{Checks, HealthServer};
+use crate::webhook::readiness::{CertificateCheck, Readiness};
+use crate::webhook::reviews::Voice;
+use crate::webhook::{Admission, AdmissionSettings, Reviews};
+
+/// Port of a Service that names none.
+const SERVICE_PORT: u16 = names::WEBHOOK_SERVICE_PORT;
+/// How long records may take to be written out at the end.
+const WRITE_OUT: Duration = Duration::from_secs(2);
+/// Exit code when a second signal ends the process at once, as a shell reports SIGINT.
+const INTERRUPTED: i32 = 130;
 
 /// Arguments of `driftguard serve`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  driftguard serve")]
+#[command(
+    after_help = "Examples:\n  driftguard serve --webhook-service terrafusion-system/driftguard-webhook\n  \
+                  driftguard serve --webhook-url https://127.0.0.1:8443 --bind 127.0.0.1:8443"
+)]
 pub struct ServeArgs {
+    /// Where to answer admission reviews, by HTTPS; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8443")]
+    bind: SocketAddr,
+    /// Where to answer /livez, /readyz and /metrics, by plain HTTP
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
+    health_bind: SocketAddr,
+    /// Address at which API servers call this process, such as https://127.0.0.1:8443
+    #[arg(long, value_name = "URL", conflicts_with = "webhook_service", value_parser = super::install::webhook_url)]
+    webhook_url: Option<String>,
+    /// Service at which API servers call this process [default: driftguard-webhook of the installation]
+    #[arg(long, value_name = "NAMESPACE/NAME[:PORT]", value_parser = parse_service)]
+    webhook_service: Option<Service>,
+    /// What guards without an enforcement of their own do with unapproved writes
+    #[arg(long, value_name = "MODE", default_value = "Deny", value_parser = parse_enforcement)]
+    default_enforcement: Enforcement,
+    /// API server through which enforcement is proved; may be repeated [default: all of the cluster]
+    #[arg(long, value_name = "URL")]
+    api_server_endpoint: Vec<String>,
+    /// Name of this replica in records [default: the host name]
+    #[arg(long, value_name = "NAME")]
+    replica_name: Option<String>,
+    /// Longest time to finish what has begun after SIGTERM, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 25)]
+    drain_timeout: u64,
+    /// How log lines look
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Format::Auto)]
+    log_format: Format,
+    /// error, warn, info, debug or trace; or module=level, separated by commas
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    log_level: String,
     #[command(flatten)]
     cluster: ClusterArgs,
 }
 
-/// Runs the command.
+/// A Service with its port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Service {
+    namespace: String,
+    name: String,
+    port: u16,
+}
+
+fn parse_service(text: &str) -> Result<Service, String> {
+    let wrong = || "want NAMESPACE/NAME or NAMESPACE/NAME:PORT".to_owned();
+    let (namespace, rest) = text.split_once('/').ok_or_else(wrong)?;
+    let (name, port) = match rest.split_once(':') {
+        Some((name, port)) => (name, port.parse().map_err(|_| wrong())?),
+        None => (rest, SERVICE_PORT),
+    };
+    if namespace.is_empty() || name.is_empty() || name.contains('/') {
+        return Err(wrong());
+    }
+    Ok(Service { namespace: namespace.to_owned(), name: name.to_owned(), port })
+}
+
+fn parse_enforcement(text: &str) -> Result<Enforcement, String> {
+    [Enforcement::Deny, Enforcement::Rewrite, Enforcement::Warn, Enforcement::Audit]
+        .into_iter()
+        .find(|mode| mode.as_str().eq_ignore_ascii_case(text))
+        .ok_or_else(|| "want Deny, Rewrite, Warn or Audit".to_owned())
+}
+
+impl ServeArgs {
+    /// Namespace of this installation: where Lease and authority lie.
+    fn namespace(&self) -> String {
+        let of_service = self.webhook_service.as_ref().map(|service| service.namespace.clone());
+        self.cluster.namespace.clone().or(of_service).unwrap_or_else(|| names::NAMESPACE.to_owned())
+    }
+
+    /// Where API servers call us, and the name that they then verify.
+    fn address(&self) -> anyhow::Result<(Address, ServerIdentity)> {
+        if let Some(url) = &self.webhook_url {
+            let uri: http::Uri = url.parse().context("reading --webhook-url")?;
+            let Some(host) = uri.host() else { bail!("--webhook-url {url} has no host") };
+            let identity = ServerIdentity::host(host.trim_start_matches('[').trim_end_matches(']'))?;
+            return Ok((Address::Url(url.clone()), identity));
+        }
+        let service = self.webhook_service.clone().unwrap_or_else(|| Service {
+            namespace: self.namespace(),
+            name: names::WEBHOOK_SERVICE.to_owned(),
+            port: SERVICE_PORT,
+        });
+        let identity = ServerIdentity::service(&service.namespace, &service.name)?;
+        let Service { namespace, name, port } = service;
+        Ok((Address::Service { namespace, name, port }, identity))
+    }
+
+    fn replica(&self) -> String {
+        let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_owned());
+        self.replica_name.clone().or_else(|| host().ok()).unwrap_or_else(|| "driftguard".to_owned())
+    }
+}
+
+/// Runs the command until a signal stops it.
 ///
 /// # Errors
-/// Always, until the command is built.
+/// When a flag cannot be used, an address cannot be bound, or there is no cluster to talk to.
 pub async fn run(args: ServeArgs) -> anyhow::Result<Exit> {
-    let ServeArgs { cluster: _ } = args;
-    anyhow::bail!("`driftguard serve` is not built yet")
+    let mut signals = Signals::listen().context("listening for signals")?;
+    logging::start(args.log_format, &args.log_level)?;
+    let (records, writer) = RecordSink::start(std::io::stdout()).context("starting the record writer")?;
+    let running = Running::start(&args, records).await?;
+    let stopped_by = signals.next().await;
+    tracing::info!(signal = stopped_by, "stopping: a second signal stops at once");
+    tokio::select! {
+        () = running.stop(Duration::from_secs(args.drain_timeout)) => {}
+        _ = signals.next() => std::process::exit(INTERRUPTED),
+    }
+    // The writer ends once the last sink is gone; what holds one may still be unwinding.
+    let written = tokio::task::spawn_blocking(move || writer.join().is_ok());
+    if tokio::time::timeout(WRITE_OUT, written).await.is_err() {
+        tracing::warn!("not every record could be written in time");
+    }
+    tracing::info!("stopped");
+    Ok(Exit::Clean)
+}
+
+/// Everything that runs.
+struct Running {
+    admission: Admission,
+    health: HealthServer,
+    keep_lease: watch::Sender<bool>,
+    leasing: tokio::task::JoinHandle<()>,
+    background: tokio::task::JoinSet<()>,
+}
+
+impl Running {
+    async fn start(args: &ServeArgs, records: RecordSink) -> anyhow::Result<Self> {
+        let (namespace, replica) = (args.namespace(), args.replica());
+        let (address, identity) = args.address()?;
+        let config = args.cluster.config().await?;
+        let client = kube::Client::try_from(config.clone()).context("making a client")?;
+        let metrics = Arc::new(Metrics::default());
+        let activity = Arc::new(Activity::default());
+        let mut background = tokio::task::JoinSet::new();
+
+        let settings = store::Settings {
+            default_enforcement: args.default_enforcement,
+            own_namespace: namespace.clone(),
+        };
+        let (store, watching) = Store::new(client.clone(), settings);
+        background.spawn(watching);
+
+        let (sink, publisher) = events::channel(Arc::clone(&metrics));
+        background.spawn(publisher.run(client.clone(), replica.clone()));
+
+        let resolver = Arc::new(LeafResolver::new());
+        let (bundle, trusted) = watch::channel(Bytes::new());
+        background.spawn(
+            CertificateKeeper {
+                client: client.clone(),
+                namespace: namespace.clone(),
+                identity: identity.clone(),
+                resolver: Arc::clone(&resolver),
+                bundle,
+                metrics: Arc::clone(&metrics),
+            }
+            .run(),
+        );
+
+        let voice = Voice {
+            replica: replica.clone(),
+            authenticated: false,
+            records,
+            events: sink,
+            metrics: Arc::clone(&metrics),
+        };
+        let tls = server_config(resolver, None)?;
+        let admission = Admission::start(
+            AdmissionSettings {
+                bind: args.bind,
+                tls,
+                clients_known: false,
+                activity: Arc::clone(&activity),
+                metrics: Arc::clone(&metrics),
+            },
+            Reviews::new(Arc::new(store.clone()), voice),
+        )
+        .await
+        .with_context(|| format!("listening on {} (--bind)", args.bind))?;
+
+        let check = CertificateCheck {
+            listener: admission.address(),
+            server_name: identity.registered().clone(),
+            trusted: trusted.clone(),
+            configurations: store.configurations(),
+            metrics: Arc::clone(&metrics),
+        };
+        let (certificate, checking) = check.start();
+        background.spawn(checking);
+        let readiness = Readiness { store: store.clone(), certificate, activity };
+        background.spawn(readiness.clone().announce(admission.address()));
+        let health =
+            HealthServer::start(args.health_bind, readiness.checks(Checks::default()), Arc::clone(&metrics))
+                .await
+                .with_context(|| format!("listening on {} (--health-bind)", args.health_bind))?;
+
+        // Two processes of one name (a pod that was replaced) must never take each other's lease.
+        let holder = format!("{replica}_{}", uuid::Uuid::now_v7().simple());
+        let (keeper, fence) = Keeper::new(client.clone(), &namespace, holder, Terms::default());
+        let (keep_lease, mut let_go) = watch::channel(true);
+        let leasing = tokio::spawn(keeper.run(async move {
+            // An error means that the sender is gone, which is a stop, too.
+            let _ = let_go.wait_for(|keep| !keep).await;
+        }));
+        let registrar = Registrar::new(
+            client.clone(),
+            registrar::Settings { own_namespace: namespace, address, bundle: trusted },
+            store.configurations(),
+        );
+        let api_server_endpoints = args.api_server_endpoint.clone();
+        let control = Control { config, client, store, fence, registrar, api_server_endpoints, metrics };
+        background.spawn(control.run());
+        Ok(Self { admission, health, keep_lease, leasing, background })
+    }
+
+    /// Stops in order: first unready and without the lease, then drained, then gone.
+    async fn stop(mut self, limit: Duration) {
+        self.keep_lease.send_replace(false);
+        let drained = self.admission.drain(DrainTimes::within(limit));
+        let (drained, _) = tokio::join!(drained, self.leasing);
+        if !drained {
+            tracing::warn!("some connections were still open at the limit (--drain-timeout)");
+        }
+        self.background.shutdown().await;
+        self.health.stop().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+    use super::*;
+
+    #[test]
+    fn a_service_is_named_with_or_without_its_port() {
+        let service = |port| Service { namespace: "ns".into(), name: "hook".into(), port };
+        assert_eq!(parse_service("ns/hook").unwrap(), service(443));
+        assert_eq!(parse_service("ns/hook:8443").unwrap(), service(8443));
+        for text in ["hook", "ns/", "/hook", "ns/hook:", "ns/hook:99999", "a/b/c"] {
+            assert!(parse_service(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_enforcement_is_read_in_any_case() {
+        assert_eq!(parse_enforcement("audit"), Ok(Enforcement::Audit));
+        assert!(parse_enforcement("none").is_err());
+    }
 }

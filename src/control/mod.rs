@@ -6,5 +6,6 @@ pub mod lease;
 pub mod proof;
 pub mod registrar;
 mod repairs;
-mod side;
+pub mod run;
+mod status;
 pub mod webhooks;

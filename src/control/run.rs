@@ -130,11 +130,10 @@ impl Control {
 
     /// Proves a generation through every API server, trying for a while.
     async fn prove(&self, observation: &Observation, generation: u64) -> Coverage {
-        let endpoints =
-            match endpoints::find(&self.config, &self.client, &self.api_server_endpoints).await {
-                Ok(endpoints) => endpoints,
-                Err(error) => return Coverage::Failed(error.to_string()),
-            };
+        let endpoints = match endpoints::find(&self.config, &self.client, &self.api_server_endpoints).await {
+            Ok(endpoints) => endpoints,
+            Err(error) => return Coverage::Failed(error.to_string()),
+        };
         let targets = targets(observation);
         let deadline = Instant::now() + PROOF_DEADLINE;
         let mut pause = PROOF_PAUSE;

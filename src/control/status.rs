@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use futures::StreamExt as _;
-use futures::stream;
+use futures::future::BoxFuture;
+use futures::{FutureExt as _, StreamExt as _, stream};
 use jiff::Timestamp;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
@@ -33,18 +33,27 @@ pub(super) struct StatusWriter {
 impl StatusWriter {
     /// Brings the status of every guard of `observation` up to date, and gives how many could not be
     /// written.
-    pub(super) async fn write_all(&self, observation: &Observation, coverage: &Coverage, now: Timestamp) -> usize {
-        let due = observation.guards.iter().filter_map(|seen| {
+    pub(super) async fn write_all(
+        &self,
+        observation: &Observation,
+        coverage: &Coverage,
+        now: Timestamp,
+    ) -> usize {
+        // Boxed, since the compiler cannot yet see that a stream of borrowing futures may be sent.
+        let mut writes: Vec<BoxFuture<'_, bool>> = Vec::new();
+        for seen in &observation.guards {
             let before = seen.stored.status();
             let status = conditions::status(&seen.state, &observation.index, coverage, Some(&before), now);
-            (status != before).then(|| (seen.as_ref(), status))
-        });
-        let writes = due.map(|(seen, status)| self.write(seen, json!(status)));
-        let failed = stream::iter(writes).buffer_unordered(CONCURRENCY).filter(|written| {
-            let failed = !written;
-            async move { failed }
-        });
-        failed.count().await
+            if status != before {
+                writes.push(self.write(seen, json!(status)).boxed());
+            }
+        }
+        let mut written = stream::iter(writes).buffer_unordered(CONCURRENCY);
+        let mut failed = 0;
+        while let Some(done) = written.next().await {
+            failed += usize::from(!done);
+        }
+        failed
     }
 
     /// Writes one status. Tells whether there is nothing left to do for it.

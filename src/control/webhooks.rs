@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 use crate::api::names;
 use crate::core::guard::FailurePolicy;
 use crate::core::registration::{Entry, NAME_PREFIX, Namespaces, generation_of};
+use crate::store::Configurations;
 
 /// How long an API server waits for us. A write waits as long, so it must be short; a review that
 /// needs a live read must fit.
@@ -226,6 +227,14 @@ fn namespace_selector(entry: &Entry) -> LabelSelector {
 fn match_conditions(entry: &Entry) -> Option<Vec<MatchCondition>> {
     let names = entry.selection.names.as_ref()?;
     Some(vec![MatchCondition { name: CONDITION.to_owned(), expression: names.cel() }])
+}
+
+/// The authorities in our registered entries, PEM; `None` while there are no entries.
+#[must_use]
+pub fn registered_bundle(configurations: &Configurations) -> Option<Vec<u8>> {
+    let validating = configurations.validating.get()?;
+    let first = validating.ours().next()?;
+    first.client_config.ca_bundle.as_ref().map(|bundle| bundle.0.clone())
 }
 
 #[cfg(test)]

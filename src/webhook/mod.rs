@@ -15,6 +15,7 @@ pub mod guards;
 mod handlers;
 pub mod health;
 mod lane;
+pub mod readiness;
 mod response;
 pub mod reviews;
 mod route;

@@ -51,14 +51,15 @@ impl Installation {
         let plane = ControlPlane::builder().kubernetes(version).start()?;
         let admin = plane.admin()?;
         let (port, health_port) = (free_port()?, free_port()?);
+        let url = format!("https://127.0.0.1:{port}");
         let address = match via {
-            Via::Url => ["--url".to_owned(), format!("https://127.0.0.1:{port}")],
-            Via::Service => ["--external-name".to_owned(), port.to_string()],
+            Via::Url => format!("--url={url}"),
+            Via::Service => format!("--external-name={port}"),
         };
-        driftguard(&admin, &["install", "--dev", &address[0], &address[1]])?.success()?;
+        driftguard(&admin, &["install", "--dev", &address])?.success()?;
         let operator = plane.service_account("terrafusion-system", "driftguard-operator")?;
         let reach = match via {
-            Via::Url => ["--webhook-url".to_owned(), address[1].clone()],
+            Via::Url => ["--webhook-url".to_owned(), url],
             Via::Service => {
                 ["--webhook-service".to_owned(), format!("terrafusion-system/driftguard-webhook:{port}")]
             }

@@ -84,7 +84,7 @@ fn quoted(word: &str) -> String {
 }
 
 /// An address that an API server takes for a webhook: `https`, no user, query or fragment.
-pub(super) fn parse_url(text: &str) -> Result<String, String> {
+pub(in crate::cli) fn parse_url(text: &str) -> Result<String, String> {
     let wrong = || "want an address such as https://127.0.0.1:8443, without query or fragment".to_owned();
     let url: http::Uri = text.parse().map_err(|_| wrong())?;
     let host = url.authority().is_some_and(|authority| !authority.as_str().contains('@'));

@@ -55,8 +55,10 @@ cases![
 
 fn run(via: Via, case: &str, body: impl FnOnce(&Installation, &str) -> Result<()>) -> Result<()> {
     let installation = Installation::shared(via)?;
-    // A namespace for each case: the number of a case, or the start of its sentence.
-    let name = case.replace('_', "-");
-    let namespace = installation.namespace(name.get(..40).unwrap_or(&name).trim_end_matches('-'))?;
+    // A namespace for each case, named by its number or the first words of its sentence: messages that
+    // hold long names give up detail.
+    let words: Vec<&str> = case.splitn(4, '_').collect();
+    let known = if words[0] == "case" { 2 } else { 3 };
+    let namespace = installation.namespace(&words[..known].join("-"))?;
     body(installation, &namespace)
 }
