@@ -86,7 +86,8 @@ pub(super) fn case_29_numbers_and_empty_maps_that_mean_the_same_are_the_same(
     ns: &str,
 ) -> Result<()> {
     let model = gama_config(ns, "model", &json!({"whole": 1000, "part": 0.5, "none": null, "empty": {}}));
-    on.apply(&model)?.success()?;
+    // `apply` would drop the null before it is sent.
+    on.admin.kubectl_with(&["create", "-f", "-"], model.to_string())?.success()?;
     on.pin_live(ns, "gamaconfig/model")?;
     // Written by hand: a JSON library would print the numbers its own way.
     let spelled = |whole: &str, part: &str| {

@@ -8,27 +8,31 @@ use serde_json::json;
 
 use crate::installation::Installation;
 
-/// The API server takes requests of 3 MiB; metadata needs some of it.
-const LARGE: usize = (3 << 20) - 64_000;
+/// The API server takes requests of 3 MiB, and stores 2 MiB; metadata needs some of it.
+const REQUEST: usize = (3 << 20) - 64_000;
+const STORED: usize = (2 << 20) - 64_000;
 const DEPTH: usize = 5_000;
 
-pub(super) fn case_46_objects_of_nearly_3_mib_and_of_depth_5000_are_guarded(
+pub(super) fn case_46_objects_of_3_mib_and_of_depth_5000_are_guarded(
     on: &Installation,
     ns: &str,
 ) -> Result<()> {
-    // Escaped characters grow in a review: `<` takes six bytes there.
-    let large = |end: &str| format!(r#"{{"text":"{}{end}"}}"#, "<ä x".repeat(LARGE / 5));
+    // `<` takes six bytes in requests and reviews, so that what is sent is longer than what is meant.
+    let piece = "<ä abcdefghijklmno\\n";
+    let text =
+        |bytes: usize, end: &str| format!(r#"{{"text":"{}{end}"}}"#, piece.repeat(bytes / (piece.len() + 5)));
+    let large = |end: &str| text(STORED, end);
     let deep = |leaf: &str| format!("{}{leaf}{}", r#"{"a":"#.repeat(DEPTH), "}".repeat(DEPTH));
     for (name, approved, other) in [("large", large("1"), large("2")), ("deep", deep("1"), deep("2"))] {
-        let text = |parameters: &str| {
+        let object = |parameters: &str| {
             format!(
                 r#"{{"apiVersion":"terrafusion.ai/v1","kind":"GAMAConfig","metadata":{{"name":"{name}","namespace":"{ns}"}},"spec":{{"parameters":{parameters}}}}}"#
             )
         };
         let scope = Scope::new("terrafusion.ai", "GAMAConfig", PathFilter::everything());
-        let hash = hash_object(text(&approved).as_bytes(), &scope)?.to_string();
+        let hash = hash_object(object(&approved).as_bytes(), &scope)?.to_string();
         // Without a last-applied annotation: kubectl's would not fit beside the object.
-        on.admin.kubectl_with(&["create", "-f", "-"], text(&approved))?.success()?;
+        on.admin.kubectl_with(&["create", "-f", "-"], object(&approved))?.success()?;
         let target = format!("gamaconfig/{name}");
         on.pin(ns, &target, &hash, &json!({}))?;
         let version = || {
@@ -36,10 +40,18 @@ pub(super) fn case_46_objects_of_nearly_3_mib_and_of_depth_5000_are_guarded(
             on.admin.kubectl(&["get", &target, "-n", ns, path])?.success()
         };
         let before = version()?;
-        let said = on.admin.kubectl_with(&["replace", "-f", "-"], text(&other))?.failure()?;
+        let said = on.admin.kubectl_with(&["replace", "-f", "-"], object(&other))?.failure()?;
         ensure!(said.contains("DriftGuard "), "{name}: {}", said.get(..2_000).unwrap_or(&said));
         ensure!(before == version()?, "{name}: refused, yet written");
-        on.admin.kubectl_with(&["replace", "-f", "-"], text(&approved))?.success()?;
+        on.admin.kubectl_with(&["replace", "-f", "-"], object(&approved))?.success()?;
     }
+    // The largest request is judged before the API server finds that it cannot store it.
+    on.pin(ns, "gamaconfig/missing", &"a".repeat(64), &json!({}))?;
+    let largest = format!(
+        r#"{{"apiVersion":"terrafusion.ai/v1","kind":"GAMAConfig","metadata":{{"name":"missing","namespace":"{ns}"}},"spec":{{"parameters":{}}}}}"#,
+        text(REQUEST, "")
+    );
+    let said = on.admin.kubectl_with(&["create", "-f", "-"], largest)?.failure()?;
+    ensure!(said.contains("DriftGuard "), "{}", said.get(..2_000).unwrap_or(&said));
     Ok(())
 }

@@ -47,7 +47,7 @@ cases![
     kinds::case_15_a_workload_takes_no_further_container_or_volume,
     kinds::case_17_status_passes_and_leaves_the_spec_alone,
     kinds::case_29_numbers_and_empty_maps_that_mean_the_same_are_the_same,
-    limits::case_46_objects_of_nearly_3_mib_and_of_depth_5000_are_guarded,
+    limits::case_46_objects_of_3_mib_and_of_depth_5000_are_guarded,
     users::everybody_is_refused_alike,
     users::a_write_that_no_guard_covers_makes_no_call,
     users::after_the_wait_the_very_next_edit_is_refused,

@@ -14,13 +14,13 @@ pub(super) fn everybody_is_refused_alike(on: &Installation, ns: &str) -> Result<
     on.pin(&guards, "configmap/shared", &hash, &json!({"targetNamespace": ns}))?;
     let alice = on.plane.user("alice", &["developers"])?;
     let robot = on.plane.service_account(ns, "robot")?;
+    // Roles such as `edit` are put together by a controller that does not run here.
     on.admin
-        .kubectl(&["create", "rolebinding", "alice", "--clusterrole=edit", "--user=alice", "-n", ns])?
+        .kubectl(&["create", "role", "writer", "--verb=get,patch,update", "--resource=configmaps", "-n", ns])?
         .success()?;
     let account = format!("--serviceaccount={ns}:robot");
-    on.admin
-        .kubectl(&["create", "rolebinding", "robot", "--clusterrole=edit", &account, "-n", ns])?
-        .success()?;
+    let binding = ["create", "rolebinding", "writers", "--role=writer", "--user=alice", &account, "-n", ns];
+    on.admin.kubectl(&binding)?.success()?;
     let refused = |user: &User| {
         on.refused(ns, "configmap/shared", || {
             user.kubectl(&[
