@@ -7,5 +7,6 @@ pub mod proof;
 pub mod registrar;
 mod repairs;
 pub mod run;
+mod side;
 mod status;
 pub mod webhooks;
