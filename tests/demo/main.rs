@@ -23,6 +23,14 @@ fn main() -> ExitCode {
         eprintln!("error: name the driftguard program to show, as `make demo` does");
         return ExitCode::from(2);
     };
+    // Programs run in the folder of the control plane, where a relative path would mean another file.
+    let driftguard = match driftguard.canonicalize() {
+        Ok(path) => path,
+        Err(error) => {
+            eprintln!("error: {}: {error}", driftguard.display());
+            return ExitCode::from(2);
+        }
+    };
     match Demo::start(&driftguard).and_then(|demo| demo.tell()) {
         Ok(()) => {
             println!("\nEverything above was checked as it ran. All is stopped and removed again.");
