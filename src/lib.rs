@@ -8,11 +8,13 @@
 //!   [`core::canonical`] (the bytes that are hashed) and [`core::index`] (which guards an object has).
 //! - [`api`] is what users write: the types from which the CRDs are made, and names in clusters.
 //! - [`store`] watches guards and turns them into the index that every replica answers from.
+//! - [`webhook`] is the HTTPS server that answers the API server's reviews by it.
 //! - [`control`] is what one replica does for all: the lease, the webhook registration, the proof
 //!   that it works, and the status of guards.
-//! - [`cert`], [`telemetry`] and [`trail`] serve both: certificates; logs, metrics and Events;
+//! - [`cert`], [`telemetry`] and [`trail`] serve all of them: certificates; logs, metrics and Events;
 //!   records of what was refused.
-//! - [`manifests`] is what gets installed, and [`cli`] the command line, which may use everything.
+//! - [`manifests`] is what gets installed, [`document`] reads files, and [`cli`] is the command line,
+//!   which may use everything.
 //!
 //! `core` and `api` import nothing else of the crate.
 
