@@ -37,10 +37,24 @@ pub fn code(result: anyhow::Result<Exit>) -> ExitCode {
         // `driftguard hash -f dir | head -1` got all it wanted.
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            output::message(&format!("error: {error:#}"));
+            output::message(&format!("error: {}", told(&error)));
             ExitCode::from(COULD_NOT_TELL)
         }
     }
+}
+
+/// An error with its causes in one line, but for those that it quotes itself.
+fn told(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        let said = cause.to_string();
+        if !text.contains(&said) {
+            let colon = if text.is_empty() { "" } else { ": " };
+            text.push_str(colon);
+            text.push_str(&said);
+        }
+    }
+    text
 }
 
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
@@ -53,6 +67,13 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let inner = anyhow::anyhow!("no such file");
+        let quoting = inner.context("a.yaml: cannot be read: no such file").context("reading");
+        assert_eq!(told(&quoting), "reading: a.yaml: cannot be read: no such file");
+    }
 
     #[test]
     fn only_a_closed_stdout_ends_quietly() {

@@ -18,6 +18,7 @@ pub mod install;
 pub mod manifests;
 pub mod output;
 pub mod serve;
+mod subject;
 pub mod uninstall;
 pub mod version;
 
@@ -31,7 +32,6 @@ use exit::Exit;
 #[command(
     name = "driftguard",
     version,
-    propagate_version = true,
     subcommand_required = true,
     arg_required_else_help = true,
     max_term_width = 100,

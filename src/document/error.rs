@@ -52,7 +52,9 @@ impl DocumentError {
         match self.problem {
             Problem::Io(_) | Problem::EmptyDirectory | Problem::Url | Problem::StdinTwice => "Unreadable",
             Problem::Encoding => "NotText",
-            Problem::Missing(_) | Problem::NotAnObject(_) | Problem::BadItem(_) => "NotAnObject",
+            Problem::Missing(_) | Problem::NoText(_) | Problem::NotAnObject(_) | Problem::BadItem(_) => {
+                "NotAnObject"
+            }
             Problem::DuplicateKey { .. } => "DuplicateKey",
             _ => "BadSyntax",
         }
@@ -142,8 +144,11 @@ pub enum Problem {
     #[error("this is {0}, but a document must be an object with apiVersion, kind and metadata.name")]
     NotAnObject(&'static str),
     /// A field without which an object cannot be named.
-    #[error("{0} is missing or no text; every object needs apiVersion, kind and metadata.name")]
+    #[error("{0} is missing; every object needs apiVersion, kind and metadata.name")]
     Missing(&'static str),
+    /// A field that must be text and is, say, a number.
+    #[error("{0} is no text; quote its value, since YAML takes words like n, on and 012 for something else")]
+    NoText(&'static str),
     /// An item of a list that is no object.
     #[error("item {0} of this list is no object")]
     BadItem(usize),

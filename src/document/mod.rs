@@ -78,6 +78,9 @@ impl Document {
     fn from_json(json: Vec<u8>, origin: Origin) -> Result<Self, DocumentError> {
         let fail = |problem| DocumentError::at(&origin, problem);
         let head = Head::read(&json).map_err(|error| fail(error.into()))?;
+        if let Some(path) = head.no_text {
+            return Err(fail(Problem::NoText(path)));
+        }
         let wanted = |field: Option<String>, path| {
             field.filter(|text| !text.is_empty()).ok_or_else(|| fail(Problem::Missing(path)))
         };
@@ -89,7 +92,7 @@ impl Document {
     }
 }
 
-/// The fields that say what an object is; `None` where a field is absent or no string.
+/// The fields that say what an object is; `None` where a field is absent or null.
 #[derive(Default)]
 struct Head {
     api_version: Option<String>,
@@ -97,6 +100,8 @@ struct Head {
     namespace: Option<String>,
     name: Option<String>,
     items: Option<Span>,
+    /// The first of these fields that is something else than text.
+    no_text: Option<&'static str>,
 }
 
 impl Head {
@@ -108,8 +113,8 @@ impl Head {
             let at = cursor;
             let span = cursor.skip_value()?;
             match key.decode(json)?.as_ref() {
-                "apiVersion" => head.api_version = text(at)?,
-                "kind" => head.kind = text(at)?,
+                "apiVersion" => head.api_version = head.text("apiVersion", at)?,
+                "kind" => head.kind = head.text("kind", at)?,
                 "metadata" if span.of(json).starts_with(b"{") => head.read_metadata(at)?,
                 "items" if span.of(json).starts_with(b"[") => head.items = Some(span),
                 _ => {}
@@ -124,22 +129,25 @@ impl Head {
             let at = cursor;
             cursor.skip_value()?;
             match key.decode(cursor.text)?.as_ref() {
-                "namespace" => self.namespace = text(at)?,
-                "name" => self.name = text(at)?,
+                "namespace" => self.namespace = self.text("metadata.namespace", at)?,
+                "name" => self.name = self.text("metadata.name", at)?,
                 _ => {}
             }
         }
         Ok(())
     }
-}
 
-/// The string at the cursor, if it is one.
-fn text(mut cursor: Cursor<'_>) -> Result<Option<String>, JsonError> {
-    if cursor.peek()? != b'"' {
-        return Ok(None);
+    /// The string at the cursor; anything but null in its place is noted.
+    fn text(&mut self, path: &'static str, mut cursor: Cursor<'_>) -> Result<Option<String>, JsonError> {
+        match cursor.peek()? {
+            b'"' => cursor.string()?.decode(cursor.text).map(Cow::into_owned).map(Some),
+            b'n' => Ok(None),
+            _ => {
+                self.no_text.get_or_insert(path);
+                Ok(None)
+            }
+        }
     }
-    let raw = cursor.string()?;
-    raw.decode(cursor.text).map(Cow::into_owned).map(Some)
 }
 
 #[cfg(test)]

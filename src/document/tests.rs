@@ -131,9 +131,16 @@ fn what_is_no_object_is_refused_with_its_nature() {
         ("kind: A\nmetadata: {name: a}\n", "apiVersion"),
         ("apiVersion: v1\nmetadata: {name: a}\n", "kind"),
         ("apiVersion: v1\nkind: A\nmetadata: {generateName: a-}\n", "metadata.name"),
-        ("apiVersion: v1\nkind: A\nmetadata: {name: 5}\n", "metadata.name"),
+        ("apiVersion: v1\nkind: A\nmetadata: {name: ~}\n", "metadata.name"),
     ] {
-        assert!(problem(text).contains(&format!("{field} is missing or no text")), "{text}");
+        assert!(problem(text).contains(&format!("{field} is missing")), "{text}");
+    }
+    for (text, field) in [
+        ("apiVersion: v1\nkind: A\nmetadata: {name: 5}\n", "metadata.name"),
+        ("apiVersion: v1\nkind: A\nmetadata: {name: a, namespace: n}\n", "metadata.namespace"),
+        ("apiVersion: 1\nkind: A\nmetadata: {name: a}\n", "apiVersion"),
+    ] {
+        assert!(problem(text).contains(&format!("{field} is no text; quote its value")), "{text}");
     }
 }
 

@@ -79,7 +79,7 @@ async fn load(shared: &Shared) -> kube::Result<()> {
 }
 
 /// The catalog in two discovery documents. What is stale and empty stands as in `previous`.
-fn catalog_of(
+pub(crate) fn catalog_of(
     core: &APIGroupDiscoveryList,
     groups: &APIGroupDiscoveryList,
     previous: Option<&Catalog>,

@@ -25,10 +25,12 @@ mod refused;
 mod schedule;
 mod stored;
 
+pub(crate) use catalog::catalog_of;
 pub use configurations::Configurations;
 pub use convert::Settings;
 pub use live::{Key, LiveReadError};
 pub use observation::{Observation, Seen};
+pub(crate) use refused::refusal;
 pub use stored::Stored;
 
 /// A handle on what the watches have seen; clones share it.

@@ -10,7 +10,7 @@ use crate::core::guard::Target;
 const OWN_PREFIX: &str = "driftguard";
 
 /// Why `target` is never guarded, or `None` when it may be.
-pub(super) fn refusal(target: &Target, own_namespace: &str) -> Option<String> {
+pub(crate) fn refusal(target: &Target, own_namespace: &str) -> Option<String> {
     let because = |what: &str, why: &str| Some(format!("{what} is never guarded: {why}"));
     match (target.group.as_str(), target.resource.as_str()) {
         ("coordination.k8s.io", _) => {

@@ -1,0 +1,150 @@
+//! The manifest of a guard: nothing but what was asked for, since defaults say themselves.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde::Serialize;
+
+use super::{Approved, GuardArgs};
+use crate::api::names;
+use crate::manifests::yaml;
+
+/// Longest name of an object.
+const MAX_NAME: usize = 253;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Format {
+    Yaml,
+    Json,
+}
+
+/// The values of `spec.enforcement`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize)]
+#[value(rename_all = "PascalCase")]
+pub(super) enum Mode {
+    /// Refuse it
+    Deny,
+    /// Put the approved content back where that is safe, refuse otherwise
+    Rewrite,
+    /// Let it pass with a warning
+    Warn,
+    /// Let it pass and record it
+    Audit,
+}
+
+/// `NAME-guard`; objects of one name in one namespace get their kind put in.
+pub(super) fn guard_names(approved: &[Approved], args: &GuardArgs) -> Vec<String> {
+    if let Some(name) = &args.name {
+        return vec![name.clone()];
+    }
+    let plain = |one: &Approved| (one.subject.namespace.clone(), guard_name(&one.subject.name, "guard"));
+    let mut counts = HashMap::new();
+    for one in approved {
+        *counts.entry(plain(one)).or_insert(0) += 1;
+    }
+    let named = |one: &Approved| match counts.get(&plain(one)) {
+        Some(1) => plain(one).1,
+        _ => guard_name(&one.subject.name, &format!("{}-guard", one.subject.kind.to_ascii_lowercase())),
+    };
+    approved.iter().map(named).collect()
+}
+
+/// A valid name made of an object's, which may hold more characters (`system:node`).
+pub(super) fn guard_name(name: &str, suffix: &str) -> String {
+    let safe = |c: char| if c.is_ascii_alphanumeric() || c == '.' { c.to_ascii_lowercase() } else { '-' };
+    let safe: String = name.chars().map(safe).take(MAX_NAME - suffix.len() - 1).collect();
+    let safe = safe.trim_matches(['-', '.']);
+    if safe.is_empty() { suffix.to_owned() } else { format!("{safe}-{suffix}") }
+}
+
+/// A DriftGuard with nothing but what was asked for.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Manifest {
+    api_version: String,
+    kind: &'static str,
+    metadata: Metadata,
+    spec: Spec,
+}
+
+#[derive(Serialize)]
+struct Metadata {
+    name: String,
+    namespace: String,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: BTreeMap<&'static str, String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Spec {
+    target_kind: String,
+    target_name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target_namespace: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target_api_version: Option<String>,
+    expected_hash: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    enforcement: Option<Mode>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    auto_remediate: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    ignore_paths: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    only_paths: Vec<String>,
+}
+
+impl Manifest {
+    /// The guard of one object.
+    pub(super) fn new(approved: &Approved, name: String, args: &GuardArgs) -> anyhow::Result<Self> {
+        let Approved { subject, hash, api_version } = approved;
+        let default_namespace = match &subject.namespace {
+            Some(namespace) => namespace.clone(),
+            None => args.cluster.namespace.clone().unwrap_or_else(|| names::NAMESPACE.to_owned()),
+        };
+        let namespace = args.guard_namespace.clone().unwrap_or(default_namespace);
+        let annotations =
+            [(names::ANNOTATION_CONTACT, &args.contact), (names::ANNOTATION_RUNBOOK, &args.runbook)];
+        Ok(Self {
+            api_version: format!("{}/{}", names::GROUP, names::VERSION),
+            kind: "DriftGuard",
+            spec: Spec {
+                target_kind: subject.kind.clone(),
+                target_name: subject.name.clone(),
+                target_namespace: subject.namespace.clone().filter(|own| *own != namespace),
+                target_api_version: api_version.clone(),
+                expected_hash: hash.to_string(),
+                enforcement: args.enforcement,
+                auto_remediate: args.auto_remediate,
+                ignore_paths: args.subject.ignore_path.clone(),
+                only_paths: args.subject.only_path.clone(),
+            },
+            metadata: Metadata {
+                name,
+                namespace,
+                annotations: annotations
+                    .into_iter()
+                    .filter_map(|(key, value)| value.clone().map(|value| (key, value)))
+                    .collect(),
+            },
+        })
+    }
+}
+
+/// The guards as one text.
+pub(super) fn render(manifests: &[Manifest], format: Format) -> anyhow::Result<String> {
+    if format == Format::Yaml {
+        let documents = manifests
+            .iter()
+            .map(|manifest| yaml::document("the guard", manifest))
+            .collect::<Result<Vec<_>, _>>()?;
+        return Ok(documents.join("---\n"));
+    }
+    let text = match manifests {
+        [only] => serde_json::to_string_pretty(only)?,
+        many => serde_json::to_string_pretty(
+            &serde_json::json!({"apiVersion": "v1", "kind": "List", "items": many}),
+        )?,
+    };
+    Ok(text + "\n")
+}
