@@ -72,10 +72,10 @@ pub fn status(
         GuardState::Valid(guard) => Some(api_enforcement(guard.enforcement)),
         GuardState::Invalid(_) => None,
     };
-    set(&mut status.conditions, ConditionType::Ready, ready, generation, now);
-    set(&mut status.conditions, ConditionType::Enforcing, enforcing, generation, now);
+    set(&mut status.conditions, ConditionType::Ready, &ready, generation, now);
+    set(&mut status.conditions, ConditionType::Enforcing, &enforcing, generation, now);
     match conflict {
-        Some(says) => set(&mut status.conditions, ConditionType::Conflict, says, generation, now),
+        Some(says) => set(&mut status.conditions, ConditionType::Conflict, &says, generation, now),
         None => status.conditions.retain(|condition| condition.type_ != ConditionType::Conflict.as_str()),
     }
     status
@@ -151,7 +151,13 @@ fn same_rule(left: &GuardState, right: &GuardState) -> bool {
     }
 }
 
-fn set(conditions: &mut Vec<Condition>, of_type: ConditionType, says: Says, generation: i64, now: Timestamp) {
+fn set(
+    conditions: &mut Vec<Condition>,
+    of_type: ConditionType,
+    says: &Says,
+    generation: i64,
+    now: Timestamp,
+) {
     let before = conditions.iter().position(|condition| condition.type_ == of_type.as_str());
     let since = before
         .map(|at| &conditions[at])

@@ -215,7 +215,7 @@ impl Keeper {
         match tokio::time::timeout(Duration::from_secs(3), released).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                tracing::warn!(%error, "the lease could not be released; it runs out by itself")
+                tracing::warn!(%error, "the lease could not be released; it runs out by itself");
             }
             Err(_) => tracing::warn!("the lease could not be released in time; it runs out by itself"),
         }

@@ -132,10 +132,10 @@ impl Comparison {
             let before = pairs.len();
             match (old.tree.kind(left), new.tree.kind(right)) {
                 (Kind::Object, Kind::Object) => {
-                    self.compare_members((old, left), (new, right), place, &mut pairs)?
+                    self.compare_members((old, left), (new, right), place, &mut pairs)?;
                 }
                 (Kind::Array, Kind::Array) => {
-                    self.compare_items((old, left), (new, right), place, &mut pairs)
+                    self.compare_items((old, left), (new, right), place, &mut pairs);
                 }
                 _ if old.tree.value(left) == new.tree.value(right) => {}
                 _ if equal_scalars(&old.tree, left, &new.tree, right) => {}

@@ -194,6 +194,10 @@ impl Guard {
 
 /// A guard as it stands in the cluster, usable or not.
 #[derive(Debug, Clone)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "guards that cannot be used are few, and never on the fast path"
+)]
 pub enum GuardState {
     /// It can be enforced.
     Valid(Arc<Guard>),

@@ -27,7 +27,7 @@ fn yaml_becomes_the_json_that_kubectl_makes_of_it() {
         let wanted = vector.json.as_ref().filter(|json| json.starts_with('{') || *json == "null");
         match (ours, wanted) {
             (Ok(ours), Some(wanted)) if !vector.refused_here => {
-                assert_eq!(ours, *wanted, "{:?}", vector.yaml)
+                assert_eq!(ours, *wanted, "{:?}", vector.yaml);
             }
             (Err(_), None) => {}
             (Err(_), Some(_)) if vector.refused_here => {}

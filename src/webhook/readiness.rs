@@ -45,7 +45,6 @@ pub struct CertificateCheck {
 
 impl CertificateCheck {
     /// The latest outcome, and the task that keeps it so.
-    #[must_use]
     pub fn start(self) -> (watch::Receiver<Outcome>, impl Future<Output = ()> + Send + 'static) {
         let (sender, receiver) = watch::channel(Err("not checked yet".to_owned()));
         (receiver, self.run(sender))

@@ -27,7 +27,7 @@ pub(crate) fn scope(object: &Value) -> Value {
                     *value = Value::String(STANDARD.encode(bytes));
                 }
             }
-            with_binary(binary, map(&object["data"]))
+            with_binary(&binary, map(&object["data"]))
         }
         "Secret" if core => secret(object),
         "GAMAConfig" => {
@@ -64,7 +64,7 @@ fn map(value: &Value) -> Map<String, Value> {
     map
 }
 
-fn with_binary(binary: Map<String, Value>, data: Map<String, Value>) -> Value {
+fn with_binary(binary: &Map<String, Value>, data: Map<String, Value>) -> Value {
     if binary.is_empty() {
         return Value::Object(data);
     }
@@ -85,7 +85,7 @@ fn secret(object: &Value) -> Value {
         };
     }
     data.extend(strings);
-    with_binary(binary, data)
+    with_binary(&binary, data)
 }
 
 fn without_null_timestamps(value: &Value, under_metadata: bool) -> Value {
