@@ -12,6 +12,8 @@ pub mod leaf;
 pub mod resolver;
 pub mod secret;
 pub mod self_check;
+#[cfg(test)]
+mod test_support;
 pub mod tls;
 
 use std::sync::Arc;

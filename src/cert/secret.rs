@@ -113,7 +113,7 @@ pub async fn shared_authority(
     }
 }
 
-fn secret(namespace: &str, authority: &Authority) -> Secret {
+pub(super) fn secret(namespace: &str, authority: &Authority) -> Secret {
     let bytes = |text: String| ByteString(text.into_bytes());
     Secret {
         metadata: ObjectMeta {
@@ -155,61 +155,8 @@ mod tests {
     #![allow(clippy::unwrap_used)] // A test without its certificates should stop.
     use std::sync::{Arc, Mutex};
 
-    use http::{Method, Request, Response, StatusCode};
-    use http_body_util::BodyExt as _;
-    use kube::client::Body;
-
     use super::*;
-
-    /// An API server that holds one Secret, and can let somebody else win the race to create it.
-    #[derive(Default)]
-    struct Server {
-        stored: Option<Secret>,
-        wins_the_race: Option<Secret>,
-        writes: usize,
-    }
-
-    impl Server {
-        fn answer(&mut self, method: &Method, body: &[u8]) -> Response<Body> {
-            if *method == Method::POST {
-                if let Some(winner) = self.wins_the_race.take() {
-                    self.stored = Some(winner);
-                }
-                if self.stored.is_some() {
-                    return status(StatusCode::CONFLICT, "AlreadyExists");
-                }
-                self.writes += 1;
-                self.stored = Some(serde_json::from_slice(body).unwrap());
-            }
-            match &self.stored {
-                Some(secret) => {
-                    Response::builder().body(Body::from(serde_json::to_vec(secret).unwrap())).unwrap()
-                }
-                None => status(StatusCode::NOT_FOUND, "NotFound"),
-            }
-        }
-    }
-
-    fn status(code: StatusCode, reason: &str) -> Response<Body> {
-        let status = serde_json::json!({
-            "kind": "Status", "apiVersion": "v1", "status": "Failure", "message": reason,
-            "reason": reason, "code": code.as_u16(),
-        });
-        Response::builder().status(code).body(Body::from(serde_json::to_vec(&status).unwrap())).unwrap()
-    }
-
-    fn client(server: &Arc<Mutex<Server>>) -> kube::Client {
-        let server = Arc::clone(server);
-        let service = tower::service_fn(move |request: Request<Body>| {
-            let server = Arc::clone(&server);
-            async move {
-                let (parts, body) = request.into_parts();
-                let body = body.collect().await?.to_bytes();
-                Ok::<_, kube::Error>(server.lock().unwrap().answer(&parts.method, &body))
-            }
-        });
-        kube::Client::new(service, "default")
-    }
+    use crate::cert::test_support::{Server, client};
 
     fn now() -> Timestamp {
         "2026-03-01T12:00:00Z".parse().unwrap()

@@ -205,6 +205,7 @@ impl Running {
                 identity: identity.clone(),
                 resolver: Arc::clone(&resolver),
                 bundle,
+                configurations: store.configurations(),
                 metrics: Arc::clone(&metrics),
             }
             .run(),

@@ -78,7 +78,6 @@ impl Control {
     async fn lead(&mut self) {
         self.store.synced().await;
         let mut observations = self.store.observations();
-        let mut configurations = self.store.configurations();
         let mut proved: Option<Proved> = None;
         let mut last_write: Option<Instant> = None;
         loop {
@@ -86,10 +85,9 @@ impl Control {
                 tokio::time::sleep_until(written + COALESCE).await;
             }
             let observation = Arc::clone(&observations.borrow_and_update());
-            configurations.mark_unchanged();
             let settled = self.settle(&observation, &mut proved, &mut last_write).await;
             let wait = if settled { None } else { Some(RETRY) };
-            changed(&mut observations, &mut configurations, wait).await;
+            changed(&mut observations, &mut self.registrar, wait).await;
         }
     }
 
@@ -179,9 +177,9 @@ fn targets(observation: &Observation) -> Vec<&Target> {
 }
 
 /// Waits until there is something new, or `retry` has passed.
-async fn changed<A, B>(
+async fn changed<A>(
     observations: &mut watch::Receiver<A>,
-    configurations: &mut watch::Receiver<B>,
+    registrar: &mut Registrar,
     retry: Option<Duration>,
 ) {
     let retry = async {
@@ -192,7 +190,7 @@ async fn changed<A, B>(
     };
     tokio::select! {
         _ = observations.changed() => {}
-        _ = configurations.changed() => {}
+        () = registrar.changed() => {}
         () = retry => {}
     }
 }
