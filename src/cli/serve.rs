@@ -5,16 +5,19 @@
 //! the lease is let go, then the server drains, then what was recorded is written out.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
+use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
 
 use super::cluster::ClusterArgs;
 use super::exit::Exit;
 use crate::api::names;
+use crate::cert::authority::certificates;
 use crate::cert::keep::CertificateKeeper;
 use crate::cert::tls::server_config;
 use crate::cert::{LeafResolver, ServerIdentity};
@@ -62,6 +65,9 @@ pub struct ServeArgs {
     /// Service at which API servers call this process [default: driftguard-webhook of the installation]
     #[arg(long, value_name = "NAMESPACE/NAME[:PORT]", value_parser = parse_service)]
     webhook_service: Option<Service>,
+    /// Authorities (PEM) of the client certificates that API servers show; whoever shows none is refused
+    #[arg(long, value_name = "FILE")]
+    client_ca: Option<PathBuf>,
     /// What guards without an enforcement of their own do with unapproved writes
     #[arg(long, value_name = "MODE", default_value = "Deny", value_parser = parse_enforcement)]
     default_enforcement: Enforcement,
@@ -137,6 +143,14 @@ impl ServeArgs {
         Ok((Address::Service { namespace, name, port }, identity))
     }
 
+    /// Who signs the certificates of clients, when they must show one.
+    fn client_authorities(&self) -> anyhow::Result<Option<Vec<CertificateDer<'static>>>> {
+        let Some(file) = &self.client_ca else { return Ok(None) };
+        let reading = || format!("reading --client-ca {}", file.display());
+        let pem = std::fs::read(file).with_context(reading)?;
+        certificates(&pem).map(Some).with_context(reading)
+    }
+
     fn replica(&self) -> String {
         let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_owned());
         self.replica_name.clone().or_else(|| host().ok()).unwrap_or_else(|| "driftguard".to_owned())
@@ -180,6 +194,7 @@ impl Running {
     async fn start(args: &ServeArgs, records: RecordSink) -> anyhow::Result<Self> {
         let (namespace, replica) = (args.namespace(), args.replica());
         let (address, identity) = args.address()?;
+        let clients = args.client_authorities()?;
         let config = args.cluster.config().await?;
         let client = kube::Client::try_from(config.clone()).context("making a client")?;
         let metrics = Arc::new(Metrics::default());
@@ -213,17 +228,17 @@ impl Running {
 
         let voice = Voice {
             replica: replica.clone(),
-            authenticated: false,
+            authenticated: clients.is_some(),
             records,
             events: sink,
             metrics: Arc::clone(&metrics),
         };
-        let tls = server_config(resolver, None)?;
+        let tls = server_config(resolver, clients.as_deref())?;
         let admission = Admission::start(
             AdmissionSettings {
                 bind: args.bind,
                 tls,
-                clients_known: false,
+                clients_known: clients.is_some(),
                 activity: Arc::clone(&activity),
                 metrics: Arc::clone(&metrics),
             },

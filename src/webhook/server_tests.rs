@@ -8,15 +8,15 @@ use http::{Request, Response, Version};
 use http_body_util::StreamBody;
 use hyper::body::{Frame, Incoming};
 use hyper::client::conn::{http1, http2};
-use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::cert::Authority;
+use crate::cert::Registered;
+use crate::cert::self_check::handshake;
 use crate::cert::tls::{ALPN_H2, ALPN_HTTP_1};
 use crate::webhook::test_support::{
-    APPROVED, Dial, Fixture, TestGuards, cut_off, json_of, post, post_to, review, soon,
+    APPROVED, ClientCertificate, Dial, Fixture, TestGuards, cut_off, json_of, post, post_to, review, soon,
 };
 
 /// A connection of either protocol.
@@ -173,14 +173,36 @@ async fn a_review_that_does_not_arrive_in_time_is_given_up() {
 
 #[tokio::test]
 async fn with_a_client_authority_nobody_else_is_served() {
-    let clients = Authority::generate(Timestamp::now()).unwrap();
-    let server = Fixture::start_with(TestGuards::known(), Some(&clients)).await;
-    let sent = async {
-        let mut client = connect(&server.dial(ALPN_HTTP_1), ALPN_HTTP_1).await?;
-        client.send(post(review("u", APPROVED).to_string())).await.map_err(std::io::Error::other)
+    let known = ClientCertificate::generate();
+    let server = Fixture::start_with(TestGuards::known(), Some(&known)).await;
+    for protocol in BOTH {
+        let sent = async {
+            let mut client = connect(&server.dial(protocol), protocol).await?;
+            client.send(post(review("u", APPROVED).to_string())).await.map_err(std::io::Error::other)
+        };
+        assert!(soon(sent).await.is_err(), "it showed no certificate");
+        let mut client = connect(&server.dial_as(protocol, Some(&known)), protocol).await.unwrap();
+        assert_eq!(price(&mut client, APPROVED).await.0, 200);
+        let stranger = server.dial_as(protocol, Some(&ClientCertificate::generate()));
+        let sent = async {
+            let mut client = connect(&stranger, protocol).await?;
+            client.send(post(review("u", APPROVED).to_string())).await.map_err(std::io::Error::other)
+        };
+        assert!(soon(sent).await.is_err(), "it showed a certificate of somebody else");
+    }
+    let page = server.metrics.encode().unwrap();
+    assert!(page.contains(r#"handshakes_total{result="anonymous"} 2"#), "{page}");
+}
+
+#[tokio::test]
+async fn our_own_handshake_passes_although_it_shows_no_certificate() {
+    let known = ClientCertificate::generate();
+    let server = Fixture::start_with(TestGuards::known(), Some(&known)).await;
+    let registered = Registered {
+        server_name: "localhost".try_into().unwrap(),
+        bundle: server.authority.bundle().to_vec(),
     };
-    assert!(soon(sent).await.is_err());
-    assert!(server.metrics.encode().unwrap().contains(r#"handshakes_total{result="anonymous"} 1"#));
+    handshake(server.address, &registered).await.unwrap();
 }
 
 /// Long enough for what a test does meanwhile, and over at once when nobody asks any more.

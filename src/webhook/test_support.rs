@@ -14,6 +14,8 @@ use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use jiff::Timestamp;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
@@ -196,8 +198,8 @@ impl Fixture {
         Self::start_with(guards, None).await
     }
 
-    /// Serves only clients with a certificate of `clients`, when given.
-    pub(super) async fn start_with(guards: TestGuards, clients: Option<&Authority>) -> Self {
+    /// Serves only clients that `client` stands for, when given.
+    pub(super) async fn start_with(guards: TestGuards, client: Option<&ClientCertificate>) -> Self {
         let now = Timestamp::now();
         let authority = Authority::generate(now).unwrap();
         let identity = ServerIdentity::host("localhost").unwrap();
@@ -207,8 +209,8 @@ impl Fixture {
         let metrics = Arc::new(Metrics::default());
         let settings = AdmissionSettings {
             bind: "127.0.0.1:0".parse().unwrap(),
-            tls: tls::server_config(resolver, clients.map(Authority::bundle)).unwrap(),
-            clients_known: clients.is_some(),
+            tls: tls::server_config(resolver, client.map(|client| client.authority.as_slice())).unwrap(),
+            clients_known: client.is_some(),
             activity: Arc::clone(&activity),
             metrics: Arc::clone(&metrics),
         };
@@ -219,15 +221,46 @@ impl Fixture {
 
     /// How clients of this server connect.
     pub(super) fn dial(&self, protocol: &[u8]) -> Dial {
+        self.dial_as(protocol, None)
+    }
+
+    /// How clients that show a certificate connect.
+    pub(super) fn dial_as(&self, protocol: &[u8], client: Option<&ClientCertificate>) -> Dial {
         let mut roots = RootCertStore::empty();
         roots.add(self.authority.certificate().clone()).unwrap();
-        let mut config = ClientConfig::builder_with_provider(crypto_provider())
+        let builder = ClientConfig::builder_with_provider(crypto_provider())
             .with_safe_default_protocol_versions()
             .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+            .with_root_certificates(roots);
+        let mut config = match client {
+            None => builder.with_no_client_auth(),
+            Some(client) => builder
+                .with_client_auth_cert(vec![client.certificate.clone()], client.key.clone_key())
+                .unwrap(),
+        };
         config.alpn_protocols = vec![protocol.to_vec()];
         Dial { address: self.address, connector: TlsConnector::from(Arc::new(config)) }
+    }
+}
+
+/// A client's certificate, and the authority that signed it.
+pub(super) struct ClientCertificate {
+    authority: Vec<CertificateDer<'static>>,
+    certificate: CertificateDer<'static>,
+    key: PrivateKeyDer<'static>,
+}
+
+impl ClientCertificate {
+    pub(super) fn generate() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let mut params = CertificateParams::default();
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &authority).unwrap().der().clone();
+        let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
+        Self { authority: vec![authority.der().clone()], certificate, key }
     }
 }
 
