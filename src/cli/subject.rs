@@ -64,10 +64,16 @@ impl SubjectArgs {
         })
     }
 
+    /// The files, for messages.
+    fn files(&self) -> String {
+        let name = |file: &String| if file == "-" { "standard input".to_owned() } else { file.clone() };
+        self.filename.iter().map(name).collect::<Vec<_>>().join(", ")
+    }
+
     /// The objects of the files.
     pub(super) fn documents(&self) -> anyhow::Result<Vec<Document>> {
         let documents = document::read(&self.filename, &mut std::io::stdin().lock())?;
-        ensure!(!documents.is_empty(), "{}: no object in there", self.filename.join(", "));
+        ensure!(!documents.is_empty(), "there is no object in {}", self.files());
         Ok(documents)
     }
 }

@@ -94,6 +94,15 @@ struct Spec {
     only_paths: Vec<String>,
 }
 
+/// Several manifests in one JSON text.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct List<'a> {
+    api_version: &'static str,
+    kind: &'static str,
+    items: &'a [Manifest],
+}
+
 impl Manifest {
     /// The guard of one object.
     pub(super) fn new(approved: &Approved, name: String, args: &GuardArgs) -> anyhow::Result<Self> {
@@ -142,9 +151,7 @@ pub(super) fn render(manifests: &[Manifest], format: Format) -> anyhow::Result<S
     }
     let text = match manifests {
         [only] => serde_json::to_string_pretty(only)?,
-        many => serde_json::to_string_pretty(
-            &serde_json::json!({"apiVersion": "v1", "kind": "List", "items": many}),
-        )?,
+        many => serde_json::to_string_pretty(&List { api_version: "v1", kind: "List", items: many })?,
     };
     Ok(text + "\n")
 }

@@ -1,0 +1,9 @@
+//! The command line as a user meets it: exit code, stdout and stderr of the real program.
+#![allow(missing_docs, reason = "a test binary")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic is how a test fails")]
+
+mod live;
+mod properties;
+mod run;
+mod snapshots;
+mod suggestions;
