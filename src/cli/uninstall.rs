@@ -25,7 +25,7 @@ use crate::manifests::{self, Manifest, Settings};
 
 mod lease;
 
-/// How long replicas may take to end; their grace period is 60 s.
+/// How long replicas may take to end; their grace period is 40 s.
 const PODS_GONE_WITHIN: Duration = Duration::from_secs(90);
 
 /// Arguments of `driftguard uninstall`.

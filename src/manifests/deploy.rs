@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction, Namespace,
-    ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements,
-    SeccompProfile, SecurityContext, Service, ServicePort, ServiceSpec, TopologySpreadConstraint,
+    Capabilities, Container, ContainerPort, HTTPGetAction, Namespace, PodSecurityContext, PodSpec,
+    PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile, SecurityContext, Service, ServicePort,
+    ServiceSpec, TopologySpreadConstraint,
 };
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -24,9 +24,8 @@ use super::{Settings, labels};
 const REPLICAS: i32 = 2;
 /// Any user but root; fixed, so that it can be allowed by number.
 const USER: i64 = 65_532;
-/// Seconds from SIGTERM to SIGKILL. An API server keeps an idle connection for 90 s; ours are
-/// asked to close at once, and a review lasts 30 s at most.
-const GRACE_SECONDS: i64 = 60;
+/// Seconds from SIGTERM to SIGKILL. `serve` finishes what it began within 25 s.
+const GRACE_SECONDS: i64 = 40;
 
 /// The namespace of the installation.
 #[must_use]
@@ -151,7 +150,6 @@ fn container(settings: &Settings) -> Container {
         name: "driftguard".to_owned(),
         image: Some(settings.image.clone()),
         args: Some(serve_arguments(settings)),
-        env: Some(vec![field("POD_NAME", "metadata.name"), field("POD_NAMESPACE", "metadata.namespace")]),
         ports: Some(vec![port("webhook", names::WEBHOOK_PORT), port("health", names::HEALTH_PORT)]),
         liveness_probe: Some(probe("/livez", 10, 6)),
         // Unready quickly: API servers must stop choosing a replica that drains.
@@ -237,22 +235,6 @@ fn port(name: &str, number: u16) -> ContainerPort {
         container_port: number.into(),
         protocol: Some("TCP".to_owned()),
         ..ContainerPort::default()
-    }
-}
-
-fn field(variable: &str, path: &str) -> EnvVar {
-    EnvVar {
-        name: variable.to_owned(),
-        value_from: Some(EnvVarSource {
-            field_ref: Some(ObjectFieldSelector {
-                field_path: path.to_owned(),
-                // The default, written out: this map is owned as a whole, so that leaving it out
-                // would be a conflict with whoever applied the same file by kubectl.
-                api_version: Some("v1".to_owned()),
-            }),
-            ..EnvVarSource::default()
-        }),
-        ..EnvVar::default()
     }
 }
 

@@ -24,42 +24,35 @@ struct Grant {
 }
 
 /// Rights in the whole cluster.
-const CLUSTER: [Grant; 8] = [
+const CLUSTER: [Grant; 7] = [
     Grant {
-        why: "guards are watched; their status is written",
+        why: "guards are watched, and found by the name of their target",
         groups: &["terrafusion.ai"],
         resources: &["driftguards"],
         names: &[],
-        verbs: &["get", "list", "watch"],
+        verbs: &["list", "watch"],
     },
     Grant {
         why: "conditions and what was observed",
         groups: &["terrafusion.ai"],
         resources: &["driftguards/status"],
         names: &[],
-        verbs: &["get", "patch", "update"],
+        verbs: &["patch"],
     },
     Grant {
-        why: "one live read where a review does not hold the whole object; an empty dry-run patch, which \
-              changes nothing, proves that writes reach us",
+        why: "an empty dry-run patch of a target, which changes nothing, proves that writes to it reach us; it is \
+              answered with metadata only (RBAC cannot confine the right to dry runs)",
         groups: &[""],
         resources: &["configmaps", "secrets"],
         names: &[],
-        verbs: &["get", "patch"],
+        verbs: &["patch"],
     },
     Grant {
         why: "the same for GAMA configurations",
         groups: &["terrafusion.ai"],
         resources: &["gamaconfigs"],
         names: &[],
-        verbs: &["get", "patch"],
-    },
-    Grant {
-        why: "may the author of a guard do to its target what the guard would",
-        groups: &["authorization.k8s.io"],
-        resources: &["subjectaccessreviews"],
-        names: &[],
-        verbs: &["create"],
+        verbs: &["patch"],
     },
     Grant {
         why: "our own two webhook configurations are kept as narrow as the guards allow, and made again when \
@@ -86,7 +79,7 @@ const CLUSTER: [Grant; 8] = [
 ];
 
 /// Rights in the namespace that DriftGuard is installed in.
-const OWN_NAMESPACE: [Grant; 5] = [
+const OWN_NAMESPACE: [Grant; 4] = [
     Grant {
         why: "one replica at a time writes registration and status",
         groups: &["coordination.k8s.io"],
@@ -114,13 +107,6 @@ const OWN_NAMESPACE: [Grant; 5] = [
         resources: &["secrets"],
         names: &[],
         verbs: &["create"],
-    },
-    Grant {
-        why: "which replicas are ready: a guard is enforced only when each of them knows it",
-        groups: &["discovery.k8s.io"],
-        resources: &["endpointslices"],
-        names: &[],
-        verbs: &["get", "list", "watch"],
     },
 ];
 
@@ -162,8 +148,8 @@ pub fn cluster_role() -> (ClusterRole, Reasons) {
 
 /// Rights on further guarded kinds: the sum of all ClusterRoles that bear [`TARGETS_LABEL`].
 ///
-/// Empty when installed. `get` and `patch` on a kind let enforcement be proved by one of its
-/// objects; without them it is still enforced, and the condition says how it is known.
+/// Empty when installed. `patch` on a kind lets enforcement be proved by one of its objects; without
+/// it guards are enforced all the same, and the condition says how that is known.
 #[must_use]
 pub fn targets() -> ClusterRole {
     let selector = LabelSelector {
