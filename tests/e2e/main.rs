@@ -5,6 +5,7 @@ mod api;
 mod gate;
 mod install;
 mod installation;
+mod living;
 mod registering;
 mod repository;
 mod watching;
