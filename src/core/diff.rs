@@ -3,6 +3,8 @@
 //! Paths only: values are never shown, since they may be a Secret's. Lists are compared place by
 //! place. Comparing is a loop over pairs of places, because objects nest to 10,000 levels.
 
+use std::collections::BTreeMap;
+
 use super::canonical::object::Object;
 use super::canonical::tree::{Chosen, Kind, NodeId, ROOT, Tree};
 use super::canonical::{
@@ -13,6 +15,10 @@ use super::scope::{Scope, ScopeKind};
 
 /// Longest path given, in characters; a longer one is cut and ends in `...`.
 const MAX_SHOWN: usize = 120;
+
+/// Most differing children of one container that are looked into. A hostile object has millions, and
+/// only the first few paths are ever shown.
+const MAX_LOOKED_INTO: usize = 1_000;
 
 /// Paths that differ, the first few of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -70,13 +76,14 @@ fn parts(old: &Object<'_>, new: &Object<'_>, kind: ScopeKind) -> Result<Vec<Part
         return Ok(vec![of(keys, left, right)]);
     }
     let (left, right) = (top_level(old)?, top_level(new)?);
-    let find = |fields: &[(String, Span)], name: &str| {
-        fields.iter().find(|(key, _)| key == name).map(|(_, span)| *span)
-    };
-    let mut names: Vec<&String> = left.iter().chain(&right).map(|(name, _)| name).collect();
-    names.sort();
-    names.dedup();
-    Ok(names.iter().map(|name| of(&[name], find(&left, name), find(&right, name))).collect())
+    let mut named: BTreeMap<String, (Option<Span>, Option<Span>)> = BTreeMap::new();
+    for (name, span) in left {
+        named.entry(name).or_default().0 = Some(span);
+    }
+    for (name, span) in right {
+        named.entry(name).or_default().1 = Some(span);
+    }
+    Ok(named.iter().map(|(name, (left, right))| of(&[name], *left, *right)).collect())
 }
 
 /// One of the two values.
@@ -126,7 +133,7 @@ impl Comparison {
     fn compare(&mut self, old: &Side<'_>, new: &Side<'_>, root: usize) -> Result<(), JsonError> {
         let mut pairs = vec![(ROOT, ROOT, root)];
         while let Some((left, right, place)) = pairs.pop() {
-            if self.changes.more {
+            if self.changes.paths.len() == self.limit && self.changes.more {
                 return Ok(());
             }
             let before = pairs.len();
@@ -156,7 +163,12 @@ impl Comparison {
     ) -> Result<(), JsonError> {
         let mut lefts = old.tree.sorted_members(left, &old.chosen)?.into_iter().peekable();
         let mut rights = new.tree.sorted_members(right, &new.chosen)?.into_iter().peekable();
+        let mut looked_into = 0;
         loop {
+            if self.changes.more || looked_into == MAX_LOOKED_INTO {
+                self.changes.more = true;
+                return Ok(());
+            }
             let order = match (lefts.peek(), rights.peek()) {
                 (None, None) => return Ok(()),
                 (Some(_), None) => std::cmp::Ordering::Less,
@@ -165,7 +177,10 @@ impl Comparison {
             };
             match order {
                 std::cmp::Ordering::Equal => {
-                    if let (Some((key, left)), Some((_, right))) = (lefts.next(), rights.next()) {
+                    if let (Some((key, left)), Some((_, right))) = (lefts.next(), rights.next())
+                        && old.tree.value(left) != new.tree.value(right)
+                    {
+                        looked_into += 1;
                         let place = self.below(place, key.into_owned());
                         pairs.push((left, right, place));
                     }
@@ -189,14 +204,23 @@ impl Comparison {
         pairs: &mut Vec<(NodeId, NodeId, usize)>,
     ) {
         let (lefts, rights) = (old.items(left), new.items(right));
+        let mut looked_into = 0;
         for index in 0..lefts.len().max(rights.len()) {
-            let place = self.below(place, index.to_string());
-            match (lefts.get(index), rights.get(index)) {
-                (Some(&left), Some(&right)) => pairs.push((left, right, place)),
-                _ => self.report(place),
-            }
-            if self.changes.more {
+            if self.changes.more || looked_into == MAX_LOOKED_INTO {
+                self.changes.more = true;
                 return;
+            }
+            match (lefts.get(index), rights.get(index)) {
+                (Some(&left), Some(&right)) if old.tree.value(left) == new.tree.value(right) => {}
+                (Some(&left), Some(&right)) => {
+                    looked_into += 1;
+                    let place = self.below(place, index.to_string());
+                    pairs.push((left, right, place));
+                }
+                _ => {
+                    let place = self.below(place, index.to_string());
+                    self.report(place);
+                }
             }
         }
     }
@@ -208,6 +232,9 @@ impl Comparison {
             return Ok(());
         }
         for (key, _) in side.tree.sorted_members(ROOT, &side.chosen)? {
+            if self.changes.more {
+                break;
+            }
             let place = self.below(place, key.into_owned());
             self.report(place);
         }

@@ -54,7 +54,7 @@ fn verdict(
     if operation == Operation::Connect {
         return Ok(Verdict::Allow);
     }
-    let Some(key) = object_key(review, operation)? else { return Ok(Verdict::Allow) };
+    let key = object_key(review, operation)?;
     let found = index.lookup(
         &review.group,
         &review.resource,
@@ -66,8 +66,12 @@ fn verdict(
     }
     // Each version that guards hash has an entry of its own, through which the object arrives in
     // that version: a guard is judged only there.
+    let in_version =
+        |state: &&GuardState| state.target().is_some_and(|target| target.version == review.version);
+    let arrives_as =
+        if found.clone().any(|state| in_version(&state)) { Arrival::AsHashed } else { Arrival::Otherwise };
     let guards: Vec<&GuardState> = found
-        .filter(|state| state.target().is_some_and(|target| target.version == review.version))
+        .filter(|state| arrives_as == Arrival::Otherwise || in_version(state))
         .filter(|state| {
             // Scale, Binding and Eviction are no image of the object that is pinned.
             review.sub_resource.is_empty() || state.target().is_some_and(|target| target.kind == review.kind)
@@ -76,20 +80,36 @@ fn verdict(
     if operation == Operation::Delete {
         return Ok(judge_deletion(review, &guards));
     }
-    if approved_by_all(review, &guards, now) {
+    if arrives_as == Arrival::AsHashed && approved_by_all(review, &guards, now) {
         return Ok(Verdict::Allow);
     }
     if !complete {
         review.read_rest()?;
     }
-    Ok(judge_change(review, operation, &guards, now))
+    Ok(judge_change(review, operation, arrives_as, &guards, now))
+}
+
+/// In which version an object arrives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Arrival {
+    /// In the one that a guard hashes.
+    AsHashed,
+    /// In another one alone, as while rules and index follow a change of the version one after the
+    /// other. No hash of it says anything, so that only writes which change nothing may pass.
+    Otherwise,
 }
 
 /// The object's own name and namespace: `request.name` is absent for some operations, and a
 /// mutating webhook may rename on CREATE.
-fn object_key(review: &Review<'_>, operation: Operation) -> Result<Option<Unguarded>, ReviewError> {
-    let object = if operation == Operation::Delete { &review.old_object } else { &review.object };
-    let Some(object) = object else { return Ok(None) };
+fn object_key(review: &Review<'_>, operation: Operation) -> Result<Unguarded, ReviewError> {
+    let (object, field) = match operation {
+        Operation::Delete => (&review.old_object, "oldObject"),
+        _ => (&review.object, "object"),
+    };
+    let Some(object) = object else {
+        let message = format!("a {} without request.{field}", operation.as_str());
+        return Err(ReviewError { uid: Some(review.uid.clone()), message });
+    };
     let text = |name| {
         metadata_text(object, name)
             .map_err(|error| ReviewError { uid: Some(review.uid.clone()), message: error.to_string() })
@@ -100,12 +120,12 @@ fn object_key(review: &Review<'_>, operation: Operation) -> Result<Option<Unguar
     if namespace.is_empty() && !is_namespace {
         namespace.clone_from(&review.namespace);
     }
-    Ok(Some(Unguarded {
+    Ok(Unguarded {
         group: review.group.clone(),
         resource: review.resource.clone(),
         namespace: (!namespace.is_empty()).then_some(namespace),
         name: text("name")?,
-    }))
+    })
 }
 
 fn approved_by_all(review: &Review<'_>, guards: &[&GuardState], now: Timestamp) -> bool {
@@ -143,6 +163,7 @@ struct Finding {
 fn judge_change(
     review: &Review<'_>,
     operation: Operation,
+    arrives_as: Arrival,
     guards: &[&GuardState],
     now: Timestamp,
 ) -> Verdict {
@@ -150,6 +171,9 @@ fn judge_change(
     let mut let_through = None;
     for state in guards {
         let (opinion, target) = match state {
+            GuardState::Valid(guard) if arrives_as == Arrival::Otherwise => {
+                (against_in_another_version(review, guard), &guard.target)
+            }
             GuardState::Valid(guard) => (against(review, operation, guard, now), &guard.target),
             GuardState::Invalid(invalid) => match &invalid.target {
                 Some(target) => (against_invalid(review, invalid, target), target),
@@ -216,6 +240,25 @@ fn against(review: &Review<'_>, operation: Operation, guard: &Guard, now: Timest
 fn against_undecodable(guard: &Guard, error: &CanonicalError) -> Opinion {
     let finding = Finding { reason: Reason::Undecodable, image: None, changes: Changes::default() };
     let message = message::undecodable(&guard.id, &error.to_string());
+    let answer = match guard.enforcement {
+        Enforcement::Deny | Enforcement::Rewrite => Answer::Deny(message),
+        Enforcement::Warn => Answer::Warn(message),
+        Enforcement::Audit => Answer::Record,
+    };
+    Opinion::Says(finding, answer)
+}
+
+/// The opinion of a guard on an object that arrives in a version which it does not hash.
+fn against_in_another_version(review: &Review<'_>, guard: &Guard) -> Opinion {
+    let hash = |object: &Option<Object<'_>>| {
+        object.as_ref().and_then(|object| hash_parsed(object, &guard.scope).ok())
+    };
+    let (old, new) = (hash(&review.old_object), hash(&review.object));
+    if old.is_some() && old == new {
+        return Opinion::Fine;
+    }
+    let finding = Finding { reason: Reason::OtherVersion, image: None, changes: Changes::default() };
+    let message = message::other_version(guard, &review.version);
     let answer = match guard.enforcement {
         Enforcement::Deny | Enforcement::Rewrite => Answer::Deny(message),
         Enforcement::Warn => Answer::Warn(message),

@@ -292,10 +292,34 @@ fn an_object_that_cannot_be_hashed_is_denied_not_passed() {
 }
 
 #[test]
-fn a_review_in_another_version_is_left_to_the_entry_of_that_version() {
-    let body = update(&changed("2"), APPROVED)
-        .replace(r#""version":"v1","resource""#, r#""version":"v2","resource""#);
-    assert_eq!(verdict_of(&body, &index([guard()])), Verdict::Allow);
+fn a_review_in_another_version_passes_only_when_it_changes_nothing() {
+    let other = |new: &str, old: &str| {
+        update(new, old).replace(r#""version":"v1","resource""#, r#""version":"v2","resource""#)
+    };
+    let (message, attempt) = denied(&other(&changed("2"), APPROVED), &index([guard()]));
+    assert!(message.contains("in version v1, and this write came in v2"), "{message}");
+    assert_eq!((attempt.reason, attempt.image_hash), (Reason::OtherVersion, None));
+    // Not even the approved text: in another version it may mean something else.
+    denied(&other(APPROVED, &changed("2")), &index([guard()]));
+    assert_eq!(verdict_of(&other(APPROVED, APPROVED), &index([guard()])), Verdict::Allow);
+}
+
+#[test]
+fn a_guard_of_another_version_is_left_to_its_own_entry() {
+    let mut newer = guard();
+    newer.id.name = "newer-guard".into();
+    newer.target.version = "v2".into();
+    newer.expected = hash_object(changed("9").as_bytes(), &newer.scope).unwrap();
+    assert_eq!(verdict_of(&update(APPROVED, &changed("2")), &index([guard(), newer])), Verdict::Allow);
+}
+
+#[test]
+fn a_write_without_its_object_is_no_review() {
+    for (operation, old) in [("CREATE", "null"), ("UPDATE", APPROVED), ("DELETE", "null")] {
+        let body = review("configmaps", operation, "null", old, "");
+        let error = judge(body.as_bytes(), &index([guard()]), now()).unwrap_err();
+        assert_eq!(error.uid.as_deref(), Some("r-1"));
+    }
 }
 
 #[test]

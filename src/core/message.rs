@@ -60,6 +60,16 @@ pub fn undecodable(guard: &GuardId, problem: &str) -> String {
     clean(&line, MAX_FIRST_LINE)
 }
 
+/// The message when an object arrives in a version that the guard does not hash.
+#[must_use]
+pub fn other_version(guard: &Guard, version: &str) -> String {
+    let line = format!(
+        "DriftGuard {} hashes {} in version {}, and this write came in {version}: try again in some seconds",
+        guard.id, guard.target.kind, guard.target.version
+    );
+    clean(&line, MAX_FIRST_LINE)
+}
+
 /// The warning of a `Warn` guard that lets a change through.
 #[must_use]
 pub fn would_deny(guard: &Guard, changes: &Changes) -> String {

@@ -85,6 +85,8 @@ pub enum Reason {
     HashMismatch,
     /// The guard itself cannot be evaluated, so nothing may change.
     GuardInvalid,
+    /// The object arrived in a version that the guard does not hash.
+    OtherVersion,
     /// The object could not be read.
     Undecodable,
     /// The content stays as it is, but it is not what is approved.
@@ -100,6 +102,7 @@ impl Reason {
         match self {
             Self::HashMismatch => "HashMismatch",
             Self::GuardInvalid => "GuardInvalid",
+            Self::OtherVersion => "OtherVersion",
             Self::Undecodable => "Undecodable",
             Self::AlreadyDrifted => "AlreadyDrifted",
             Self::TargetDeleted => "TargetDeleted",

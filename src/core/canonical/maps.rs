@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 
 use crate::core::paths::{PathFilter, Step};
 
@@ -13,6 +13,12 @@ use super::stream::Quirks;
 use super::text::write_text;
 use super::tree::{Kind, ROOT, Tree};
 use super::{CanonicalError, MAP_QUIRKS};
+
+/// Go's decoder does not mind bits after the last byte, and the API server stores what it decoded.
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &base64::alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
+);
 
 /// Keys and texts of one map.
 type Texts = BTreeMap<String, String>;
@@ -93,9 +99,9 @@ fn texts(
 /// Base64 as Go reads it: line breaks are skipped, as `base64` and YAML blocks leave them.
 fn decode(encoded: &str) -> Option<Vec<u8>> {
     if encoded.contains(['\r', '\n']) {
-        STANDARD.decode(encoded.replace(['\r', '\n'], "")).ok()
+        LENIENT.decode(encoded.replace(['\r', '\n'], "")).ok()
     } else {
-        STANDARD.decode(encoded).ok()
+        LENIENT.decode(encoded).ok()
     }
 }
 

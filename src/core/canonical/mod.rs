@@ -6,7 +6,7 @@
 //! and files, so that a file and the object made from it hash alike.
 //!
 //! Two ways lead to the same bytes: [`stream`] in one pass for values whose keys stand in order,
-//! [`tree`] for everything else. `tests/canonical` holds both against a slow obvious oracle.
+//! [`tree`] for everything else. `tests/core` holds both against a slow obvious oracle.
 
 mod maps;
 pub(crate) mod number;
