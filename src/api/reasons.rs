@@ -82,7 +82,7 @@ pub const DETECT_ONLY: &str = "DetectOnly";
 pub const REGISTRATION_PENDING: &str = "RegistrationPending";
 /// Enforcing is unknown: the proof could not be made; the message says why.
 pub const PROOF_FAILED: &str = "ProofFailed";
-/// Enforcing is false: names were dropped because the configuration grew too large.
+/// Enforcing: by rules that match more than guarded objects, because of too many names.
 pub const REGISTRATION_WIDENED: &str = "RegistrationWidened";
 
 #[cfg(test)]

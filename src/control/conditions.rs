@@ -11,6 +11,7 @@ use crate::api::reasons::{self, ConditionType};
 use crate::api::status::DriftGuardStatus;
 use crate::core::guard::{Enforcement, Guard, GuardState};
 use crate::core::index::Index;
+use crate::core::registration::Width;
 
 /// Longest message of a condition; the API allows 32,768 characters, nobody reads as many.
 const MAX_MESSAGE: usize = 1024;
@@ -22,6 +23,8 @@ pub enum Coverage {
     Proved,
     /// The registered rules were compared: no target exists that may be patched.
     Compared,
+    /// As [`Coverage::Proved`] or [`Coverage::Compared`], by rules that match more than guarded objects.
+    Widened(Width),
     /// Not yet, and why.
     Pending(String),
     /// It could not be told, and why.
@@ -96,7 +99,7 @@ fn enforcing(guard: &Guard, coverage: &Coverage) -> Says {
     match coverage {
         Coverage::Pending(why) => Says::new("False", reasons::REGISTRATION_PENDING, why.clone()),
         Coverage::Failed(why) => Says::new("Unknown", reasons::PROOF_FAILED, why.clone()),
-        Coverage::Proved | Coverage::Compared if !guard.enforcement.blocks() => {
+        Coverage::Proved | Coverage::Compared | Coverage::Widened(_) if !guard.enforcement.blocks() => {
             let message = format!("enforcement is {mode}: unapproved writes pass, and are recorded");
             Says::new("False", reasons::DETECT_ONLY, message)
         }
@@ -107,6 +110,16 @@ fn enforcing(guard: &Guard, coverage: &Coverage) -> Says {
         Coverage::Compared => {
             let message = "the registered webhook rules cover this guard; no guarded object that may be patched exists to prove it by a dry run";
             Says::new("True", reasons::RULES_COMPARED, message)
+        }
+        Coverage::Widened(width) => {
+            let reach = match width {
+                Width::Namespaces => "every object of this kind in namespaces with guarded ones",
+                _ => "every object of this kind",
+            };
+            let message = format!(
+                "enforced, by rules that match {reach}: there are too many guarded names for one configuration, so an outage of the admission server refuses writes to those, too"
+            );
+            Says::new("True", reasons::REGISTRATION_WIDENED, message)
         }
     }
 }

@@ -8,5 +8,6 @@ pub mod registrar;
 mod repairs;
 pub mod run;
 mod side;
+mod standing;
 mod status;
 pub mod webhooks;

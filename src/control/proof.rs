@@ -6,12 +6,19 @@
 //! generation in the path through which the API server called it. The dry run changes nothing, and
 //! works on immutable and terminating objects.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
+use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
+use kube::Api;
+use kube::api::GetParams;
 use kube::client::Body;
 
+use crate::api::names;
 use crate::core::guard::Target;
 use crate::core::judge::PROOF_FIELD_MANAGER;
+
+use super::webhooks::Configuration as _;
 
 /// Longest a single dry run may take: the API server waits 5 s for a webhook.
 const TRY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -43,15 +50,17 @@ pub enum Outcome {
     NotReached,
     /// This target does not exist; another one may.
     NoSuchTarget,
-    /// We may not patch this target.
-    Forbidden,
+    /// This target cannot be patched, or not by us.
+    Unusable,
 }
 
 /// Why a dry run showed nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum ProofError {
     /// The request could not be made.
-    #[error("cannot send a dry run to API server {address}: {cause}")]
+    #[error(
+        "API server {address} cannot be asked whether it enforces: {cause}; name those that can be reached with --api-server-endpoint"
+    )]
     Unsent {
         /// The API server.
         address: String,
@@ -88,7 +97,21 @@ fn read_warning(header: &str, nonce: &str) -> Option<Answer> {
 fn path(target: &Target) -> String {
     let root = if target.group.is_empty() { "/api".to_owned() } else { format!("/apis/{}", target.group) };
     let within = target.namespace.as_ref().map(|ns| format!("/namespaces/{ns}")).unwrap_or_default();
-    format!("{root}/{}{within}/{}/{}", target.version, target.resource, target.name)
+    format!("{root}/{}{within}/{}/{}", target.version, target.resource, segment(&target.name))
+}
+
+/// A name as a segment of a path: RBAC's may hold anything but `/` and `%`.
+fn segment(name: &str) -> String {
+    let mut out = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~:".contains(&byte) {
+            out.push(byte.into());
+        } else {
+            // Writing to a String cannot fail.
+            let _ = write!(out, "%{byte:02X}");
+        }
+    }
+    out
 }
 
 /// Sends one dry run through `endpoint`. `nonce` is letters, digits and dashes, new for each call.
@@ -117,7 +140,14 @@ pub async fn ask(endpoint: &Endpoint, target: &Target, nonce: &str) -> Result<Ou
         (Some(answer), _) => Ok(Outcome::Answered(answer)),
         (None, status) if status.is_success() => Ok(Outcome::NotReached),
         (None, http::StatusCode::NOT_FOUND) => Ok(Outcome::NoSuchTarget),
-        (None, http::StatusCode::FORBIDDEN) => Ok(Outcome::Forbidden),
+        // What cannot be patched at all proves nothing either, and another target may.
+        (
+            None,
+            http::StatusCode::FORBIDDEN
+            | http::StatusCode::METHOD_NOT_ALLOWED
+            | http::StatusCode::UNSUPPORTED_MEDIA_TYPE
+            | http::StatusCode::UNPROCESSABLE_ENTITY,
+        ) => Ok(Outcome::Unusable),
         (None, status) => Err(ProofError::Refused {
             address: endpoint.address.clone(),
             status: status.as_u16(),
@@ -131,8 +161,8 @@ pub async fn ask(endpoint: &Endpoint, target: &Target, nonce: &str) -> Result<Ou
 pub enum Proof {
     /// Every API server calls us for this generation.
     Proved,
-    /// Nothing can be asked: no target exists, or none may be patched.
-    NothingToAsk,
+    /// No target exists or may be patched, so that what every API server has read was compared instead.
+    Compared,
     /// At least one API server does not call us for this generation yet.
     NotYet {
         /// Which, and what it did instead.
@@ -157,10 +187,10 @@ pub async fn prove(
     for endpoint in endpoints {
         loop {
             let Some(target) = targets.get(usable).filter(|_| usable < MAX_TARGETS) else {
-                return Ok(Proof::NothingToAsk);
+                return compare(endpoints, generation).await;
             };
             match ask(endpoint, target, &nonce()).await? {
-                Outcome::NoSuchTarget | Outcome::Forbidden => usable += 1,
+                Outcome::NoSuchTarget | Outcome::Unusable => usable += 1,
                 Outcome::Answered(answer) if answer.generation >= generation => break,
                 Outcome::Answered(answer) => {
                     let what = format!(
@@ -179,33 +209,28 @@ pub async fn prove(
     Ok(Proof::Proved)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_warning_that_is_sent_is_the_one_that_is_read() {
-        let header = format!("299 - \"{}\"", warning("a1-b2", "driftguard-0", 17));
-        let answer = Answer { replica: "driftguard-0".into(), generation: 17 };
-        assert_eq!(read_warning(&header, "a1-b2"), Some(answer));
-        assert_eq!(read_warning(&header, "a1-b"), None, "another nonce is no answer");
-        assert_eq!(read_warning("299 - \"some other warning\"", "a1-b2"), None);
-        assert_eq!(read_warning("nonsense", "a1-b2"), None);
-    }
-
-    #[test]
-    fn paths_follow_group_and_scope() {
-        let mut target = Target {
-            group: String::new(),
-            version: "v1".into(),
-            kind: "ConfigMap".into(),
-            resource: "configmaps".into(),
-            namespace: Some("n".into()),
-            name: "x".into(),
+/// Asks every API server which generation its cache holds, which is where its webhooks come from.
+async fn compare(endpoints: &[Endpoint], generation: u64) -> Result<Proof, ProofError> {
+    for endpoint in endpoints {
+        let unsent = |cause: String| ProofError::Unsent { address: endpoint.address.clone(), cause };
+        let api: Api<ValidatingWebhookConfiguration> = Api::all(endpoint.client.clone());
+        let from_cache = GetParams::any();
+        let read = api.get_with(names::WEBHOOK_CONFIGURATION, &from_cache);
+        let held = match tokio::time::timeout(TRY_TIMEOUT, read).await {
+            Ok(Ok(configuration)) => configuration.generation(),
+            Ok(Err(kube::Error::Api(status))) if status.code == 404 => 0,
+            Ok(Err(error)) => return Err(unsent(error.to_string())),
+            Err(_) => return Err(unsent(format!("no answer within {} s", TRY_TIMEOUT.as_secs()))),
         };
-        assert_eq!(path(&target), "/api/v1/namespaces/n/configmaps/x");
-        target.group = "apps".into();
-        target.namespace = None;
-        assert_eq!(path(&target), "/apis/apps/v1/configmaps/x");
+        if held < generation {
+            let what =
+                format!("API server {} has read only generation {held} of the rules", endpoint.address);
+            return Ok(Proof::NotYet { what });
+        }
     }
+    Ok(Proof::Compared)
 }
+
+#[cfg(test)]
+#[path = "proof_tests.rs"]
+mod tests;

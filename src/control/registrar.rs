@@ -49,6 +49,8 @@ pub struct Applied {
     pub generation: u64,
     /// Whether anything had to be written.
     pub written: bool,
+    /// Whether that was to put back what somebody altered.
+    pub repaired: bool,
     /// Resources whose entries match more than guarded objects.
     pub widened: Vec<Widened>,
 }
@@ -163,6 +165,12 @@ impl Registrar {
         }
     }
 
+    /// Forgets what was seen to be right, so that the next [`Self::apply`] reads what stands there.
+    pub fn forget(&mut self) {
+        self.confirmed = None;
+        self.last = None;
+    }
+
     /// Returns when something changed that [`Self::apply`] may have to follow: somebody wrote the
     /// configurations, or there is another authority.
     pub async fn changed(&mut self) {
@@ -230,8 +238,9 @@ impl Registrar {
             entries: &wanted.mutating.entries,
             bundle: &wanted.bundle,
         };
+        let mut repaired = false;
         if !gate.is_right() || !convenience.is_right() {
-            self.admit(wanted, gate.altered().or_else(|| convenience.altered()))?;
+            repaired = self.admit(wanted, gate.altered().or_else(|| convenience.altered()))?;
         }
         let next = self.highest + 1;
         let (validating, wrote_gate) = gate.settle(next, fence).await?;
@@ -241,6 +250,7 @@ impl Registrar {
         let applied = Applied {
             generation,
             written: wrote_gate || wrote_convenience,
+            repaired,
             widened: wanted.validating.widened.clone(),
         };
         self.confirmed = Some(Confirmed {
@@ -248,7 +258,7 @@ impl Registrar {
             bundle: wanted.bundle.clone(),
             validating: validating.as_ref().map(revision),
             mutating: mutating.as_ref().map(revision),
-            applied: Applied { written: false, ..applied.clone() },
+            applied: Applied { written: false, repaired: false, ..applied.clone() },
         });
         self.last = Some(wanted.clone());
         Ok(applied)
@@ -280,17 +290,17 @@ impl Registrar {
         same.then(|| confirmed.applied.clone())
     }
 
-    /// Lets a write pass, unless it would repair what somebody keeps altering.
-    fn admit(&mut self, wanted: &Wanted, altered: Option<Altered>) -> Result<(), RegistrarError> {
-        let (Some(altered), Some(last)) = (altered, &self.last) else { return Ok(()) };
+    /// Lets a write pass, unless it would repair what somebody keeps altering. Tells whether it repairs.
+    fn admit(&mut self, wanted: &Wanted, altered: Option<Altered>) -> Result<bool, RegistrarError> {
+        let (Some(altered), Some(last)) = (altered, &self.last) else { return Ok(false) };
         if last != wanted {
-            return Ok(());
+            return Ok(false);
         }
         let Altered { kind, by } = altered;
         match self.repairs.admit(Instant::now()) {
             Ok(()) => {
                 tracing::warn!(kind, by, "our webhook configuration was altered; repairing it");
-                Ok(())
+                Ok(true)
             }
             Err(wait) => Err(RegistrarError::Contended { kind, by, wait }),
         }

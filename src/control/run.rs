@@ -8,7 +8,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::core::guard::{GuardState, Target};
@@ -19,7 +18,8 @@ use super::conditions::Coverage;
 use super::endpoints;
 use super::lease::Fence;
 use super::proof::{self, Proof};
-use super::registrar::Registrar;
+use super::registrar::{Registrar, RegistrarError};
+use super::standing::{Attempt, Standing};
 use super::status::StatusWriter;
 
 /// Shortest time between two writes of the webhook configurations: many guards made at once cost
@@ -31,6 +31,9 @@ const PROOF_DEADLINE: Duration = Duration::from_secs(10);
 /// First pause between two tries of a proof; doubled up to [`PROOF_PAUSE_MAX`].
 const PROOF_PAUSE: Duration = Duration::from_millis(20);
 const PROOF_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// How long after an API server has read new rules they are surely in effect: 250 tries of 250 took
+/// 5 ms at most.
+const SETTLE: Duration = Duration::from_millis(500);
 /// Pause before everything is tried again after a failure.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -52,13 +55,6 @@ pub struct Control {
     pub metrics: Arc<Metrics>,
 }
 
-/// The last thing that was proved.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Proved {
-    generation: u64,
-    coverage: Coverage,
-}
-
 impl Control {
     /// Runs for ever: waits for the lease, works while it is held, and waits again.
     pub async fn run(mut self) {
@@ -77,73 +73,115 @@ impl Control {
     /// Works until it is dropped.
     async fn lead(&mut self) {
         self.store.synced().await;
+        // Another replica may have written since this one last did.
+        self.registrar.forget();
         let mut observations = self.store.observations();
-        let mut proved: Option<Proved> = None;
+        let mut standing = Standing::default();
         let mut last_write: Option<Instant> = None;
         loop {
             if let Some(written) = last_write {
                 tokio::time::sleep_until(written + COALESCE).await;
             }
             let observation = Arc::clone(&observations.borrow_and_update());
-            let settled = self.settle(&observation, &mut proved, &mut last_write).await;
-            let wait = if settled { None } else { Some(RETRY) };
-            changed(&mut observations, &mut self.registrar, wait).await;
+            self.count(&observation);
+            let attempt = self.attempt(&observation, &mut standing, &mut last_write).await;
+            let reported = self.report(&observation, &standing).await;
+            let retry = match (attempt, reported) {
+                (Some(pause), _) => Some(Instant::now() + pause),
+                (None, false) => Some(Instant::now() + RETRY),
+                (None, true) => standing.next_proof(),
+            };
+            tokio::select! {
+                _ = observations.changed() => {}
+                () = self.registrar.changed() => {}
+                () = until(retry) => {}
+            }
         }
     }
 
-    /// Registers, proves and reports one observation. Tells whether nothing is left to do.
-    async fn settle(
+    /// Registers and proves one observation. Gives how soon to try again when that failed.
+    async fn attempt(
         &mut self,
         observation: &Observation,
-        proved: &mut Option<Proved>,
+        standing: &mut Standing,
         last_write: &mut Option<Instant>,
-    ) -> bool {
-        let coverage = match self.registrar.apply(observation, &self.fence).await {
-            Ok(applied) => {
-                if applied.written {
-                    *last_write = Some(Instant::now());
-                }
-                let known = proved.as_ref().filter(|known| known.generation == applied.generation);
-                match known {
-                    Some(known) => known.coverage.clone(),
-                    None => self.prove(observation, applied.generation).await,
-                }
-                .at(applied.generation, proved)
-            }
+    ) -> Option<Duration> {
+        let applied = match self.registrar.apply(observation, &self.fence).await {
+            Ok(applied) => applied,
             Err(error) => {
                 self.metrics.registration("failed");
-                tracing::warn!(%error, "the webhook configurations could not be written; trying again");
-                Coverage::Pending(error.to_string())
+                tracing::warn!(%error, "the webhook configurations are not as the guards need them; trying again");
+                let pause = error.retry_after();
+                let coverage = Coverage::Pending(error.to_string());
+                let attempt = match error {
+                    RegistrarError::Contended { .. } => Attempt::Broken(coverage),
+                    _ => Attempt::Trouble(coverage),
+                };
+                standing.note(attempt, observation.version, false, Instant::now());
+                return Some(pause.unwrap_or(RETRY));
             }
         };
-        let settled = matches!(coverage, Coverage::Proved | Coverage::Compared);
+        if applied.written {
+            *last_write = Some(Instant::now());
+            self.metrics.registration(if applied.repaired { "repaired" } else { "applied" });
+        }
+        self.metrics.widened(applied.widened.len());
+        standing.note_widened(applied.widened);
+        let generation = applied.generation;
+        let known = standing.proved(generation, Instant::now());
+        let fresh = known.is_none();
+        let coverage = match known {
+            Some(coverage) => coverage,
+            None => self.prove(observation, generation).await,
+        };
+        let good = matches!(coverage, Coverage::Proved | Coverage::Compared);
+        let attempt =
+            if good { Attempt::Good { generation, how: coverage } } else { Attempt::Trouble(coverage) };
+        standing.note(attempt, observation.version, fresh, Instant::now());
+        (!good).then_some(RETRY)
+    }
+
+    /// Writes what changed in the status of guards. Tells whether all could be written.
+    async fn report(&self, observation: &Observation, standing: &Standing) -> bool {
         let writer = StatusWriter {
             client: self.client.clone(),
             fence: self.fence.clone(),
             metrics: Arc::clone(&self.metrics),
         };
-        let failed = writer.write_all(observation, &coverage, jiff::Timestamp::now()).await;
-        settled && failed == 0
+        writer.write_all(observation, standing, jiff::Timestamp::now()).await == 0
+    }
+
+    fn count(&self, observation: &Observation) {
+        let guards = observation.index.guards();
+        let valid = guards.iter().filter(|state| matches!(state, GuardState::Valid(_))).count();
+        self.metrics.guards(valid, guards.len() - valid);
     }
 
     /// Proves a generation through every API server, trying for a while.
     async fn prove(&self, observation: &Observation, generation: u64) -> Coverage {
+        let targets = targets(observation);
+        if targets.is_empty() {
+            // Nobody is told anything, and nothing is registered.
+            return Coverage::Compared;
+        }
         let endpoints = match endpoints::find(&self.config, &self.client, &self.api_server_endpoints).await {
             Ok(endpoints) => endpoints,
             Err(error) => return Coverage::Failed(error.to_string()),
         };
-        let targets = targets(observation);
         let deadline = Instant::now() + PROOF_DEADLINE;
         let mut pause = PROOF_PAUSE;
+        let mut compared = false;
         loop {
             let nonce = || uuid::Uuid::now_v7().simple().to_string();
             let coverage = match proof::prove(&endpoints, &targets, generation, nonce).await {
                 Ok(Proof::Proved) => Coverage::Proved,
-                Ok(Proof::NothingToAsk) => Coverage::Compared,
+                Ok(Proof::Compared) => Coverage::Compared,
                 Ok(Proof::NotYet { what }) => Coverage::Pending(what),
                 Err(error) => Coverage::Failed(error.to_string()),
             };
-            let settled = matches!(coverage, Coverage::Proved | Coverage::Compared);
+            // Rules that an API server has read take effect a moment later: look twice.
+            let settled = coverage == Coverage::Proved || compared && coverage == Coverage::Compared;
+            compared = coverage == Coverage::Compared;
             if settled || Instant::now() + pause > deadline {
                 self.metrics.proof(match coverage {
                     Coverage::Proved => "proved",
@@ -152,18 +190,9 @@ impl Control {
                 });
                 return coverage;
             }
-            tokio::time::sleep(pause).await;
+            tokio::time::sleep(if compared { SETTLE } else { pause }).await;
             pause = (pause * 2).min(PROOF_PAUSE_MAX);
         }
-    }
-}
-
-impl Coverage {
-    /// Remembers what was proved of a generation; what was not is tried again.
-    fn at(self, generation: u64, proved: &mut Option<Proved>) -> Self {
-        *proved = matches!(self, Self::Proved | Self::Compared)
-            .then(|| Proved { generation, coverage: self.clone() });
-        self
     }
 }
 
@@ -176,21 +205,9 @@ fn targets(observation: &Observation) -> Vec<&Target> {
     valid.collect()
 }
 
-/// Waits until there is something new, or `retry` has passed.
-async fn changed<A>(
-    observations: &mut watch::Receiver<A>,
-    registrar: &mut Registrar,
-    retry: Option<Duration>,
-) {
-    let retry = async {
-        match retry {
-            Some(pause) => tokio::time::sleep(pause).await,
-            None => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        _ = observations.changed() => {}
-        () = registrar.changed() => {}
-        () = retry => {}
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }

@@ -16,8 +16,9 @@ use crate::api::{DriftGuard, names};
 use crate::store::{Observation, Seen};
 use crate::telemetry::metrics::Metrics;
 
-use super::conditions::{self, Coverage};
+use super::conditions;
 use super::lease::Fence;
+use super::standing::Standing;
 
 /// Status writes under way at once: enough for thousands of guards, few enough not to crowd out
 /// anybody at the API server.
@@ -36,14 +37,15 @@ impl StatusWriter {
     pub(super) async fn write_all(
         &self,
         observation: &Observation,
-        coverage: &Coverage,
+        standing: &Standing,
         now: Timestamp,
     ) -> usize {
         // Boxed, since the compiler cannot yet see that a stream of borrowing futures may be sent.
         let mut writes: Vec<BoxFuture<'_, bool>> = Vec::new();
         for seen in &observation.guards {
             let before = seen.stored.status();
-            let status = conditions::status(&seen.state, &observation.index, coverage, Some(&before), now);
+            let coverage = standing.coverage(seen.since, seen.state.target());
+            let status = conditions::status(&seen.state, &observation.index, &coverage, Some(&before), now);
             if status != before {
                 writes.push(self.write(seen, json!(status)).boxed());
             }
@@ -66,7 +68,13 @@ impl StatusWriter {
         let patch = json!({
             "apiVersion": format!("{}/{}", names::GROUP, names::VERSION),
             "kind": "DriftGuard",
-            "metadata": {"name": id.name, "namespace": id.namespace, "uid": seen.stored.uid()},
+            // Of that very guard, as it was read: a status built on an older one says nothing new.
+            "metadata": {
+                "name": id.name,
+                "namespace": id.namespace,
+                "uid": seen.stored.uid(),
+                "resourceVersion": seen.stored.resource_version(),
+            },
             "status": status,
         });
         let params = PatchParams::apply(names::FIELD_MANAGER).force();
@@ -75,7 +83,7 @@ impl StatusWriter {
                 self.metrics.status_write("written");
                 true
             }
-            // The guard is gone, or another one of its name has come: the watch will tell.
+            // The guard is gone, or changed since it was read: the watch will tell.
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => true,
             Err(error) => {
                 self.metrics.status_write("failed");

@@ -42,6 +42,7 @@ pub struct Metrics {
     live_reads: Family<ResultLabel, Counter>,
     guards: Family<StateLabel, Gauge>,
     registrations: Family<ResultLabel, Counter>,
+    widened: Gauge,
     proofs: Family<ResultLabel, Counter>,
     status_writes: Family<ResultLabel, Counter>,
     dropped_events: Counter,
@@ -61,6 +62,7 @@ impl Default for Metrics {
             live_reads: Family::default(),
             guards: Family::default(),
             registrations: Family::default(),
+            widened: Gauge::default(),
             proofs: Family::default(),
             status_writes: Family::default(),
             dropped_events: Counter::default(),
@@ -86,6 +88,11 @@ impl Metrics {
             "registrations",
             "Writes of the webhook configurations",
             self.registrations.clone(),
+        );
+        registry.register(
+            "widened_resources",
+            "Resources whose webhook rules match more than guarded objects",
+            self.widened.clone(),
         );
         registry.register("proofs", "Dry runs that prove enforcement", self.proofs.clone());
         registry.register("status_writes", "Writes of guard status", self.status_writes.clone());
@@ -129,6 +136,11 @@ impl Metrics {
     /// Counts a write of the webhook configurations: `applied`, `repaired` or `failed`.
     pub fn registration(&self, result: &'static str) {
         self.registrations.get_or_create(&ResultLabel { result }).inc();
+    }
+
+    /// Sets how many resources have rules that match more than guarded objects.
+    pub fn widened(&self, resources: usize) {
+        self.widened.set(i64::try_from(resources).unwrap_or(i64::MAX));
     }
 
     /// Counts a proof: `proved`, `compared` or `failed`.
