@@ -52,8 +52,6 @@ pub const LABEL_COMPONENT: &str = "app.kubernetes.io/component";
 pub const LABEL_PART_OF: &str = "app.kubernetes.io/part-of";
 /// Recommended label: the tool that manages the object.
 pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
-/// Recommended label: the version of the application.
-pub const LABEL_VERSION: &str = "app.kubernetes.io/version";
 /// Set by the API server on every namespace: its own name.
 pub const LABEL_NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 
