@@ -43,6 +43,8 @@ use crate::webhook::{Admission, AdmissionSettings, Reviews};
 const SERVICE_PORT: u16 = names::WEBHOOK_SERVICE_PORT;
 /// How long records may take to be written out at the end.
 const WRITE_OUT: Duration = Duration::from_secs(2);
+/// Longest an API server may be silent on a connection. Watches end by themselves after 290 s.
+const SILENCE: Duration = Duration::from_secs(295);
 /// Exit code when a second signal ends the process at once, as a shell reports SIGINT.
 const INTERRUPTED: i32 = 130;
 
@@ -165,9 +167,18 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<Exit> {
     let mut signals = Signals::listen().context("listening for signals")?;
     logging::start(args.log_format, &args.log_level)?;
     let (records, writer) = RecordSink::start(std::io::stdout()).context("starting the record writer")?;
-    let running = Running::start(&args, records).await?;
-    let stopped_by = signals.next().await;
-    tracing::info!(signal = stopped_by, "stopping: a second signal stops at once");
+    let mut running = Running::start(&args, records).await?;
+    let failed = tokio::select! {
+        signal = signals.next() => {
+            tracing::info!(signal, "stopping: a second signal stops at once");
+            false
+        }
+        () = running.part_ended() => {
+            // Half a DriftGuard would look alive and follow nothing: a fresh start is safer.
+            tracing::error!("a part of DriftGuard ended by itself; stopping, to be started anew");
+            true
+        }
+    };
     tokio::select! {
         () = running.stop(Duration::from_secs(args.drain_timeout)) => {}
         _ = signals.next() => std::process::exit(INTERRUPTED),
@@ -178,6 +189,9 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<Exit> {
         tracing::warn!("not every record could be written in time");
     }
     tracing::info!("stopped");
+    if failed {
+        bail!("a part of DriftGuard ended by itself; the log above says which");
+    }
     Ok(Exit::Clean)
 }
 
@@ -195,7 +209,9 @@ impl Running {
         let (namespace, replica) = (args.namespace(), args.replica());
         let (address, identity) = args.address()?;
         let clients = args.client_authorities()?;
-        let config = args.cluster.config().await?;
+        let mut config = args.cluster.config().await?;
+        // Watches are silent for minutes; a connection that is silent for longer is dead.
+        config.read_timeout.get_or_insert(SILENCE);
         let client = kube::Client::try_from(config.clone()).context("making a client")?;
         let metrics = Arc::new(Metrics::default());
         let activity = Arc::new(Activity::default());
@@ -282,11 +298,29 @@ impl Running {
         Ok(Self { admission, health, keep_lease, leasing, background })
     }
 
+    /// Returns when a part that runs for ever has ended, which only a bug can cause.
+    async fn part_ended(&mut self) {
+        tokio::select! {
+            ended = self.background.join_next() => {
+                if let Some(Err(error)) = ended {
+                    tracing::error!(%error, "a background task failed");
+                }
+            }
+            _ = &mut self.leasing => {}
+        }
+    }
+
     /// Stops in order: first unready and without the lease, then drained, then gone.
     async fn stop(mut self, limit: Duration) {
         self.keep_lease.send_replace(false);
         let drained = self.admission.drain(DrainTimes::within(limit));
-        let (drained, _) = tokio::join!(drained, self.leasing);
+        let released = async {
+            // Asking a task twice for its end is an error.
+            if !self.leasing.is_finished() {
+                let _ = (&mut self.leasing).await;
+            }
+        };
+        let (drained, ()) = tokio::join!(drained, released);
         if !drained {
             tracing::warn!("some connections were still open at the limit (--drain-timeout)");
         }

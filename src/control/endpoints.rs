@@ -1,5 +1,7 @@
 //! The API servers of the cluster, each by itself: a proof through one says nothing of another.
 
+use std::time::Duration;
+
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, ListParams};
 
@@ -7,6 +9,9 @@ use super::proof::Endpoint;
 
 /// Label that ties an EndpointSlice to its Service.
 const SERVICE_LABEL: &str = "kubernetes.io/service-name";
+
+/// Longest the slices may take to be read.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why the API servers could not be found or reached.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +58,8 @@ pub async fn find(
 async fn from_slices(client: &kube::Client) -> Vec<String> {
     let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), "default");
     let params = ListParams::default().labels(&format!("{SERVICE_LABEL}=kubernetes"));
-    let Ok(slices) = slices.list(&params).await else { return Vec::new() };
+    let read = tokio::time::timeout(REQUEST_TIMEOUT, slices.list(&params)).await;
+    let Some(slices) = read.ok().and_then(Result::ok) else { return Vec::new() };
     let mut addresses = Vec::new();
     for slice in slices {
         let port = slice.ports.iter().flatten().find_map(|port| port.port).unwrap_or(443);

@@ -4,6 +4,7 @@
 //! others. The guard's uid goes along: the status of a deleted guard never lands on its successor.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _, stream};
@@ -23,6 +24,9 @@ use super::standing::Standing;
 /// Status writes under way at once: enough for thousands of guards, few enough not to crowd out
 /// anybody at the API server.
 const CONCURRENCY: usize = 8;
+
+/// Longest one write may take. A silent API server must not hold up registration, which waits for it.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Writes statuses for as long as the fence holds.
 pub(super) struct StatusWriter {
@@ -78,7 +82,18 @@ impl StatusWriter {
             "status": status,
         });
         let params = PatchParams::apply(names::FIELD_MANAGER).force();
-        match api.patch_status(&id.name, &params, &Patch::Apply(&patch)).await {
+        let patch = Patch::Apply(&patch);
+        let sent = tokio::time::timeout(REQUEST_TIMEOUT, api.patch_status(&id.name, &params, &patch)).await;
+        let Ok(answer) = sent else {
+            self.metrics.status_write("failed");
+            tracing::warn!(
+                namespace = id.namespace,
+                name = id.name,
+                "the API server did not take a status in time"
+            );
+            return false;
+        };
+        match answer {
             Ok(_) => {
                 self.metrics.status_write("written");
                 true

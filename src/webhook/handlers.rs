@@ -5,7 +5,7 @@
 //! times.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
@@ -26,6 +26,9 @@ use crate::telemetry::metrics::Metrics;
 
 /// Requests at once, answered or waiting. An API server has 400 writes in flight by default.
 const MOST_REQUESTS: usize = 4096;
+/// Longest a body may take to arrive while it holds room. The largest one takes milliseconds from an
+/// API server; a client that sends nothing must not keep others waiting.
+const ARRIVAL: Duration = Duration::from_secs(3);
 /// Memory for bodies, in units; requests wait for their share. Together 192 MiB, so eight of the
 /// largest reviews at a time.
 const UNIT: usize = 64 * 1024;
@@ -125,7 +128,12 @@ async fn review(desk: &Desk, hook: Hook, request: Request, asked: Asked) -> Repl
     let units = u32::try_from(size.div_ceil(UNIT).max(1)).unwrap_or(u32::MAX);
     // Never closed; without room there would only be no bound.
     let _room = desk.room.acquire_many(units).await;
-    match body::collect(request.into_body(), declared).await {
+    let Ok(collected) = tokio::time::timeout(ARRIVAL, body::collect(request.into_body(), declared)).await
+    else {
+        desk.reviews.unanswered("Stalled", asked);
+        return Reply::Failed(StatusCode::REQUEST_TIMEOUT, "the admission review did not arrive in time");
+    };
+    match collected {
         Ok(body) => match hook {
             Hook::Validate => desk.reviews.validate(&body, asked).await,
             Hook::Mutate => desk.reviews.mutate(&body, asked),

@@ -112,11 +112,13 @@ impl Readiness {
             )
     }
 
-    /// Logs one line when everything is there.
+    /// Logs one line when everything is there. Never ends.
     pub async fn announce(mut self, address: SocketAddr) {
         self.store.synced().await;
         if self.certificate.wait_for(Result::is_ok).await.is_ok() {
             tracing::info!(%address, guards = self.store.index().guards().len(), "ready for admission reviews");
         }
+        // What runs in the background runs for ever; an end would be taken for a failure.
+        std::future::pending::<()>().await;
     }
 }
