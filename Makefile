@@ -19,8 +19,11 @@ SECONDS ?= 60
 BUILD_ALL := cargo build --locked --workspace --all-targets
 BUILT     := $(or $(CARGO_TARGET_DIR),target)/debug
 
+# What `make bench` starts, all of one build.
+BENCHED := driftguard driftguard-bench driftguard-bench-floors
+
 .DEFAULT_GOAL := help
-.PHONY: help build control-plane up down demo test lint deny generate check-generated fuzz clean needs-rust
+.PHONY: help build control-plane up down demo test lint deny generate check-generated fuzz bench clean needs-rust
 
 help: ## Lists what can be made
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,6 +72,11 @@ check-generated: needs-rust ## Fails when a generated file is stale
 fuzz: $(CARGO_FUZZ) ## Fuzzes the canonical form against the oracle (SECONDS=60)
 	@# The pinned compiler, told to accept the sanitizers of a nightly one: no second toolchain is needed.
 	cd fuzz && RUSTC_BOOTSTRAP=1 $(CARGO_FUZZ) run canonical -- -max_total_time=$(SECONDS)
+
+bench: needs-rust ## Measures cost and speed against two floors (BENCH='--rounds 9': other options)
+	@tests/control-plane/build $(NEWEST)
+	cargo build --locked --release --workspace $(BENCHED:%=--bin %)
+	@cargo run --locked --release --workspace --bin driftguard-bench -- $(BENCH)
 
 clean: needs-rust ## Removes what was built here; the cache outside stays
 	cargo clean

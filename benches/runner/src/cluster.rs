@@ -1,0 +1,201 @@
+//! A real control plane that gives the reviews, and the real `driftguard serve` on it.
+//!
+//! Each ConfigMap is stored with earlier content and then replaced by what is approved; what the API
+//! server asked its webhook about that update is what the bench replays. DriftGuard is installed as a
+//! person installs it, and learns from a DriftGuard object what is approved.
+
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context as _, ensure};
+use driftguard::core::canonical::hash_object;
+use driftguard::core::paths::PathFilter;
+use driftguard::core::scope::Scope;
+use driftguard_control_plane::guardian::{Guardian, Program, Signal};
+use driftguard_control_plane::{ControlPlane, User, Version, free_port, until};
+use serde_json::{Value, json};
+
+use crate::contender::{Contender, START, sibling, start_floor};
+use crate::content::{self, Shape};
+use crate::review::Review;
+use crate::size::Size;
+
+const NAMESPACE: &str = "bench";
+const CAPTURE: &str = "bench-capture";
+
+/// A running control plane.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    plane: ControlPlane,
+    admin: User,
+    /// Where reviews lie; removed with the control plane.
+    folder: PathBuf,
+}
+
+impl Cluster {
+    /// Starts one of the newest Kubernetes.
+    pub(crate) fn start() -> anyhow::Result<Self> {
+        let plane = ControlPlane::builder().start()?;
+        let admin = plane.admin()?;
+        admin.kubectl(&["create", "namespace", NAMESPACE])?.success()?;
+        let folder = plane.folder().join("reviews");
+        std::fs::create_dir(&folder).context("cannot make a folder for reviews")?;
+        Ok(Self { plane, admin, folder })
+    }
+
+    /// The version of Kubernetes.
+    pub(crate) fn kubernetes() -> &'static str {
+        Version::Newest.pinned()
+    }
+
+    /// Starts further processes that end with the control plane.
+    pub(crate) fn guardian(&self) -> &Guardian {
+        self.plane.guardian()
+    }
+
+    /// The review of a real update for each size, as the API server sends it.
+    pub(crate) fn capture(&self) -> anyhow::Result<Vec<Review>> {
+        let into = format!("--into={}", self.folder.display());
+        let (capture, address) = start_floor(self.guardian(), "capture", [into])?;
+        self.register(address)?;
+        let reviews: anyhow::Result<Vec<Review>> =
+            Size::ALL.into_iter().map(|size| self.capture_one(size)).collect();
+        self.admin.kubectl(&["delete", "validatingwebhookconfiguration", CAPTURE])?.success()?;
+        capture.signal(Signal::Kill)?;
+        reviews
+    }
+
+    /// Has the API server ask the capturing webhook about ConfigMaps.
+    fn register(&self, address: SocketAddr) -> anyhow::Result<()> {
+        let authority = std::fs::read(self.folder.join("authority.pem"))?;
+        let configuration = json!({
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": "ValidatingWebhookConfiguration",
+            "metadata": {"name": CAPTURE},
+            "webhooks": [{
+                "name": "capture.bench.driftguard.terrafusion.ai",
+                "admissionReviewVersions": ["v1"],
+                "sideEffects": "None",
+                "clientConfig": {
+                    "url": format!("https://{address}/"),
+                    "caBundle": k8s_openapi::ByteString(authority),
+                },
+                "rules": [{
+                    "apiGroups": [""], "apiVersions": ["v1"], "operations": ["UPDATE"],
+                    "resources": ["configmaps"], "scope": "Namespaced",
+                }],
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": NAMESPACE}},
+            }],
+        });
+        self.admin.kubectl_with(&["create", "-f", "-"], configuration.to_string())?.success()?;
+        Ok(())
+    }
+
+    fn capture_one(&self, size: Size) -> anyhow::Result<Review> {
+        let name = name(size);
+        let files = content::files(&Shape::MIX, size.bytes());
+        let earlier = content::earlier(&files)?;
+        let manifest = |files: &[(String, String)]| {
+            json!({
+                "apiVersion": "v1", "kind": "ConfigMap",
+                "metadata": {"name": name, "namespace": NAMESPACE, "labels": {"app": "bench"}},
+                "data": files.iter().cloned().collect::<HashMap<_, _>>(),
+            })
+            .to_string()
+        };
+        let write = |verb: &str, files: &[(String, String)]| {
+            self.admin.kubectl_with(&[verb, "-f", "-"], manifest(files))?.success()
+        };
+        write("create", &earlier)?;
+        let file = self.folder.join(format!("{name}.json"));
+        // The configuration takes effect some milliseconds after it is made.
+        until(&format!("the update of {name} is captured"), START, || {
+            write("replace", &earlier)?;
+            write("replace", &files)?;
+            let review = Review::read(size, &file)?;
+            let value: Value = serde_json::from_slice(review.body())?;
+            let data = |object: &str| value["request"][object]["data"].clone();
+            ensure!(
+                data("object") == json!(files.iter().cloned().collect::<HashMap<_, _>>()),
+                "other content"
+            );
+            ensure!(data("object") != data("oldObject"), "the review changes nothing");
+            Ok(review)
+        })
+    }
+
+    /// Installs DriftGuard, starts it, and guards the ConfigMap of each review.
+    pub(crate) fn serve(&self, reviews: &[Review]) -> anyhow::Result<Contender> {
+        let (port, health) = (free_port()?, free_port()?);
+        let driftguard = sibling("driftguard")?;
+        let installed = Command::new(&driftguard)
+            .args(["install", "--dev", "--external-name", &port.to_string()])
+            .env("KUBECONFIG", self.admin.kubeconfig())
+            .output()
+            .context("cannot run driftguard")?;
+        ensure!(
+            installed.status.success(),
+            "driftguard install failed: {}",
+            String::from_utf8_lossy(&installed.stderr)
+        );
+        let operator = self.plane.service_account("terrafusion-system", "driftguard-operator")?;
+        let program = Program::new("driftguard", &driftguard)
+            .arg("serve")
+            .args(["--webhook-service".to_owned(), format!("terrafusion-system/driftguard-webhook:{port}")])
+            .args([format!("--bind=127.0.0.1:{port}"), format!("--health-bind=127.0.0.1:{health}")])
+            .arg(format!("--kubeconfig={}", operator.kubeconfig().display()));
+        let process = self.guardian().start(&program)?;
+        for review in reviews {
+            self.guard(review)?;
+        }
+        for review in reviews {
+            let guard = format!("driftguard/{}", name(review.size));
+            let waited = self.admin.kubectl(&[
+                "wait",
+                "--for=condition=Enforcing",
+                &format!("--timeout={}s", START.as_secs()),
+                "-n",
+                NAMESPACE,
+                &guard,
+            ])?;
+            ensure!(waited.succeeded(), "{guard} is not enforced: {waited}\n{}", process.log_tail());
+        }
+        let path = self.registered_path()?;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        Ok(Contender::new("driftguard", process, address, format!("{path}?timeout=10s")))
+    }
+
+    /// A DriftGuard that approves the new content of the review.
+    fn guard(&self, review: &Review) -> anyhow::Result<()> {
+        let scope = Scope::new("", "ConfigMap", PathFilter::everything());
+        let guard = json!({
+            "apiVersion": "terrafusion.ai/v1", "kind": "DriftGuard",
+            "metadata": {"name": name(review.size), "namespace": NAMESPACE},
+            "spec": {
+                "targetKind": "ConfigMap", "targetName": name(review.size),
+                "expectedHash": hash_object(review.object()?.as_bytes(), &scope)?.to_string(),
+            },
+        });
+        self.admin.kubectl_with(&["create", "-f", "-"], guard.to_string())?.success()?;
+        Ok(())
+    }
+
+    /// The path at which API servers ask about ConfigMaps, as registered.
+    fn registered_path(&self) -> anyhow::Result<String> {
+        let found = self.admin.kubectl(&["get", "validatingwebhookconfigurations", "-o", "json"])?.json()?;
+        let webhooks = found["items"].as_array().into_iter().flatten();
+        webhooks
+            .flat_map(|configuration| configuration["webhooks"].as_array().into_iter().flatten())
+            .filter(|webhook| webhook["rules"].to_string().contains("\"configmaps\""))
+            .find_map(|webhook| webhook["clientConfig"]["service"]["path"].as_str())
+            .map(str::to_owned)
+            .with_context(|| format!("no webhook is registered for ConfigMaps: {found}"))
+    }
+}
+
+/// Name of the ConfigMap and of its guard.
+fn name(size: Size) -> String {
+    format!("settings-{size}").to_lowercase()
+}
