@@ -9,7 +9,7 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use driftguard_control_plane::guardian::Program;
+use driftguard_control_plane::guardian::{Process, Program, Signal};
 use driftguard_control_plane::{ControlPlane, Output, User, Version, free_port, until};
 
 /// How long a wait may take on a busy machine.
@@ -70,17 +70,17 @@ impl Demo {
     }
 
     fn tell(&self) -> Result<()> {
-        self.install()?;
+        let serve = self.install()?;
         self.guard()?;
         self.refuse_edits()?;
         self.refuse_other_kinds()?;
         self.let_pass()?;
         self.approve()?;
         self.look()?;
-        self.uninstall()
+        self.uninstall(&serve)
     }
 
-    fn install(&self) -> Result<()> {
+    fn install(&self) -> Result<Process> {
         heading("Install DriftGuard, and start its admission server with the rights that install gave it");
         let (port, health_port) = (free_port()?, free_port()?);
         let url = format!("https://127.0.0.1:{port}");
@@ -100,7 +100,7 @@ impl Demo {
         })
         .map_err(|error| anyhow!("{error:#}\n{}", serve.log_tail()))?;
         println!("ready");
-        Ok(())
+        Ok(serve)
     }
 
     fn guard(&self) -> Result<()> {
@@ -168,7 +168,8 @@ impl Demo {
 
     fn let_pass(&self) -> Result<()> {
         heading("What is approved passes, and so does everything that is not pinned");
-        self.kubectl(&["replace", "-f", &self.file("prices.yaml", CONFIG_MAP)?])?.success()?;
+        self.kubectl(&["replace", "--save-config", "-f", &self.file("prices.yaml", CONFIG_MAP)?])?
+            .success()?;
         self.kubectl(&["label", "configmap", "prices", "-n", NAMESPACE, "team=pricing"])?.success()?;
         self.kubectl(&["create", "configmap", "free", "-n", NAMESPACE, "--from-literal=a=1"])?.success()?;
         Ok(())
@@ -210,9 +211,12 @@ impl Demo {
         Ok(())
     }
 
-    fn uninstall(&self) -> Result<()> {
-        heading("Uninstall: the webhook goes first, so nothing is locked out");
-        self.driftguard(&["uninstall", "--yes"])?.success()?;
+    fn uninstall(&self, serve: &Process) -> Result<()> {
+        heading("Uninstall: the admission server is stopped and the webhook goes, so nothing is locked out");
+        println!("$ kill %1");
+        serve.signal(Signal::Terminate)?;
+        ensure!(serve.wait(LIMIT)? == 0, "the admission server did not end well\n{}", serve.log_tail());
+        self.driftguard(&["uninstall"])?.success()?;
         let patch = r#"{"data":{"espresso":"9.99"}}"#;
         self.kubectl(&["patch", "configmap", "prices", "-n", NAMESPACE, "-p", patch])?.success()?;
         Ok(())
@@ -235,7 +239,7 @@ impl Demo {
             bail!("this was not refused: {output}");
         }
         for line in told.iter().take(SHOWN) {
-            println!("  {line}");
+            println!("  {}", self.short(line));
         }
         ensure!(self.admin.kubectl(&look)?.success()? == before, "it was refused, yet {object} changed");
         println!("  -> refused; the object is unchanged to the resourceVersion");
@@ -279,11 +283,15 @@ impl Demo {
         Ok(path.to_string_lossy().into_owned())
     }
 
+    /// A text without the folder that the demo's files happen to lie in.
+    fn short(&self, text: &str) -> String {
+        text.replace(&format!("{}/", self.objects.path().display()), "")
+    }
+
     /// A command as a person would type it.
     fn said(&self, arguments: &[&str]) -> String {
-        let folder = format!("{}/", self.objects.path().display());
         let word = |argument: &&str| {
-            let short = argument.replace(&folder, "");
+            let short = self.short(argument);
             if short.contains([' ', '{', '"']) { format!("'{short}'") } else { short }
         };
         arguments.iter().map(word).collect::<Vec<_>>().join(" ")
