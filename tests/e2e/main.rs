@@ -8,5 +8,6 @@ mod install;
 mod installation;
 mod living;
 mod registering;
+mod reporting;
 mod repository;
 mod watching;
