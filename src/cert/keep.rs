@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::admissionregistration::v1::WebhookClientConfig;
 use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
 
@@ -17,7 +18,7 @@ use super::authority::{Authority, AuthorityError, certificates, to_pem};
 use super::leaf::{Leaf, ServerIdentity};
 use super::resolver::LeafResolver;
 use super::secret::shared_authority;
-use crate::control::webhooks::registered_bundle;
+use crate::control::webhooks::registered_clients;
 use crate::core::rotation::Validity;
 use crate::store::Configurations;
 use crate::telemetry::metrics::Metrics;
@@ -147,9 +148,15 @@ impl CertificateKeeper {
         if !configurations.are_known() {
             return Trusted::Unknown;
         }
-        match registered_bundle(&configurations) {
+        // Trusted is what every entry trusts: one that does not would refuse.
+        let bundle = |client: &WebhookClientConfig| {
+            let pem = client.ca_bundle.as_ref().map(|bundle| bundle.0.as_slice()).unwrap_or_default();
+            certificates(pem).unwrap_or_default()
+        };
+        let common = |all: Vec<_>, next: Vec<_>| all.into_iter().filter(|one| next.contains(one)).collect();
+        match registered_clients(&configurations).into_iter().map(bundle).reduce(common) {
             None => Trusted::Nothing,
-            Some(bundle) => Trusted::Only(certificates(&bundle).unwrap_or_default()),
+            Some(common) => Trusted::Only(common),
         }
     }
 

@@ -229,12 +229,34 @@ fn match_conditions(entry: &Entry) -> Option<Vec<MatchCondition>> {
     Some(vec![MatchCondition { name: CONDITION.to_owned(), expression: names.cel() }])
 }
 
-/// The authorities in our registered entries, PEM; `None` while there are no entries.
+/// How API servers reach our registered entries, each way once; none while there are no entries.
 #[must_use]
-pub fn registered_bundle(configurations: &Configurations) -> Option<Vec<u8>> {
-    let validating = configurations.validating.get()?;
-    let first = validating.ours().next()?;
-    first.client_config.ca_bundle.as_ref().map(|bundle| bundle.0.clone())
+pub fn registered_clients(configurations: &Configurations) -> Vec<&WebhookClientConfig> {
+    let validating = configurations.validating.get().into_iter().flat_map(Configuration::ours);
+    let mutating = configurations.mutating.get().into_iter().flat_map(Configuration::ours);
+    let mut clients: Vec<&WebhookClientConfig> = Vec::new();
+    for client in
+        validating.map(|entry| &entry.client_config).chain(mutating.map(|entry| &entry.client_config))
+    {
+        let same = |known: &&WebhookClientConfig| {
+            known.ca_bundle == client.ca_bundle && server_name(known) == server_name(client)
+        };
+        if !clients.iter().any(same) {
+            clients.push(client);
+        }
+    }
+    clients
+}
+
+/// The name that an API server verifies when it calls an entry: `NAME.NAMESPACE.svc` of a Service, or
+/// the host of a URL, an IPv6 address without brackets.
+#[must_use]
+pub fn server_name(client: &WebhookClientConfig) -> Option<String> {
+    if let Some(service) = &client.service {
+        return Some(format!("{}.{}.svc", service.name, service.namespace));
+    }
+    let url: http::Uri = client.url.as_deref()?.parse().ok()?;
+    url.host().map(|host| host.trim_start_matches('[').trim_end_matches(']').to_owned())
 }
 
 #[cfg(test)]

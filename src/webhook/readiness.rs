@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use k8s_openapi::api::admissionregistration::v1::WebhookClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::sync::watch;
 
@@ -17,7 +18,7 @@ use super::activity::Activity;
 use super::health::Checks;
 use crate::cert::authority::certificates;
 use crate::cert::{Registered, self_check};
-use crate::control::webhooks::registered_bundle;
+use crate::control::webhooks::{registered_clients, server_name};
 use crate::store::{Configurations, Store};
 use crate::telemetry::metrics::Metrics;
 
@@ -33,7 +34,7 @@ type Outcome = Result<(), String>;
 pub struct CertificateCheck {
     /// Our own listener.
     pub listener: SocketAddr,
-    /// The name that API servers verify.
+    /// The name under which we are going to be registered.
     pub server_name: ServerName<'static>,
     /// The authorities that are going to be registered; they count until any are.
     pub trusted: watch::Receiver<Bytes>,
@@ -52,8 +53,10 @@ impl CertificateCheck {
 
     async fn run(mut self, outcome: watch::Sender<Outcome>) {
         loop {
-            let bundle = self.bundle();
-            let checked = self.check(&bundle).await;
+            let checked = match self.registered() {
+                Ok(registered) => self.check(&registered).await,
+                Err(problem) => Err(problem),
+            };
             self.metrics.self_check(if checked.is_ok() { "ok" } else { "failed" });
             let pause = if checked.is_ok() { WHILE_WELL } else { WHILE_FAILING };
             outcome.send_if_modified(|before| std::mem::replace(before, checked.clone()) != checked);
@@ -65,21 +68,39 @@ impl CertificateCheck {
         }
     }
 
-    /// The authorities that API servers trust now, or are going to.
-    fn bundle(&mut self) -> Bytes {
-        let registered = registered_bundle(&self.configurations.borrow_and_update());
-        let trusted = self.trusted.borrow_and_update().clone();
-        registered.map_or(trusted, Bytes::from)
-    }
-
-    async fn check(&self, bundle: &Bytes) -> Outcome {
-        if bundle.is_empty() {
+    /// What API servers expect of us now; while nothing is registered, what they are going to.
+    fn registered(&mut self) -> Result<Vec<Registered>, String> {
+        let configurations = self.configurations.borrow_and_update();
+        let trusted = self.trusted.borrow_and_update();
+        if !configurations.are_known() {
+            return Err("the registered webhook configurations have not been read yet".to_owned());
+        }
+        let clients = registered_clients(&configurations);
+        if !clients.is_empty() {
+            return clients.into_iter().map(expected).collect();
+        }
+        if trusted.is_empty() {
             return Err("the certificate authority is not known yet".to_owned());
         }
-        let bundle = certificates(bundle).map_err(|error| error.to_string())?;
-        let registered = Registered { server_name: self.server_name.clone(), bundle };
-        self_check::handshake(self.listener, &registered).await.map_err(|error| error.to_string())
+        let bundle = certificates(&trusted).map_err(|error| error.to_string())?;
+        Ok(vec![Registered { server_name: self.server_name.clone(), bundle }])
     }
+
+    async fn check(&self, registered: &[Registered]) -> Outcome {
+        for registered in registered {
+            self_check::handshake(self.listener, registered).await.map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+}
+
+/// What an API server expects that calls us as `client` says.
+fn expected(client: &WebhookClientConfig) -> Result<Registered, String> {
+    let unusable = || "our registered webhook configuration names no usable server".to_owned();
+    let server_name = server_name(client).and_then(|name| name.try_into().ok()).ok_or_else(unusable)?;
+    let bundle = client.ca_bundle.as_ref().map(|bundle| bundle.0.as_slice()).unwrap_or_default();
+    let bundle = certificates(bundle).map_err(|error| format!("the registered caBundle: {error}"))?;
+    Ok(Registered { server_name, bundle })
 }
 
 /// Whether this replica may be sent reviews.
@@ -122,3 +143,7 @@ impl Readiness {
         std::future::pending::<()>().await;
     }
 }
+
+#[cfg(test)]
+#[path = "readiness_tests.rs"]
+mod tests;
