@@ -17,7 +17,8 @@ SECONDS ?= 60
 # Everything at once, tests included: with fewer packages or targets cargo would choose other features of shared
 # dependencies, and compile them a second time.
 BUILD_ALL := cargo build --locked --workspace --all-targets
-BUILT     := $(or $(CARGO_TARGET_DIR),target)/debug
+TARGET    := $(or $(CARGO_TARGET_DIR),target)
+BUILT     := $(TARGET)/debug
 
 # What `make bench` starts, all of one build.
 BENCHED := driftguard driftguard-bench driftguard-bench-floors
@@ -40,7 +41,7 @@ control-plane: ## Builds etcd, kube-apiserver and kubectl, once (K8S=MINOR: only
 
 up: needs-rust ## Starts a control plane to play with and prints how to use it (K8S=MINOR)
 	@tests/control-plane/build $(or $(K8S),$(NEWEST))
-	@$(BUILD_ALL) --quiet
+	@$(BUILD_ALL)
 	@$(BUILT)/control-plane up --kubernetes $(or $(K8S),$(NEWEST))
 
 down: needs-rust ## Stops what `up` started
@@ -76,7 +77,7 @@ fuzz: $(CARGO_FUZZ) ## Fuzzes the canonical form against the oracle (SECONDS=60)
 bench: needs-rust ## Measures cost and speed against two floors (BENCH='--rounds 9': other options)
 	@tests/control-plane/build $(NEWEST)
 	cargo build --locked --release --workspace $(BENCHED:%=--bin %)
-	@cargo run --locked --release --workspace --bin driftguard-bench -- $(BENCH)
+	@$(TARGET)/release/driftguard-bench $(BENCH)
 
 clean: needs-rust ## Removes what was built here; the cache outside stays
 	cargo clean

@@ -137,6 +137,10 @@ fn valid(guard: Guard) -> GuardState {
     GuardState::Valid(Arc::new(guard))
 }
 
+/// How many entries [`all_forms`] needs: one a resource and failure policy, and one for deletions where writes
+/// fail closed.
+const ALL_FORMS: usize = 11;
+
 /// One guard of every form that an entry can take.
 fn all_forms() -> Vec<GuardState> {
     vec![
@@ -155,7 +159,7 @@ async fn what_is_written_reads_back(version: Version, address: Address) {
     // `apply` itself fails when the answer is not exactly what was written.
     let first = registering.register(all_forms()).await;
     assert_eq!((first.generation, first.written), (1, true));
-    assert_eq!(registering.entries(), 10);
+    assert_eq!(registering.entries(), ALL_FORMS);
     let same = registering.register(all_forms()).await;
     assert_eq!((same.generation, same.written), (1, false), "nothing differs, so nothing is written");
     let fewer = registering.register(vec![valid(guard("", "configmaps", Some("a"), "prices"))]).await;
@@ -207,7 +211,7 @@ async fn case_47_a_deleted_configuration_comes_back_under_a_new_generation() {
     registering.admin.kubectl(&delete).unwrap().success().unwrap();
     registering.noticed().await;
     let restored = registering.again(all_forms()).await;
-    assert_eq!((restored.generation, registering.entries()), (2, 10));
+    assert_eq!((restored.generation, registering.entries()), (2, ALL_FORMS));
 }
 
 #[tokio::test(flavor = "multi_thread")]
