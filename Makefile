@@ -45,7 +45,7 @@ up: needs-rust ## Starts a control plane to play with and prints how to use it (
 	@$(BUILT)/control-plane up --kubernetes $(or $(K8S),$(NEWEST))
 
 down: needs-rust ## Stops what `up` started
-	@$(BUILD_ALL) --quiet
+	@[ -x $(BUILT)/control-plane ] || $(BUILD_ALL)
 	@$(BUILT)/control-plane down
 
 demo: needs-rust ## Shows the main job on a real control plane; stops everything afterwards
