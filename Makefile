@@ -62,7 +62,7 @@ lint: needs-rust ## Checks format and lints
 	cargo clippy --workspace --all-targets --locked -- --deny warnings
 
 deny: $(CARGO_DENY) ## Checks licences, sources and banned crates of all dependencies
-	$(CARGO_DENY) --locked check bans licenses sources
+	$(CARGO_DENY) --locked check --hide-inclusion-graph bans licenses sources
 
 generate: needs-rust ## Writes crds/, webhook-config/ and deploy/ anew from the code
 	DRIFTGUARD_WRITE_GENERATED=1 cargo test --locked --workspace --test generated
