@@ -88,7 +88,7 @@ async fn collect(args: &HashArgs) -> anyhow::Result<Vec<Hashed>> {
             Subject::of_file(document, namespaced, &args.cluster, filter.clone())
         })
         .collect::<anyhow::Result<Vec<_>>>()?;
-    subject::note_defaults(&subjects);
+    subject::notes::tell(&subjects);
     subjects.into_iter().map(Hashed::as_it_stands).collect()
 }
 

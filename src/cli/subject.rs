@@ -9,7 +9,6 @@ use std::fmt;
 use anyhow::{Context as _, bail, ensure};
 
 use super::cluster::{Cluster, ClusterArgs};
-use super::output;
 use crate::core::canonical::{CanonicalError, canonical_object, hash_object};
 use crate::core::hash::ContentHash;
 use crate::core::json::Cursor;
@@ -19,6 +18,7 @@ use crate::document::{self, Document, Origin};
 
 pub(super) mod builtin;
 pub(super) mod dry_run;
+pub(super) mod notes;
 pub(super) mod request;
 pub(super) mod served;
 
@@ -237,23 +237,6 @@ fn pairs(words: &[String]) -> anyhow::Result<Vec<(&str, &str)>> {
             _ => bail!("{word:?} is not KIND/NAME; a namespace goes to -n"),
         })
         .collect()
-}
-
-/// Says once for which kinds the hash of a file is rarely the live object's.
-pub(super) fn note_defaults(subjects: &[Subject]) {
-    let mut kinds: Vec<&str> = subjects
-        .iter()
-        .filter(|subject| subject.scope.has_server_defaults())
-        .map(|subject| subject.kind.as_str())
-        .collect();
-    kinds.sort_unstable();
-    kinds.dedup();
-    if !kinds.is_empty() {
-        output::message(&format!(
-            "note: the API server fills in defaults of {}, so that a live object rarely has the hash of its file; --server hashes what it would store",
-            kinds.join(", ")
-        ));
-    }
 }
 
 #[cfg(test)]

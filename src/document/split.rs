@@ -16,9 +16,10 @@ pub(super) fn documents(file: &str, text: &str) -> Result<Vec<(Origin, Vec<u8>)>
         if text.trim_start().starts_with('{') { json_stream(text, &mut place, &mut found)? } else { text };
     for chunk in chunks(rest) {
         let chunk = chunk.map_err(|located| place.relative(&located))?;
-        let origin = place.next(chunk.line);
-        let json = yaml::to_json(&chunk.text)
-            .map_err(|located| located.moved_by(origin.line - 1).into_error(&origin))?;
+        let before = place.line + chunk.line - 2;
+        let origin = place.next(chunk.line + blank_lines(&chunk.text));
+        let json =
+            yaml::to_json(&chunk.text).map_err(|located| located.moved_by(before).into_error(&origin))?;
         if let Some(json) = json {
             found.push((origin, json));
         }
@@ -86,6 +87,13 @@ fn json_stream<'a>(
             }
         }
     }
+}
+
+/// How many lines of a text come before its first content.
+fn blank_lines(text: &str) -> usize {
+    let is_blank = |line: &&str| line.trim_start().is_empty() || line.trim_start().starts_with('#');
+    let blank = text.lines().take_while(is_blank).count();
+    if blank == text.lines().count() { 0 } else { blank }
 }
 
 fn yaml_fails(text: &str) -> bool {

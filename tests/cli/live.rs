@@ -1,1 +1,383 @@
+//! `hash`, `guard` and `version` against a real API server.
 
+use std::sync::OnceLock;
+
+use driftguard_control_plane::{ControlPlane, User, Version};
+use serde_json::{Value, json};
+
+use crate::run::{Ran, command, run_with};
+
+/// The shared control plane with the product's CRDs on it.
+pub(crate) struct Cluster {
+    pub(crate) plane: &'static ControlPlane,
+    pub(crate) admin: User,
+}
+
+pub(crate) fn cluster() -> &'static Cluster {
+    static SHARED: OnceLock<Cluster> = OnceLock::new();
+    SHARED.get_or_init(|| {
+        let plane = ControlPlane::shared(Version::Newest);
+        let admin = plane.admin().unwrap();
+        let crds = crate::run::run(&["manifests", "crds"]).success();
+        admin.kubectl_with(&["apply", "--server-side", "-f", "-"], crds).unwrap().success().unwrap();
+        let wait = ["wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"];
+        admin.kubectl(&wait).unwrap().success().unwrap();
+        Cluster { plane, admin }
+    })
+}
+
+impl Cluster {
+    /// A new namespace.
+    pub(crate) fn namespace(&self, name: &str) -> &Self {
+        self.kubectl(&["create", "namespace", name]);
+        self
+    }
+
+    #[track_caller]
+    fn kubectl(&self, args: &[&str]) -> String {
+        self.admin.kubectl(args).unwrap().success().unwrap()
+    }
+
+    #[track_caller]
+    pub(crate) fn apply(&self, manifest: &str) {
+        self.admin.kubectl_with(&["apply", "-f", "-"], manifest).unwrap().success().unwrap();
+    }
+
+    /// Runs driftguard as the administrator.
+    pub(crate) fn driftguard(&self, args: &[&str], input: &str) -> Ran {
+        driftguard_as(&self.admin, args, input)
+    }
+
+    /// The hash at the start of the only line.
+    #[track_caller]
+    pub(crate) fn hash(&self, args: &[&str], input: &str) -> String {
+        let text = self.driftguard(&[&["hash"], args].concat(), input).success();
+        let (hash, rest) = text.split_once("  ").unwrap();
+        assert_eq!(rest.lines().count(), 1, "{text}");
+        hash.to_owned()
+    }
+}
+
+fn driftguard_as(user: &User, args: &[&str], input: &str) -> Ran {
+    let mut command = command(args);
+    command.env("KUBECONFIG", user.kubeconfig());
+    run_with(command, input)
+}
+
+const DEPLOYMENT: &str = "
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 3
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      containers:
+      - name: app
+        image: nginx
+        resources: {requests: {cpu: 1000m}}
+        volumeMounts: [{name: v, mountPath: /v}]
+      volumes: [{name: v, configMap: {name: c, defaultMode: 0644}}]
+";
+
+#[test]
+fn a_file_and_the_object_made_from_it_hash_alike() {
+    let cluster = cluster().namespace("hash-alike");
+    let files = "
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: one}
+data: {b: \"on\", a: |\n  text\n}
+binaryData: {z: /w==}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: two}
+stringData: {p: geheim, empty: ''}
+data: {q: eA==, raw: /w==}
+---
+apiVersion: terrafusion.ai/v1
+kind: GAMAConfig
+metadata: {name: three}
+spec:
+  parameters: {big: 9223372036854775807, float: 15.0, tiny: 1e-7, mode: 0644, yes: on, list: [{}, [], ~, 1.5e300, 0x1F]}
+";
+    let files = files.replace("a: |\n  text\n}", "a: \"text\\n\"}");
+    let from_files = cluster.driftguard(&["hash", "-f", "-", "-n", "hash-alike"], &files);
+    assert_eq!(from_files.stderr, "", "no note: these kinds get no defaults");
+    let from_files = from_files.success();
+    cluster
+        .admin
+        .kubectl_with(&["apply", "-n", "hash-alike", "-f", "-"], files.clone())
+        .unwrap()
+        .success()
+        .unwrap();
+    let live =
+        |words: &[&str]| cluster.driftguard(&[&["hash", "-n", "hash-alike"], words].concat(), "").success();
+    let all = live(&["configmap/one", "secret/two", "gamaconfig/three"]);
+    assert_eq!(all, from_files);
+    let by_server = cluster.driftguard(&["hash", "--server", "-f", "-", "-n", "hash-alike"], &files);
+    assert_eq!(by_server, Ran { code: Some(0), stdout: from_files, stderr: String::new() });
+}
+
+#[test]
+fn a_null_that_client_side_apply_leaves_out_is_announced() {
+    let cluster = cluster().namespace("nulls");
+    let file = "{apiVersion: terrafusion.ai/v1, kind: GAMAConfig, metadata: {name: nil}, spec: {parameters: {none: ~, x: 1}}}";
+    let hash = ["hash", "-f", "-", "-n", "nulls"];
+    let ran = cluster.driftguard(&hash, file);
+    assert!(ran.stderr.contains("`kubectl apply` leaves out"), "{}", ran.stderr);
+    cluster
+        .admin
+        .kubectl_with(&["apply", "--server-side", "-n", "nulls", "-f", "-"], file)
+        .unwrap()
+        .success()
+        .unwrap();
+    assert_eq!(cluster.driftguard(&["hash", "gamaconfig/nil", "-n", "nulls"], "").success(), ran.success());
+    cluster.kubectl(&["delete", "gamaconfig/nil", "-n", "nulls"]);
+    cluster.admin.kubectl_with(&["apply", "-n", "nulls", "-f", "-"], file).unwrap().success().unwrap();
+    let left_out = file.replace("none: ~, ", "");
+    let ran = cluster.driftguard(&hash, &left_out);
+    assert_eq!(ran.stderr, "");
+    assert_eq!(cluster.driftguard(&["hash", "gamaconfig/nil", "-n", "nulls"], "").success(), ran.success());
+}
+
+#[test]
+fn kinds_are_found_by_every_name_that_kubectl_knows() {
+    let cluster = cluster().namespace("kind-names");
+    cluster
+        .apply("{apiVersion: v1, kind: ConfigMap, metadata: {name: a, namespace: kind-names}, data: {x: z}}");
+    let hash = cluster.hash(&["configmap", "a", "-n", "kind-names"], "");
+    for words in
+        [&["CONFIGMAP", "a"][..], &["configmaps", "a"], &["cm", "a"], &["cm/a"], &["ConfigMaps.v1.", "a"]]
+    {
+        assert_eq!(cluster.hash(&[words, &["-n", "kind-names"]].concat(), ""), hash, "{words:?}");
+    }
+    let told = cluster.driftguard(&["hash", "gizmo", "a"], "").failure();
+    assert!(told.contains("serves no kind gizmo"), "{told}");
+    let told = cluster.driftguard(&["hash", "cm", "missing", "-n", "kind-names"], "").failure();
+    assert!(
+        told.contains("reading ConfigMap/kind-names/missing: configmaps \"missing\" not found"),
+        "{told}"
+    );
+}
+
+#[test]
+fn an_object_without_namespace_is_named_without_one() {
+    let cluster = cluster();
+    let text = cluster.driftguard(&["hash", "clusterrole", "system:node"], "").success();
+    assert!(text.ends_with("  ClusterRole/system:node\n"), "{text}");
+}
+
+#[test]
+fn a_dry_run_tells_the_hash_of_what_will_be_stored() {
+    let cluster = cluster().namespace("dry-run");
+    let server = ["--server", "-f", "-", "-n", "dry-run"];
+    let own = cluster.hash(&["-f", "-", "-n", "dry-run"], DEPLOYMENT);
+    let announced = cluster.hash(&server, DEPLOYMENT);
+    assert_ne!(announced, own, "defaults are filled in");
+    assert!(
+        !cluster.admin.kubectl(&["get", "deploy/web", "-n", "dry-run"]).unwrap().succeeded(),
+        "nothing is stored"
+    );
+    cluster
+        .admin
+        .kubectl_with(&["apply", "-n", "dry-run", "-f", "-"], DEPLOYMENT)
+        .unwrap()
+        .success()
+        .unwrap();
+    assert_eq!(cluster.hash(&["deploy", "web", "-n", "dry-run"], ""), announced);
+
+    let changed = DEPLOYMENT.replace("replicas: 3", "replicas: 5").replace("1000m", "2");
+    let announced = cluster.hash(&server, &changed);
+    let before = cluster.kubectl(&[
+        "get",
+        "deploy/web",
+        "-n",
+        "dry-run",
+        "-o",
+        "jsonpath={.metadata.resourceVersion}",
+    ]);
+    cluster.hash(&server, &changed);
+    let after = cluster.kubectl(&[
+        "get",
+        "deploy/web",
+        "-n",
+        "dry-run",
+        "-o",
+        "jsonpath={.metadata.resourceVersion}",
+    ]);
+    assert_eq!(before, after, "a dry run changes nothing");
+    cluster.admin.kubectl_with(&["replace", "-n", "dry-run", "-f", "-"], changed).unwrap().success().unwrap();
+    assert_eq!(cluster.hash(&["deploy", "web", "-n", "dry-run"], ""), announced);
+}
+
+#[test]
+fn a_dry_run_of_a_dumped_object_works() {
+    let cluster = cluster().namespace("dumped");
+    cluster.admin.kubectl_with(&["apply", "-n", "dumped", "-f", "-"], DEPLOYMENT).unwrap().success().unwrap();
+    let dump = cluster.kubectl(&["get", "deploy/web", "-n", "dumped", "-o", "yaml", "--show-managed-fields"]);
+    cluster.kubectl(&["scale", "deploy/web", "-n", "dumped", "--replicas=4"]);
+    let announced = cluster.hash(&["--server", "-f", "-"], &dump);
+    cluster.kubectl(&["scale", "deploy/web", "-n", "dumped", "--replicas=3"]);
+    assert_eq!(cluster.hash(&["deploy", "web", "-n", "dumped"], ""), announced);
+}
+
+#[test]
+fn what_the_api_server_does_not_take_has_no_hash() {
+    let cluster = cluster().namespace("not-taken");
+    let server = ["hash", "--server", "-f", "-", "-n", "not-taken"];
+    let told = cluster.driftguard(&server, &DEPLOYMENT.replace("replicas", "replcias")).failure();
+    assert!(told.contains("unknown field \"spec.replcias\""), "{told}");
+    let told = cluster.driftguard(&server, &DEPLOYMENT.replace("apps/v1", "apps/v7")).failure();
+    assert!(
+        told.contains("document 1, line 2") && told.contains("serves no kind Deployment in apps/v7"),
+        "{told}"
+    );
+    let told = cluster
+        .driftguard(&server, &DEPLOYMENT.replace("{app: web}}\n  template", "{app: x}}\n  template"))
+        .failure();
+    assert!(told.contains("does not take the file as it is") && told.contains("selector"), "{told}");
+}
+
+#[test]
+fn values_that_come_only_with_a_real_write_are_announced() {
+    let cluster = cluster().namespace("on-write");
+    let service = "{apiVersion: v1, kind: Service, metadata: {name: s}, spec: {ports: [{port: 80}]}}";
+    let ran = cluster.driftguard(&["hash", "--server", "-f", "-", "-n", "on-write"], service);
+    assert!(ran.stderr.contains("gets its cluster IP only when it is really written"), "{}", ran.stderr);
+    cluster.admin.kubectl_with(&["apply", "-n", "on-write", "-f", "-"], service).unwrap().success().unwrap();
+    let ran = cluster.driftguard(&["hash", "--server", "-f", "-", "-n", "on-write"], service);
+    assert_eq!(ran.stderr, "");
+    let hash = ran.success().split(' ').next().unwrap().to_owned();
+    assert_eq!(hash, cluster.hash(&["svc", "s", "-n", "on-write"], ""));
+}
+
+#[test]
+fn the_table_of_kinds_without_namespace_is_what_the_server_says() {
+    let cluster = cluster();
+    let mut files = Vec::new();
+    let mut wanted = Vec::new();
+    for (flag, namespaced) in [("true", true), ("false", false)] {
+        let list = cluster.kubectl(&[
+            "api-resources",
+            &format!("--namespaced={flag}"),
+            "--no-headers",
+            "-o",
+            "wide",
+        ]);
+        for line in list.lines() {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let at = words.iter().position(|word| *word == flag).unwrap();
+            let (api_version, kind) = (words[at - 1], words[at + 1]);
+            files.push(
+                json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": "x"}}).to_string(),
+            );
+            wanted.push(if namespaced { format!("{kind}/default/x") } else { format!("{kind}/x") });
+        }
+    }
+    assert!(wanted.len() > 50, "{wanted:?}");
+    let text = cluster
+        .driftguard(&["hash", "-f", "-", "--kubeconfig", "/dev/null"], &files.join("\n---\n"))
+        .success();
+    let found: Vec<&str> = text.lines().map(|line| line.split_once("  ").unwrap().1).collect();
+    assert_eq!(found, wanted);
+}
+
+#[test]
+fn a_guard_can_be_applied_as_it_is_printed() {
+    let cluster = cluster().namespace("guards");
+    cluster.apply("{apiVersion: v1, kind: ConfigMap, metadata: {name: a, namespace: guards}, data: {x: z}}");
+    let manifest = cluster
+        .driftguard(&["guard", "cm", "a", "-n", "guards", "--runbook", "https://x/y: z"], "")
+        .success();
+    cluster.apply(&manifest);
+    let guard: Value =
+        cluster.admin.kubectl(&["get", "dg/a-guard", "-n", "guards", "-o", "json"]).unwrap().json().unwrap();
+    assert_eq!(guard["spec"]["targetKind"], "ConfigMap");
+    assert_eq!(guard["spec"]["expectedHash"], cluster.hash(&["cm", "a", "-n", "guards"], ""));
+    assert_eq!(guard["metadata"]["annotations"]["driftguard.terrafusion.ai/runbook"], "https://x/y: z");
+
+    // A cluster-scoped object, with a name that no guard may have.
+    let manifest = cluster.driftguard(&["guard", "clusterrole", "system:node", "-n", "guards"], "").success();
+    cluster.apply(&manifest);
+    let guard: Value = cluster
+        .admin
+        .kubectl(&["get", "dg/system-node-guard", "-n", "guards", "-o", "json"])
+        .unwrap()
+        .json()
+        .unwrap();
+    assert_eq!(guard["spec"]["targetName"], "system:node");
+    assert!(guard["spec"].get("targetNamespace").is_none());
+}
+
+#[test]
+fn a_guard_of_a_workload_file_pins_what_will_be_stored() {
+    let cluster = cluster().namespace("guard-file");
+    let manifest = cluster.driftguard(&["guard", "-f", "-", "-n", "guard-file"], DEPLOYMENT).success();
+    cluster
+        .admin
+        .kubectl_with(&["apply", "-n", "guard-file", "-f", "-"], DEPLOYMENT)
+        .unwrap()
+        .success()
+        .unwrap();
+    let live = cluster.hash(&["deploy", "web", "-n", "guard-file"], "");
+    assert!(manifest.contains(&format!("expectedHash: {live}")), "{manifest}");
+    assert!(!manifest.contains("targetApiVersion"), "Deployment alone says enough: {manifest}");
+}
+
+#[test]
+fn a_version_that_is_not_the_preferred_one_is_written_down() {
+    let cluster = cluster().namespace("versions");
+    let scaler = "
+apiVersion: autoscaling/v1
+kind: HorizontalPodAutoscaler
+metadata: {name: h}
+spec: {maxReplicas: 3, targetCPUUtilizationPercentage: 50, scaleTargetRef: {kind: Deployment, name: web, apiVersion: apps/v1}}
+";
+    let manifest = cluster.driftguard(&["guard", "-f", "-", "-n", "versions"], scaler).success();
+    assert!(manifest.contains("targetApiVersion: autoscaling/v1"), "{manifest}");
+    cluster.admin.kubectl_with(&["apply", "-n", "versions", "-f", "-"], scaler).unwrap().success().unwrap();
+    let by_version =
+        cluster.driftguard(&["guard", "hpa.v1.autoscaling", "h", "-n", "versions"], "").success();
+    assert_eq!(by_version, manifest);
+    let preferred = cluster.driftguard(&["guard", "hpa", "h", "-n", "versions"], "").success();
+    assert!(!preferred.contains("targetApiVersion"), "{preferred}");
+    assert_ne!(preferred, manifest, "each version has a spec of its own");
+}
+
+#[test]
+fn a_missing_right_is_told_with_the_next_step() {
+    let cluster = cluster();
+    let eve = cluster.plane.user("eve", &[]).unwrap();
+    let told = driftguard_as(&eve, &["hash", "secret", "a", "-n", "default"], "").failure();
+    assert_eq!(told.lines().count(), 1, "{told}");
+    assert!(
+        told.contains("User \"eve\" cannot get resource \"secrets\"") && told.contains("--as or --context"),
+        "{told}"
+    );
+    let wrong = driftguard_as(&cluster.admin, &["hash", "secret", "a", "--token", "nobodys"], "").failure();
+    assert!(wrong.contains("does not accept these credentials"), "{wrong}");
+    let as_eve = driftguard_as(&cluster.admin, &["hash", "secret", "a", "--as", "eve"], "").failure();
+    assert!(as_eve.contains("User \"eve\" cannot get"), "{as_eve}");
+}
+
+#[test]
+fn the_address_and_the_authority_can_be_given_by_flags() {
+    let cluster = cluster();
+    let address = cluster.plane.api_server().address();
+    let config = "--kubeconfig=/dev/null";
+    let told = cluster.driftguard(&["version", config, "-s", address], "");
+    assert!(told.stderr.contains("signed by an unknown authority"), "{}", told.stderr);
+    let ca = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(ca.path(), cluster.plane.authority()).unwrap();
+    let by_flags = cluster.driftguard(
+        &["version", config, "--server", address, "--certificate-authority", ca.path().to_str().unwrap()],
+        "",
+    );
+    assert!(by_flags.success().contains("Server Version: v1."));
+    let unchecked = cluster.driftguard(&["version", config, "-s", address, "--insecure-skip-tls-verify"], "");
+    assert!(unchecked.success().contains("Server Version: v1."));
+}

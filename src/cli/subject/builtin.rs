@@ -4,7 +4,7 @@
 
 /// Group and kind of every cluster-scoped resource that Kubernetes itself serves, of the versions
 /// supported and of those that went out since 1.32.
-const CLUSTER_SCOPED: [(&str, &str); 36] = [
+const CLUSTER_SCOPED: [(&str, &str); 38] = [
     ("", "ComponentStatus"),
     ("", "Namespace"),
     ("", "Node"),
@@ -40,6 +40,8 @@ const CLUSTER_SCOPED: [(&str, &str); 36] = [
     ("storagemigration.k8s.io", "StorageVersionMigration"),
     ("authentication.k8s.io", "SelfSubjectReview"),
     ("authentication.k8s.io", "TokenReview"),
+    ("authorization.k8s.io", "SelfSubjectAccessReview"),
+    ("authorization.k8s.io", "SelfSubjectRulesReview"),
     ("authorization.k8s.io", "SubjectAccessReview"),
 ];
 
