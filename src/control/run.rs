@@ -14,6 +14,7 @@ use crate::core::guard::{GuardState, Target};
 use crate::store::{Observation, Store};
 use crate::telemetry::metrics::Metrics;
 
+use super::catch_up::caught_up;
 use super::conditions::Coverage;
 use super::endpoints;
 use super::lease::Fence;
@@ -73,6 +74,7 @@ impl Control {
     /// Works until it is dropped.
     async fn lead(&mut self) {
         self.store.synced().await;
+        caught_up(&self.client, &self.store).await;
         // Another replica may have written since this one last did.
         self.registrar.forget();
         let mut observations = self.store.observations();

@@ -1,0 +1,115 @@
+//! Before a replica that has just got the lease writes anything, its view must not be an old one.
+//!
+//! A watch can lag behind by half a minute while calls for the lease work. Rules written from such a
+//! view would leave out the newest guards. So the guards are listed once, from a quorum, and writing
+//! waits until the watch has shown each of them at least as new. Resource versions are no measure for
+//! that: the newest one goes away with the guard that bears it.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use kube::Api;
+use kube::api::ListParams;
+
+use crate::api::DriftGuard;
+use crate::store::{Observation, Store};
+
+/// Guards read at once.
+const PAGE: u32 = 500;
+/// Longest one page may take.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause after a failure.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// What a guard is known by: its uid, and the generation that must have been seen.
+type Needed = HashMap<String, i64>;
+
+/// Waits until the store has seen every guard that exists now, at least as new as it is now.
+pub(super) async fn caught_up(client: &kube::Client, store: &Store) {
+    let mut observations = store.observations();
+    let mut needed = loop {
+        match list(client).await {
+            Ok(needed) => break needed,
+            Err(error) => {
+                tracing::warn!(error, "cannot list the guards before taking over; trying again");
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    };
+    // A guard that is deleted meanwhile is never seen, so what is missing is asked for again.
+    loop {
+        let seen = observations.wait_for(|observation| has_all(observation, &needed));
+        if tokio::time::timeout(RETRY, seen).await.is_ok() {
+            return;
+        }
+        if let Ok(now) = list(client).await {
+            needed.retain(|uid, _| now.contains_key(uid));
+        }
+    }
+}
+
+/// Whether each needed guard was seen, at least as new.
+fn has_all(observation: &Observation, needed: &Needed) -> bool {
+    let seen = observation.guards.iter().filter(|seen| {
+        needed.get(seen.stored.uid()).is_some_and(|generation| seen.stored.generation() >= *generation)
+    });
+    seen.count() == needed.len()
+}
+
+async fn list(client: &kube::Client) -> Result<Needed, String> {
+    let api: Api<DriftGuard> = Api::all(client.clone());
+    let mut page = ListParams::default().limit(PAGE);
+    let mut needed = Needed::new();
+    loop {
+        let list = tokio::time::timeout(REQUEST_TIMEOUT, api.list_metadata(&page))
+            .await
+            .map_err(|_| "the API server did not answer in time".to_owned())?
+            .map_err(|error| error.to_string())?;
+        for guard in list.items {
+            let (uid, generation) = (guard.metadata.uid, guard.metadata.generation);
+            needed.insert(uid.unwrap_or_default(), generation.unwrap_or_default());
+        }
+        match list.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => page = page.continue_token(&token),
+            None => return Ok(needed),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::core::guard::{GuardState, InvalidGuard};
+    use crate::store::{Seen, Stored};
+
+    fn observation(guards: &[(&str, i64)]) -> Observation {
+        let seen = |(uid, generation): &(&str, i64)| {
+            let json = format!(
+                r#"{{"metadata":{{"name":"{uid}","namespace":"n","uid":"{uid}","generation":{generation}}}}}"#
+            );
+            let stored: Stored = serde_json::from_str(&json).unwrap();
+            let invalid = InvalidGuard {
+                id: stored.id(),
+                generation: *generation,
+                target: None,
+                reason: "Test",
+                message: String::new(),
+            };
+            Arc::new(Seen { stored: Arc::new(stored), state: GuardState::Invalid(invalid), since: 1 })
+        };
+        Observation { guards: guards.iter().map(seen).collect(), ..Observation::default() }
+    }
+
+    #[test]
+    fn an_older_view_is_told_from_one_that_is_as_new() {
+        let needed = Needed::from([("a".to_owned(), 2), ("b".to_owned(), 1)]);
+        assert!(!has_all(&observation(&[("a", 2)]), &needed), "b is missing");
+        assert!(!has_all(&observation(&[("a", 1), ("b", 1)]), &needed), "a is older");
+        assert!(has_all(&observation(&[("a", 2), ("b", 1)]), &needed));
+        assert!(has_all(&observation(&[("a", 3), ("b", 1), ("c", 9)]), &needed), "newer is as good");
+        assert!(has_all(&observation(&[]), &Needed::new()));
+    }
+}
