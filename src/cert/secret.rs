@@ -96,7 +96,8 @@ pub async fn shared_authority(
         return read(&found, namespace, now);
     }
     let new;
-    let authority = match ours {
+    // One that has ended would only be refused again: the way out is a new one.
+    let authority = match ours.filter(|ours| ours.validity().contains(now)) {
         Some(ours) => ours,
         None => {
             new = Authority::generate(now).map_err(SecretError::Generate)?;
@@ -209,6 +210,15 @@ mod tests {
         let server = Arc::new(Mutex::new(Server { stored: Some(incomplete), ..Server::default() }));
         let error = share(&server, None).await.unwrap_err();
         assert!(matches!(error, SecretError::Missing { key: CERTIFICATE, .. }));
+    }
+
+    #[tokio::test]
+    async fn an_authority_that_has_ended_is_not_put_back_but_followed_by_a_new_one() {
+        let ended = Authority::generate("2020-01-01T00:00:00Z".parse().unwrap()).unwrap();
+        let server = Arc::new(Mutex::new(Server::default()));
+        let made = share(&server, Some(&ended)).await.unwrap();
+        assert_ne!(made.certificate(), ended.certificate());
+        assert!(made.validity().contains(now()));
     }
 
     #[tokio::test]
