@@ -134,7 +134,8 @@ impl Demo {
 
     fn refuse_edits(&self) -> Result<()> {
         heading("Somebody changes the price, in every way that kubectl has");
-        let editor = self.file("editor", "#!/bin/sh\nexec sed -i 's/4.20/9.99/' \"$1\"\n")?;
+        let editor = self
+            .file("editor", "#!/bin/sh\nexec sed -i 's/espresso: .4[.]20./espresso: \"9.99\"/' \"$1\"\n")?;
         executable(Path::new(&editor))?;
         let changed = self.file("changed.yaml", &CONFIG_MAP.replace("4.20", "9.99"))?;
         let patch = r#"{"data":{"espresso":"9.99"}}"#;

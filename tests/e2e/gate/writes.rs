@@ -19,7 +19,8 @@ fn pinned(on: &Installation, namespace: &str) -> Result<()> {
 
 pub(super) fn case_01_kubectl_edit_is_refused(on: &Installation, ns: &str) -> Result<()> {
     pinned(on, ns)?;
-    let editor = editor(on.plane.folder(), "edit-price", "100", "999")?;
+    // With its key: the digits alone may stand in a uid as well.
+    let editor = editor(on.plane.folder(), "edit-price", r#"price: "100""#, r#"price: "999""#)?;
     let folder = on.plane.folder().to_string_lossy().into_owned();
     let said = on.refused(ns, TARGET, || {
         let edit = on.admin.command(&["edit", TARGET, "-n", ns]);
