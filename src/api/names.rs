@@ -11,6 +11,10 @@ pub const VERSION: &str = "v1";
 pub const DRIFTGUARDS: &str = "driftguards";
 /// Name of the CRD of `DriftGuard`.
 pub const DRIFTGUARD_CRD: &str = "driftguards.terrafusion.ai";
+/// Plural resource name of `DriftGuardException`.
+pub const EXCEPTIONS: &str = "driftguardexceptions";
+/// Name of the CRD of `DriftGuardException`.
+pub const EXCEPTION_CRD: &str = "driftguardexceptions.terrafusion.ai";
 /// Name of the CRD of `GAMAConfig`.
 pub const GAMACONFIG_CRD: &str = "gamaconfigs.terrafusion.ai";
 
@@ -41,6 +45,9 @@ pub const WEBHOOK_CONFIGURATION: &str = "driftguard";
 pub const LEASE: &str = "driftguard";
 /// Secret that holds the certificate authority shared by all replicas.
 pub const CA_SECRET: &str = "driftguard-ca";
+/// Secret that holds the key by which authors of guards are signed. Not [`CA_SECRET`]: an authority is
+/// replaced now and then, and the authors of all guards must outlive that.
+pub const SIGNING_SECRET: &str = "driftguard-signing";
 
 /// Label key of the older operator; see [`OPERATOR`] for its value on our pods.
 pub const LABEL_APP: &str = "app";
@@ -62,6 +69,8 @@ pub const ANNOTATION_DEFAULT_ENFORCEMENT: &str = "driftguard.terrafusion.ai/defa
 pub const ANNOTATION_CONTACT: &str = "driftguard.terrafusion.ai/contact";
 /// Guard annotation: where the way forward is written down. Shown in the refusal.
 pub const ANNOTATION_RUNBOOK: &str = "driftguard.terrafusion.ai/runbook";
+/// Guard annotation: who approved its spec, signed. Written by the mutating webhook alone.
+pub const ANNOTATION_AUTHOR: &str = "driftguard.terrafusion.ai/author";
 /// Annotation of our webhook configurations: the generation that was last applied. It also stands in
 /// the paths of the entries, but there may be none.
 pub const ANNOTATION_GENERATION: &str = "driftguard.terrafusion.ai/generation";

@@ -196,7 +196,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::core::guard::{DeletionPolicy, FailurePolicy, GuardId, InvalidGuard, Target};
+    use crate::core::guard::{Authorship, DeletionPolicy, FailurePolicy, GuardId, InvalidGuard, Target};
     use crate::core::hash::ContentHash;
     use crate::core::paths::PathFilter;
     use crate::core::scope::Scope;
@@ -221,6 +221,9 @@ mod tests {
             enforcement,
             failure_policy: FailurePolicy::Fail,
             deletion_policy: DeletionPolicy::Allow,
+            pauses: Vec::new(),
+            authorship: Authorship::Unknown,
+            replicas_path: None,
             managed_by: None,
             contact: None,
             runbook: None,

@@ -10,7 +10,9 @@ use kube::client::Body;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::core::guard::{DeletionPolicy, Enforcement, FailurePolicy, Guard, GuardId, GuardState, Target};
+use crate::core::guard::{
+    Authorship, DeletionPolicy, Enforcement, FailurePolicy, Guard, GuardId, GuardState, Target,
+};
 use crate::core::hash::ContentHash;
 use crate::core::index::Index;
 use crate::core::paths::PathFilter;
@@ -177,6 +179,9 @@ fn guard(name: &str) -> GuardState {
         enforcement: Enforcement::Deny,
         failure_policy: FailurePolicy::Fail,
         deletion_policy: DeletionPolicy::Allow,
+        pauses: Vec::new(),
+        authorship: Authorship::Unknown,
+        replicas_path: None,
         managed_by: None,
         contact: None,
         runbook: None,

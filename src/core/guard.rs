@@ -9,6 +9,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::hash::ContentHash;
+use super::pause::Pause;
 use super::scope::Scope;
 
 /// Namespace and name of a `DriftGuard`.
@@ -145,6 +146,27 @@ pub struct AlsoApproved {
     pub reason: Option<String>,
 }
 
+/// Who approved what a guard says, as its signed annotation tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Authorship {
+    /// The signature is valid for exactly this guard and spec.
+    Signed(Author),
+    /// There is no valid signature: the guard is enforced as it stands, but nothing is fetched or
+    /// written for it across objects until somebody adopts it.
+    Unknown,
+}
+
+/// The author of a guard: whoever made it, or changed its spec last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Author {
+    /// User name, as the API server authenticated it.
+    pub user: String,
+    /// Groups, in the order in which the API server sent them.
+    pub groups: Vec<String>,
+    /// When the spec was signed.
+    pub at: Timestamp,
+}
+
 /// A valid guard with its target resolved and its paths compiled.
 #[derive(Debug, Clone)]
 pub struct Guard {
@@ -170,6 +192,13 @@ pub struct Guard {
     pub failure_policy: FailurePolicy,
     /// What deletion of the target means.
     pub deletion_policy: DeletionPolicy,
+    /// Why writes may pass for a while: `spec.suspend`, and exceptions that name this guard.
+    pub pauses: Vec<Pause>,
+    /// Who approved what the guard says.
+    pub authorship: Authorship,
+    /// Where the count stands that the `scale` subresource of the target changes, as keys from the
+    /// object's root; `None` when the kind has no such subresource or the count is not pinned.
+    pub replicas_path: Option<Vec<String>>,
     /// The tool that manages the guard, if one is recognised.
     pub managed_by: Option<ManagedBy>,
     /// Annotation `driftguard.terrafusion.ai/contact`.
@@ -179,6 +208,12 @@ pub struct Guard {
 }
 
 impl Guard {
+    /// The pause in force at `now` that lasts longest; `None` when the guard is enforced.
+    #[must_use]
+    pub fn paused(&self, now: Timestamp) -> Option<&Pause> {
+        self.pauses.iter().filter(|pause| pause.is_active(now)).max_by_key(|pause| pause.until)
+    }
+
     /// Whether `hash` is approved at `now`: the expected one, or an unexpired further one.
     ///
     /// An `until` is exclusive: at that very moment the approval has ended.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::super::canonical::hash_object;
-use super::super::guard::{AlsoApproved, DeletionPolicy, FailurePolicy, GuardId, ManagedBy};
+use super::super::guard::{AlsoApproved, Authorship, DeletionPolicy, FailurePolicy, GuardId, ManagedBy};
 use super::*;
 
 const APPROVED: &str = r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"x","namespace":"n","uid":"o-1"},"data":{"price":"1"}}"#;
@@ -38,6 +38,9 @@ fn guard_of(kind: &str, approved: &str) -> Guard {
         enforcement: Enforcement::Deny,
         failure_policy: FailurePolicy::Fail,
         deletion_policy: DeletionPolicy::Allow,
+        pauses: Vec::new(),
+        authorship: Authorship::Unknown,
+        replicas_path: None,
         managed_by: None,
         contact: None,
         runbook: None,

@@ -10,8 +10,8 @@ use serde::Deserialize;
 
 use crate::api::{self, DriftGuardSpec, names, reasons};
 use crate::core::guard::{
-    AlsoApproved, DeletionPolicy, Enforcement, FailurePolicy, Guard, GuardState, InvalidGuard, ManagedBy,
-    Target,
+    AlsoApproved, Authorship, DeletionPolicy, Enforcement, FailurePolicy, Guard, GuardState, InvalidGuard,
+    ManagedBy, Target,
 };
 use crate::core::hash::ContentHash;
 use crate::core::kinds::Catalog;
@@ -102,6 +102,9 @@ impl<'a> Conversion<'a> {
                 api::DeletionPolicy::Allow => DeletionPolicy::Allow,
                 api::DeletionPolicy::Deny => DeletionPolicy::Deny,
             },
+            pauses: Vec::new(),
+            authorship: Authorship::Unknown,
+            replicas_path: None,
             managed_by: managed_by(self.stored),
             contact: annotation(self.stored, names::ANNOTATION_CONTACT),
             runbook: annotation(self.stored, names::ANNOTATION_RUNBOOK),

@@ -28,7 +28,9 @@ use super::reviews::{Reviews, Voice};
 use super::server::{Admission, AdmissionSettings};
 use crate::cert::{Authority, Leaf, LeafResolver, ServerIdentity, crypto_provider, tls};
 use crate::core::canonical::hash_object;
-use crate::core::guard::{DeletionPolicy, Enforcement, FailurePolicy, Guard, GuardId, GuardState, Target};
+use crate::core::guard::{
+    Authorship, DeletionPolicy, Enforcement, FailurePolicy, Guard, GuardId, GuardState, Target,
+};
 use crate::core::index::Index;
 use crate::core::paths::PathFilter;
 use crate::core::scope::Scope;
@@ -120,6 +122,9 @@ pub(super) fn guard() -> GuardState {
         enforcement: Enforcement::Deny,
         failure_policy: FailurePolicy::Fail,
         deletion_policy: DeletionPolicy::Allow,
+        pauses: Vec::new(),
+        authorship: Authorship::Unknown,
+        replicas_path: None,
         managed_by: None,
         contact: None,
         runbook: None,

@@ -8,7 +8,7 @@ use driftguard::control::lease::{Fence, Keeper};
 use driftguard::control::registrar::{Applied, Registrar, Settings};
 use driftguard::control::webhooks::Address;
 use driftguard::core::guard::{
-    DeletionPolicy, Enforcement, FailurePolicy, Guard, GuardId, GuardState, Target,
+    Authorship, DeletionPolicy, Enforcement, FailurePolicy, Guard, GuardId, GuardState, Target,
 };
 use driftguard::core::hash::ContentHash;
 use driftguard::core::index::Index;
@@ -127,6 +127,9 @@ fn guard(group: &str, resource: &str, namespace: Option<&str>, name: &str) -> Gu
         enforcement: Enforcement::Deny,
         failure_policy: FailurePolicy::Fail,
         deletion_policy: DeletionPolicy::Allow,
+        pauses: Vec::new(),
+        authorship: Authorship::Unknown,
+        replicas_path: None,
         managed_by: None,
         contact: None,
         runbook: None,

@@ -12,7 +12,7 @@ use axum::response::Response;
 use axum::routing::post;
 use driftguard::core::canonical::hash_object;
 use driftguard::core::guard::{
-    DeletionPolicy, Enforcement, FailurePolicy, Guard, GuardId, GuardState, Target,
+    Authorship, DeletionPolicy, Enforcement, FailurePolicy, Guard, GuardId, GuardState, Target,
 };
 use driftguard::core::index::Index;
 use driftguard::core::judge::judge;
@@ -74,6 +74,9 @@ fn guard(review: &[u8]) -> anyhow::Result<Guard> {
         enforcement: Enforcement::Deny,
         failure_policy: FailurePolicy::Fail,
         deletion_policy: DeletionPolicy::Allow,
+        pauses: Vec::new(),
+        authorship: Authorship::Unknown,
+        replicas_path: None,
         managed_by: None,
         contact: None,
         runbook: None,

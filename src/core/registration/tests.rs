@@ -5,7 +5,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::core::guard::DeletionPolicy;
+use crate::core::guard::{Authorship, DeletionPolicy};
 use crate::core::guard::{GuardId, InvalidGuard};
 use crate::core::hash::ContentHash;
 use crate::core::paths::PathFilter;
@@ -49,6 +49,9 @@ fn guard(target: Target) -> Guard {
         enforcement: Enforcement::Deny,
         failure_policy: FailurePolicy::Fail,
         deletion_policy: DeletionPolicy::Allow,
+        pauses: Vec::new(),
+        authorship: Authorship::Unknown,
+        replicas_path: None,
         managed_by: None,
         contact: None,
         runbook: None,

@@ -1,0 +1,112 @@
+//! Signatures of what DriftGuard itself wrote into objects that others may write, too.
+//!
+//! An HMAC-SHA256 over named parts, each with its length before it, so that no two lists of parts give
+//! the same bytes, and under a purpose, so that a signature made for one thing never stands for another.
+
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
+
+/// Bytes of a key.
+pub const KEY_LENGTH: usize = 32;
+
+/// What a signature is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Who approved the spec of a guard.
+    Author,
+    /// That a guard of enforcement `Audit` has become one of `Deny`.
+    Promotion,
+}
+
+impl Purpose {
+    fn word(self) -> &'static [u8] {
+        match self {
+            Self::Author => b"driftguard author v1",
+            Self::Promotion => b"driftguard promotion v1",
+        }
+    }
+}
+
+/// A key that all replicas share.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SigningKey([u8; KEY_LENGTH]);
+
+impl std::fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SigningKey(..)")
+    }
+}
+
+impl SigningKey {
+    /// A key of exactly [`KEY_LENGTH`] bytes; `None` for any other length.
+    #[must_use]
+    pub fn new(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
+
+    /// The signature of these parts, 64 lower-case hex digits.
+    #[must_use]
+    pub fn sign(&self, purpose: Purpose, parts: &[&[u8]]) -> String {
+        let code = self.code(purpose, parts).finalize().into_bytes();
+        code.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Whether `signature` is that of these parts, in constant time.
+    #[must_use]
+    pub fn verifies(&self, purpose: Purpose, parts: &[&[u8]], signature: &str) -> bool {
+        let digits = signature.as_bytes();
+        let nibble = |digit: u8| match digit {
+            b'0'..=b'9' => Some(digit - b'0'),
+            b'a'..=b'f' => Some(digit - b'a' + 10),
+            _ => None,
+        };
+        let bytes: Option<Vec<u8>> =
+            digits.chunks(2).map(|pair| Some(nibble(pair[0])? << 4 | nibble(*pair.get(1)?)?)).collect();
+        bytes.is_some_and(|bytes| self.code(purpose, parts).verify_slice(&bytes).is_ok())
+    }
+
+    fn code(&self, purpose: Purpose, parts: &[&[u8]]) -> Hmac<Sha256> {
+        // Shorter keys are filled up with zeros by the definition of HMAC.
+        let mut block = [0; 64];
+        block[..KEY_LENGTH].copy_from_slice(&self.0);
+        let mut code = <Hmac<Sha256> as Mac>::new(&block.into());
+        for part in [purpose.word()].iter().chain(parts) {
+            code.update(&(part.len() as u64).to_be_bytes());
+            code.update(part);
+        }
+        code
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+    use super::*;
+
+    fn key(byte: u8) -> SigningKey {
+        SigningKey::new(&[byte; KEY_LENGTH]).unwrap()
+    }
+
+    #[test]
+    fn a_signature_holds_for_its_key_purpose_and_parts_alone() {
+        let signature = key(1).sign(Purpose::Author, &[b"ab", b"c"]);
+        assert!(key(1).verifies(Purpose::Author, &[b"ab", b"c"], &signature));
+        assert!(!key(2).verifies(Purpose::Author, &[b"ab", b"c"], &signature));
+        assert!(!key(1).verifies(Purpose::Promotion, &[b"ab", b"c"], &signature));
+        assert!(!key(1).verifies(Purpose::Author, &[b"a", b"bc"], &signature));
+        assert!(!key(1).verifies(Purpose::Author, &[b"abc"], &signature));
+    }
+
+    #[test]
+    fn what_is_no_signature_is_refused() {
+        for text in ["", "0", "zz", "00", &"0".repeat(64), &"\u{e9}".repeat(32)] {
+            assert!(!key(1).verifies(Purpose::Author, &[], text), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_key_shows_nothing_of_itself() {
+        assert_eq!(format!("{:?}", key(7)), "SigningKey(..)");
+        assert!(SigningKey::new(b"short").is_none());
+    }
+}
