@@ -48,7 +48,11 @@ impl Installation {
 
     /// A fresh control plane with DriftGuard on it.
     pub(crate) fn start(via: Via, version: Version) -> Result<Self> {
-        let plane = ControlPlane::builder().kubernetes(version).start()?;
+        Self::on(ControlPlane::builder().kubernetes(version).start()?, via)
+    }
+
+    /// DriftGuard on a control plane that runs.
+    pub(crate) fn on(plane: ControlPlane, via: Via) -> Result<Self> {
         let admin = plane.admin()?;
         let (port, health_port) = (free_port()?, free_port()?);
         let url = format!("https://127.0.0.1:{port}");

@@ -77,6 +77,18 @@ impl Assets {
         Ok(Self(folder))
     }
 
+    /// `kube-controller-manager`, which few tests need and `KUBEBUILDER_ASSETS` does not hold.
+    pub(crate) fn controller_manager(&self) -> Result<PathBuf> {
+        let program = self.program("kube-controller-manager");
+        ensure!(
+            program.exists(),
+            "{} is missing; it is built for Kubernetes {} only (`make control-plane` without KUBEBUILDER_ASSETS, which does not hold it)",
+            program.display(),
+            Version::Newest.minor(),
+        );
+        Ok(program)
+    }
+
     pub(crate) fn folder(&self) -> &Path {
         &self.0
     }

@@ -24,7 +24,9 @@ use anyhow::{Context, Result, ensure};
 
 mod api_server;
 mod assets;
+mod audit;
 mod balancer;
+mod controller_manager;
 mod etcd;
 pub mod guardian;
 mod http;
@@ -42,7 +44,7 @@ pub use user::{Kubectl, Output, User};
 pub use wait::until;
 
 use assets::Assets;
-use guardian::Guardian;
+use guardian::{Guardian, Process};
 use user::{Credential, Place};
 
 /// How often a start is tried when somebody else took a port in the meantime.
@@ -60,6 +62,8 @@ pub struct Builder {
     api_server_flags: Vec<String>,
     etcd_flags: Vec<String>,
     folder: Option<PathBuf>,
+    controller_manager: bool,
+    audited: bool,
 }
 
 impl Builder {
@@ -95,6 +99,22 @@ impl Builder {
     #[must_use]
     pub fn etcd_flag(mut self, flag: impl Into<String>) -> Self {
         self.etcd_flags.push(flag.into());
+        self
+    }
+
+    /// With kube-controller-manager: garbage collection, ends of namespaces, accounts, aggregated roles. It is
+    /// built for the newest Kubernetes only, and `KUBEBUILDER_ASSETS` does not hold it: [`Builder::start`]
+    /// fails then and says so.
+    #[must_use]
+    pub fn controller_manager(mut self) -> Self {
+        self.controller_manager = true;
+        self
+    }
+
+    /// With an audit log of every request, metadata only; [`ControlPlane::audit_log`] reads it.
+    #[must_use]
+    pub fn audited(mut self) -> Self {
+        self.audited = true;
         self
     }
 
@@ -157,23 +177,33 @@ impl Builder {
             std::fs::write(folder.join(name), text)?;
         }
         let etcd = Etcd::start(guardian, &assets, &self.etcd_flags)?;
-        let common = api_server::Common { folder, etcd: etcd.address(), flags: &self.api_server_flags };
+        let mut flags = self.api_server_flags.clone();
+        if self.audited {
+            flags.extend(audit::flags(folder)?);
+        }
+        let common = api_server::Common { folder, etcd: etcd.address(), flags: &flags };
         let versions =
             std::iter::repeat_n(self.version, 1 + self.more).chain(self.api_servers.iter().copied());
         let api_servers = versions
             .enumerate()
             .map(|(number, version)| ApiServer::start(guardian, number, version, &common))
             .collect::<Result<Vec<_>>>()?;
-        let plane = ControlPlane {
+        let mut plane = ControlPlane {
             folder: folder.to_owned(),
             assets,
             authority,
             etcd,
             api_servers,
+            controller_manager: None,
             guardian: guardian.clone(),
         };
         for api_server in &plane.api_servers {
             api_server.asked_by(plane.user_at(api_server, "administrator", &[ADMINISTRATORS])?);
+        }
+        if self.controller_manager {
+            let admin = plane.admin()?;
+            let process = controller_manager::start(guardian, self.version, folder, &admin)?;
+            plane.controller_manager = Some(process);
         }
         Ok(plane)
     }
@@ -187,6 +217,7 @@ pub struct ControlPlane {
     authority: pki::Authority,
     etcd: Etcd,
     api_servers: Vec<ApiServer>,
+    controller_manager: Option<Process>,
     guardian: Guardian,
 }
 
@@ -218,7 +249,19 @@ impl ControlPlane {
 
     fn wait_ready(&self) -> Result<()> {
         self.etcd.wait_healthy()?;
-        self.api_servers.iter().try_for_each(ApiServer::wait_ready)
+        self.api_servers.iter().try_for_each(ApiServer::wait_ready)?;
+        match &self.controller_manager {
+            Some(process) => controller_manager::wait_ready(process, &self.admin()?),
+            None => Ok(()),
+        }
+    }
+
+    /// What the API servers of an [`Builder::audited`] control plane have answered so far, one entry a request.
+    ///
+    /// # Errors
+    /// When there is no audit log.
+    pub fn audit_log(&self) -> Result<Vec<serde_json::Value>> {
+        audit::read(&self.folder)
     }
 
     /// The data folder, removed at the end. The logs lie in it, and there is room for files of the caller.

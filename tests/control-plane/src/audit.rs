@@ -1,0 +1,28 @@
+//! The audit log of the API servers: who asked for what, and what was answered.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+const POLICY: &str = "audit-policy.yaml";
+const LOG: &str = "audit.log";
+
+/// Writes the policy and gives the flags that follow it. Several API servers append to one file.
+pub(crate) fn flags(folder: &Path) -> Result<[String; 3]> {
+    // A watch counts as soon as it is answered: it may not end before the test does.
+    let policy = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules:\n- level: Metadata\n";
+    std::fs::write(folder.join(POLICY), policy).context("cannot write the audit policy")?;
+    Ok([
+        format!("--audit-policy-file={}", folder.join(POLICY).display()),
+        format!("--audit-log-path={}", folder.join(LOG).display()),
+        "--audit-log-mode=blocking".to_owned(),
+    ])
+}
+
+/// Every entry so far; a line that is being written just now is left for the next time.
+pub(crate) fn read(folder: &Path) -> Result<Vec<Value>> {
+    let text = std::fs::read_to_string(folder.join(LOG)).context("no audit log; build with `audited()`")?;
+    let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+    whole.lines().map(|line| serde_json::from_str(line).context("an audit entry is not JSON")).collect()
+}
