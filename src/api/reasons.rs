@@ -59,6 +59,8 @@ impl fmt::Display for ConditionType {
 
 /// Ready: the guard is valid and does what its spec says.
 pub const GUARDING: &str = "Guarding";
+/// Ready is true: the guard is enforced, but a right is missing to prove it by a dry run of its own kind.
+pub const RIGHTS_MISSING: &str = "RightsMissing";
 /// Ready: the guard is valid, but nothing has proved yet that it is enforced.
 pub const NOT_ENFORCING_YET: &str = "NotEnforcingYet";
 /// Ready, Enforcing: the spec holds something that cannot be used; the message says what.

@@ -54,6 +54,10 @@ pub struct InstallArgs {
     /// the last install chose; Audit where guards of an older operator are found; Deny]
     #[arg(long, value_name = "MODE", value_parser = parse_enforcement)]
     default_enforcement: Option<Enforcement>,
+    /// Namespaces in which guards on Secrets may be proved by an empty dry-run patch of one of them. Guards
+    /// on Secrets are enforced everywhere; the right reaches every Secret of the namespace
+    #[arg(long, value_name = "NAMESPACES", value_delimiter = ',')]
+    secrets_namespaces: Vec<String>,
     /// Print what would be applied (client), or have the API server check it (server)
     #[arg(long, value_name = "MODE", default_value = "none")]
     dry_run: DryRun,
@@ -99,6 +103,7 @@ fn settings(args: &InstallArgs, before: &Before) -> Settings {
         namespace,
         image: args.image.clone().unwrap_or_else(manifests::default_image),
         default_enforcement: args.default_enforcement.unwrap_or_else(|| before.default_enforcement()),
+        secrets_namespaces: args.secrets_namespaces.clone(),
     }
 }
 
@@ -119,6 +124,7 @@ impl Plan {
         }
         let mut base = vec![manifests::namespace(settings)?];
         base.extend(manifests::rbac(settings)?);
+        base.extend(manifests::secrets_rights(settings)?);
         let workload = match reach {
             None => manifests::workload(settings)?,
             Some(reach) => reach.service(settings)?.into_iter().collect(),

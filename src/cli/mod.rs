@@ -123,7 +123,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Guard(args) => one_thread()?.block_on(guard::run(args)),
         Command::Install(args) => one_thread()?.block_on(install::run(args)),
         Command::Uninstall(args) => one_thread()?.block_on(uninstall::run(args)),
-        Command::Manifests(args) => manifests::run(&args),
+        Command::Manifests(args) => one_thread()?.block_on(manifests::run(args)),
         Command::Version(args) => one_thread()?.block_on(version::run(args)),
     }
 }

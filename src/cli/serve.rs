@@ -293,7 +293,16 @@ impl Running {
             store.configurations(),
         );
         let api_server_endpoints = args.api_server_endpoint.clone();
-        let control = Control { config, client, store, fence, registrar, api_server_endpoints, metrics };
+        let control = Control {
+            config,
+            client,
+            store,
+            fence,
+            registrar,
+            api_server_endpoints,
+            metrics,
+            rights: Default::default(),
+        };
         background.spawn(control.run());
         Ok(Self { admission, health, keep_lease, leasing, background })
     }

@@ -22,7 +22,7 @@ pub(super) mod notes;
 pub(super) mod request;
 pub(super) mod served;
 
-use served::Served;
+pub(super) use served::Served;
 
 /// Which objects, and which part of them.
 #[derive(Debug, clap::Args)]

@@ -138,6 +138,34 @@ impl Removal<'_> {
         for manifest in manifests::rbac(self.settings)?.iter().rev() {
             self.delete(manifest, true).await?;
         }
+        for manifest in manifests::remediation(self.settings)?.iter().rev() {
+            self.delete(manifest, true).await?;
+        }
+        self.rights_in_namespaces().await
+    }
+
+    /// Takes away the rights that were given in single namespaces: they hold our label, wherever they are.
+    async fn rights_in_namespaces(&self) -> anyhow::Result<()> {
+        let kind = manifests::targets::TargetKind { group: String::new(), plural: String::new() };
+        let prefix = kind.role_name();
+        let [role, binding] = manifests::rights_in(&kind, "", &self.settings.namespace, false)?
+            .try_into()
+            .map_err(|_| anyhow::anyhow!("a role has no binding"))?;
+        for manifest in [binding, role] {
+            let api: Api<DynamicObject> = Api::all_with(self.cluster.client.clone(), &manifest.resource);
+            let labelled = ListParams::default().labels(&format!("{}=driftguard", names::LABEL_PART_OF));
+            let found = api.list_metadata(&labelled).await.map_err(|error| {
+                self.cluster.explain("looking for rights that were given in single namespaces", &error)
+            })?;
+            for object in found.items {
+                let (Some(name), place) = (object.metadata.name, object.metadata.namespace) else { continue };
+                if name.starts_with(&prefix) {
+                    let mut found = manifest.clone();
+                    (found.namespace, found.name) = (place, name);
+                    self.delete(&found, true).await?;
+                }
+            }
+        }
         Ok(())
     }
 

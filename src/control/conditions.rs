@@ -140,6 +140,17 @@ fn ready(guard: &Guard, enforcing: &Says, conflict: Option<&Says>) -> Says {
     }
 }
 
+/// Says beside `Ready=True` that a right is missing without which the guard cannot be proved by itself.
+pub(super) fn say_missing_right(status: &mut DriftGuardStatus, missing: &str) {
+    let ready = status.conditions.iter_mut().find(|condition| {
+        condition.type_ == ConditionType::Ready.as_str() && condition.reason == reasons::GUARDING
+    });
+    if let Some(ready) = ready {
+        reasons::RIGHTS_MISSING.clone_into(&mut ready.reason);
+        ready.message = format!("{}. {missing}", ready.message).chars().take(MAX_MESSAGE).collect();
+    }
+}
+
 /// Another guard of the same target that pins it differently.
 fn conflict(state: &GuardState, index: &Index) -> Option<Says> {
     let target = state.target()?;
@@ -297,6 +308,23 @@ mod tests {
         let renamed = Index::build(vec![left.clone(), guard("b", b"1", Enforcement::Deny)]);
         let agreeing = status(&left, &renamed, &Coverage::Proved, Some(&conflicting), at(2));
         assert!(condition(&agreeing, "Conflict").is_none());
+    }
+
+    #[test]
+    fn a_missing_right_is_said_beside_what_holds_and_moves_no_time() {
+        let state = guard("a", b"1", Enforcement::Deny);
+        let index = Index::build(vec![state.clone()]);
+        let first = status(&state, &index, &Coverage::Compared, None, at(1));
+        let mut second = status(&state, &index, &Coverage::Compared, Some(&first), at(2));
+        say_missing_right(&mut second, "add a rule");
+        assert_eq!(said(&second, "Ready"), ("True".into(), "RightsMissing".into()));
+        assert_eq!(condition(&second, "Ready").unwrap().last_transition_time.0, at(1));
+        let mut third = status(&state, &index, &Coverage::Compared, Some(&second), at(3));
+        say_missing_right(&mut third, "add a rule");
+        assert_eq!(second, third, "nothing new is nothing to write");
+        let mut pending = status(&state, &index, &Coverage::Pending("wait".into()), None, at(1));
+        say_missing_right(&mut pending, "add a rule");
+        assert_eq!(said(&pending, "Ready").1, "NotEnforcingYet", "what is worse stays in view");
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod lease;
 pub mod proof;
 pub mod registrar;
 mod repairs;
+pub mod rights;
 pub mod run;
 mod side;
 mod standing;

@@ -20,6 +20,7 @@ use super::endpoints;
 use super::lease::Fence;
 use super::proof::{self, Proof};
 use super::registrar::{Registrar, RegistrarError};
+use super::rights::Rights;
 use super::standing::{Attempt, Standing};
 use super::status::StatusWriter;
 
@@ -54,6 +55,8 @@ pub struct Control {
     pub api_server_endpoints: Vec<String>,
     /// Counts what is done.
     pub metrics: Arc<Metrics>,
+    /// Whether what is guarded may be patched.
+    pub rights: Rights,
 }
 
 impl Control {
@@ -91,7 +94,7 @@ impl Control {
             let retry = match (attempt, reported) {
                 (Some(pause), _) => Some(Instant::now() + pause),
                 (None, false) => Some(Instant::now() + RETRY),
-                (None, true) => standing.next_proof(),
+                (None, true) => [standing.next_proof(), self.rights.due()].into_iter().flatten().min(),
             };
             tokio::select! {
                 _ = observations.changed() => {}
@@ -129,6 +132,7 @@ impl Control {
         }
         self.metrics.widened(applied.widened.len());
         standing.note_widened(applied.widened);
+        self.rights.look(&self.client, &targets(observation), Instant::now()).await;
         let generation = applied.generation;
         let known = standing.proved(generation, Instant::now());
         let fresh = known.is_none();
@@ -149,6 +153,7 @@ impl Control {
             client: self.client.clone(),
             fence: self.fence.clone(),
             metrics: Arc::clone(&self.metrics),
+            rights: &self.rights,
         };
         writer.write_all(observation, standing, jiff::Timestamp::now()).await == 0
     }
@@ -166,6 +171,8 @@ impl Control {
             // Nobody is told anything, and nothing is registered.
             return Coverage::Compared;
         }
+        let targets: Vec<&Target> =
+            targets.into_iter().filter(|target| self.rights.may_patch(target)).collect();
         let endpoints = match endpoints::find(&self.config, &self.client, &self.api_server_endpoints).await {
             Ok(endpoints) => endpoints,
             Err(error) => return Coverage::Failed(error.to_string()),

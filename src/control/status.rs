@@ -19,6 +19,7 @@ use crate::telemetry::metrics::Metrics;
 
 use super::conditions;
 use super::lease::Fence;
+use super::rights::Rights;
 use super::standing::Standing;
 
 /// Status writes under way at once: enough for thousands of guards, few enough not to crowd out
@@ -29,13 +30,14 @@ const CONCURRENCY: usize = 8;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Writes statuses for as long as the fence holds.
-pub(super) struct StatusWriter {
+pub(super) struct StatusWriter<'a> {
     pub(super) client: kube::Client,
     pub(super) fence: Fence,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) rights: &'a Rights,
 }
 
-impl StatusWriter {
+impl StatusWriter<'_> {
     /// Brings the status of every guard of `observation` up to date, and gives how many could not be
     /// written.
     pub(super) async fn write_all(
@@ -49,7 +51,11 @@ impl StatusWriter {
         for seen in &observation.guards {
             let before = seen.stored.status();
             let coverage = standing.coverage(seen.since, seen.state.target());
-            let status = conditions::status(&seen.state, &observation.index, &coverage, Some(&before), now);
+            let mut status =
+                conditions::status(&seen.state, &observation.index, &coverage, Some(&before), now);
+            if let Some(missing) = seen.state.target().and_then(|target| self.rights.missing(target)) {
+                conditions::say_missing_right(&mut status, &missing);
+            }
             if status != before {
                 writes.push(self.write(seen, json!(status)).boxed());
             }

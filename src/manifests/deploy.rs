@@ -192,11 +192,11 @@ fn pod_labels() -> BTreeMap<String, String> {
     all
 }
 
-fn selector() -> LabelSelector {
+pub(super) fn selector() -> LabelSelector {
     LabelSelector { match_labels: Some(labels::operator_selector()), ..LabelSelector::default() }
 }
 
-fn meta(settings: &Settings, name: &str) -> ObjectMeta {
+pub(super) fn meta(settings: &Settings, name: &str) -> ObjectMeta {
     ObjectMeta {
         name: Some(name.to_owned()),
         namespace: Some(settings.namespace.clone()),

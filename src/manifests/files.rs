@@ -5,6 +5,31 @@ use super::{ManifestError, Settings};
 /// The command that writes the files anew.
 pub const REFRESH: &str = "make generate";
 
+/// The kustomize base. Its webhook configurations are made by `serve`.
+const BASE: &str = "\
+apiVersion: kustomize.config.k8s.io/v1beta1
+kind: Kustomization
+resources:
+- ../crds
+- deployment.yaml
+";
+
+const CRDS: &str = "\
+apiVersion: kustomize.config.k8s.io/v1beta1
+kind: Kustomization
+resources:
+- driftguard.yaml
+- gamaconfig.yaml
+";
+
+/// A component of the base, for those who let DriftGuard write targets.
+const REMEDIATION: &str = "\
+apiVersion: kustomize.config.k8s.io/v1alpha1
+kind: Component
+resources:
+- remediation.yaml
+";
+
 /// One generated file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GeneratedFile {
@@ -32,6 +57,10 @@ pub fn all() -> Result<Vec<GeneratedFile>, ManifestError> {
         files.push(file(path, &manifest.yaml()?));
     }
     files.push(file("deploy/deployment.yaml", &super::stream(&super::deployment(&settings)?)?));
+    files.push(file("deploy/kustomization.yaml", BASE));
+    files.push(file("crds/kustomization.yaml", CRDS));
+    files.push(file("deploy/remediation/kustomization.yaml", REMEDIATION));
+    files.push(file("deploy/remediation/remediation.yaml", &super::stream(&super::remediation(&settings)?)?));
     Ok(files)
 }
 

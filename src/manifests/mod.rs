@@ -15,7 +15,9 @@ pub mod crds;
 pub mod deploy;
 pub mod files;
 pub mod labels;
+pub mod network;
 pub mod rbac;
+pub mod targets;
 pub mod webhook;
 pub mod yaml;
 
@@ -28,6 +30,8 @@ pub struct Settings {
     pub image: String,
     /// What guards without an `enforcement` of their own do.
     pub default_enforcement: Enforcement,
+    /// Namespaces in which guards on Secrets may be proved by a dry run of one of them.
+    pub secrets_namespaces: Vec<String>,
 }
 
 impl Default for Settings {
@@ -36,6 +40,7 @@ impl Default for Settings {
             namespace: names::NAMESPACE.to_owned(),
             image: default_image(),
             default_enforcement: Enforcement::Deny,
+            secrets_namespaces: Vec::new(),
         }
     }
 }
@@ -172,6 +177,54 @@ pub fn rbac(settings: &Settings) -> Result<Vec<Manifest>, ManifestError> {
     ])
 }
 
+/// Rights on Secrets, one Role and its binding for each namespace that was asked for.
+///
+/// # Errors
+/// [`ManifestError`], see there.
+pub fn secrets_rights(settings: &Settings) -> Result<Vec<Manifest>, ManifestError> {
+    let secrets = targets::TargetKind { group: String::new(), plural: "secrets".to_owned() };
+    let mut all = Vec::new();
+    for place in &settings.secrets_namespaces {
+        all.extend(rights_in(&secrets, place, &settings.namespace, false)?);
+    }
+    Ok(all)
+}
+
+/// Rights on a guarded kind in one namespace.
+///
+/// # Errors
+/// [`ManifestError`], see there.
+pub fn rights_in(
+    kind: &targets::TargetKind,
+    place: &str,
+    installed: &str,
+    remediation: bool,
+) -> Result<Vec<Manifest>, ManifestError> {
+    Ok(vec![
+        Manifest::explained(kind.role(place, remediation))?,
+        Manifest::new(&kind.role_binding(place, installed))?,
+    ])
+}
+
+/// Rights on a guarded kind in the whole cluster.
+///
+/// # Errors
+/// [`ManifestError`], see there.
+pub fn rights_on(kind: &targets::TargetKind, remediation: bool) -> Result<Vec<Manifest>, ManifestError> {
+    Ok(vec![Manifest::explained(kind.cluster_role(remediation))?])
+}
+
+/// The component that lets DriftGuard write targets; `install` leaves it out.
+///
+/// # Errors
+/// [`ManifestError`], see there.
+pub fn remediation(settings: &Settings) -> Result<Vec<Manifest>, ManifestError> {
+    Ok(vec![
+        Manifest::explained(rbac::remediation())?,
+        Manifest::new(&rbac::cluster_role_binding(rbac::REMEDIATION_ROLE, &settings.namespace))?,
+    ])
+}
+
 /// The static base of both webhook configurations.
 ///
 /// # Errors
@@ -188,7 +241,7 @@ pub fn namespace(settings: &Settings) -> Result<Manifest, ManifestError> {
     Manifest::new(&deploy::namespace(settings))
 }
 
-/// Service, Deployment and PodDisruptionBudget.
+/// Service, Deployment, PodDisruptionBudget and NetworkPolicy.
 ///
 /// # Errors
 /// [`ManifestError`], see there.
@@ -197,6 +250,7 @@ pub fn workload(settings: &Settings) -> Result<Vec<Manifest>, ManifestError> {
         Manifest::new(&deploy::service(settings))?,
         Manifest::new(&deploy::deployment(settings))?,
         Manifest::new(&deploy::disruption_budget(settings))?,
+        Manifest::new(&network::policy(settings))?,
     ])
 }
 

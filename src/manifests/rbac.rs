@@ -41,9 +41,9 @@ const CLUSTER: [Grant; 7] = [
     },
     Grant {
         why: "an empty dry-run patch of a target, which changes nothing, proves that writes to it reach us; it is \
-              answered with metadata only (RBAC cannot confine the right to dry runs)",
+              answered with metadata only (RBAC cannot confine the right to dry runs). Secrets get it by namespace",
         groups: &[""],
-        resources: &["configmaps", "secrets"],
+        resources: &["configmaps"],
         names: &[],
         verbs: &["patch"],
     },
@@ -119,6 +119,27 @@ const DEFAULT_NAMESPACE: [Grant; 1] = [Grant {
     verbs: &["list"],
 }];
 
+/// Rights on targets that only remediation needs; not part of what is installed.
+const REMEDIATION: [Grant; 2] = [
+    Grant {
+        why: "approved content is written back; a deleted target is made again, an immutable one replaced",
+        groups: &[""],
+        resources: &["configmaps"],
+        names: &[],
+        verbs: &["create", "update", "delete"],
+    },
+    Grant {
+        why: "the same for GAMA configurations",
+        groups: &["terrafusion.ai"],
+        resources: &["gamaconfigs"],
+        names: &[],
+        verbs: &["create", "update", "delete"],
+    },
+];
+
+/// ClusterRole of the remediation component.
+pub const REMEDIATION_ROLE: &str = "driftguard-remediation";
+
 /// ClusterRole that collects rights on further guarded kinds.
 pub const TARGETS_ROLE: &str = "driftguard-targets";
 /// Label of the ClusterRoles that it collects, with the value `true`.
@@ -143,6 +164,15 @@ pub fn cluster_role() -> (ClusterRole, Reasons) {
     let (rules, reasons) = rules(&CLUSTER);
     let role =
         ClusterRole { metadata: meta(names::OPERATOR, None), rules: Some(rules), ..ClusterRole::default() };
+    (role, reasons)
+}
+
+/// Rights to write targets, of the kinds that are covered from the start.
+#[must_use]
+pub fn remediation() -> (ClusterRole, Reasons) {
+    let (rules, reasons) = rules(&REMEDIATION);
+    let role =
+        ClusterRole { metadata: meta(REMEDIATION_ROLE, None), rules: Some(rules), ..ClusterRole::default() };
     (role, reasons)
 }
 
@@ -189,9 +219,14 @@ pub fn default_role() -> (Role, Reasons) {
 /// Binds the Role in `place` to the account in `namespace`.
 #[must_use]
 pub fn role_binding(place: &str, namespace: &str) -> RoleBinding {
+    named_role_binding(names::OPERATOR, place, namespace)
+}
+
+/// Binds the Role of this name in `place` to the account in `namespace`.
+pub(super) fn named_role_binding(name: &str, place: &str, namespace: &str) -> RoleBinding {
     RoleBinding {
-        metadata: meta(names::OPERATOR, Some(place)),
-        role_ref: role_ref("Role", names::OPERATOR),
+        metadata: meta(name, Some(place)),
+        role_ref: role_ref("Role", name),
         subjects: Some(vec![account(namespace)]),
     }
 }
@@ -219,7 +254,7 @@ fn owned(words: &[&str]) -> Vec<String> {
     words.iter().map(|&word| word.to_owned()).collect()
 }
 
-fn meta(name: &str, namespace: Option<&str>) -> ObjectMeta {
+pub(super) fn meta(name: &str, namespace: Option<&str>) -> ObjectMeta {
     ObjectMeta {
         name: Some(name.to_owned()),
         namespace: namespace.map(str::to_owned),
