@@ -3,6 +3,7 @@
 
 mod api;
 mod draining;
+mod garbage;
 mod gate;
 mod install;
 mod installation;
