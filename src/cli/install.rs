@@ -18,6 +18,7 @@ use super::output;
 use crate::api::{Enforcement, names};
 use crate::manifests::{self, Manifest, Settings};
 
+mod adopt;
 pub(super) mod apply;
 mod dev;
 mod preflight;
@@ -34,7 +35,7 @@ const ESTABLISHED_WITHIN: Duration = Duration::from_secs(30);
 /// Arguments of `driftguard install`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  driftguard install\n  driftguard install --dry-run=server\n  driftguard install --dev --url https://127.0.0.1:8443\n  driftguard install --dev --external-name"
+    after_help = "Examples:\n  driftguard install\n  driftguard install --dry-run=server\n  driftguard install --dev --url https://127.0.0.1:8443\n  driftguard install --dev --external-name\n  driftguard install --adopt --dry-run=server"
 )]
 pub struct InstallArgs {
     /// Only set the cluster up: no Deployment. For a `driftguard serve` started by hand
@@ -58,6 +59,10 @@ pub struct InstallArgs {
     /// on Secrets are enforced everywhere; the right reaches every Secret of the namespace
     #[arg(long, value_name = "NAMESPACES", value_delimiter = ',')]
     secrets_namespaces: Vec<String>,
+    /// Take over guards of the older, Kopf-built operator: its finalizer and annotations are removed, and
+    /// guards that do not fit their targets are listed. It must not run any more
+    #[arg(long)]
+    adopt: bool,
     /// Print what would be applied (client), or have the API server check it (server)
     #[arg(long, value_name = "MODE", default_value = "none")]
     dry_run: DryRun,
@@ -79,6 +84,9 @@ pub async fn run(args: InstallArgs) -> anyhow::Result<Exit> {
     let before = Before::look(&cluster).await?;
     let settings = settings(&args, &before);
     preflight::require_no_other(&cluster, &settings.namespace).await?;
+    if args.adopt {
+        adopt::require_older_gone(&cluster, &settings.namespace).await?;
+    }
     if args.dev {
         preflight::require_no_deployment(&cluster, &settings.namespace).await?;
     }
@@ -86,10 +94,16 @@ pub async fn run(args: InstallArgs) -> anyhow::Result<Exit> {
     let plan = Plan::new(&settings, reach.as_ref())?;
     if args.dry_run == DryRun::Client {
         output::data(manifests::stream(&plan.all())?.as_bytes())?;
+        if args.adopt && before.has_guards() {
+            adopt::adopt(&cluster, args.dry_run).await?;
+        }
         return Ok(Exit::Clean);
     }
     let applier = Applier { cluster: &cluster, dry_run: args.dry_run, force: args.force_conflicts };
     plan.apply(&applier).await?;
+    if args.adopt && (before.has_guards() || args.dry_run == DryRun::None) {
+        adopt::adopt(&cluster, args.dry_run).await?;
+    }
     before.tell(settings.default_enforcement, args.default_enforcement.is_some());
     if args.dry_run == DryRun::None {
         tell_next(&args.cluster, &settings, reach.as_ref());

@@ -12,6 +12,7 @@ use super::cluster::{Cluster, ClusterArgs};
 use crate::core::canonical::{CanonicalError, canonical_object, hash_object};
 use crate::core::hash::ContentHash;
 use crate::core::json::Cursor;
+use crate::core::kinds::KindEntry;
 use crate::core::paths::PathFilter;
 use crate::core::scope::{Scope, ScopeKind};
 use crate::document::{self, Document, Origin};
@@ -212,6 +213,22 @@ pub(super) async fn live(
         subjects.push(subject);
     }
     Ok(subjects)
+}
+
+/// The hash of a live object as it stands; `None` when there is none.
+pub(super) async fn live_hash(
+    cluster: &Cluster,
+    entry: &KindEntry,
+    namespace: Option<&str>,
+    name: &str,
+    filter: PathFilter,
+) -> anyhow::Result<Option<ContentHash>> {
+    let path = request::path(entry, namespace.filter(|_| entry.namespaced), Some(name));
+    let Some(json) = request::get_opt(cluster, &path, &format!("reading {} {name}", entry.kind)).await?
+    else {
+        return Ok(None);
+    };
+    Ok(Some(hash_object(&json, &Scope::new(&entry.group, &entry.kind, filter))?))
 }
 
 /// `KIND NAME...` or `KIND/NAME...`, as kubectl reads them.

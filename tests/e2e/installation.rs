@@ -46,6 +46,13 @@ impl Installation {
         shared.get_or_init(start).as_ref().map_err(|error| anyhow!("{error}"))
     }
 
+    /// The shared installation on the older Kubernetes.
+    pub(crate) fn shared_older() -> Result<&'static Self> {
+        static OLDER: OnceLock<Result<Installation, String>> = OnceLock::new();
+        let start = || Self::start(Via::Url, Version::Older).map_err(|error| format!("{error:#}"));
+        OLDER.get_or_init(start).as_ref().map_err(|error| anyhow!("{error}"))
+    }
+
     /// A fresh control plane with DriftGuard on it.
     pub(crate) fn start(via: Via, version: Version) -> Result<Self> {
         Self::on(ControlPlane::builder().kubernetes(version).start()?, via)

@@ -1,6 +1,7 @@
 //! End-to-end tests: the real program on real control planes, with the real kubectl.
 #![allow(missing_docs, reason = "a test binary")]
 
+mod adoption;
 mod api;
 mod draining;
 mod garbage;

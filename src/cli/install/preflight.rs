@@ -90,6 +90,8 @@ pub(super) struct Before {
     chosen: Option<Enforcement>,
     /// Guards that the older operator acted on.
     older: usize,
+    /// Whether guards are served, so that they can be listed.
+    served: bool,
 }
 
 impl Before {
@@ -108,7 +110,12 @@ impl Before {
         let ours = crd.metadata.labels.is_some_and(|labels| labels.contains_key(names::LABEL_PART_OF));
         let guards = guards(cluster).await?;
         let older = guards.iter().filter(|guard| !ours || is_of_older_operator(&guard.metadata)).count();
-        Ok(Self { chosen, older })
+        Ok(Self { chosen, older, served: true })
+    }
+
+    /// Whether the cluster knows guards already.
+    pub(super) fn has_guards(&self) -> bool {
+        self.served
     }
 
     /// What guards without an `enforcement` of their own do, unless a flag says otherwise.
@@ -223,7 +230,7 @@ mod tests {
 
     #[test]
     fn guards_of_the_older_operator_do_not_begin_to_refuse_by_an_upgrade() {
-        let look = |chosen, older| Before { chosen, older }.default_enforcement();
+        let look = |chosen, older| Before { chosen, older, served: true }.default_enforcement();
         assert_eq!(look(None, 0), Enforcement::Deny);
         assert_eq!(look(None, 3), Enforcement::Audit);
         assert_eq!(look(Some(Enforcement::Audit), 0), Enforcement::Audit, "what was chosen stays");

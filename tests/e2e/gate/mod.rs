@@ -53,8 +53,40 @@ cases![
     users::after_the_wait_the_very_next_edit_is_refused,
 ];
 
+/// A smoke set on the older Kubernetes: the ways to write, not every detail of the gate.
+macro_rules! older_cases {
+    ($($module:ident :: $case:ident),* $(,)?) => {
+        mod on_the_older_kubernetes {
+            $(#[test] fn $case() -> anyhow::Result<()> {
+                super::run_on(super::Installation::shared_older()?, stringify!($case), super::$module::$case)
+            })*
+        }
+    };
+}
+
+older_cases![
+    writes::case_01_kubectl_edit_is_refused,
+    writes::case_02_client_side_apply_is_refused_and_approved_content_passes,
+    writes::case_03_every_kind_of_patch_is_refused,
+    writes::case_06_server_side_apply_is_refused_with_and_without_force,
+    writes::case_07_a_missing_target_is_made_only_with_the_exact_content,
+    writes::case_27_a_server_dry_run_is_refused_and_recorded_nowhere,
+    objects::case_16_labels_pass_on_clean_and_on_drifted_targets,
+    objects::case_21_a_terminating_object_keeps_its_content,
+    objects::case_28_a_secret_given_as_string_data_is_compared_by_its_value,
+    kinds::case_12_another_served_version_is_no_way_around,
+    kinds::case_15_a_workload_takes_no_further_container_or_volume,
+];
+
 fn run(via: Via, case: &str, body: impl FnOnce(&Installation, &str) -> Result<()>) -> Result<()> {
-    let installation = Installation::shared(via)?;
+    run_on(Installation::shared(via)?, case, body)
+}
+
+fn run_on(
+    installation: &'static Installation,
+    case: &str,
+    body: impl FnOnce(&Installation, &str) -> Result<()>,
+) -> Result<()> {
     // A namespace for each case, named by its number or the first words of its sentence: messages that
     // hold long names give up detail.
     let words: Vec<&str> = case.splitn(4, '_').collect();
