@@ -315,3 +315,78 @@ fn apply_unchanged(admin: &User, manifest: &str) -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn the_kustomize_base_holds_what_the_command_prints() -> Result<()> {
+    let plane = ControlPlane::shared(Version::Newest);
+    let admin = plane.admin()?;
+    let objects = |yaml: String| -> Result<std::collections::BTreeMap<String, Value>> {
+        // kubectl reads both, so that only what they say counts.
+        let list = admin.kubectl_with(
+            &["create", "--dry-run=client", "--validate=false", "-o", "json", "-f", "-"],
+            yaml,
+        )?;
+        let list = list.stdout;
+        let read =
+            serde_json::Deserializer::from_str(&list).into_iter::<Value>().collect::<Result<Vec<_>, _>>()?;
+        let items = read.into_iter().flat_map(|one| match one["items"].as_array() {
+            Some(items) => items.clone(),
+            None => vec![one],
+        });
+        Ok(items.map(|one| (format!("{} {}", one["kind"], one["metadata"]), one)).collect())
+    };
+    let built = admin.kubectl(&["kustomize", &path("deploy")])?.success()?;
+    let printed =
+        [done(&admin, &["manifests", "crds"])?.stdout, done(&admin, &["manifests", "deploy"])?.stdout];
+    let (built, printed) = (objects(built)?, objects(printed.join("---\n"))?);
+    ensure!(printed.len() > 10, "{printed:?}");
+    ensure!(built == printed, "{built:?}\n{printed:?}");
+
+    let folder = tempfile::tempdir()?;
+    let with = json!({"resources": [path("deploy")], "components": [path("deploy/remediation")]});
+    let relative = |text: String| text.replace(env!("CARGO_MANIFEST_DIR"), "base");
+    std::os::unix::fs::symlink(env!("CARGO_MANIFEST_DIR"), folder.path().join("base"))?;
+    std::fs::write(folder.path().join("kustomization.yaml"), relative(with.to_string()))?;
+    let with = admin.kubectl(&["kustomize", &folder.path().display().to_string()])?;
+    ensure!(with.clone().success()?.contains("name: driftguard-remediation"), "{with}");
+    Ok(())
+}
+
+#[test]
+fn rights_on_a_kind_are_printed_ready_to_apply() -> Result<()> {
+    let plane = ControlPlane::shared(Version::Newest);
+    let admin = plane.admin()?;
+    let known = done(&admin, &["manifests", "rbac", "--for", "Deployment"])?.stdout;
+    ensure!(known.contains("driftguard.terrafusion.ai/aggregate-to-targets: \"true\""), "{known}");
+    // Not in the table: the cluster is asked.
+    let asked = done(&admin, &["manifests", "rbac", "--for", "priorityclass"])?.stdout;
+    ensure!(asked.contains("scheduling.k8s.io"), "{asked}");
+    let discovered = done(&admin, &["manifests", "rbac", "--for", "RuntimeClass"])?.stdout;
+    ensure!(discovered.contains("- runtimeclasses"), "{discovered}");
+    for yaml in [known, asked, discovered] {
+        admin.kubectl_with(&["apply", "--dry-run=server", "-f", "-"], yaml)?.success()?;
+    }
+    let secrets = refused(&admin, &["manifests", "rbac", "--for", "Secret"])?;
+    ensure!(secrets.contains("--in NAMESPACE"), "{secrets}");
+    Ok(())
+}
+
+#[test]
+fn rights_on_secrets_are_given_in_the_namespaces_asked_for_and_go_with_the_rest() -> Result<()> {
+    let plane = ControlPlane::builder().start()?;
+    let admin = plane.admin()?;
+    for namespace in ["trading", "billing"] {
+        admin.kubectl(&["create", "namespace", namespace])?.success()?;
+    }
+    done(&admin, &["install", "--secrets-namespaces", "trading,billing"])?;
+    let may = |place: &[&str]| -> Result<bool> {
+        let account = "system:serviceaccount:terrafusion-system:driftguard-operator";
+        let asked = [&["auth", "can-i", "patch", "secrets", "--as", account][..], place].concat();
+        Ok(admin.kubectl(&asked)?.succeeded())
+    };
+    ensure!(may(&["-n", "trading"])? && may(&["-n", "billing"])?);
+    ensure!(!may(&["-n", "default"])? && !may(&["-A"])?, "a right on Secrets that nobody gave");
+    done(&admin, &["uninstall"])?;
+    ensure!(!may(&["-n", "trading"])? && ours(&admin)?.is_empty(), "left behind: {}", ours(&admin)?);
+    Ok(())
+}

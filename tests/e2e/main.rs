@@ -12,4 +12,5 @@ mod living;
 mod registering;
 mod reporting;
 mod repository;
+mod rights;
 mod watching;

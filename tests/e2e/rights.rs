@@ -1,0 +1,191 @@
+//! Least privilege, checked by the API server itself: its audit log says which rights the operator used
+//! and whether any was missing.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context as _, Result, ensure};
+use driftguard_control_plane::{ControlPlane, until};
+use serde_json::{Value, json};
+
+use crate::installation::{
+    Installation, LIMIT, Via, config_map, deployment, driftguard, gama_config, hash_of,
+};
+
+const OPERATOR: &str = "system:serviceaccount:terrafusion-system:driftguard-operator";
+const NAMESPACE: &str = "terrafusion-system";
+
+/// Rights that are given and not used by [`STEPS`], each with the reason: group, resource, verb.
+const UNUSED: [(&str, &str, &str, &str); 1] = [(
+    "admissionregistration.k8s.io",
+    "mutatingwebhookconfigurations",
+    "get",
+    "read only where a proof compares; one rule covers both kinds of configuration",
+)];
+
+/// What the operator must have had occasion to do. A feature that needs a right adds a step that uses it.
+const STEPS: [(&str, fn(&Installation, &str) -> Result<()>); 5] = [
+    ("proves a guard by a ConfigMap, and refuses, which becomes an Event", |on, ns| {
+        on.apply(&config_map(ns, "settings", &json!({"a": "1"})))?.success()?;
+        on.pin_live(ns, "configmap/settings")?;
+        let change = ["patch", "configmap/settings", "-n", ns, "--type=merge", "-p", r#"{"data":{"a":"2"}}"#];
+        for _ in 0..3 {
+            on.refused(ns, "configmap/settings", || on.admin.kubectl(&change))?;
+        }
+        Ok(())
+    }),
+    ("proves a guard by a GAMAConfig alone", |on, ns| {
+        on.admin.kubectl(&["delete", "driftguards", "--all", "-n", ns])?.success()?;
+        on.apply(&gama_config(ns, "model", &json!({"rate": 1})))?.success()?;
+        on.pin_live(ns, "gamaconfig/model").map(drop)
+    }),
+    ("compares rules where nothing may be patched", |on, ns| {
+        on.admin.kubectl(&["delete", "driftguards", "--all", "-n", ns])?.success()?;
+        on.apply(&deployment(ns, "app"))?.success()?;
+        on.pin_live(ns, "deployment/app").map(drop)
+    }),
+    ("learns a new kind", |on, _| {
+        let kind = json!({
+            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+            "metadata": {"name": "widgets.example.com"},
+            "spec": {"group": "example.com", "scope": "Namespaced",
+                "names": {"kind": "Widget", "plural": "widgets", "singular": "widget", "listKind": "WidgetList"},
+                "versions": [{"name": "v1", "served": true, "storage": true,
+                    "schema": {"openAPIV3Schema": {"type": "object"}}}]},
+        });
+        on.apply(&kind)?.success().map(drop)
+    }),
+    ("makes deleted webhook configurations again", |on, ns| {
+        for kind in ["validatingwebhookconfiguration", "mutatingwebhookconfiguration"] {
+            on.admin.kubectl(&["delete", kind, "driftguard"])?.success()?;
+            until("it is made again", LIMIT, || on.admin.kubectl(&["get", kind, "driftguard"])?.success())?;
+        }
+        on.wait_enforcing(ns, "app-guard")
+    }),
+];
+
+/// One right: group, resource with its subresource, verb, and the name when only that is allowed.
+type Right = (String, String, String, Option<String>);
+
+fn texts(list: &Value) -> Vec<String> {
+    list.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+/// Every right that the roles of the operator give.
+fn granted(on: &Installation) -> Result<BTreeSet<Right>> {
+    let mut all = BTreeSet::new();
+    for role in [
+        &["get", "clusterrole", "driftguard-operator", "-o", "json"][..],
+        &["get", "role", "driftguard-operator", "-n", NAMESPACE, "-o", "json"],
+        &["get", "role", "driftguard-operator", "-n", "default", "-o", "json"],
+    ] {
+        let role = on.admin.kubectl(role)?.json()?;
+        for rule in role["rules"].as_array().context("a role without rules")? {
+            let named = texts(&rule["resourceNames"]);
+            let names: Vec<Option<String>> =
+                if named.is_empty() { vec![None] } else { named.into_iter().map(Some).collect() };
+            for group in texts(&rule["apiGroups"]) {
+                for resource in texts(&rule["resources"]) {
+                    for verb in texts(&rule["verbs"]) {
+                        for name in &names {
+                            all.insert((group.clone(), resource.clone(), verb.clone(), name.clone()));
+                        }
+                    }
+                }
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// What the operator asked for, with the code of the answer.
+fn asked(on: &Installation) -> Result<Vec<(Right, u64)>> {
+    let entries = on.plane.audit_log()?;
+    let of_operator = entries.iter().filter(|entry| entry["user"]["username"] == OPERATOR);
+    Ok(of_operator
+        .filter_map(|entry| {
+            let object = entry.get("objectRef")?;
+            let text = |field: &str| object[field].as_str().unwrap_or_default().to_owned();
+            let resource = match text("subresource") {
+                sub if sub.is_empty() => text("resource"),
+                sub => format!("{}/{sub}", text("resource")),
+            };
+            let verb = entry["verb"].as_str().unwrap_or_default().to_owned();
+            let code = entry["responseStatus"]["code"].as_u64().unwrap_or_default();
+            Some(((text("apiGroup"), resource, verb, object["name"].as_str().map(str::to_owned)), code))
+        })
+        .collect())
+}
+
+#[test]
+fn every_right_is_used_and_none_is_missing() -> Result<()> {
+    let on = Installation::on(ControlPlane::builder().audited().start()?, Via::Url)?;
+    let ns = on.namespace("rights")?;
+    for (what, step) in STEPS {
+        step(&on, &ns).with_context(|| format!("the operator {what}"))?;
+    }
+    let granted = granted(&on)?;
+    ensure!(granted.len() > 20, "{granted:?}");
+    let excused = |right: &Right| {
+        UNUSED
+            .iter()
+            .any(|(group, resource, verb, _)| (*group, *resource, *verb) == (&right.0, &right.1, &right.2))
+    };
+    // Events and statuses are written behind the answers.
+    until("every right has been used", LIMIT, || {
+        let asked = asked(&on)?;
+        let used = |right: &Right| {
+            asked.iter().any(|(use_, code)| {
+                (&use_.0, &use_.1, &use_.2) == (&right.0, &right.1, &right.2)
+                    // An apply that makes what it names is let in by the right to create.
+                    && (right.3.is_none() || use_.3 == right.3)
+                    && *code != 403
+            }) || right.2 == "create"
+                && asked.iter().any(|(use_, code)| {
+                    (&use_.0, &use_.1) == (&right.0, &right.1) && use_.2 == "patch" && *code == 201
+                })
+        };
+        let unused: Vec<&Right> = granted.iter().filter(|right| !used(right) && !excused(right)).collect();
+        ensure!(unused.is_empty(), "granted and never used: {unused:#?}");
+        Ok(())
+    })?;
+    let forbidden: Vec<Right> =
+        asked(&on)?.into_iter().filter(|(_, code)| *code == 403).map(|(r, _)| r).collect();
+    ensure!(forbidden.is_empty(), "asked for without the right: {forbidden:#?}");
+    Ok(())
+}
+
+#[test]
+fn a_guard_on_a_secret_names_the_missing_right_until_the_namespace_has_it() -> Result<()> {
+    let on = Installation::shared(Via::Url)?;
+    let ns = on.namespace("rights-of-secrets")?;
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "stringData": {"password": "canary"},
+        "metadata": {"name": "credentials", "namespace": ns}});
+    on.apply(&secret)?.success()?;
+    let hash = hash_of(&on.get(&ns, "secret/credentials")?)?;
+    let guard = on.pin(&ns, "secret/credentials", &hash, &json!({}))?;
+    let ready = |reason: &str| {
+        until(&format!("Ready is {reason}"), 2 * LIMIT, || {
+            let guard = on.get(&ns, &format!("dg/{guard}"))?;
+            let conditions = guard["status"]["conditions"].as_array().context("no conditions")?;
+            let ready = conditions.iter().find(|one| one["type"] == "Ready").context("not Ready yet")?;
+            ensure!(ready["status"] == "True" && ready["reason"] == reason, "{ready}");
+            Ok(ready["message"].as_str().unwrap_or_default().to_owned())
+        })
+    };
+    let said = ready("RightsMissing")?;
+    let command = format!("driftguard manifests rbac --for secrets --in {ns} | kubectl apply -f -");
+    ensure!(said.contains(&command), "{said}");
+    let change = json!({"apiVersion": "v1", "kind": "Secret", "stringData": {"password": "other"},
+        "metadata": {"name": "credentials", "namespace": ns}});
+    on.refused(&ns, "secret/credentials", || on.apply(&change))?;
+
+    let operator = ["auth", "can-i", "patch", "secrets", "--as", OPERATOR, "-n"];
+    let may =
+        |place: &str| on.admin.kubectl(&[&operator[..], &[place]].concat()).map(|said| said.succeeded());
+    ensure!(!may(&ns)?, "a right on Secrets that nobody gave");
+    let rule = driftguard(&on.admin, &["manifests", "rbac", "--for", "secrets", "--in", &ns])?.success()?;
+    on.admin.kubectl_with(&["apply", "-f", "-"], rule)?.success()?;
+    ensure!(may(&ns)? && !may("default")?, "the right must hold in that namespace and nowhere else");
+    // Asked again within a minute.
+    ready("Guarding").map(drop)
+}
