@@ -48,6 +48,15 @@ impl Installation {
 
     /// A fresh control plane with DriftGuard on it.
     pub(crate) fn start(via: Via, version: Version) -> Result<Self> {
+        Self::start_with(via, version, "info")
+    }
+
+    /// A fresh control plane of the newest version with a DriftGuard that logs from `level` on.
+    pub(crate) fn start_logging(via: Via, level: &str) -> Result<Self> {
+        Self::start_with(via, Version::Newest, level)
+    }
+
+    fn start_with(via: Via, version: Version, level: &str) -> Result<Self> {
         let plane = ControlPlane::builder().kubernetes(version).start()?;
         let admin = plane.admin()?;
         let (port, health_port) = (free_port()?, free_port()?);
@@ -65,7 +74,7 @@ impl Installation {
             }
         };
         let program = Program::new("driftguard", DRIFTGUARD)
-            .args(["serve", "--log-level=info"])
+            .args(["serve".to_owned(), format!("--log-level={level}")])
             .args(reach)
             .args([format!("--bind=127.0.0.1:{port}"), format!("--health-bind=127.0.0.1:{health_port}")])
             .arg(format!("--kubeconfig={}", operator.kubeconfig().display()));
