@@ -46,6 +46,9 @@ struct Cli {
     /// Measure a hundred thousand guards only; some ten minutes
     #[arg(long, conflicts_with_all = ["canonical", "writes"])]
     many: bool,
+    /// How many guards are many; figures are kept of the default alone
+    #[arg(long, default_value_t = many::MANY)]
+    guards: usize,
     /// Updates of each kind that are made through the API server
     #[arg(long, default_value_t = 1000)]
     updates: usize,
@@ -81,8 +84,10 @@ async fn main() -> anyhow::Result<()> {
     }
     if !cli.canonical && !cli.writes {
         h2load::version()?;
-        let reviews = Cluster::start()?.capture()?;
-        println!("{}", many::run(&reviews[0], cli.rounds, &mut figures)?);
+        // The file of the review lies in its folder, as long as it lives.
+        let source = Cluster::start()?;
+        let reviews = source.capture()?;
+        println!("{}", many::run(&reviews[0], cli.guards, cli.rounds, &mut figures)?);
     }
     if !cli.writes && !cli.many {
         println!("{}", canonical::run(&mut figures)?);
