@@ -24,7 +24,8 @@ use super::standing::Standing;
 /// Status writes under way at once: enough for thousands of guards, few enough not to crowd out
 /// anybody at the API server.
 const CONCURRENCY: usize = 8;
-
+/// Guards whose new status is held in memory at a time.
+const BATCH: usize = 256;
 /// Longest one write may take. A silent API server must not hold up registration, which waits for it.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -44,20 +45,24 @@ impl StatusWriter {
         standing: &Standing,
         now: Timestamp,
     ) -> usize {
-        // Boxed, since the compiler cannot yet see that a stream of borrowing futures may be sent.
-        let mut writes: Vec<BoxFuture<'_, bool>> = Vec::new();
-        for seen in &observation.guards {
-            let before = seen.stored.status();
-            let coverage = standing.coverage(seen.since, seen.state.target());
-            let status = conditions::status(&seen.state, &observation.index, &coverage, Some(&before), now);
-            if status != before {
-                writes.push(self.write(seen, json!(status)).boxed());
-            }
-        }
-        let mut written = stream::iter(writes).buffer_unordered(CONCURRENCY);
         let mut failed = 0;
-        while let Some(done) = written.next().await {
-            failed += usize::from(!done);
+        // Some at a time: the new statuses of a hundred thousand guards would fill the memory.
+        for part in observation.guards.chunks(BATCH) {
+            // Boxed, since the compiler cannot yet see that a stream of borrowing futures may be sent.
+            let mut writes: Vec<BoxFuture<'_, bool>> = Vec::new();
+            for seen in part {
+                let before = seen.stored.status();
+                let coverage = standing.coverage(seen.since, seen.state.target());
+                let status =
+                    conditions::status(&seen.state, &observation.index, &coverage, Some(&before), now);
+                if status != before {
+                    writes.push(self.write(seen, json!(status)).boxed());
+                }
+            }
+            let mut written = stream::iter(writes).buffer_unordered(CONCURRENCY);
+            while let Some(done) = written.next().await {
+                failed += usize::from(!done);
+            }
         }
         failed
     }
