@@ -17,6 +17,7 @@ pub mod paths;
 pub mod pause;
 pub mod registration;
 mod review;
+pub mod rewrite;
 pub mod rotation;
 mod scan;
 pub mod scope;

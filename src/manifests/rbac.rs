@@ -24,7 +24,7 @@ struct Grant {
 }
 
 /// Rights in the whole cluster.
-const CLUSTER: [Grant; 7] = [
+const CLUSTER: [Grant; 11] = [
     Grant {
         why: "guards are watched, and found by the name of their target",
         groups: &["terrafusion.ai"],
@@ -68,6 +68,35 @@ const CLUSTER: [Grant; 7] = [
         resources: &["customresourcedefinitions"],
         names: &[],
         verbs: &["list", "watch"],
+    },
+    Grant {
+        why: "a CRD says where the count stands that the scale subresource of its kind changes",
+        groups: &["apiextensions.k8s.io"],
+        resources: &["customresourcedefinitions"],
+        names: &[],
+        verbs: &["get"],
+    },
+    Grant {
+        why: "a target that may not be deleted goes with its namespace all the same, and only the namespace tells \
+              that it is going",
+        groups: &[""],
+        resources: &["namespaces"],
+        names: &[],
+        verbs: &["get"],
+    },
+    Grant {
+        why: "a Scale shows only a count: the workload is read to judge what it would become",
+        groups: &["apps"],
+        resources: &["deployments", "replicasets", "statefulsets"],
+        names: &[],
+        verbs: &["get"],
+    },
+    Grant {
+        why: "the same for replication controllers, and for Pods that are bound to a node",
+        groups: &[""],
+        resources: &["pods", "replicationcontrollers"],
+        names: &[],
+        verbs: &["get"],
     },
     Grant {
         why: "refusals and drift are told as Events regarding the guard",

@@ -77,7 +77,7 @@ impl<'a> Conversion<'a> {
     }
 
     fn finish(&self) -> Result<Guard, Box<InvalidGuard>> {
-        let target = self.target()?;
+        let (target, replicas_path) = self.target()?;
         let held = |message: String| {
             let blocks = self.aim.as_ref().is_ok_and(|aim| !aim.lets_pass(self.settings.default_enforcement));
             self.invalid(reasons::INVALID_SPEC, message, blocks.then(|| target.clone()))
@@ -93,7 +93,6 @@ impl<'a> Conversion<'a> {
             uid: self.stored.uid().to_owned(),
             generation: self.stored.generation(),
             resource_version: self.stored.resource_version().to_owned(),
-            scope,
             expected,
             also_approved,
             enforcement: spec.enforcement.map_or(self.settings.default_enforcement, enforcement),
@@ -104,15 +103,17 @@ impl<'a> Conversion<'a> {
             },
             pauses: Vec::new(),
             authorship: Authorship::Unknown,
-            replicas_path: None,
+            replicas_path: replicas_path.filter(|path| covers(&scope, path)),
             managed_by: managed_by(self.stored),
             contact: annotation(self.stored, names::ANNOTATION_CONTACT),
             runbook: annotation(self.stored, names::ANNOTATION_RUNBOOK),
             target,
+            scope,
         })
     }
 
-    fn target(&self) -> Result<Target, Box<InvalidGuard>> {
+    /// The target, and where its count stands if it can be scaled.
+    fn target(&self) -> Result<(Target, Option<Vec<String>>), Box<InvalidGuard>> {
         let aim = self
             .aim
             .as_ref()
@@ -142,7 +143,7 @@ impl<'a> Conversion<'a> {
                 format!("{why}; delete this guard or name another target"),
                 None,
             )),
-            None => Ok(target),
+            None => Ok((target, self.catalog.replicas_path(found).map(<[String]>::to_vec))),
         }
     }
 
@@ -155,6 +156,10 @@ impl<'a> Conversion<'a> {
             message,
         })
     }
+}
+
+fn covers(scope: &Scope, path: &[String]) -> bool {
+    scope.covers(&path.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
 /// The API server's rule for a segment of a path, which every object's name is.

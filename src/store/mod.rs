@@ -22,6 +22,7 @@ mod guards;
 mod live;
 mod observation;
 mod refused;
+mod scales;
 mod schedule;
 mod stored;
 

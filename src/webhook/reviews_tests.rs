@@ -160,7 +160,7 @@ fn what_a_forged_review_may_make_large_is_cut() {
     let mut forged = review("u", "101");
     forged["request"]["userInfo"] = json!({"username": huge, "uid": huge, "groups": [huge]});
     let index = TestGuards::known().index;
-    let judged = judge(forged.to_string().as_bytes(), &index, Timestamp::now()).unwrap();
+    let judged = crate::core::judge::judge(forged.to_string().as_bytes(), &index, Timestamp::now()).unwrap();
     let Verdict::Deny { mut attempt, .. } = judged.verdict else { panic!("{judged:?}") };
     bound(&mut attempt);
     assert!(format!("{attempt:?}").len() < 10_000);
