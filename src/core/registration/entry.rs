@@ -92,10 +92,6 @@ pub(super) fn make(class: &Class<'_>, both: bool, number: usize, selection: Sele
     if class.phase == Phase::Write {
         let also = whole_object_subresources(class.group, class.resource);
         resources.extend(also.iter().map(|name| format!("{}/{name}", class.resource)));
-        if class.hook == Hook::Validate {
-            let further = partial_subresources(class.group, class.resource);
-            resources.extend(further.iter().map(|name| (*name).to_owned()));
-        }
     }
     Entry {
         name: entry_name(class, word, number),
@@ -115,20 +111,6 @@ pub(super) fn make(class: &Class<'_>, both: bool, number: usize, selection: Sele
 fn whole_object_subresources(group: &str, resource: &str) -> &'static [&'static str] {
     match (group, resource) {
         ("", "pods") => &["ephemeralcontainers", "resize"],
-        _ => &[],
-    }
-}
-
-/// Further resources through which a part of the same object is written.
-fn partial_subresources(group: &str, resource: &str) -> &'static [&'static str] {
-    match (group, resource) {
-        ("", "pods") => &["pods/binding", "pods/eviction", "bindings"],
-        ("", "namespaces") => &["namespaces/finalize"],
-        ("", "replicationcontrollers") => &["replicationcontrollers/scale"],
-        ("apps", "deployments") => &["deployments/scale"],
-        ("apps", "replicasets") => &["replicasets/scale"],
-        ("apps", "statefulsets") => &["statefulsets/scale"],
-        ("example.com", "sized") => &["sized/scale"],
         _ => &[],
     }
 }

