@@ -27,9 +27,6 @@ use super::webhooks::{Address, Configuration};
 
 /// How often a write is tried when somebody else writes at the same time.
 const TRIES: usize = 4;
-/// Whether guards of enforcement `Rewrite` are put into the mutating configuration. The hook answers
-/// without a patch in this version, so that calling it would cost time and change nothing.
-const REGISTER_MUTATING: bool = false;
 
 /// What registration depends on besides the guards.
 #[derive(Debug, Clone)]
@@ -271,11 +268,7 @@ impl Registrar {
             limits: registration::Limits::default(),
         };
         let validating = registration::validating(&observation.index, &settings);
-        let mutating = if REGISTER_MUTATING {
-            registration::mutating(&observation.index, &settings)
-        } else {
-            Registration::default()
-        };
+        let mutating = registration::mutating(&observation.index, &settings);
         Wanted { validating, mutating, bundle }
     }
 
