@@ -93,6 +93,12 @@ pub enum Reason {
     AlreadyDrifted,
     /// The target is being deleted.
     TargetDeleted,
+    /// The definition of a guarded kind is being deleted, and all its objects with it.
+    DefinitionDeleted,
+    /// The definition of a guarded kind changes, so that stored objects may read otherwise.
+    DefinitionChanged,
+    /// Somebody altered or deleted our webhook configuration; it was put back.
+    RegistrationAltered,
 }
 
 impl Reason {
@@ -106,6 +112,9 @@ impl Reason {
             Self::Undecodable => "Undecodable",
             Self::AlreadyDrifted => "AlreadyDrifted",
             Self::TargetDeleted => "TargetDeleted",
+            Self::DefinitionDeleted => "DefinitionDeleted",
+            Self::DefinitionChanged => "DefinitionChanged",
+            Self::RegistrationAltered => "RegistrationAltered",
         }
     }
 }
