@@ -10,4 +10,5 @@ mod living;
 mod registering;
 mod reporting;
 mod repository;
+mod rules;
 mod watching;
