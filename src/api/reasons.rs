@@ -80,6 +80,11 @@ pub const RULES_COMPARED: &str = "RulesCompared";
 pub const DETECT_ONLY: &str = "DetectOnly";
 /// Enforcing is false: the registered rules do not cover this generation yet.
 pub const REGISTRATION_PENDING: &str = "RegistrationPending";
+/// Enforcing is false: somebody keeps altering the registered rules; the message names them.
+pub const REGISTRATION_CONTENDED: &str = "RegistrationContended";
+/// Ready is false: discovery finds the target's kind no longer, or another one in its place; the guard
+/// goes by what was found before.
+pub const TARGET_NO_LONGER_SERVED: &str = "TargetNoLongerServed";
 /// Enforcing is unknown: the proof could not be made; the message says why.
 pub const PROOF_FAILED: &str = "ProofFailed";
 /// Enforcing: by rules that match more than guarded objects, because of too many names.

@@ -21,6 +21,7 @@ use crate::cert::authority::certificates;
 use crate::cert::keep::CertificateKeeper;
 use crate::cert::tls::server_config;
 use crate::cert::{LeafResolver, ServerIdentity};
+use crate::control::alarm::Alarm;
 use crate::control::lease::Keeper;
 use crate::control::registrar::{self, Registrar};
 use crate::control::run::Control;
@@ -242,6 +243,7 @@ impl Running {
             .run(),
         );
 
+        let alarm = Alarm { replica: replica.clone(), records: records.clone(), events: sink.clone() };
         let voice = Voice {
             replica: replica.clone(),
             authenticated: clients.is_some(),
@@ -293,7 +295,8 @@ impl Running {
             store.configurations(),
         );
         let api_server_endpoints = args.api_server_endpoint.clone();
-        let control = Control { config, client, store, fence, registrar, api_server_endpoints, metrics };
+        let control =
+            Control { config, client, store, fence, registrar, api_server_endpoints, metrics, alarm };
         background.spawn(control.run());
         Ok(Self { admission, health, keep_lease, leasing, background })
     }

@@ -25,6 +25,8 @@ pub enum Coverage {
     Compared,
     /// As [`Coverage::Proved`] or [`Coverage::Compared`], by rules that match more than guarded objects.
     Widened(Width),
+    /// Somebody keeps altering the registered rules.
+    Contended(String),
     /// Not yet, and why.
     Pending(String),
     /// It could not be told, and why.
@@ -84,6 +86,27 @@ pub fn status(
     status
 }
 
+/// Adds to a status that the target's kind is no longer what discovery finds, so that the guard goes by
+/// what was found before.
+pub fn add_kept(
+    status: &mut DriftGuardStatus,
+    state: &GuardState,
+    why: &str,
+    before: &DriftGuardStatus,
+    now: Timestamp,
+) {
+    let GuardState::Valid(guard) = state else { return };
+    let is_ready = |condition: &&Condition| condition.type_ == ConditionType::Ready.as_str();
+    // As it stood, so that its time of transition does not move with every look.
+    if let Some(old) = before.conditions.iter().find(is_ready)
+        && let Some(at) = status.conditions.iter().position(|condition| is_ready(&condition))
+    {
+        status.conditions[at] = old.clone();
+    }
+    let says = Says::new("False", reasons::TARGET_NO_LONGER_SERVED, why);
+    set(&mut status.conditions, ConditionType::Ready, &says, guard.generation, now);
+}
+
 fn api_enforcement(enforcement: Enforcement) -> ApiEnforcement {
     match enforcement {
         Enforcement::Deny => ApiEnforcement::Deny,
@@ -98,6 +121,7 @@ fn enforcing(guard: &Guard, coverage: &Coverage) -> Says {
     let mode = guard.enforcement.as_str();
     match coverage {
         Coverage::Pending(why) => Says::new("False", reasons::REGISTRATION_PENDING, why.clone()),
+        Coverage::Contended(why) => Says::new("False", reasons::REGISTRATION_CONTENDED, why.clone()),
         Coverage::Failed(why) => Says::new("Unknown", reasons::PROOF_FAILED, why.clone()),
         Coverage::Proved | Coverage::Compared | Coverage::Widened(_) if !guard.enforcement.blocks() => {
             let message = format!("enforcement is {mode}: unapproved writes pass, and are recorded");
@@ -297,6 +321,33 @@ mod tests {
         let renamed = Index::build(vec![left.clone(), guard("b", b"1", Enforcement::Deny)]);
         let agreeing = status(&left, &renamed, &Coverage::Proved, Some(&conflicting), at(2));
         assert!(condition(&agreeing, "Conflict").is_none());
+    }
+
+    #[test]
+    fn rules_that_somebody_keeps_altering_are_named_as_such() {
+        let contended = Coverage::Contended("altered by kubectl-edit".into());
+        let status = of(&guard("a", b"1", Enforcement::Deny), &contended);
+        assert_eq!(said(&status, "Enforcing"), ("False".into(), "RegistrationContended".into()));
+        assert!(condition(&status, "Ready").unwrap().message.contains("kubectl-edit"));
+    }
+
+    #[test]
+    fn a_guard_that_goes_by_what_was_found_before_says_so_and_goes_on_enforcing() {
+        let state = guard("a", b"1", Enforcement::Deny);
+        let mut status = of(&state, &Coverage::Proved);
+        let before = status.clone();
+        add_kept(&mut status, &state, "the API server serves no kind Widget", &before, at(2));
+        assert_eq!(said(&status, "Ready"), ("False".into(), "TargetNoLongerServed".into()));
+        let mut again = super::status(
+            &state,
+            &Index::build(vec![state.clone()]),
+            &Coverage::Proved,
+            Some(&status),
+            at(3),
+        );
+        add_kept(&mut again, &state, "the API server serves no kind Widget", &status, at(3));
+        assert_eq!(again, status, "nothing new is nothing to write");
+        assert_eq!(said(&status, "Enforcing"), ("True".into(), "Proved".into()));
     }
 
     #[test]

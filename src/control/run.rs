@@ -14,6 +14,7 @@ use crate::core::guard::{GuardState, Target};
 use crate::store::{Observation, Store};
 use crate::telemetry::metrics::Metrics;
 
+use super::alarm::Alarm;
 use super::catch_up::caught_up;
 use super::conditions::Coverage;
 use super::endpoints;
@@ -54,6 +55,8 @@ pub struct Control {
     pub api_server_endpoints: Vec<String>,
     /// Counts what is done.
     pub metrics: Arc<Metrics>,
+    /// Tells when somebody altered the registration.
+    pub alarm: Alarm,
 }
 
 impl Control {
@@ -114,18 +117,25 @@ impl Control {
                 self.metrics.registration("failed");
                 tracing::warn!(%error, "the webhook configurations are not as the guards need them; trying again");
                 let pause = error.retry_after();
-                let coverage = Coverage::Pending(error.to_string());
+                let said = error.to_string();
                 let attempt = match error {
-                    RegistrarError::Contended { .. } => Attempt::Broken(coverage),
-                    _ => Attempt::Trouble(coverage),
+                    RegistrarError::Contended { .. } => {
+                        self.metrics.contended(true);
+                        Attempt::Broken(Coverage::Contended(said))
+                    }
+                    _ => Attempt::Trouble(Coverage::Pending(said)),
                 };
                 standing.note(attempt, observation.version, false, Instant::now());
                 return Some(pause.unwrap_or(RETRY));
             }
         };
+        self.metrics.contended(false);
         if applied.written {
             *last_write = Some(Instant::now());
-            self.metrics.registration(if applied.repaired { "repaired" } else { "applied" });
+            self.metrics.registration(if applied.repaired.is_some() { "repaired" } else { "applied" });
+        }
+        if let Some(altered) = &applied.repaired {
+            self.alarm.registration_altered(altered, observation);
         }
         self.metrics.widened(applied.widened.len());
         standing.note_widened(applied.widened);

@@ -53,8 +53,11 @@ impl StatusWriter {
             for seen in part {
                 let before = seen.stored.status();
                 let coverage = standing.coverage(seen.since, seen.state.target());
-                let status =
+                let mut status =
                     conditions::status(&seen.state, &observation.index, &coverage, Some(&before), now);
+                if let Some(why) = &seen.kept {
+                    conditions::add_kept(&mut status, &seen.state, why, &before, now);
+                }
                 if status != before {
                     writes.push(self.write(seen, json!(status)).boxed());
                 }

@@ -23,7 +23,7 @@ use crate::store::Configurations;
 /// How long an API server waits for us. A write waits as long, so it must be short; a review that
 /// needs a live read must fit.
 const TIMEOUT_SECONDS: i32 = 5;
-/// Name of the match condition; it stands in the API server's errors about it.
+/// Name of the match condition on names; it stands in the API server's errors about it.
 const CONDITION: &str = "guarded-objects";
 
 /// Where API servers call us.
@@ -225,8 +225,11 @@ fn namespace_selector(entry: &Entry) -> LabelSelector {
 }
 
 fn match_conditions(entry: &Entry) -> Option<Vec<MatchCondition>> {
-    let names = entry.selection.names.as_ref()?;
-    Some(vec![MatchCondition { name: CONDITION.to_owned(), expression: names.cel() }])
+    let condition = |name: &str, expression| MatchCondition { name: name.to_owned(), expression };
+    let names = entry.selection.names.as_ref().map(|names| condition(CONDITION, names.cel()));
+    let touch = entry.touch.map(|touch| condition(touch.name(), touch.cel()));
+    let conditions: Vec<MatchCondition> = names.into_iter().chain(touch).collect();
+    (!conditions.is_empty()).then_some(conditions)
 }
 
 /// How API servers reach our registered entries, each way once; none while there are no entries.

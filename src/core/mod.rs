@@ -5,6 +5,7 @@
 //!
 
 pub mod canonical;
+pub mod definition;
 pub mod diff;
 pub mod guard;
 pub mod hash;

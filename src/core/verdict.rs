@@ -120,6 +120,12 @@ pub enum Reason {
     Paused,
     /// What decides could not be read in time.
     TargetUnread,
+    /// The definition of a guarded kind is being deleted, and all its objects with it.
+    DefinitionDeleted,
+    /// The definition of a guarded kind changes, so that stored objects may read otherwise.
+    DefinitionChanged,
+    /// Somebody altered or deleted our webhook configuration; it was put back.
+    RegistrationAltered,
 }
 
 impl Reason {
@@ -135,6 +141,9 @@ impl Reason {
             Self::TargetDeleted => "TargetDeleted",
             Self::Paused => "Paused",
             Self::TargetUnread => "TargetUnread",
+            Self::DefinitionDeleted => "DefinitionDeleted",
+            Self::DefinitionChanged => "DefinitionChanged",
+            Self::RegistrationAltered => "RegistrationAltered",
         }
     }
 }

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use crate::api::reasons;
 use crate::core::guard::{GuardId, GuardState};
 use crate::core::index::Index;
-use crate::core::kinds::Catalog;
+use crate::core::kinds::{Catalog, KindEntry};
 
 use super::Shared;
 use super::catalog::Unresolved;
@@ -135,6 +135,9 @@ struct Keeper {
     settings: Settings,
     catalog: Option<Arc<Catalog>>,
     guards: BTreeMap<GuardId, Arc<Seen>>,
+    /// What the kinds of guards were found to mean. In memory alone: a process that starts goes by
+    /// what discovery says then.
+    resolved: BTreeMap<GuardId, KindEntry>,
     /// Guards of a list that is not complete yet; until it is, the old ones stand.
     listing: Option<BTreeMap<GuardId, Arc<Stored>>>,
     has_listed: bool,
@@ -151,6 +154,7 @@ impl Keeper {
             settings,
             catalog: None,
             guards: BTreeMap::new(),
+            resolved: BTreeMap::new(),
             listing: None,
             has_listed: false,
             version: 0,
@@ -183,6 +187,7 @@ impl Keeper {
     }
 
     fn remove(&mut self, id: &GuardId) {
+        self.resolved.remove(id);
         if self.guards.remove(id).is_some() {
             self.is_index_stale = true;
             self.is_changed = true;
@@ -195,23 +200,56 @@ impl Keeper {
         if let Some(old) = self.guards.get(&id)
             && old.stored.means_the_same(&stored)
         {
-            let seen = Seen { stored, state: old.state.clone(), since: old.since };
+            let seen = Seen { stored, state: old.state.clone(), since: old.since, kept: old.kept.clone() };
             self.guards.insert(id, Arc::new(seen));
             return;
         }
-        let seen = self.convert(stored);
+        let old = self.guards.get(&id).map(Arc::clone);
+        let seen = self.convert(stored, old.as_deref());
         if is_unresolved(&seen.state) {
             self.unresolved.count += 1;
         }
+        self.remember(&seen);
         self.guards.insert(id, Arc::new(seen));
         self.is_index_stale = true;
     }
 
-    fn convert(&self, stored: Arc<Stored>) -> Seen {
+    /// Converts a guard. `old` is what it was before: while its spec stays, so does the resource that
+    /// its kind was found to mean, whatever discovery says later. Whoever takes a CRD away, or adds one
+    /// of the same kind, must not turn a guard to another resource or to none.
+    fn convert(&self, stored: Arc<Stored>, old: Option<&Seen>) -> Seen {
         let none = Catalog::default();
         let catalog = self.catalog.as_deref().unwrap_or(&none);
         let state = convert(&stored, catalog, &self.settings);
-        Seen { stored, state, since: self.version + 1 }
+        let since = self.version + 1;
+        let same = old.filter(|old| old.stored.uid() == stored.uid() && old.stored.spec() == stored.spec());
+        let before = same.and_then(|old| self.resolved.get(&old.stored.id()));
+        let Some((before, why)) = before.and_then(|entry| Some((entry, departure(entry, &state)?))) else {
+            return Seen { stored, state, since, kept: None };
+        };
+        let state = convert(&stored, &Catalog::new(vec![before.clone()]), &self.settings);
+        Seen { stored, state, since, kept: Some(why) }
+    }
+
+    /// Remembers what the kind of a guard was found to mean.
+    fn remember(&mut self, seen: &Seen) {
+        let id = seen.stored.id();
+        if seen.kept.is_some() {
+            return;
+        }
+        let found = seen.state.target().and_then(|target| {
+            let is = |entry: &&KindEntry| {
+                entry.group == target.group
+                    && entry.plural == target.resource
+                    && entry.version == target.version
+            };
+            self.catalog.as_deref()?.entries().iter().find(is).cloned()
+        });
+        match found {
+            // Alone in a catalog, it must be what a kind without a version means.
+            Some(entry) => drop(self.resolved.insert(id, KindEntry { preferred: true, ..entry })),
+            None => drop(self.resolved.remove(&id)),
+        }
     }
 
     /// Looks up every kind anew.
@@ -219,13 +257,16 @@ impl Keeper {
         self.catalog = Some(catalog);
         let mut changed = BTreeMap::new();
         for (id, old) in &self.guards {
-            let new = self.convert(Arc::clone(&old.stored));
-            if !is_same_resolution(&old.state, &new.state) {
+            let new = self.convert(Arc::clone(&old.stored), Some(old));
+            if !is_same_resolution(&old.state, &new.state) || old.kept != new.kept {
                 changed.insert(id.clone(), Arc::new(new));
             }
         }
         self.is_changed = true;
         self.is_index_stale |= !changed.is_empty();
+        for new in changed.values() {
+            self.remember(new);
+        }
         self.guards.extend(changed);
     }
 
@@ -251,6 +292,31 @@ impl Keeper {
 
     fn unresolved(&self) -> Unresolved {
         self.unresolved
+    }
+}
+
+/// Why discovery no longer finds the resource that a guard goes by; `None` where it does, in whatever
+/// version.
+fn departure(before: &KindEntry, now: &GuardState) -> Option<String> {
+    let meant = format!("{}.{}", before.plural, before.group);
+    let goes_on = "the guard goes on for the resource that it was made for";
+    match now {
+        GuardState::Invalid(invalid)
+            if matches!(invalid.reason, reasons::TARGET_UNKNOWN | reasons::TARGET_AMBIGUOUS) =>
+        {
+            Some(format!("{}; {goes_on}, {}", invalid.message, meant.trim_end_matches('.')))
+        }
+        other => {
+            let target = other.target()?;
+            (target.group != before.group || target.resource != before.plural).then(|| {
+                format!(
+                    "{} now means {}; {goes_on}, {}: set targetApiVersion to the one that is meant",
+                    before.kind,
+                    target.api_version(),
+                    meant.trim_end_matches('.')
+                )
+            })
+        }
     }
 }
 

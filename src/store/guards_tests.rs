@@ -141,6 +141,45 @@ fn a_catalog_that_changes_nothing_leaves_the_index_as_it_is() {
     assert_eq!(keeper.observe().unwrap().version, before.version);
 }
 
+/// Widgets of these groups.
+fn widgets_of(groups: &[&str]) -> Arc<Catalog> {
+    let entries = catalog(&["Widget"]).entries().to_vec();
+    let of = |group: &&str| KindEntry { group: (*group).into(), ..entries[0].clone() };
+    Arc::new(Catalog::new(groups.iter().map(of).collect()))
+}
+
+#[test]
+fn a_guard_goes_by_the_resource_that_was_found_whatever_discovery_says_later() {
+    for later in [&[][..], &["a.io", "b.io"], &["b.io"], &["a.io", "apps"]] {
+        let (mut keeper, before) = synced(vec![guard("a", "Widget", 1, 0)]);
+        keeper.use_catalog(widgets_of(later));
+        keeper.take(Event::Apply(guard("a", "Widget", 2, 1)));
+        let after = keeper.observe().unwrap();
+        assert!(after.guards[0].kept.is_some(), "{later:?}");
+        assert_eq!(after.guards[0].state.target(), before.guards[0].state.target(), "{later:?}");
+        keeper.use_catalog(widgets_of(&["a.io"]));
+        let back = keeper.observe().unwrap();
+        assert_eq!(back.guards[0].kept, None, "{later:?}");
+        assert_eq!(back.guards[0].state.target(), before.guards[0].state.target(), "{later:?}");
+    }
+}
+
+#[test]
+fn a_guard_of_another_spec_means_what_discovery_says_now() {
+    let (mut keeper, _) = synced(vec![guard("a", "Widget", 1, 0)]);
+    keeper.use_catalog(widgets_of(&["b.io"]));
+    let mut other = guard("a", "widget", 2, 0);
+    keeper.take(Event::Apply(other.clone()));
+    let observation = keeper.observe().unwrap();
+    assert_eq!(observation.guards[0].state.target().unwrap().group, "b.io");
+    assert_eq!(observation.guards[0].kept, None);
+    // Nor does a guard of the same name inherit anything.
+    keeper.use_catalog(widgets_of(&["c.io"]));
+    kube::Resource::meta_mut(&mut other).uid = Some("another".into());
+    keeper.take(Event::Apply(other));
+    assert_eq!(keeper.observe().unwrap().guards[0].state.target().unwrap().group, "c.io");
+}
+
 #[test]
 fn a_guard_made_anew_under_the_same_name_is_another_guard() {
     let (mut keeper, _) = synced(vec![guard("a", "Widget", 1, 0)]);

@@ -43,6 +43,8 @@ pub struct Metrics {
     guards: Family<StateLabel, Gauge>,
     registrations: Family<ResultLabel, Counter>,
     widened: Gauge,
+    contended: Gauge,
+    definition_changes: Family<ResultLabel, Counter>,
     proofs: Family<ResultLabel, Counter>,
     status_writes: Family<ResultLabel, Counter>,
     dropped_events: Counter,
@@ -63,6 +65,8 @@ impl Default for Metrics {
             guards: Family::default(),
             registrations: Family::default(),
             widened: Gauge::default(),
+            contended: Gauge::default(),
+            definition_changes: Family::default(),
             proofs: Family::default(),
             status_writes: Family::default(),
             dropped_events: Counter::default(),
@@ -93,6 +97,16 @@ impl Metrics {
             "widened_resources",
             "Resources whose webhook rules match more than guarded objects",
             self.widened.clone(),
+        );
+        registry.register(
+            "registration_contended",
+            "1 while somebody keeps altering the webhook configurations",
+            self.contended.clone(),
+        );
+        registry.register(
+            "definition_changes",
+            "Writes that delete or change the definition of a guarded kind",
+            self.definition_changes.clone(),
         );
         registry.register("proofs", "Dry runs that prove enforcement", self.proofs.clone());
         registry.register("status_writes", "Writes of guard status", self.status_writes.clone());
@@ -141,6 +155,16 @@ impl Metrics {
     /// Sets how many resources have rules that match more than guarded objects.
     pub fn widened(&self, resources: usize) {
         self.widened.set(i64::try_from(resources).unwrap_or(i64::MAX));
+    }
+
+    /// Tells whether somebody keeps altering the webhook configurations.
+    pub fn contended(&self, is: bool) {
+        self.contended.set(i64::from(is));
+    }
+
+    /// Counts a write to the definition of a guarded kind: `deleted` or `changed`.
+    pub fn definition_change(&self, result: &'static str) {
+        self.definition_changes.get_or_create(&ResultLabel { result }).inc();
     }
 
     /// Counts a proof: `proved`, `compared` or `failed`.

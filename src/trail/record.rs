@@ -32,6 +32,9 @@ pub enum Attribution {
     /// The API server named the user in the review.
     #[serde(rename = "observed at admission")]
     ObservedAtAdmission,
+    /// A field manager in `managedFields` names whoever wrote last; any writer can give any name.
+    #[serde(rename = "named by its field manager")]
+    FieldManager,
 }
 
 /// One record.
@@ -189,6 +192,14 @@ impl<'a> Record<'a> {
             paths: attempt.paths.iter().map(|path| cut(path, MAX_TEXT)).collect(),
             ..Self::unjudged(attempt.reason.as_str(), None, circumstances)
         }
+    }
+
+    /// The record of a change that was found rather than reviewed: who made it is known by its field
+    /// manager alone. It is our own finding, so that nobody can have forged it.
+    #[must_use]
+    pub fn found(attempt: &'a Attempt, circumstances: Circumstances<'a>) -> Self {
+        let record = Self::of(attempt, circumstances);
+        Self { attribution: Attribution::FieldManager, user: None, authenticated: true, ..record }
     }
 
     /// The record of a review that no guard judged: it could not be read, or the guards could not.

@@ -9,6 +9,7 @@
 pub mod activity;
 mod body;
 mod connection;
+mod definition_reviews;
 pub mod drain;
 mod front;
 pub mod guards;

@@ -109,6 +109,9 @@ impl Reviews {
     pub(super) async fn validate(&self, body: &[u8], asked: Asked) -> Reply {
         let now = Timestamp::now();
         let index = self.guards.index();
+        if let Some(reply) = self.definition(body, asked, &index, now) {
+            return reply;
+        }
         let judgement = match judge_aside(body, &index, now, None) {
             Judged::Verdict(judgement) => judgement,
             other => return self.unjudged(other, asked, now),
@@ -197,7 +200,12 @@ impl Reviews {
         self.count("unanswered", reason, asked);
     }
 
-    fn count(&self, verdict: &'static str, reason: &'static str, asked: Asked) {
+    /// Counts a write to the definition of a guarded kind.
+    pub(super) fn count_definition(&self, result: &'static str) {
+        self.metrics.definition_change(result);
+    }
+
+    pub(super) fn count(&self, verdict: &'static str, reason: &'static str, asked: Asked) {
         self.metrics.review(verdict, reason, asked.since.elapsed());
     }
 
@@ -239,7 +247,7 @@ impl Reviews {
     }
 
     /// Records an attempt and makes an Event of it; a dry run is neither.
-    fn tell(&self, mut attempt: Attempt, denied: bool, message: &str, uid: &str, now: Timestamp) {
+    pub(super) fn tell(&self, mut attempt: Attempt, denied: bool, message: &str, uid: &str, now: Timestamp) {
         if attempt.dry_run {
             return;
         }

@@ -11,4 +11,5 @@ mod living;
 mod registering;
 mod reporting;
 mod repository;
+mod rules;
 mod watching;
