@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 
 use crate::api::names;
 use crate::core::guard::FailurePolicy;
-use crate::core::registration::{Entry, NAME_PREFIX, Namespaces, generation_of};
+use crate::core::registration::{Entry, own, NAME_PREFIX, Namespaces, generation_of};
 use crate::store::Configurations;
 
 /// How long an API server waits for us. A write waits as long, so it must be short; a review that
@@ -25,6 +25,8 @@ use crate::store::Configurations;
 const TIMEOUT_SECONDS: i32 = 5;
 /// Name of the match condition; it stands in the API server's errors about it.
 const CONDITION: &str = "guarded-objects";
+/// Name of the match condition of entries for our own kinds.
+const OWN_CONDITION: &str = "approvals";
 
 /// Where API servers call us.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -225,6 +227,10 @@ fn namespace_selector(entry: &Entry) -> LabelSelector {
 }
 
 fn match_conditions(entry: &Entry) -> Option<Vec<MatchCondition>> {
+    if let Some(expression) = own::condition(entry) {
+        let expression = expression.to_owned();
+        return Some(vec![MatchCondition { name: OWN_CONDITION.to_owned(), expression }]);
+    }
     let names = entry.selection.names.as_ref()?;
     Some(vec![MatchCondition { name: CONDITION.to_owned(), expression: names.cel() }])
 }

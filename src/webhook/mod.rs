@@ -11,18 +11,21 @@ mod body;
 mod connection;
 pub mod drain;
 mod front;
+pub mod guard_reviews;
 pub mod guards;
 mod handlers;
 pub mod health;
 mod lane;
 pub mod readiness;
 mod response;
+mod rivals;
 pub mod reviews;
 mod route;
 pub mod server;
 #[cfg(test)]
 mod test_support;
 
+pub use guard_reviews::GuardReviews;
 pub use guards::Guards;
 pub use reviews::Reviews;
 pub use server::{Admission, AdmissionSettings};

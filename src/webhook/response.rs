@@ -3,6 +3,8 @@
 //! A refusal is 403 `Forbidden` with a message and nothing else: causes would make kubectl hide the
 //! message, 409 would make it try again, 422 would reopen the editor.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Serialize;
 
 /// Longest warning, in characters. Past a total of 4,096 the API server cuts each to this.
@@ -19,7 +21,8 @@ struct AdmissionReview<'a> {
     response: Response<'a>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Response<'a> {
     uid: &'a str,
     allowed: bool,
@@ -27,6 +30,10 @@ struct Response<'a> {
     status: Option<Status<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch_type: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -39,13 +46,25 @@ struct Status<'a> {
 
 /// The review is allowed. Warnings are brought into the shape that the API server passes on.
 pub(super) fn allow(uid: &str, warnings: &[String]) -> Vec<u8> {
-    encode(Response { uid, allowed: true, status: None, warnings: passable(warnings) })
+    encode(Response { uid, allowed: true, warnings: passable(warnings), ..Response::default() })
+}
+
+/// The review is allowed, and the object is to be changed by a JSON patch.
+pub(super) fn allow_with_patch(uid: &str, warnings: &[String], patch: &[u8]) -> Vec<u8> {
+    encode(Response {
+        uid,
+        allowed: true,
+        warnings: passable(warnings),
+        patch_type: Some("JSONPatch"),
+        patch: Some(BASE64.encode(patch)),
+        ..Response::default()
+    })
 }
 
 /// The review is refused with `message`.
 pub(super) fn deny(uid: &str, message: &str, warnings: &[String]) -> Vec<u8> {
     let status = Status { status: "Failure", message, reason: "Forbidden", code: 403 };
-    encode(Response { uid, allowed: false, status: Some(status), warnings: passable(warnings) })
+    encode(Response { uid, status: Some(status), warnings: passable(warnings), ..Response::default() })
 }
 
 fn encode(response: Response<'_>) -> Vec<u8> {
@@ -96,6 +115,12 @@ mod tests {
                 "response": {"uid": "u-1", "allowed": true},
             })
         );
+    }
+
+    #[test]
+    fn a_patch_goes_along_in_base64() {
+        let response = &parsed(&allow_with_patch("u-1", &[], b"[]"))["response"];
+        assert_eq!(*response, json!({"uid": "u-1", "allowed": true, "patchType": "JSONPatch", "patch": "W10="}));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::index::Index;
 
 mod condition;
 mod entry;
+pub mod own;
 mod selection;
 
 pub use condition::Names;
