@@ -23,7 +23,7 @@ use crate::core::signature::{KEY_LENGTH, SigningKey};
 /// Key of the Secret's data.
 const KEY: &str = "key";
 /// Pause between two looks. Another replica's key is used after so long at the latest.
-const LOOK: Duration = Duration::from_secs(30);
+const LOOK: Duration = Duration::from_secs(10);
 /// Pause after a failure.
 const RETRY: Duration = Duration::from_secs(2);
 /// Shortest pause between two looks: whoever sends bad signatures must not make us flood the API server.
@@ -139,7 +139,9 @@ impl SigningKeeper {
             let pause = match self.look(held.as_ref()).await {
                 Ok(found) => {
                     if held.as_ref().is_some_and(|held| held.key != found.key) {
-                        tracing::warn!("the Secret holds another signing key; guards signed by the former one wait for `driftguard adopt`");
+                        tracing::warn!(
+                            "the Secret holds another signing key; guards signed by the former one wait for `driftguard adopt`"
+                        );
                     }
                     self.key.send_if_modified(|key| {
                         let changed = key.as_ref() != Some(&found.key);

@@ -88,9 +88,7 @@ async fn unknown(cluster: &Cluster, everywhere: bool) -> anyhow::Result<Vec<(Str
         .items
         .into_iter()
         .filter(is_unknown)
-        .map(|guard| {
-            (guard.metadata.namespace.unwrap_or_default(), guard.metadata.name.unwrap_or_default())
-        })
+        .map(|guard| (guard.metadata.namespace.unwrap_or_default(), guard.metadata.name.unwrap_or_default()))
         .collect())
 }
 

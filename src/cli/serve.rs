@@ -307,7 +307,8 @@ impl Running {
             store.configurations(),
         );
         let api_server_endpoints = args.api_server_endpoint.clone();
-        let control = Control { config, client, store, fence, registrar, api_server_endpoints, metrics, notices };
+        let control =
+            Control { config, client, store, fence, registrar, api_server_endpoints, metrics, notices };
         background.spawn(control.run());
         Ok(Self { admission, health, keep_lease, leasing, background })
     }

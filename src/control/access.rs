@@ -65,9 +65,7 @@ pub async fn missing(
             match api.create(&PostParams::default(), &review).await {
                 Ok(answer) if answer.status.as_ref().is_some_and(|status| status.allowed) => Ok(None),
                 Ok(_) => Ok(Some(access)),
-                Err(error) => {
-                    Err(AccessError { user, access: access.to_string(), error: Box::new(error) })
-                }
+                Err(error) => Err(AccessError { user, access: access.to_string(), error: Box::new(error) }),
             }
         }
     });

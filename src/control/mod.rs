@@ -1,7 +1,7 @@
 //! What one replica at a time does for all: registration, proof, status.
 
-mod catch_up;
 pub mod access;
+mod catch_up;
 pub mod conditions;
 pub mod endpoints;
 pub mod lease;

@@ -75,7 +75,11 @@ impl StatusWriter {
         };
         let (None, Some(condition)) = (unknown(before), unknown(after)) else { return };
         let id = seen.stored.id();
-        tracing::warn!(namespace = id.namespace, name = id.name, "no valid signature says who approved a guard");
+        tracing::warn!(
+            namespace = id.namespace,
+            name = id.name,
+            "no valid signature says who approved a guard"
+        );
         self.notices.put(Notice {
             guard: id,
             uid: seen.stored.uid().to_owned(),

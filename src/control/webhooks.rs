@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 
 use crate::api::names;
 use crate::core::guard::FailurePolicy;
-use crate::core::registration::{Entry, own, NAME_PREFIX, Namespaces, generation_of};
+use crate::core::registration::{Entry, NAME_PREFIX, Namespaces, generation_of, own};
 use crate::store::Configurations;
 
 /// How long an API server waits for us. A write waits as long, so it must be short; a review that

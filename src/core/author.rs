@@ -85,8 +85,7 @@ pub fn normalised(spec: &[u8]) -> Result<Vec<u8>, CanonicalError> {
 /// Whether two specs approve the same, by their normalised form. What cannot be read differs.
 #[must_use]
 pub fn same_spec(left: &[u8], right: &[u8]) -> bool {
-    left == right
-        || matches!((normalised(left), normalised(right)), (Ok(left), Ok(right)) if left == right)
+    left == right || matches!((normalised(left), normalised(right)), (Ok(left), Ok(right)) if left == right)
 }
 
 /// The annotation that says that `author` approved this; `None` when there is nothing to sign: no
@@ -110,8 +109,7 @@ pub fn verify(key: &SigningKey, approved: Approved<'_>, annotation: &str) -> Opt
     }
     let Written { user, groups, at, signature } = serde_json::from_str(annotation).ok()?;
     let author = Author { user, groups, at };
-    let verified =
-        with_parts(approved, &author, |parts| key.verifies(Purpose::Author, parts, &signature))?;
+    let verified = with_parts(approved, &author, |parts| key.verifies(Purpose::Author, parts, &signature))?;
     verified.then_some(author)
 }
 

@@ -128,8 +128,7 @@ fn of_target(target: &Target, verb: &'static str) -> Access {
     let name = if verb == "create" { String::new() } else { target.name.clone() };
     // The API server authorises requests for a Namespace within that very namespace.
     let is_namespace = target.group.is_empty() && target.resource == "namespaces";
-    let namespace =
-        if is_namespace { name.clone() } else { target.namespace.clone().unwrap_or_default() };
+    let namespace = if is_namespace { name.clone() } else { target.namespace.clone().unwrap_or_default() };
     Access {
         group: target.group.clone(),
         resource: target.resource.clone(),
@@ -176,7 +175,10 @@ mod tests {
     #[test]
     fn a_secret_takes_the_right_to_read_it() {
         let aim = target("", "secrets", Some("n"));
-        assert_eq!(said(&aim, false, &[]), ["get secrets x in namespace n", "update secrets x in namespace n"]);
+        assert_eq!(
+            said(&aim, false, &[]),
+            ["get secrets x in namespace n", "update secrets x in namespace n"]
+        );
         assert_eq!(said(&target("a.io", "secrets", Some("n")), false, &[]).len(), 1);
     }
 

@@ -46,7 +46,8 @@ fn an_annotation_of_another_key_guard_name_or_namespace_is_worth_nothing() {
 #[test]
 fn no_part_of_an_annotation_can_be_edited() {
     let text = sign(&key(1), approved(SPEC), &author()).unwrap();
-    for (from, to) in [("alice", "mallory"), (r#"["a","b"]"#, r#"["a","b","system:masters"]"#), ("12:00", "13:00")]
+    for (from, to) in
+        [("alice", "mallory"), (r#"["a","b"]"#, r#"["a","b","system:masters"]"#), ("12:00", "13:00")]
     {
         let edited = text.replace(from, to);
         assert_ne!(edited, text);

@@ -67,7 +67,9 @@ pub fn source(source: &SourceFields<'_>) -> Result<(), String> {
     match path.filter(|path| !path.is_empty()) {
         None if git => Err(format!("{field}.path is missing: name the file of the repository")),
         Some(path) if git && (path.starts_with('/') || path.split('/').any(|segment| segment == "..")) => {
-            Err(format!("{field}.path must lead from the root of the repository down to a file, without `..`"))
+            Err(format!(
+                "{field}.path must lead from the root of the repository down to a file, without `..`"
+            ))
         }
         Some(path) if service && !path.starts_with('/') => {
             Err(format!("{field}.path must start with `/`: it is the path of a request"))
@@ -103,8 +105,9 @@ pub fn missing_rights(id: &GuardId, user: &str, missing: &[Access]) -> Refusal {
 /// The rights of the author could not be asked for.
 #[must_use]
 pub fn rights_unknown(id: &GuardId) -> Refusal {
-    let message =
-        format!("DriftGuard {id} is refused: the rights of its author could not be checked in time; try again");
+    let message = format!(
+        "DriftGuard {id} is refused: the rights of its author could not be checked in time; try again"
+    );
     Refusal { reason: "RightsUnknown", message }
 }
 

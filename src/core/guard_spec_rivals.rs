@@ -70,7 +70,10 @@ pub fn rivals(controller: Option<(&str, &str)>, owners: &[FieldOwner<'_>], scope
 #[must_use]
 pub fn warning(target: &super::guard::Target, rivals: &[String], blocks: bool) -> String {
     let what = if blocks { "refused" } else { "reported" };
-    format!("{target} is also written by {}: each of its writes to pinned content will be {what}", rivals.join(", "))
+    format!(
+        "{target} is also written by {}: each of its writes to pinned content will be {what}",
+        rivals.join(", ")
+    )
 }
 
 /// Whether a set of fields touches what a scope pins.
@@ -123,7 +126,11 @@ mod tests {
     fn a_controlling_owner_and_a_manager_of_pinned_fields_are_rivals() {
         let scope = Scope::new("", "Secret", PathFilter::everything());
         let data = json!({"f:data": {".": {}, "f:password": {}}});
-        let owners = [FieldOwner { manager: "externalsecrets.external-secrets.io/db", subresource: "", fields: &data }];
+        let owners = [FieldOwner {
+            manager: "externalsecrets.external-secrets.io/db",
+            subresource: "",
+            fields: &data,
+        }];
         assert_eq!(
             rivals(Some(("ExternalSecret", "db")), &owners, &scope),
             ["its controller ExternalSecret/db", "field manager externalsecrets.external-secrets.io/db"]

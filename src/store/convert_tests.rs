@@ -227,7 +227,8 @@ fn contact_and_runbook_come_from_the_annotations() {
         "driftguard.terrafusion.ai/contact": " #market-team ",
         "driftguard.terrafusion.ai/runbook": "",
     }});
-    let GuardState::Valid(guard) = convert(&stored_with(json!({}), metadata), &catalog(), &settings(), None) else {
+    let GuardState::Valid(guard) = convert(&stored_with(json!({}), metadata), &catalog(), &settings(), None)
+    else {
         panic!("invalid")
     };
     assert_eq!(guard.contact.as_deref(), Some("#market-team"));
@@ -240,8 +241,11 @@ fn a_guard_names_its_author_only_by_a_signature_that_is_valid_for_it() {
     use crate::core::guard::Author;
     let key = |byte| SigningKey::new(&[byte; crate::core::signature::KEY_LENGTH]).unwrap();
     let plain = stored_with(json!({}), json!({}));
-    let author =
-        Author { user: "alice".into(), groups: vec!["a".into()], at: "2026-06-01T12:00:00Z".parse().unwrap() };
+    let author = Author {
+        user: "alice".into(),
+        groups: vec!["a".into()],
+        at: "2026-06-01T12:00:00Z".parse().unwrap(),
+    };
     let approved = Approved { namespace: "team", name: "g", spec: plain.spec().as_bytes() };
     let annotation = sign(&key(1), approved, &author).unwrap();
     let with = |spec: Value, name: &str| {

@@ -36,12 +36,13 @@ type Events = BoxStream<'static, watcher::Result<Event<Stored>>>;
 /// Keeps index and observations up to date, for ever.
 pub(super) async fn keep(shared: &Shared, unresolved: &watch::Sender<Unresolved>) {
     let mut keeper = Keeper::new(shared.settings.clone());
+    // Before anything is waited for: a receiver is not told of what was sent before it.
+    let mut catalogs = shared.catalog.subscribe();
     let mut keys = shared.keys.clone();
     // Without the key every guard would be of an unknown author for a moment, and be reported as such.
     let known = tokio::time::timeout(KEY_WAIT, keys.wait_for(Option::is_some)).await;
     drop(known);
     keeper.use_key(keys.borrow_and_update().clone());
-    let mut catalogs = shared.catalog.subscribe();
     let mut list = InitialList::Streamed;
     let mut events = watch_guards(&shared.client, list);
     loop {

@@ -85,10 +85,8 @@ impl Store {
             })
         };
         let key = self.shared.keys.borrow().clone();
-        let states = listed
-            .items
-            .iter()
-            .map(|stored| convert(stored, catalog, &self.shared.settings, key.as_ref()));
+        let states =
+            listed.items.iter().map(|stored| convert(stored, catalog, &self.shared.settings, key.as_ref()));
         Index::build(states.filter(of_object).collect())
     }
 }

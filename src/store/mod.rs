@@ -31,8 +31,8 @@ pub(crate) use catalog::catalog_of;
 pub use configurations::Configurations;
 pub use convert::Settings;
 pub use live::{Key, LiveReadError};
-pub use proposed::{Proposed, rights};
 pub use observation::{Observation, Seen};
+pub use proposed::{Proposed, rights};
 pub(crate) use refused::refusal;
 pub use stored::Stored;
 

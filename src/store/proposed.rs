@@ -40,14 +40,16 @@ impl Proposed {
             return Some((invalid.reason, invalid.message.clone()));
         }
         let spec = self.spec.as_ref()?;
-        let wrong = check_fields(spec).and_then(|()| sources(spec).try_for_each(|(field, of)| {
-            source(&SourceFields {
-                field: &field,
-                git: of.kind == SourceKind::Git,
-                service: of.kind == SourceKind::Service,
-                path: of.path.as_deref(),
+        let wrong = check_fields(spec).and_then(|()| {
+            sources(spec).try_for_each(|(field, of)| {
+                source(&SourceFields {
+                    field: &field,
+                    git: of.kind == SourceKind::Git,
+                    service: of.kind == SourceKind::Service,
+                    path: of.path.as_deref(),
+                })
             })
-        }));
+        });
         wrong.err().map(|why| (reasons::INVALID_SPEC, why))
     }
 

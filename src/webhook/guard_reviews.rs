@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use super::reviews::Asked;
-use super::{rivals, response};
+use super::{response, rivals};
 use crate::api::names;
 use crate::cert::signing::SigningKeys;
 use crate::control::access::{self, Subject};
@@ -175,9 +175,11 @@ impl<'a> Asking<'a> {
     }
 
     fn id(&self) -> GuardId {
-        let (namespace, name) = self.new.as_ref().or(self.old.as_ref()).map_or(("", ""), |wire| {
-            (wire.metadata.namespace.as_str(), wire.metadata.name.as_str())
-        });
+        let (namespace, name) = self
+            .new
+            .as_ref()
+            .or(self.old.as_ref())
+            .map_or(("", ""), |wire| (wire.metadata.namespace.as_str(), wire.metadata.name.as_str()));
         let namespace = if namespace.is_empty() { &self.request.namespace } else { namespace };
         GuardId { namespace: namespace.to_owned(), name: name.to_owned() }
     }
@@ -198,7 +200,12 @@ impl<'a> Asking<'a> {
     }
 
     /// What is recorded of it; nothing of a dry run.
-    fn told(&self, refusal: Option<&Refusal>, done: &'static str, proposed: Option<&Proposed>) -> Option<GuardAttempt> {
+    fn told(
+        &self,
+        refusal: Option<&Refusal>,
+        done: &'static str,
+        proposed: Option<&Proposed>,
+    ) -> Option<GuardAttempt> {
         if self.request.dry_run == Some(true) {
             return None;
         }
@@ -214,7 +221,12 @@ impl<'a> Asking<'a> {
             target: proposed.and_then(|proposed| proposed.state.target().cloned()),
             operation: self.operation,
             user: User { name: user.username.clone(), uid: user.uid.clone(), groups },
-            field_manager: self.request.options.as_ref().map(|all| all.field_manager.clone()).unwrap_or_default(),
+            field_manager: self
+                .request
+                .options
+                .as_ref()
+                .map(|all| all.field_manager.clone())
+                .unwrap_or_default(),
             denied: refusal.is_some(),
             reason: refusal.map_or(done, |refusal| refusal.reason),
             message: refusal.map(|refusal| refusal.message.clone()).unwrap_or_default(),
@@ -442,9 +454,7 @@ impl GuardReviews {
             name: &target.name,
         };
         match tokio::time::timeout_at(deadline, self.store.read_guards(key)).await {
-            Ok(Ok(live)) => {
-                guard_spec::rival(&proposed.state, live.guards_of(target)).map_or(Ok(()), refuse)
-            }
+            Ok(Ok(live)) => guard_spec::rival(&proposed.state, live.guards_of(target)).map_or(Ok(()), refuse),
             Ok(Err(error)) => {
                 tracing::warn!(%error, "the guards of a target could not be read");
                 Err(guard_spec::not_ready(id, "the guards of its target"))

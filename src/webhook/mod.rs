@@ -18,8 +18,8 @@ pub mod health;
 mod lane;
 pub mod readiness;
 mod response;
-mod rivals;
 pub mod reviews;
+mod rivals;
 mod route;
 pub mod server;
 #[cfg(test)]

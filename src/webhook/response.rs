@@ -120,7 +120,10 @@ mod tests {
     #[test]
     fn a_patch_goes_along_in_base64() {
         let response = &parsed(&allow_with_patch("u-1", &[], b"[]"))["response"];
-        assert_eq!(*response, json!({"uid": "u-1", "allowed": true, "patchType": "JSONPatch", "patch": "W10="}));
+        assert_eq!(
+            *response,
+            json!({"uid": "u-1", "allowed": true, "patchType": "JSONPatch", "patch": "W10="})
+        );
     }
 
     #[test]

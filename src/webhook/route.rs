@@ -81,11 +81,7 @@ mod tests {
     fn the_path_says_generation_and_failure_policy() {
         assert_eq!(
             Route::parse("g17/ignore"),
-            Some(Route {
-                generation: 17,
-                failure_policy: FailurePolicy::Ignore,
-                subject: Subject::Targets
-            })
+            Some(Route { generation: 17, failure_policy: FailurePolicy::Ignore, subject: Subject::Targets })
         );
         assert_eq!(
             Route::parse("g17/fail/driftguards"),
@@ -95,7 +91,9 @@ mod tests {
             Route::parse("g0/fail"),
             Some(Route { generation: 0, failure_policy: FailurePolicy::Fail, subject: Subject::Targets })
         );
-        for other in ["", "g17", "17/fail", "g17/other", "g17/fail/x", "g17/fail/driftguards/x", "gx/fail", "g-1/fail"] {
+        for other in
+            ["", "g17", "17/fail", "g17/other", "g17/fail/x", "g17/fail/driftguards/x", "gx/fail", "g-1/fail"]
+        {
             assert_eq!(Route::parse(other), None, "{other}");
         }
     }
