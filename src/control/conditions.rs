@@ -152,8 +152,7 @@ fn conflict(state: &GuardState, index: &Index) -> Option<Says> {
     let target = state.target()?;
     let other = rival(state, index.guards_of(target))?;
     let message = format!(
-        "guard {} pins {target} differently, so only writes that change nothing pass; delete one of the two",
-        other
+        "guard {other} pins {target} differently, so only writes that change nothing pass; delete one of the two"
     );
     Some(Says::new("True", reasons::CONFLICTING_GUARDS, message))
 }

@@ -84,7 +84,7 @@ impl Announcer {
             }
         }
         // Whoever tells things is gone only when the process stops.
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

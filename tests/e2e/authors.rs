@@ -345,3 +345,26 @@ fn with_every_replica_dead_labels_and_deletion_pass_and_approvals_do_not() -> Re
     on.admin.kubectl(&["delete", "dg/g", "-n", &ns])?.success()?;
     Ok(())
 }
+
+#[test]
+fn a_guard_as_large_as_they_get_is_made_changed_and_labelled() -> Result<()> {
+    let (on, ns) = (on()?, "authors-large");
+    on.namespace(ns)?;
+    let path = |number: usize| format!("/data/{number:02}{}", "p".repeat(1024 - 8));
+    let paths: Vec<String> = (0..64).map(path).collect();
+    let source = json!({"kind": "configmap", "name": "s", "path": "k".repeat(1024)});
+    let also = json!({"hash": "c".repeat(64), "reason": "r".repeat(200)});
+    let spec = json!({
+        "ignorePaths": paths, "alsoApproved": vec![also; 10],
+        "sourceOfTruthRef": source, "fallbackSourceRefs": vec![source.clone(); 8],
+    });
+    // The condition that tells approvals from other writes must stay within CEL's cost.
+    create(&on.admin, &guard(ns, "g", &spec))?.success()?;
+    let before = author(on, ns, "g")?;
+    on.admin.kubectl(&["label", "dg/g", "-n", ns, "a=b"])?.success()?;
+    ensure!(author(on, ns, "g")? == before);
+    let patch = r#"{"spec":{"autoRemediate":true}}"#;
+    on.admin.kubectl(&["patch", "dg/g", "-n", ns, "--type=merge", "-p", patch])?.success()?;
+    ensure!(author(on, ns, "g")? != before);
+    Ok(())
+}
