@@ -71,6 +71,9 @@ pub const ANNOTATION_CONTACT: &str = "driftguard.terrafusion.ai/contact";
 pub const ANNOTATION_RUNBOOK: &str = "driftguard.terrafusion.ai/runbook";
 /// Guard annotation: who approved its spec, signed. Written by the mutating webhook alone.
 pub const ANNOTATION_AUTHOR: &str = "driftguard.terrafusion.ai/author";
+/// Guard annotation: asks the mutating webhook to sign the guard anew as whoever writes it, which takes
+/// the request away again.
+pub const ANNOTATION_ADOPT: &str = "driftguard.terrafusion.ai/adopt";
 /// Annotation of our webhook configurations: the generation that was last applied. It also stands in
 /// the paths of the entries, but there may be none.
 pub const ANNOTATION_GENERATION: &str = "driftguard.terrafusion.ai/generation";

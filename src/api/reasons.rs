@@ -22,11 +22,13 @@ pub enum ConditionType {
     Fighting,
     /// Another guard pins the same target differently.
     Conflict,
+    /// Nobody is known to have approved the spec: there is no valid signature of an author.
+    AuthorUnknown,
 }
 
 impl ConditionType {
     /// Every type, in the order in which they are shown.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Ready,
         Self::Enforcing,
         Self::Drifted,
@@ -34,6 +36,7 @@ impl ConditionType {
         Self::Suspended,
         Self::Fighting,
         Self::Conflict,
+        Self::AuthorUnknown,
     ];
 
     /// As it stands in `status.conditions[].type`.
@@ -47,6 +50,7 @@ impl ConditionType {
             Self::Suspended => "Suspended",
             Self::Fighting => "Fighting",
             Self::Conflict => "Conflict",
+            Self::AuthorUnknown => "AuthorUnknown",
         }
     }
 }
@@ -71,6 +75,9 @@ pub const TARGET_UNKNOWN: &str = "TargetUnknown";
 pub const TARGET_NOT_ALLOWED: &str = "TargetNotAllowed";
 /// Ready, Enforcing, Conflict: another guard pins the same target.
 pub const CONFLICTING_GUARDS: &str = "ConflictingGuards";
+
+/// AuthorUnknown: no annotation names an author by a signature that is valid for this guard.
+pub const NO_VALID_SIGNATURE: &str = "NoValidSignature";
 
 /// Enforcing: a dry run through every API server reached us and was answered for this generation.
 pub const PROVED: &str = "Proved";

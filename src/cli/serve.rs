@@ -19,6 +19,7 @@ use super::exit::Exit;
 use crate::api::names;
 use crate::cert::authority::certificates;
 use crate::cert::keep::CertificateKeeper;
+use crate::cert::signing::SigningKeeper;
 use crate::cert::tls::server_config;
 use crate::cert::{LeafResolver, ServerIdentity};
 use crate::control::alarm::Alarm;
@@ -27,18 +28,20 @@ use crate::control::registrar::{self, Registrar};
 use crate::control::run::Control;
 use crate::control::webhooks::Address;
 use crate::core::guard::Enforcement;
+use crate::core::pause;
 use crate::core::tenure::Terms;
 use crate::store::{self, Store};
 use crate::telemetry::events;
 use crate::telemetry::logging::{self, Format};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::notices;
 use crate::trail::sink::RecordSink;
 use crate::webhook::activity::Activity;
 use crate::webhook::drain::{DrainTimes, Signals};
 use crate::webhook::health::{Checks, HealthServer};
 use crate::webhook::readiness::{CertificateCheck, Readiness};
 use crate::webhook::reviews::Voice;
-use crate::webhook::{Admission, AdmissionSettings, Reviews};
+use crate::webhook::{Admission, AdmissionSettings, GuardReviews, Reviews};
 
 /// Port of a Service that names none.
 const SERVICE_PORT: u16 = names::WEBHOOK_SERVICE_PORT;
@@ -222,7 +225,9 @@ impl Running {
             default_enforcement: args.default_enforcement,
             own_namespace: namespace.clone(),
         };
-        let (store, watching) = Store::new(client.clone(), settings);
+        let (signing, keys) = SigningKeeper::new(client.clone(), namespace.clone());
+        background.spawn(signing.run());
+        let (store, watching) = Store::verifying(client.clone(), settings, keys.watch());
         background.spawn(watching);
 
         let (sink, publisher) = events::channel(Arc::clone(&metrics));
@@ -244,6 +249,15 @@ impl Running {
         );
 
         let alarm = Alarm { replica: replica.clone(), records: records.clone(), events: sink.clone() };
+        let (notices, announcing) = notices::channel(Arc::clone(&metrics));
+        background.spawn(announcing.run(client.clone(), replica.clone()));
+        let guard_reviews = GuardReviews {
+            client: client.clone(),
+            store: store.clone(),
+            keys,
+            longest_pause: pause::LONGEST,
+            notices: notices.clone(),
+        };
         let voice = Voice {
             replica: replica.clone(),
             authenticated: clients.is_some(),
@@ -260,7 +274,7 @@ impl Running {
                 activity: Arc::clone(&activity),
                 metrics: Arc::clone(&metrics),
             },
-            Reviews::new(Arc::new(store.clone()), voice),
+            Reviews::new(Arc::new(store.clone()), voice).with_guard_reviews(guard_reviews),
         )
         .await
         .with_context(|| format!("listening on {} (--bind)", args.bind))?;
@@ -295,8 +309,17 @@ impl Running {
             store.configurations(),
         );
         let api_server_endpoints = args.api_server_endpoint.clone();
-        let control =
-            Control { config, client, store, fence, registrar, api_server_endpoints, metrics, alarm };
+        let control = Control {
+            config,
+            client,
+            store,
+            fence,
+            registrar,
+            api_server_endpoints,
+            metrics,
+            alarm,
+            notices,
+        };
         background.spawn(control.run());
         Ok(Self { admission, health, keep_lease, leasing, background })
     }

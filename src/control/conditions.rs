@@ -9,7 +9,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use crate::api::driftguard::Enforcement as ApiEnforcement;
 use crate::api::reasons::{self, ConditionType};
 use crate::api::status::DriftGuardStatus;
-use crate::core::guard::{Enforcement, Guard, GuardState};
+use crate::core::guard::{Authorship, Enforcement, Guard, GuardState};
+use crate::core::guard_spec::rival;
 use crate::core::index::Index;
 use crate::core::registration::Width;
 
@@ -82,6 +83,12 @@ pub fn status(
     match conflict {
         Some(says) => set(&mut status.conditions, ConditionType::Conflict, &says, generation, now),
         None => status.conditions.retain(|condition| condition.type_ != ConditionType::Conflict.as_str()),
+    }
+    match author_unknown(state) {
+        Some(says) => set(&mut status.conditions, ConditionType::AuthorUnknown, &says, generation, now),
+        None => {
+            status.conditions.retain(|condition| condition.type_ != ConditionType::AuthorUnknown.as_str());
+        }
     }
     status
 }
@@ -167,25 +174,24 @@ fn ready(guard: &Guard, enforcing: &Says, conflict: Option<&Says>) -> Says {
 /// Another guard of the same target that pins it differently.
 fn conflict(state: &GuardState, index: &Index) -> Option<Says> {
     let target = state.target()?;
-    let other = index.guards_of(target).find(|other| other.id() != state.id() && !same_rule(state, other))?;
+    let other = rival(state, index.guards_of(target))?;
     let message = format!(
-        "guard {} pins {target} differently, so only writes that change nothing pass; delete one of the two",
-        other.id()
+        "guard {other} pins {target} differently, so only writes that change nothing pass; delete one of the two"
     );
     Some(Says::new("True", reasons::CONFLICTING_GUARDS, message))
 }
 
-/// Whether two guards approve exactly the same, as while one is being renamed.
-fn same_rule(left: &GuardState, right: &GuardState) -> bool {
-    match (left, right) {
-        (GuardState::Valid(left), GuardState::Valid(right)) => {
-            left.expected == right.expected
-                && left.also_approved == right.also_approved
-                && left.scope == right.scope
-                && left.target == right.target
-        }
-        _ => false,
+/// That nobody is known to have approved the spec. Present only while it is so.
+fn author_unknown(state: &GuardState) -> Option<Says> {
+    let GuardState::Valid(guard) = state else { return None };
+    if matches!(guard.authorship, Authorship::Signed(_)) {
+        return None;
     }
+    let message = format!(
+        "enforced as it stands, but nothing is fetched or written for it: no valid signature says who approved it (made while the admission server did not answer, restored from elsewhere, or the key was lost); look at it, then `driftguard adopt -n {} {}`",
+        guard.id.namespace, guard.id.name
+    );
+    Some(Says::new("True", reasons::NO_VALID_SIGNATURE, message))
 }
 
 fn set(
@@ -220,7 +226,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::core::guard::{Authorship, DeletionPolicy, FailurePolicy, GuardId, InvalidGuard, Target};
+    use crate::core::guard::{Author, DeletionPolicy, FailurePolicy, GuardId, InvalidGuard, Target};
     use crate::core::hash::ContentHash;
     use crate::core::paths::PathFilter;
     use crate::core::scope::Scope;
@@ -348,6 +354,23 @@ mod tests {
         add_kept(&mut again, &state, "the API server serves no kind Widget", &status, at(3));
         assert_eq!(again, status, "nothing new is nothing to write");
         assert_eq!(said(&status, "Enforcing"), ("True".into(), "Proved".into()));
+    }
+
+    #[test]
+    fn a_guard_that_nobody_signed_says_so_and_is_ready_all_the_same() {
+        let state = guard("a", b"1", Enforcement::Deny);
+        let unsigned = of(&state, &Coverage::Proved);
+        assert_eq!(said(&unsigned, "AuthorUnknown"), ("True".into(), "NoValidSignature".into()));
+        assert_eq!(said(&unsigned, "Ready"), ("True".into(), "Guarding".into()));
+        let message = &condition(&unsigned, "AuthorUnknown").unwrap().message;
+        assert!(message.contains("`driftguard adopt -n g a`"), "{message}");
+        let GuardState::Valid(guard) = state else { unreachable!() };
+        let author = Author { user: "alice".into(), groups: Vec::new(), at: at(1) };
+        let signed = Guard { authorship: Authorship::Signed(author), ..Guard::clone(&guard) };
+        let signed = GuardState::Valid(Arc::new(signed));
+        let index = Index::build(vec![signed.clone()]);
+        let adopted = status(&signed, &index, &Coverage::Proved, Some(&unsigned), at(2));
+        assert!(condition(&adopted, "AuthorUnknown").is_none());
     }
 
     #[test]

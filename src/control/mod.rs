@@ -1,5 +1,6 @@
 //! What one replica at a time does for all: registration, proof, status.
 
+pub mod access;
 pub mod alarm;
 mod catch_up;
 pub mod conditions;

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::api::names;
-use crate::core::registration::{self, Registration, Widened};
+use crate::core::registration::{self, Hook, Registration, Widened, own};
 use crate::store::configurations::Watched;
 use crate::store::{Configurations, Observation};
 
@@ -268,8 +268,11 @@ impl Registrar {
             client_weight: bundle.len().div_ceil(3) * 4,
             limits: registration::Limits::default(),
         };
-        let validating = registration::validating(&observation.index, &settings);
-        let mutating = registration::mutating(&observation.index, &settings);
+        let mut validating = registration::validating(&observation.index, &settings);
+        let mut mutating = registration::mutating(&observation.index, &settings);
+        // Reviews of guards themselves are wanted whether or not there is a guard.
+        validating.entries.extend(own::entries(Hook::Validate));
+        mutating.entries.extend(own::entries(Hook::Mutate));
         Wanted { validating, mutating, bundle }
     }
 

@@ -100,7 +100,7 @@ impl Server {
         self.0.lock().unwrap().objects.remove(resource);
     }
 
-    /// The validating entries as name, path and failure policy, without prefix and suffix.
+    /// The validating entries for targets as name, path and failure policy, without prefix and suffix.
     fn entries(&self) -> Vec<String> {
         let state = self.0.lock().unwrap();
         let webhooks =
@@ -111,8 +111,10 @@ impl Server {
             format!("{} {}", name.trim_end_matches(".terrafusion.ai"), path.as_str().unwrap())
         };
         let texts = webhooks.as_array().into_iter().flatten().map(text);
-        // The one for definitions of kinds is always there.
-        texts.filter(|text: &String| !text.starts_with("define-")).collect()
+        // Those for definitions of kinds and for guards themselves are always there.
+        texts
+            .filter(|text: &String| !text.starts_with("define-") && !text.ends_with("/driftguards"))
+            .collect()
     }
 
     fn writes(&self) -> usize {
@@ -244,11 +246,14 @@ impl Rig {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_guards_nothing_is_written_at_all() {
+async fn without_guards_only_reviews_of_guards_are_registered() {
     let mut rig = Rig::new();
     let applied = rig.apply(1, &[]).await;
-    assert_eq!((applied.generation, applied.written), (0, false));
-    assert_eq!(rig.server.writes(), 0);
+    assert_eq!((applied.generation, applied.written), (1, true));
+    assert!(rig.server.entries().is_empty(), "{:?}", rig.server.entries());
+    let stored = |resource: &str| rig.server.0.lock().unwrap().objects[resource]["webhooks"].to_string();
+    assert!(stored(VALIDATING).contains("/validate/g1/fail/driftguards"));
+    assert!(stored(MUTATING).contains("/mutate/g1/ignore/driftguards"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -273,7 +278,7 @@ async fn nothing_is_written_when_the_guards_need_no_other_rules() {
     rig.apply(1, &["a"]).await;
     let again = rig.apply(2, &["a"]).await;
     assert_eq!((again.generation, again.written), (1, false));
-    assert_eq!(rig.server.writes(), 1);
+    assert_eq!(rig.server.writes(), 2, "both configurations once");
 }
 
 #[tokio::test(start_paused = true)]

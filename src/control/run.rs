@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::core::guard::{GuardState, Target};
+use crate::core::guard::{Authorship, GuardState, Target};
 use crate::store::{Observation, Store};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::notices::NoticeSink;
 
 use super::alarm::Alarm;
 use super::catch_up::caught_up;
@@ -39,6 +40,10 @@ const SETTLE: Duration = Duration::from_millis(500);
 /// Pause before everything is tried again after a failure.
 const RETRY: Duration = Duration::from_secs(5);
 
+fn is_unsigned(state: &GuardState) -> bool {
+    matches!(state, GuardState::Valid(guard) if guard.authorship == Authorship::Unknown)
+}
+
 /// What the loop works with.
 pub struct Control {
     /// Configuration of the client, from which clients for single API servers are made.
@@ -57,6 +62,8 @@ pub struct Control {
     pub metrics: Arc<Metrics>,
     /// Tells when somebody altered the registration.
     pub alarm: Alarm,
+    /// Tells what concerns a guard as an Event.
+    pub notices: NoticeSink,
 }
 
 impl Control {
@@ -159,6 +166,7 @@ impl Control {
             client: self.client.clone(),
             fence: self.fence.clone(),
             metrics: Arc::clone(&self.metrics),
+            notices: self.notices.clone(),
         };
         writer.write_all(observation, standing, jiff::Timestamp::now()).await == 0
     }
@@ -167,6 +175,8 @@ impl Control {
         let guards = observation.index.guards();
         let valid = guards.iter().filter(|state| matches!(state, GuardState::Valid(_))).count();
         self.metrics.guards(valid, guards.len() - valid);
+        let unsigned = guards.iter().filter(|state| is_unsigned(state)).count();
+        self.metrics.unknown_authors(unsigned);
     }
 
     /// Proves a generation through every API server, trying for a while.

@@ -13,9 +13,11 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
-use crate::api::{DriftGuard, names};
+use crate::api::reasons::ConditionType;
+use crate::api::{DriftGuard, DriftGuardStatus, names};
 use crate::store::{Observation, Seen};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::notices::{Notice, NoticeSink};
 
 use super::conditions;
 use super::lease::Fence;
@@ -34,6 +36,7 @@ pub(super) struct StatusWriter {
     pub(super) client: kube::Client,
     pub(super) fence: Fence,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) notices: NoticeSink,
 }
 
 impl StatusWriter {
@@ -59,6 +62,7 @@ impl StatusWriter {
                     conditions::add_kept(&mut status, &seen.state, why, &before, now);
                 }
                 if status != before {
+                    self.announce(seen, &before, &status);
                     writes.push(self.write(seen, json!(status)).boxed());
                 }
             }
@@ -68,6 +72,28 @@ impl StatusWriter {
             }
         }
         failed
+    }
+
+    /// Tells once, when it begins, that nobody is known to have approved a guard. What begins and ends
+    /// stands in the status, so that another replica does not tell it again.
+    fn announce(&self, seen: &Seen, before: &DriftGuardStatus, after: &DriftGuardStatus) {
+        let unknown = |status: &DriftGuardStatus| {
+            let of_type = ConditionType::AuthorUnknown.as_str();
+            status.conditions.iter().find(|condition| condition.type_ == of_type).cloned()
+        };
+        let (None, Some(condition)) = (unknown(before), unknown(after)) else { return };
+        let id = seen.stored.id();
+        tracing::warn!(
+            namespace = id.namespace,
+            name = id.name,
+            "no valid signature says who approved a guard"
+        );
+        self.notices.put(Notice {
+            guard: id,
+            uid: seen.stored.uid().to_owned(),
+            reason: "AuthorUnknown",
+            note: condition.message,
+        });
     }
 
     /// Writes one status. Tells whether there is nothing left to do for it.

@@ -4,10 +4,14 @@
 //! arguments. `tests/layering.rs` fails when an import breaks that.
 //!
 
+pub mod author;
+pub mod author_access;
 pub mod canonical;
 pub mod definition;
 pub mod diff;
 pub mod guard;
+pub mod guard_spec;
+pub mod guard_spec_rivals;
 pub mod hash;
 pub mod index;
 pub mod json;

@@ -24,7 +24,7 @@ struct Grant {
 }
 
 /// Rights in the whole cluster.
-const CLUSTER: [Grant; 11] = [
+const CLUSTER: [Grant; 12] = [
     Grant {
         why: "guards are watched, and found by the name of their target",
         groups: &["terrafusion.ai"],
@@ -41,18 +41,19 @@ const CLUSTER: [Grant; 11] = [
     },
     Grant {
         why: "an empty dry-run patch of a target, which changes nothing, proves that writes to it reach us; it is \
-              answered with metadata only (RBAC cannot confine the right to dry runs)",
+              answered with metadata only (RBAC cannot confine the right to dry runs); its metadata tells who \
+              else writes it",
         groups: &[""],
         resources: &["configmaps", "secrets"],
         names: &[],
-        verbs: &["patch"],
+        verbs: &["get", "patch"],
     },
     Grant {
         why: "the same for GAMA configurations",
         groups: &["terrafusion.ai"],
         resources: &["gamaconfigs"],
         names: &[],
-        verbs: &["patch"],
+        verbs: &["get", "patch"],
     },
     Grant {
         why: "our own two webhook configurations are kept as narrow as the guards allow, and made again when \
@@ -99,6 +100,13 @@ const CLUSTER: [Grant; 11] = [
         verbs: &["get"],
     },
     Grant {
+        why: "the author of a guard must be allowed to change its target and to read its sources",
+        groups: &["authorization.k8s.io"],
+        resources: &["subjectaccessreviews"],
+        names: &[],
+        verbs: &["create"],
+    },
+    Grant {
         why: "refusals and drift are told as Events regarding the guard",
         groups: &["events.k8s.io"],
         resources: &["events"],
@@ -124,10 +132,10 @@ const OWN_NAMESPACE: [Grant; 4] = [
         verbs: &["create"],
     },
     Grant {
-        why: "the certificate authority that all replicas share",
+        why: "the certificate authority that all replicas share, and the key that signs authors of guards",
         groups: &[""],
         resources: &["secrets"],
-        names: &[names::CA_SECRET],
+        names: &[names::CA_SECRET, names::SIGNING_SECRET],
         verbs: &["get"],
     },
     Grant {

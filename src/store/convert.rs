@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use crate::api::{self, DriftGuardSpec, names, reasons};
+use crate::core::author::{self, Approved};
 use crate::core::guard::{
     AlsoApproved, Authorship, DeletionPolicy, Enforcement, FailurePolicy, Guard, GuardState, InvalidGuard,
     ManagedBy, Target,
@@ -17,6 +18,7 @@ use crate::core::hash::ContentHash;
 use crate::core::kinds::Catalog;
 use crate::core::paths::PathFilter;
 use crate::core::scope::Scope;
+use crate::core::signature::SigningKey;
 
 use super::refused::refusal;
 use super::stored::Stored;
@@ -36,8 +38,13 @@ pub struct Settings {
 
 /// Converts one guard.
 #[must_use]
-pub fn convert(stored: &Stored, catalog: &Catalog, settings: &Settings) -> GuardState {
-    match Conversion::new(stored, catalog, settings).finish() {
+pub fn convert(
+    stored: &Stored,
+    catalog: &Catalog,
+    settings: &Settings,
+    key: Option<&SigningKey>,
+) -> GuardState {
+    match Conversion::new(stored, catalog, settings, key).finish() {
         Ok(guard) => GuardState::Valid(Arc::new(guard)),
         Err(invalid) => GuardState::Invalid(*invalid),
     }
@@ -68,12 +75,18 @@ struct Conversion<'a> {
     stored: &'a Stored,
     catalog: &'a Catalog,
     settings: &'a Settings,
+    key: Option<&'a SigningKey>,
     aim: Result<Aim, serde_json::Error>,
 }
 
 impl<'a> Conversion<'a> {
-    fn new(stored: &'a Stored, catalog: &'a Catalog, settings: &'a Settings) -> Self {
-        Self { stored, catalog, settings, aim: serde_json::from_str(stored.spec()) }
+    fn new(
+        stored: &'a Stored,
+        catalog: &'a Catalog,
+        settings: &'a Settings,
+        key: Option<&'a SigningKey>,
+    ) -> Self {
+        Self { stored, catalog, settings, key, aim: serde_json::from_str(stored.spec()) }
     }
 
     fn finish(&self) -> Result<Guard, Box<InvalidGuard>> {
@@ -102,7 +115,7 @@ impl<'a> Conversion<'a> {
                 api::DeletionPolicy::Deny => DeletionPolicy::Deny,
             },
             pauses: Vec::new(),
-            authorship: Authorship::Unknown,
+            authorship: self.authorship(),
             replicas_path: replicas_path.filter(|path| covers(&scope, path)),
             managed_by: managed_by(self.stored),
             contact: annotation(self.stored, names::ANNOTATION_CONTACT),
@@ -110,6 +123,17 @@ impl<'a> Conversion<'a> {
             target,
             scope,
         })
+    }
+
+    /// Who signed exactly this guard. Without a key nobody can be told from a forger.
+    fn authorship(&self) -> Authorship {
+        let id = self.stored.id();
+        let approved =
+            Approved { namespace: &id.namespace, name: &id.name, spec: self.stored.spec().as_bytes() };
+        self.key
+            .zip(self.stored.annotation(names::ANNOTATION_AUTHOR))
+            .and_then(|(key, annotation)| author::verify(key, approved, annotation))
+            .map_or(Authorship::Unknown, Authorship::Signed)
     }
 
     /// The target, and where its count stands if it can be scaled.
@@ -202,6 +226,14 @@ fn filter(spec: &DriftGuardSpec) -> Result<PathFilter, String> {
             Err("spec.ignorePaths and spec.onlyPaths exclude each other: keep one of them".to_owned())
         }
     }
+}
+
+/// What is wrong with fields that mean the same whatever the target is; for guards whose kind is not
+/// known yet.
+pub(super) fn check_fields(spec: &DriftGuardSpec) -> Result<(), String> {
+    hash("spec.expectedHash", &spec.expected_hash)?;
+    also_approved(spec)?;
+    filter(spec).map(drop)
 }
 
 fn enforcement(given: api::Enforcement) -> Enforcement {

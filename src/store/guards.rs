@@ -15,6 +15,7 @@ use crate::api::reasons;
 use crate::core::guard::{GuardId, GuardState};
 use crate::core::index::Index;
 use crate::core::kinds::{Catalog, KindEntry};
+use crate::core::signature::SigningKey;
 
 use super::Shared;
 use super::catalog::Unresolved;
@@ -27,12 +28,21 @@ const MAX_BATCH: usize = 1_000;
 /// Pause before all guards are read anew because an answer made no sense.
 const RESYNC_PAUSE: Duration = Duration::from_secs(5);
 
+/// How long the first snapshot waits for the key by which authors are verified.
+const KEY_WAIT: Duration = Duration::from_secs(10);
+
 type Events = BoxStream<'static, watcher::Result<Event<Stored>>>;
 
 /// Keeps index and observations up to date, for ever.
 pub(super) async fn keep(shared: &Shared, unresolved: &watch::Sender<Unresolved>) {
     let mut keeper = Keeper::new(shared.settings.clone());
+    // Before anything is waited for: a receiver is not told of what was sent before it.
     let mut catalogs = shared.catalog.subscribe();
+    let mut keys = shared.keys.clone();
+    // Without the key every guard would be of an unknown author for a moment, and be reported as such.
+    let known = tokio::time::timeout(KEY_WAIT, keys.wait_for(Option::is_some)).await;
+    drop(known);
+    keeper.use_key(keys.borrow_and_update().clone());
     let mut list = InitialList::Streamed;
     let mut events = watch_guards(&shared.client, list);
     loop {
@@ -59,6 +69,10 @@ pub(super) async fn keep(shared: &Shared, unresolved: &watch::Sender<Unresolved>
                         next = events.next().now_or_never().flatten();
                     }
                 }
+            }
+            Ok(()) = keys.changed() => {
+                let key = keys.borrow_and_update().clone();
+                keeper.use_key(key);
             }
             changed = catalogs.changed() => {
                 if changed.is_err() {
@@ -133,6 +147,7 @@ fn after(error: &watcher::Error, list: &mut InitialList) -> Restart {
 /// What has been seen so far. No I/O: events go in, snapshots come out.
 struct Keeper {
     settings: Settings,
+    key: Option<SigningKey>,
     catalog: Option<Arc<Catalog>>,
     guards: BTreeMap<GuardId, Arc<Seen>>,
     /// What the kinds of guards were found to mean. In memory alone: a process that starts goes by
@@ -152,6 +167,7 @@ impl Keeper {
     fn new(settings: Settings) -> Self {
         Self {
             settings,
+            key: None,
             catalog: None,
             guards: BTreeMap::new(),
             resolved: BTreeMap::new(),
@@ -188,7 +204,15 @@ impl Keeper {
 
     fn remove(&mut self, id: &GuardId) {
         self.resolved.remove(id);
-        if self.guards.remove(id).is_some() {
+        if let Some(gone) = self.guards.remove(id) {
+            // Told by state and not by the review, which does not come while nobody answers.
+            let target = gone.state.target().map(ToString::to_string).unwrap_or_default();
+            tracing::warn!(
+                namespace = id.namespace,
+                name = id.name,
+                target,
+                "a guard was deleted: nothing pins its target any more"
+            );
             self.is_index_stale = true;
             self.is_changed = true;
         }
@@ -220,14 +244,15 @@ impl Keeper {
     fn convert(&self, stored: Arc<Stored>, old: Option<&Seen>) -> Seen {
         let none = Catalog::default();
         let catalog = self.catalog.as_deref().unwrap_or(&none);
-        let state = convert(&stored, catalog, &self.settings);
+        let key = self.key.as_ref();
+        let state = convert(&stored, catalog, &self.settings, key);
         let since = self.version + 1;
         let same = old.filter(|old| old.stored.uid() == stored.uid() && old.stored.spec() == stored.spec());
         let before = same.and_then(|old| self.resolved.get(&old.stored.id()));
         let Some((before, why)) = before.and_then(|entry| Some((entry, departure(entry, &state)?))) else {
             return Seen { stored, state, since, kept: None };
         };
-        let state = convert(&stored, &Catalog::new(vec![before.clone()]), &self.settings);
+        let state = convert(&stored, &Catalog::new(vec![before.clone()]), &self.settings, key);
         Seen { stored, state, since, kept: Some(why) }
     }
 
@@ -255,6 +280,22 @@ impl Keeper {
     /// Looks up every kind anew.
     fn use_catalog(&mut self, catalog: Arc<Catalog>) {
         self.catalog = Some(catalog);
+        self.convert_all();
+    }
+
+    /// Verifies every author anew. What is enforced stays, so that no guard counts as new.
+    fn use_key(&mut self, key: Option<SigningKey>) {
+        self.key = key;
+        let before: Vec<Arc<Seen>> = self.guards.values().cloned().collect();
+        for old in before {
+            let new = self.convert(Arc::clone(&old.stored), Some(&old));
+            self.guards.insert(new.stored.id(), Arc::new(Seen { since: old.since, ..new }));
+        }
+        self.is_changed = true;
+        self.is_index_stale |= !self.guards.is_empty();
+    }
+
+    fn convert_all(&mut self) {
         let mut changed = BTreeMap::new();
         for (id, old) in &self.guards {
             let new = self.convert(Arc::clone(&old.stored), Some(old));

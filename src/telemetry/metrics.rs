@@ -53,6 +53,7 @@ pub struct Metrics {
     handshakes: Family<ResultLabel, Counter>,
     self_checks: Family<ResultLabel, Counter>,
     certificate_end: Gauge,
+    unknown_authors: Gauge,
 }
 
 impl Default for Metrics {
@@ -75,6 +76,7 @@ impl Default for Metrics {
             handshakes: Family::default(),
             self_checks: Family::default(),
             certificate_end: Gauge::default(),
+            unknown_authors: Gauge::default(),
         };
         metrics.register();
         metrics
@@ -124,6 +126,16 @@ impl Metrics {
             "End of the served certificate, in seconds since 1970",
             self.certificate_end.clone(),
         );
+        registry.register(
+            "guards_of_unknown_author",
+            "Guards without a valid signature of an author",
+            self.unknown_authors.clone(),
+        );
+    }
+
+    /// Sets how many guards bear no valid signature of an author.
+    pub fn unknown_authors(&self, guards: usize) {
+        self.unknown_authors.set(i64::try_from(guards).unwrap_or(i64::MAX));
     }
 
     /// Counts a review that was judged, and how long that took.

@@ -6,7 +6,8 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::core::verdict::{Attempt, Unguarded};
+use crate::core::guard::GuardId;
+use crate::core::verdict::{Attempt, Operation, Unguarded};
 
 /// Name and version of the schema, in every record.
 pub const SCHEMA: &str = "driftguard.terrafusion.ai/record/v1";
@@ -24,6 +25,8 @@ pub enum Kind {
     Denial,
     /// A write was let through although the content is not approved, or not as it should be.
     Observation,
+    /// A guard was made, changed, adopted or deleted: what is approved changes.
+    GuardChange,
 }
 
 /// How the actor of a record is known.
@@ -236,6 +239,65 @@ impl<'a> Record<'a> {
             message: cut(circumstances.message, MAX_MESSAGE),
             review_uid: cut(circumstances.review_uid, MAX_TEXT),
             replica: circumstances.replica,
+        }
+    }
+}
+
+/// An attempt to make, change, adopt or delete a guard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuardAttempt {
+    /// Which guard.
+    pub guard: GuardId,
+    /// `metadata.uid` of the guard, empty on CREATE.
+    pub guard_uid: String,
+    /// `metadata.generation` of the guard as it would be.
+    pub guard_generation: i64,
+    /// What it pins, where that is known.
+    pub target: Option<crate::core::guard::Target>,
+    /// What was attempted.
+    pub operation: Operation,
+    /// Who.
+    pub user: crate::core::verdict::User,
+    /// `options.fieldManager`.
+    pub field_manager: String,
+    /// Whether it was refused.
+    pub denied: bool,
+    /// Why, or what became of it: a stable word.
+    pub reason: &'static str,
+    /// What the user was told, or what was done.
+    pub message: String,
+    /// `request.uid`.
+    pub review_uid: String,
+}
+
+impl<'a> Record<'a> {
+    /// The record of an attempt on a guard itself.
+    #[must_use]
+    pub fn of_guard(attempt: &'a GuardAttempt, circumstances: Circumstances<'a>) -> Self {
+        Self {
+            kind: if attempt.denied { Kind::Denial } else { Kind::GuardChange },
+            guard: Some(Guard {
+                namespace: cut(&attempt.guard.namespace, MAX_TEXT),
+                name: cut(&attempt.guard.name, MAX_TEXT),
+                uid: cut(&attempt.guard_uid, MAX_TEXT),
+                generation: attempt.guard_generation,
+            }),
+            target: attempt.target.as_ref().map(|target| Target {
+                api_version: target.api_version(),
+                kind: cut(&target.kind, MAX_TEXT),
+                resource: cut(&target.resource, MAX_TEXT),
+                namespace: target.namespace.as_deref().map(|namespace| cut(namespace, MAX_TEXT)),
+                name: cut(&target.name, MAX_TEXT),
+                uid: "",
+            }),
+            operation: Some(attempt.operation.as_str()),
+            user: Some(User {
+                name: cut(&attempt.user.name, MAX_TEXT),
+                uid: cut(&attempt.user.uid, MAX_TEXT),
+                groups: attempt.user.groups.iter().map(|group| cut(group, MAX_TEXT)).collect(),
+            }),
+            field_manager: cut(&attempt.field_manager, MAX_TEXT),
+            ..Self::unjudged(attempt.reason, None, circumstances)
         }
     }
 }

@@ -50,9 +50,9 @@ pub(super) fn allow(uid: &str, warnings: &[String]) -> Vec<u8> {
     encode(Response { warnings: passable(warnings), ..plain(uid) })
 }
 
-/// The review is allowed, and its object changed by a JSON patch.
-pub(super) fn patch(uid: &str, operations: &[u8], warnings: &[String]) -> Vec<u8> {
-    let patch = Some(STANDARD.encode(operations));
+/// The review is allowed, and the object is to be changed by a JSON patch.
+pub(super) fn allow_with_patch(uid: &str, warnings: &[String], patch: &[u8]) -> Vec<u8> {
+    let patch = Some(STANDARD.encode(patch));
     encode(Response { warnings: passable(warnings), patch_type: Some("JSONPatch"), patch, ..plain(uid) })
 }
 
@@ -117,6 +117,15 @@ mod tests {
     }
 
     #[test]
+    fn a_patch_goes_along_in_base64() {
+        let response = &parsed(&allow_with_patch("u-1", &[], b"[]"))["response"];
+        assert_eq!(
+            *response,
+            json!({"uid": "u-1", "allowed": true, "patchType": "JSONPatch", "patch": "W10="})
+        );
+    }
+
+    #[test]
     fn a_refusal_is_403_forbidden_with_the_message_alone() {
         assert_eq!(
             parsed(&deny("u-1", "first\nsecond", &[]))["response"],
@@ -130,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_patch_goes_out_in_base64_with_its_type() {
-        let answer = parsed(&patch("u", br#"[{"op":"remove","path":"/a"}]"#, &["said".into()]));
+        let answer = parsed(&allow_with_patch("u", &["said".into()], br#"[{"op":"remove","path":"/a"}]"#));
         assert_eq!(
             answer["response"],
             json!({

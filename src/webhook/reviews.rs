@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Semaphore;
 
+use super::guard_reviews::{GuardAnswer, GuardReviews};
 use super::guards::Guards;
 use super::response;
 use super::route::Route;
@@ -21,6 +22,7 @@ use crate::control::proof;
 use crate::core::guard::FailurePolicy;
 use crate::core::index::Index;
 use crate::core::judge::judge_knowing;
+use crate::core::registration::Hook;
 use crate::core::rewrite::rewrite;
 use crate::core::verdict::{Attempt, Fact, Judgement, Question, ReviewError, Unguarded, Verdict};
 use crate::telemetry::events::EventSink;
@@ -53,6 +55,7 @@ pub struct Reviews {
     events: EventSink,
     metrics: Arc<Metrics>,
     live_reads: Semaphore,
+    of_guards: Option<GuardReviews>,
 }
 
 impl std::fmt::Debug for Reviews {
@@ -102,7 +105,45 @@ impl Reviews {
     pub fn new(guards: Arc<dyn Guards>, voice: Voice) -> Self {
         let Voice { replica, authenticated, records, events, metrics } = voice;
         let live_reads = Semaphore::new(LIVE_READS);
-        Self { guards, replica, authenticated, records, events, metrics, live_reads }
+        Self { guards, replica, authenticated, records, events, metrics, live_reads, of_guards: None }
+    }
+
+    /// Also answers reviews of guards themselves.
+    #[must_use]
+    pub fn with_guard_reviews(self, of_guards: GuardReviews) -> Self {
+        Self { of_guards: Some(of_guards), ..self }
+    }
+
+    /// Answers a review of a guard.
+    pub(super) async fn guard(&self, hook: Hook, body: &[u8], asked: Asked) -> Reply {
+        let now = Timestamp::now();
+        let Some(of_guards) = &self.of_guards else {
+            return Reply::Failed(StatusCode::NOT_FOUND, "no such webhook");
+        };
+        let answer = match hook {
+            Hook::Validate => of_guards.validate(body, asked, now).await,
+            Hook::Mutate => of_guards.mutate(body, now),
+        };
+        let Some(GuardAnswer { verdict, reason, reply, told }) = answer else {
+            // Only to find the uid, under which a refusal can be given.
+            return match judge_aside(body, &Index::default(), now, None) {
+                Judged::Unreadable(error) if hook == Hook::Validate => self.undecodable(&error, asked, now),
+                Judged::Verdict(judgement) if hook == Hook::Validate => {
+                    let message = "it is no review of a DriftGuard".to_owned();
+                    self.undecodable(&ReviewError { uid: Some(judgement.uid), message }, asked, now)
+                }
+                _ => {
+                    self.count("unanswered", UNDECODABLE, asked);
+                    Reply::Failed(StatusCode::BAD_REQUEST, "this is no admission review of a DriftGuard")
+                }
+            };
+        };
+        self.count(verdict, reason, asked);
+        if let Some(told) = told {
+            let circumstances = self.circumstances(told.denied, &told.message, &told.review_uid, now);
+            self.records.put(&Record::of_guard(&told, circumstances));
+        }
+        Reply::Review(reply)
     }
 
     /// Answers a review of the gate.
@@ -164,7 +205,7 @@ impl Reviews {
         match (uid, patch) {
             (Some(uid), Some(patch)) => {
                 self.count("rewrite", "HashMismatch", asked);
-                Reply::Review(response::patch(&uid, &patch.operations, &[patch.warning]))
+                Reply::Review(response::allow_with_patch(&uid, &[patch.warning], &patch.operations))
             }
             (Some(uid), None) => {
                 self.count("allow", "Mutate", asked);

@@ -87,7 +87,12 @@ impl Installation {
     fn wait_ready(&self) -> Result<()> {
         until("serve is ready", LIMIT, || {
             ensure!(self.serve.exit_code().is_none(), "serve has ended");
-            self.health("/readyz")
+            let ready = self.health("/readyz")?;
+            // From here on guards are signed.
+            let signing =
+                self.admin.kubectl(&["get", "mutatingwebhookconfiguration/driftguard", "-o", "yaml"])?;
+            ensure!(signing.success()?.contains("/driftguards"), "guards are not reviewed yet");
+            Ok(ready)
         })
         .map(drop)
         .map_err(|error| anyhow!("{error:#}\n{}", self.serve.log_tail()))

@@ -2,6 +2,7 @@
 #![allow(missing_docs, reason = "a test binary")]
 
 mod api;
+mod authors;
 mod canary;
 mod draining;
 mod gate;

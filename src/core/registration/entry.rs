@@ -63,7 +63,8 @@ impl Entry {
             Hook::Validate => "validate",
             Hook::Mutate => "mutate",
         };
-        format!("/{hook}/g{generation}/{}", policy_word(self.failure_policy))
+        let own = super::own::path_suffix(self);
+        format!("/{hook}/g{generation}/{}{own}", policy_word(self.failure_policy))
     }
 
     /// About how many bytes it takes in the API server's store.
