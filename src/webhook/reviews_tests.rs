@@ -165,3 +165,24 @@ fn what_a_forged_review_may_make_large_is_cut() {
     bound(&mut attempt);
     assert!(format!("{attempt:?}").len() < 10_000);
 }
+
+#[tokio::test]
+async fn the_deletion_of_a_definition_that_guards_rely_on_passes_and_is_told() {
+    let definition = json!({"metadata": {"name": "driftguards.terrafusion.ai"}, "spec": {}});
+    let of = |dry: bool| {
+        json!({"request": {
+            "uid": "u", "operation": "DELETE", "userInfo": {"username": "eve"}, "dryRun": dry,
+            "resource": {"group": "apiextensions.k8s.io", "version": "v1", "resource": "customresourcedefinitions"},
+            "object": null, "oldObject": definition,
+        }})
+    };
+    let told = answered(TestGuards::known(), "g1/ignore", &of(false)).await;
+    assert_eq!(told.response["allowed"], true);
+    assert_eq!(told.response["warnings"].as_array().unwrap().len(), 1);
+    assert_eq!(told.records[0]["reason"], "DefinitionDeleted");
+    assert_eq!(told.records[0]["user"]["name"], "eve");
+    assert!(told.page.contains(r#"definition_changes_total{result="deleted"} 1"#), "{}", told.page);
+    let dry = answered(TestGuards::known(), "g1/ignore", &of(true)).await;
+    assert_eq!(dry.response, told.response);
+    assert!(dry.records.is_empty() && !dry.page.contains("definition_changes_total{"), "{}", dry.page);
+}

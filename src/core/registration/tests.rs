@@ -254,7 +254,7 @@ fn definitions_of_guarded_kinds_and_of_ours_are_watched_and_never_block() {
 }
 
 #[test]
-fn a_thousand_guards_of_many_kinds_fit_and_are_quickly_computed() {
+fn a_thousand_guards_of_many_kinds_fit_into_few_entries() {
     let resources = ["configmaps", "deployments", "pods", "gamaconfigs"];
     let guards = (0..1000).map(|n| Guard {
         replicas_path: Some(Vec::new()),
@@ -262,9 +262,7 @@ fn a_thousand_guards_of_many_kinds_fit_and_are_quickly_computed() {
         ..guard(target(resources[n % 4], Some(&format!("ns-{}", n % 40)), &format!("object-{n}")))
     });
     let index = index(guards);
-    let started = std::time::Instant::now();
     let made = validating(&index, &settings());
-    assert!(started.elapsed() < std::time::Duration::from_secs(2), "{:?}", started.elapsed());
     assert!(made.widened.is_empty() && made.entries.len() < 30, "{}", made.entries.len());
     let names: BTreeSet<&str> = made.entries.iter().map(|entry| entry.name.as_str()).collect();
     assert_eq!(names.len(), made.entries.len());
