@@ -233,3 +233,23 @@ fn contact_and_runbook_come_from_the_annotations() {
     assert_eq!(guard.contact.as_deref(), Some("#market-team"));
     assert_eq!(guard.runbook, None);
 }
+
+#[test]
+fn the_count_is_known_where_the_kind_can_be_scaled_and_the_count_is_pinned() {
+    let path = vec!["spec".to_owned(), "replicas".to_owned()];
+    let scales = [(("a.io".to_owned(), "v1".to_owned(), "widgets".to_owned()), path.clone())].into();
+    let catalog = catalog().with_replicas_paths(scales);
+    let known = |more: Value| {
+        let mut spec = json!({"targetKind": "widget", "targetApiVersion": "a.io/v1"});
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        match convert(&stored_with(spec, json!({})), &catalog, &settings()) {
+            GuardState::Valid(guard) => guard.replicas_path.clone(),
+            GuardState::Invalid(invalid) => panic!("{invalid:?}"),
+        }
+    };
+    assert_eq!(known(json!({})), Some(path.clone()));
+    assert_eq!(known(json!({"ignorePaths": ["/spec/replicas"]})), None);
+    assert_eq!(known(json!({"onlyPaths": ["/spec/template"]})), None);
+    assert_eq!(known(json!({"onlyPaths": ["/spec/replicas"]})), Some(path));
+    assert_eq!(known(json!({"targetApiVersion": "b.io/v1"})), None);
+}
