@@ -267,3 +267,23 @@ fn a_guard_names_its_author_only_by_a_signature_that_is_valid_for_it() {
         assert_eq!(authorship(&stored, key.as_ref()), Authorship::Unknown);
     }
 }
+
+#[test]
+fn the_count_is_known_where_the_kind_can_be_scaled_and_the_count_is_pinned() {
+    let path = vec!["spec".to_owned(), "replicas".to_owned()];
+    let scales = [(("a.io".to_owned(), "v1".to_owned(), "widgets".to_owned()), path.clone())].into();
+    let catalog = catalog().with_replicas_paths(scales);
+    let known = |more: Value| {
+        let mut spec = json!({"targetKind": "widget", "targetApiVersion": "a.io/v1"});
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        match convert(&stored_with(spec, json!({})), &catalog, &settings(), None) {
+            GuardState::Valid(guard) => guard.replicas_path.clone(),
+            GuardState::Invalid(invalid) => panic!("{invalid:?}"),
+        }
+    };
+    assert_eq!(known(json!({})), Some(path.clone()));
+    assert_eq!(known(json!({"ignorePaths": ["/spec/replicas"]})), None);
+    assert_eq!(known(json!({"onlyPaths": ["/spec/template"]})), None);
+    assert_eq!(known(json!({"onlyPaths": ["/spec/replicas"]})), Some(path));
+    assert_eq!(known(json!({"targetApiVersion": "b.io/v1"})), None);
+}

@@ -40,6 +40,7 @@ pub struct Metrics {
     reviews: Family<ReviewLabels, Counter>,
     review_seconds: Histogram,
     live_reads: Family<ResultLabel, Counter>,
+    object_reads: Family<ResultLabel, Counter>,
     guards: Family<StateLabel, Gauge>,
     registrations: Family<ResultLabel, Counter>,
     widened: Gauge,
@@ -63,6 +64,7 @@ impl Default for Metrics {
             reviews: Family::default(),
             review_seconds: Histogram::new(REVIEW_SECONDS),
             live_reads: Family::default(),
+            object_reads: Family::default(),
             guards: Family::default(),
             registrations: Family::default(),
             widened: Gauge::default(),
@@ -89,6 +91,11 @@ impl Metrics {
         registry.register("admission_reviews", "Admission reviews judged", self.reviews.clone());
         registry.register("admission_review_seconds", "Time to judge a review", self.review_seconds.clone());
         registry.register("live_reads", "Reads of guards made on an index miss", self.live_reads.clone());
+        registry.register(
+            "object_reads",
+            "Targets and namespaces read while a review waited",
+            self.object_reads.clone(),
+        );
         registry.register("guards", "Guards in the index", self.guards.clone());
         registry.register(
             "registrations",
@@ -147,6 +154,11 @@ impl Metrics {
     /// Counts a live read: `found`, `none` or `failed`.
     pub fn live_read(&self, result: &'static str) {
         self.live_reads.get_or_create(&ResultLabel { result }).inc();
+    }
+
+    /// Counts a read of an object that a review left open: `found`, `none` or `failed`.
+    pub fn object_read(&self, result: &'static str) {
+        self.object_reads.get_or_create(&ResultLabel { result }).inc();
     }
 
     /// Sets how many guards the index holds.

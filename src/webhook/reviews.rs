@@ -1,8 +1,9 @@
 //! From the bytes of a review to the bytes of its answer, and what is recorded of it.
 //!
 //! The pure core judges; here its verdict is put into words for the API server and into the trail.
-//! Waits on nothing but, on an index miss, one live read of guards that is bounded by the time the
-//! API server gives. What cannot be told goes by the failure policy of the entry that called.
+//! Waits on nothing but, on an index miss, one live read of guards, and where a review leaves open what
+//! decides, one of that object; both are bounded by the time the API server gives. What cannot be told
+//! goes by the failure policy of the entry that called.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -379,16 +380,16 @@ impl Reviews {
         };
         match tokio::time::timeout(left(asked), reading).await {
             Ok(Ok(object)) => {
-                self.metrics.live_read(if object.is_some() { "found" } else { "none" });
+                self.metrics.object_read(if object.is_some() { "found" } else { "none" });
                 Ok(object)
             }
             Ok(Err(error)) => {
-                self.metrics.live_read("failed");
+                self.metrics.object_read("failed");
                 tracing::warn!(%error, "cannot read what a review leaves open");
                 Err(Unread)
             }
             Err(_) => {
-                self.metrics.live_read("failed");
+                self.metrics.object_read("failed");
                 tracing::warn!("what a review leaves open could not be read in time");
                 Err(Unread)
             }
