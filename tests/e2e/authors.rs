@@ -324,6 +324,10 @@ fn case_71_a_guard_of_an_unknown_author_is_enforced_until_it_is_adopted() -> Res
         let wait = ["wait", "--for=condition=Conflict", "--timeout=60s", "-n", &ns, &format!("dg/{name}")];
         on.admin.kubectl(&wait)?.success()?;
     }
+    on.admin.kubectl(&["delete", "dg/rival", "-n", &ns])?.success()?;
+    let wait = ["wait", "--for=condition=Ready", "--timeout=60s", "-n", &ns, "dg/g"];
+    on.admin.kubectl(&wait)?.success()?;
+    ensure!(!on.get(&ns, "dg/g")?["status"]["conditions"].to_string().contains("ConflictingGuards"));
     Ok(())
 }
 

@@ -191,13 +191,14 @@ impl Installation {
         Ok(said)
     }
 
-    /// Records that name this guard, once `marker` has been recorded too: records are written behind the
+    /// Records of writes to the target of this guard, once `marker` has been recorded too: records are written behind the
     /// answer.
     pub(crate) fn records_of(&self, guard: &str, marker: &str) -> Result<Vec<Value>> {
         let of = |name: &str| -> Vec<Value> {
             let log = self.serve.log();
             let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-            lines.filter(|line| line["guard"]["name"] == name && line["schema"].is_string()).collect()
+            let is_attempt = |line: &Value| line["schema"].is_string() && line["kind"] != "guardChange";
+            lines.filter(|line| line["guard"]["name"] == name && is_attempt(line)).collect()
         };
         until("the marker is recorded", LIMIT, || {
             ensure!(!of(marker).is_empty(), "no record of {marker}\n{}", self.serve.log_tail());
