@@ -80,6 +80,8 @@ pub const RULES_COMPARED: &str = "RulesCompared";
 pub const DETECT_ONLY: &str = "DetectOnly";
 /// Enforcing is false: the registered rules do not cover this generation yet.
 pub const REGISTRATION_PENDING: &str = "RegistrationPending";
+/// Enforcing is false: a replica that answers reviews has not applied this version of the guard yet.
+pub const REPLICAS_PENDING: &str = "ReplicasPending";
 /// Enforcing is unknown: the proof could not be made; the message says why.
 pub const PROOF_FAILED: &str = "ProofFailed";
 /// Enforcing: by rules that match more than guarded objects, because of too many names.

@@ -2,7 +2,8 @@
 //!
 //! Here everything is wired together; nothing is decided. The order of starting is free, since each
 //! part waits for what it needs and readiness tells when all is there. The order of stopping is not:
-//! the lease is let go, then the server drains, then what was recorded is written out.
+//! the lease is let go, then the server drains, then nobody needs to wait for this replica any more, then
+//! what was recorded is written out.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ use crate::cert::keep::CertificateKeeper;
 use crate::cert::tls::server_config;
 use crate::cert::{LeafResolver, ServerIdentity};
 use crate::control::lease::Keeper;
+use crate::control::member::Member;
 use crate::control::registrar::{self, Registrar};
 use crate::control::run::Control;
 use crate::control::webhooks::Address;
@@ -34,6 +36,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::trail::sink::RecordSink;
 use crate::webhook::activity::Activity;
 use crate::webhook::drain::{DrainTimes, Signals};
+use crate::webhook::guards::Vouched;
 use crate::webhook::health::{Checks, HealthServer};
 use crate::webhook::readiness::{CertificateCheck, Readiness};
 use crate::webhook::reviews::Voice;
@@ -201,6 +204,8 @@ struct Running {
     health: HealthServer,
     keep_lease: watch::Sender<bool>,
     leasing: tokio::task::JoinHandle<()>,
+    keep_member: watch::Sender<bool>,
+    member: tokio::task::JoinHandle<()>,
     background: tokio::task::JoinSet<()>,
 }
 
@@ -223,6 +228,12 @@ impl Running {
         };
         let (store, watching) = Store::new(client.clone(), settings);
         background.spawn(watching);
+
+        // Two processes of one name (a pod that was replaced) must never take each other's lease.
+        let holder = format!("{replica}_{}", uuid::Uuid::now_v7().simple());
+        let (member, vouch, roll) =
+            Member::new(client.clone(), &namespace, replica.clone(), holder.clone(), store.clone());
+        background.spawn(roll.clone().keep());
 
         let (sink, publisher) = events::channel(Arc::clone(&metrics));
         background.spawn(publisher.run(client.clone(), replica.clone()));
@@ -258,7 +269,7 @@ impl Running {
                 activity: Arc::clone(&activity),
                 metrics: Arc::clone(&metrics),
             },
-            Reviews::new(Arc::new(store.clone()), voice),
+            Reviews::new(Arc::new(Vouched { store: store.clone(), vouch: vouch.clone() }), voice),
         )
         .await
         .with_context(|| format!("listening on {} (--bind)", args.bind))?;
@@ -272,15 +283,17 @@ impl Running {
         };
         let (certificate, checking) = check.start();
         background.spawn(checking);
-        let readiness = Readiness { store: store.clone(), certificate, activity };
+        let readiness = Readiness { store: store.clone(), vouch, certificate, activity };
         background.spawn(readiness.clone().announce(admission.address()));
         let health =
             HealthServer::start(args.health_bind, readiness.checks(Checks::default()), Arc::clone(&metrics))
                 .await
                 .with_context(|| format!("listening on {} (--health-bind)", args.health_bind))?;
 
-        // Two processes of one name (a pod that was replaced) must never take each other's lease.
-        let holder = format!("{replica}_{}", uuid::Uuid::now_v7().simple());
+        let (keep_member, mut leave) = watch::channel(true);
+        let member = tokio::spawn(member.run(async move {
+            let _ = leave.wait_for(|keep| !keep).await;
+        }));
         let (keeper, fence) = Keeper::new(client.clone(), &namespace, holder, Terms::default());
         let (keep_lease, mut let_go) = watch::channel(true);
         let leasing = tokio::spawn(keeper.run(async move {
@@ -293,9 +306,10 @@ impl Running {
             store.configurations(),
         );
         let api_server_endpoints = args.api_server_endpoint.clone();
-        let control = Control { config, client, store, fence, registrar, api_server_endpoints, metrics };
+        let control =
+            Control { config, client, store, fence, registrar, roll, api_server_endpoints, metrics };
         background.spawn(control.run());
-        Ok(Self { admission, health, keep_lease, leasing, background })
+        Ok(Self { admission, health, keep_lease, leasing, keep_member, member, background })
     }
 
     /// Returns when a part that runs for ever has ended, which only a bug can cause.
@@ -307,6 +321,7 @@ impl Running {
                 }
             }
             _ = &mut self.leasing => {}
+            _ = &mut self.member => {}
         }
     }
 
@@ -323,6 +338,11 @@ impl Running {
         let (drained, ()) = tokio::join!(drained, released);
         if !drained {
             tracing::warn!("some connections were still open at the limit (--drain-timeout)");
+        }
+        // Until the last review is answered, others wait for what this replica has applied.
+        self.keep_member.send_replace(false);
+        if !self.member.is_finished() {
+            let _ = (&mut self.member).await;
         }
         self.background.shutdown().await;
         self.health.stop().await;

@@ -98,7 +98,12 @@ mod tests {
                 reason: "Test",
                 message: String::new(),
             };
-            Arc::new(Seen { stored: Arc::new(stored), state: GuardState::Invalid(invalid), since: 1 })
+            Arc::new(Seen {
+                stored: Arc::new(stored),
+                state: GuardState::Invalid(invalid),
+                since: 1,
+                needed: 1,
+            })
         };
         Observation { guards: guards.iter().map(seen).collect(), ..Observation::default() }
     }

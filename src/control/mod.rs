@@ -1,13 +1,17 @@
 //! What one replica at a time does for all: registration, proof, status.
 
+mod agreement;
 mod catch_up;
 pub mod conditions;
 pub mod endpoints;
 pub mod lease;
+pub mod member;
 pub mod proof;
 pub mod registrar;
 mod repairs;
+pub mod roll;
 pub mod run;
+mod said;
 mod side;
 mod standing;
 mod status;

@@ -1,9 +1,11 @@
 //! The loop of the replica that holds the lease: register, prove, report, and begin anew when
 //! anything changes.
 //!
-//! The order is the point. The index of this process is newer than what it registers, the rules are
-//! registered before they are proved, and only what is proved is reported as enforcing: at no moment
-//! does a guard say more than holds.
+//! The order is the point. The index of this process is newer than what it registers, the replicas are
+//! given a moment to follow, the rules are registered before they are proved, and only what is proved
+//! and what every replica has applied is reported as enforcing: at no moment does a guard say more than
+//! holds. A replica that lags does not keep a guard from being registered: it reads live what its index
+//! does not hold, so that the rules are of use at once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,14 +16,16 @@ use crate::core::guard::{GuardState, Target};
 use crate::store::{Observation, Store};
 use crate::telemetry::metrics::Metrics;
 
+use super::agreement::Agreement;
 use super::catch_up::caught_up;
 use super::conditions::Coverage;
 use super::endpoints;
 use super::lease::Fence;
 use super::proof::{self, Proof};
 use super::registrar::{Registrar, RegistrarError};
+use super::roll::RollCall;
 use super::standing::{Attempt, Standing};
-use super::status::StatusWriter;
+use super::status::{StatusWriter, Written};
 
 /// Shortest time between two writes of the webhook configurations: many guards made at once cost
 /// few generations.
@@ -35,6 +39,11 @@ const PROOF_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// How long after an API server has read new rules they are surely in effect: 250 tries of 250 took
 /// 5 ms at most.
 const SETTLE: Duration = Duration::from_millis(500);
+/// How long replicas are waited for before rules are registered, and before it is reported that they
+/// lag: they follow within milliseconds.
+const FOLLOW: Duration = Duration::from_secs(1);
+/// How often it is looked whether a replica that guards wait for still lives.
+const LOOK: Duration = Duration::from_secs(1);
 /// Pause before everything is tried again after a failure.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -50,6 +59,8 @@ pub struct Control {
     pub fence: Fence,
     /// Writes the webhook configurations.
     pub registrar: Registrar,
+    /// The replicas that answer reviews.
+    pub roll: RollCall,
     /// API servers named by a flag.
     pub api_server_endpoints: Vec<String>,
     /// Counts what is done.
@@ -78,23 +89,32 @@ impl Control {
         // Another replica may have written since this one last did.
         self.registrar.forget();
         let mut observations = self.store.observations();
+        let mut replicas = self.roll.changes();
         let mut standing = Standing::default();
+        let mut agreement = Agreement::default();
         let mut last_write: Option<Instant> = None;
         loop {
             if let Some(written) = last_write {
                 tokio::time::sleep_until(written + COALESCE).await;
             }
             let observation = Arc::clone(&observations.borrow_and_update());
+            replicas.mark_unchanged();
             self.count(&observation);
+            if let Some(revision) = agreement.wanted(&observation) {
+                self.roll.reach(revision, FOLLOW).await;
+            }
             let attempt = self.attempt(&observation, &mut standing, &mut last_write).await;
-            let reported = self.report(&observation, &standing).await;
+            agreement.ask(&self.roll, &observation).await;
+            let reported = self.report(&observation, &standing, &agreement).await;
             let retry = match (attempt, reported) {
                 (Some(pause), _) => Some(Instant::now() + pause),
-                (None, false) => Some(Instant::now() + RETRY),
-                (None, true) => standing.next_proof(),
+                (None, Written { failed: 1.., .. }) => Some(Instant::now() + RETRY),
+                (None, Written { waiting: 1.., .. }) => Some(Instant::now() + LOOK),
+                (None, Written { .. }) => standing.next_proof(),
             };
             tokio::select! {
                 _ = observations.changed() => {}
+                _ = replicas.changed() => {}
                 () = self.registrar.changed() => {}
                 () = until(retry) => {}
             }
@@ -143,14 +163,14 @@ impl Control {
         (!good).then_some(RETRY)
     }
 
-    /// Writes what changed in the status of guards. Tells whether all could be written.
-    async fn report(&self, observation: &Observation, standing: &Standing) -> bool {
+    /// Writes what changed in the status of guards.
+    async fn report(&self, observation: &Observation, standing: &Standing, agreement: &Agreement) -> Written {
         let writer = StatusWriter {
             client: self.client.clone(),
             fence: self.fence.clone(),
             metrics: Arc::clone(&self.metrics),
         };
-        writer.write_all(observation, standing, jiff::Timestamp::now()).await == 0
+        writer.write_all(observation, standing, agreement, jiff::Timestamp::now()).await
     }
 
     fn count(&self, observation: &Observation) {

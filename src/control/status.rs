@@ -17,7 +17,8 @@ use crate::api::{DriftGuard, names};
 use crate::store::{Observation, Seen};
 use crate::telemetry::metrics::Metrics;
 
-use super::conditions;
+use super::agreement::Agreement;
+use super::conditions::{self, Coverage};
 use super::lease::Fence;
 use super::standing::Standing;
 
@@ -28,6 +29,15 @@ const CONCURRENCY: usize = 8;
 /// Longest one write may take. A silent API server must not hold up registration, which waits for it.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What became of the statuses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Written {
+    /// How many could not be written.
+    pub(super) failed: usize,
+    /// How many guards wait for a replica.
+    pub(super) waiting: usize,
+}
+
 /// Writes statuses for as long as the fence holds.
 pub(super) struct StatusWriter {
     pub(super) client: kube::Client,
@@ -36,30 +46,31 @@ pub(super) struct StatusWriter {
 }
 
 impl StatusWriter {
-    /// Brings the status of every guard of `observation` up to date, and gives how many could not be
-    /// written.
+    /// Brings the status of every guard of `observation` up to date.
     pub(super) async fn write_all(
         &self,
         observation: &Observation,
         standing: &Standing,
+        agreement: &Agreement,
         now: Timestamp,
-    ) -> usize {
+    ) -> Written {
+        let mut written = Written::default();
         // Boxed, since the compiler cannot yet see that a stream of borrowing futures may be sent.
         let mut writes: Vec<BoxFuture<'_, bool>> = Vec::new();
         for seen in &observation.guards {
             let before = seen.stored.status();
-            let coverage = standing.coverage(seen.since, seen.state.target());
+            let coverage = agreement.limit(seen, standing.coverage(seen.since, seen.state.target()));
+            written.waiting += usize::from(matches!(coverage, Coverage::Replicas(_)));
             let status = conditions::status(&seen.state, &observation.index, &coverage, Some(&before), now);
             if status != before {
                 writes.push(self.write(seen, json!(status)).boxed());
             }
         }
-        let mut written = stream::iter(writes).buffer_unordered(CONCURRENCY);
-        let mut failed = 0;
-        while let Some(done) = written.next().await {
-            failed += usize::from(!done);
+        let mut writes = stream::iter(writes).buffer_unordered(CONCURRENCY);
+        while let Some(done) = writes.next().await {
+            written.failed += usize::from(!done);
         }
-        failed
+        written
     }
 
     /// Writes one status. Tells whether there is nothing left to do for it.

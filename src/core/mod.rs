@@ -15,6 +15,7 @@ pub mod kinds;
 pub mod message;
 pub mod paths;
 pub mod pause;
+pub mod promotion;
 pub mod registration;
 mod review;
 pub mod rotation;

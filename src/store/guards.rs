@@ -195,7 +195,7 @@ impl Keeper {
         if let Some(old) = self.guards.get(&id)
             && old.stored.means_the_same(&stored)
         {
-            let seen = Seen { stored, state: old.state.clone(), since: old.since };
+            let seen = Seen { stored, state: old.state.clone(), since: old.since, needed: old.needed };
             self.guards.insert(id, Arc::new(seen));
             return;
         }
@@ -211,7 +211,8 @@ impl Keeper {
         let none = Catalog::default();
         let catalog = self.catalog.as_deref().unwrap_or(&none);
         let state = convert(&stored, catalog, &self.settings);
-        Seen { stored, state, since: self.version + 1 }
+        let needed = stored.revision();
+        Seen { stored, state, since: self.version + 1, needed }
     }
 
     /// Looks up every kind anew.

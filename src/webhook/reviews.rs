@@ -107,7 +107,8 @@ impl Reviews {
     /// Answers a review of the gate.
     pub(super) async fn validate(&self, body: &[u8], asked: Asked) -> Reply {
         let now = Timestamp::now();
-        let index = self.guards.index();
+        // A replica that was cut off may hold what is no longer true: it decides by live reads then.
+        let index = if self.guards.is_current() { self.guards.index() } else { Arc::default() };
         let judgement = match judge_aside(body, &index, now) {
             Judged::Verdict(judgement) => judgement,
             other => return self.unjudged(other, asked, now),

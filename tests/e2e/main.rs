@@ -8,6 +8,7 @@ mod install;
 mod installation;
 mod living;
 mod registering;
+mod replicas;
 mod reporting;
 mod repository;
 mod watching;
