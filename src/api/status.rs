@@ -71,6 +71,8 @@ pub struct DriftGuardStatus {
 /// guard's uid and generation: what DriftGuard did not write itself counts as nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+// Atomic: a field that somebody puts beside ours must not outlive our next write.
+#[schemars(extend("x-kubernetes-map-type" = "atomic"))]
 pub struct EnforceAfterClean {
     /// Since when nothing would have been denied.
     #[schemars(schema_with = "schema::written_moment")]

@@ -24,9 +24,11 @@ use crate::cert::tls::server_config;
 use crate::cert::{LeafResolver, ServerIdentity};
 use crate::control::lease::Keeper;
 use crate::control::member::Member;
+use crate::control::promotion::Promotions;
 use crate::control::registrar::{self, Registrar};
 use crate::control::run::Control;
 use crate::control::webhooks::Address;
+use crate::control::would_denies::WouldDenies;
 use crate::core::guard::Enforcement;
 use crate::core::tenure::Terms;
 use crate::store::{self, Store};
@@ -226,13 +228,27 @@ impl Running {
             default_enforcement: args.default_enforcement,
             own_namespace: namespace.clone(),
         };
-        let (store, watching) = Store::new(client.clone(), settings);
+        let (_, keys) = watch::channel(None);
+        let (store, watching) = Store::verifying(client.clone(), settings, keys.clone());
         background.spawn(watching);
 
         // Two processes of one name (a pod that was replaced) must never take each other's lease.
         let holder = format!("{replica}_{}", uuid::Uuid::now_v7().simple());
-        let (member, vouch, roll) =
-            Member::new(client.clone(), &namespace, replica.clone(), holder.clone(), store.clone());
+        let would_denies = Arc::new(WouldDenies::default());
+        let (member, vouch, roll) = Member::new(
+            client.clone(),
+            &namespace,
+            replica.clone(),
+            holder.clone(),
+            store.clone(),
+            Arc::clone(&would_denies),
+        );
+        let promotions = Promotions {
+            would_denies: Arc::clone(&would_denies),
+            keys,
+            replica: replica.clone(),
+            records: records.clone(),
+        };
         background.spawn(roll.clone().keep());
 
         let (sink, publisher) = events::channel(Arc::clone(&metrics));
@@ -259,6 +275,7 @@ impl Running {
             records,
             events: sink,
             metrics: Arc::clone(&metrics),
+            would_denies,
         };
         let tls = server_config(resolver, clients.as_deref())?;
         let admission = Admission::start(
@@ -306,8 +323,17 @@ impl Running {
             store.configurations(),
         );
         let api_server_endpoints = args.api_server_endpoint.clone();
-        let control =
-            Control { config, client, store, fence, registrar, roll, api_server_endpoints, metrics };
+        let control = Control {
+            config,
+            client,
+            store,
+            fence,
+            registrar,
+            roll,
+            promotions,
+            api_server_endpoints,
+            metrics,
+        };
         background.spawn(control.run());
         Ok(Self { admission, health, keep_lease, leasing, keep_member, member, background })
     }

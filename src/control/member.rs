@@ -14,16 +14,18 @@ use futures::FutureExt as _;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
-use kube::api::{DeleteParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams};
 use tokio::time::Instant;
 
-use crate::api::reasons;
+use crate::api::{names, reasons};
 use crate::core::guard::GuardState;
-use crate::store::{Observation, Store};
+use crate::store::{Observation, Seen, Store};
 
 use super::catch_up::caught_up;
+use super::promotion::asking;
 use super::roll::{DURATION, RollCall};
 use super::said::{MOST_UNSETTLED, Said, lease_name};
+use super::would_denies::WouldDenies;
 
 /// How often the Lease is written when there is nothing new to say.
 const RENEW: Duration = Duration::from_secs(3);
@@ -90,6 +92,7 @@ pub struct Member {
     identity: String,
     replica: String,
     store: Store,
+    would_denies: Arc<WouldDenies>,
     vouch: Vouch,
     began: Timestamp,
 }
@@ -112,6 +115,7 @@ impl Member {
         replica: String,
         identity: String,
         store: Store,
+        would_denies: Arc<WouldDenies>,
     ) -> (Self, Vouch, RollCall) {
         let vouch = Vouch::default();
         let name = lease_name(&replica, &identity);
@@ -123,6 +127,7 @@ impl Member {
             identity,
             replica,
             store,
+            would_denies,
             vouch: vouch.clone(),
             began: Timestamp::now(),
         };
@@ -173,10 +178,12 @@ impl Member {
         let mut catching_up = std::pin::pin!(caught_up(&self.client, &self.store));
         let mut is_caught_up = false;
         let mut written = (Instant::now(), observations.borrow().version);
+        let mut denies = self.would_denies.changes();
         loop {
             // What came meanwhile and is not said yet decides how soon to write.
             let now = Arc::clone(&observations.borrow());
-            let is_news = observations.has_changed().unwrap_or(false);
+            let is_news =
+                observations.has_changed().unwrap_or(false) || denies.has_changed().unwrap_or(false);
             let pause = match (is_news, now.version == written.1) {
                 (true, false) => SOON,
                 (true, true) => LATER,
@@ -194,10 +201,17 @@ impl Member {
                     }
                     continue;
                 }
+                changed = denies.changed(), if !is_news => {
+                    if changed.is_ok() {
+                        denies.mark_changed();
+                    }
+                    continue;
+                }
                 () = tokio::time::sleep_until(written.0 + pause) => {}
             }
             let sent = Instant::now();
             let observation = Arc::clone(&observations.borrow_and_update());
+            denies.mark_unchanged();
             written = (sent, observation.version);
             if self.write(&observation).await {
                 renewed = sent;
@@ -218,16 +232,10 @@ impl Member {
     async fn write(&self, observation: &Observation) -> bool {
         let said = self.said(observation);
         let lease = said.lease(&self.name, &self.identity, self.began, Timestamp::now());
-        let params = PostParams::default();
-        // Nobody else writes this Lease, so that it is replaced whatever stands there.
-        let written = async {
-            match self.leases.replace(&self.name, &params, &lease).await {
-                Err(kube::Error::Api(status)) if status.code == 404 => {
-                    self.leases.create(&params, &lease).await
-                }
-                answer => answer,
-            }
-        };
+        let params = PatchParams::apply(names::FIELD_MANAGER).force();
+        // Made when it is not there; nobody else writes this Lease.
+        let patch = Patch::Apply(&lease);
+        let written = self.leases.patch(&self.name, &params, &patch);
         match tokio::time::timeout(REQUEST_TIMEOUT, written).await {
             Ok(Ok(_)) => true,
             Ok(Err(error)) => {
@@ -241,8 +249,20 @@ impl Member {
         }
     }
 
+    /// Whether another replica may already judge by a guard that this one cannot.
+    fn is_unsettled(&self, seen: &Seen) -> bool {
+        let of_discovery = [reasons::TARGET_UNKNOWN, reasons::TARGET_AMBIGUOUS];
+        match &seen.state {
+            GuardState::Invalid(invalid) => of_discovery.contains(&invalid.reason),
+            GuardState::Valid(_) => !self.store.has_key() && seen.stored.status_json().contains("promotedAt"),
+        }
+    }
+
     fn said(&self, observation: &Observation) -> Said {
-        let unsettled = observation.guards.iter().filter(|seen| is_unsettled(&seen.state));
+        // Before the notes are read: what comes later is not told yet.
+        let told_until = Timestamp::now();
+        let notes = self.would_denies.read(|| asking(observation));
+        let unsettled = observation.guards.iter().filter(|seen| self.is_unsettled(seen));
         let mut unsettled: Vec<String> =
             unsettled.take(MOST_UNSETTLED + 1).map(|seen| seen.stored.uid().to_owned()).collect();
         let more_unsettled = unsettled.len() > MOST_UNSETTLED;
@@ -252,15 +272,11 @@ impl Member {
             revision: observation.revision,
             unsettled,
             more_unsettled,
-            ..Said::default()
+            told_until: Some(told_until),
+            would_deny: notes.by_uid,
+            would_deny_others: notes.others,
         }
     }
-}
-
-/// Whether another replica may already judge by a guard that this one cannot.
-fn is_unsettled(state: &GuardState) -> bool {
-    let of_discovery = [reasons::TARGET_UNKNOWN, reasons::TARGET_AMBIGUOUS];
-    matches!(state, GuardState::Invalid(invalid) if of_discovery.contains(&invalid.reason))
 }
 
 #[cfg(test)]

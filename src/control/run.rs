@@ -21,6 +21,7 @@ use super::catch_up::caught_up;
 use super::conditions::Coverage;
 use super::endpoints;
 use super::lease::Fence;
+use super::promotion::{Due, Promotions, watched_since};
 use super::proof::{self, Proof};
 use super::registrar::{Registrar, RegistrarError};
 use super::roll::RollCall;
@@ -44,6 +45,8 @@ const SETTLE: Duration = Duration::from_millis(500);
 const FOLLOW: Duration = Duration::from_secs(1);
 /// How often it is looked whether a replica that guards wait for still lives.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long writes are gathered that an `Audit` guard would have refused.
+const GATHER: Duration = Duration::from_millis(500);
 /// Pause before everything is tried again after a failure.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -61,6 +64,8 @@ pub struct Control {
     pub registrar: Registrar,
     /// The replicas that answer reviews.
     pub roll: RollCall,
+    /// What becomes of guards that ask for `enforceAfterClean`.
+    pub promotions: Promotions,
     /// API servers named by a flag.
     pub api_server_endpoints: Vec<String>,
     /// Counts what is done.
@@ -89,7 +94,9 @@ impl Control {
         // Another replica may have written since this one last did.
         self.registrar.forget();
         let mut observations = self.store.observations();
+        let watched_since = watched_since(self.fence.renewed_before(), jiff::Timestamp::now());
         let mut replicas = self.roll.changes();
+        let mut denies = self.promotions.would_denies.changes();
         let mut standing = Standing::default();
         let mut agreement = Agreement::default();
         let mut last_write: Option<Instant> = None;
@@ -99,13 +106,19 @@ impl Control {
             }
             let observation = Arc::clone(&observations.borrow_and_update());
             replicas.mark_unchanged();
+            denies.mark_unchanged();
             self.count(&observation);
             if let Some(revision) = agreement.wanted(&observation) {
                 self.roll.reach(revision, FOLLOW).await;
             }
             let attempt = self.attempt(&observation, &mut standing, &mut last_write).await;
             agreement.ask(&self.roll, &observation).await;
-            let reported = self.report(&observation, &standing, &agreement).await;
+            let now = jiff::Timestamp::now();
+            let due = self.promotions.due(&observation, &self.roll, watched_since, now);
+            let reported = self.report(&observation, &standing, &agreement, &due).await;
+            if reported.failed == 0 && !due.promoted.is_empty() {
+                self.promotions.tell(&self.client, &due.promoted).await;
+            }
             let retry = match (attempt, reported) {
                 (Some(pause), _) => Some(Instant::now() + pause),
                 (None, Written { failed: 1.., .. }) => Some(Instant::now() + RETRY),
@@ -116,7 +129,9 @@ impl Control {
                 _ = observations.changed() => {}
                 _ = replicas.changed() => {}
                 () = self.registrar.changed() => {}
+                _ = denies.changed() => tokio::time::sleep(GATHER).await,
                 () = until(retry) => {}
+                () = until(due.next.map(moment)) => {}
             }
         }
     }
@@ -164,13 +179,19 @@ impl Control {
     }
 
     /// Writes what changed in the status of guards.
-    async fn report(&self, observation: &Observation, standing: &Standing, agreement: &Agreement) -> Written {
+    async fn report(
+        &self,
+        observation: &Observation,
+        standing: &Standing,
+        agreement: &Agreement,
+        due: &Due,
+    ) -> Written {
         let writer = StatusWriter {
             client: self.client.clone(),
             fence: self.fence.clone(),
             metrics: Arc::clone(&self.metrics),
         };
-        writer.write_all(observation, standing, agreement, jiff::Timestamp::now()).await
+        writer.write_all(observation, standing, agreement, due, jiff::Timestamp::now()).await
     }
 
     fn count(&self, observation: &Observation) {
@@ -225,6 +246,13 @@ fn targets(observation: &Observation) -> Vec<&Target> {
         GuardState::Invalid(_) => None,
     });
     valid.collect()
+}
+
+/// When to look at what is due at `time`: not before, and not again and again while it is waited for
+/// that every replica has told what it has seen.
+fn moment(time: jiff::Timestamp) -> Instant {
+    let left = Duration::try_from(time.duration_since(jiff::Timestamp::now())).unwrap_or_default();
+    Instant::now() + left.max(GATHER)
 }
 
 async fn until(moment: Option<Instant>) {

@@ -20,6 +20,7 @@ use crate::telemetry::metrics::Metrics;
 use super::agreement::Agreement;
 use super::conditions::{self, Coverage};
 use super::lease::Fence;
+use super::promotion::Due;
 use super::standing::Standing;
 
 /// Status writes under way at once: enough for thousands of guards, few enough not to crowd out
@@ -52,6 +53,7 @@ impl StatusWriter {
         observation: &Observation,
         standing: &Standing,
         agreement: &Agreement,
+        due: &Due,
         now: Timestamp,
     ) -> Written {
         let mut written = Written::default();
@@ -61,7 +63,11 @@ impl StatusWriter {
             let before = seen.stored.status();
             let coverage = agreement.limit(seen, standing.coverage(seen.since, seen.state.target()));
             written.waiting += usize::from(matches!(coverage, Coverage::Replicas(_)));
-            let status = conditions::status(&seen.state, &observation.index, &coverage, Some(&before), now);
+            let mut status =
+                conditions::status(&seen.state, &observation.index, &coverage, Some(&before), now);
+            if due.is_known {
+                status.enforce_after_clean = due.of.get(seen.stored.uid()).cloned();
+            }
             if status != before {
                 writes.push(self.write(seen, json!(status)).boxed());
             }

@@ -93,7 +93,7 @@ const OWN_NAMESPACE: [Grant; 5] = [
         groups: &["coordination.k8s.io"],
         resources: &["leases"],
         names: &[],
-        verbs: &["list", "watch", "update", "delete"],
+        verbs: &["list", "watch", "patch", "delete"],
     },
     Grant {
         why: "made by the first replica; a POST names nothing, so no name can stand here",
@@ -103,10 +103,10 @@ const OWN_NAMESPACE: [Grant; 5] = [
         verbs: &["create"],
     },
     Grant {
-        why: "the certificate authority that all replicas share",
+        why: "the certificate authority that all replicas share, and the key that they sign by",
         groups: &[""],
         resources: &["secrets"],
-        names: &[names::CA_SECRET],
+        names: &[names::CA_SECRET, names::SIGNING_SECRET],
         verbs: &["get"],
     },
     Grant {

@@ -16,7 +16,9 @@ use crate::core::guard::{
 use crate::core::hash::ContentHash;
 use crate::core::kinds::Catalog;
 use crate::core::paths::PathFilter;
+use crate::core::promotion::{self, Promotion};
 use crate::core::scope::Scope;
+use crate::core::signature::SigningKey;
 
 use super::refused::refusal;
 use super::stored::Stored;
@@ -36,8 +38,13 @@ pub struct Settings {
 
 /// Converts one guard.
 #[must_use]
-pub fn convert(stored: &Stored, catalog: &Catalog, settings: &Settings) -> GuardState {
-    match Conversion::new(stored, catalog, settings).finish() {
+pub fn convert(
+    stored: &Stored,
+    catalog: &Catalog,
+    settings: &Settings,
+    key: Option<&SigningKey>,
+) -> GuardState {
+    match Conversion::new(stored, catalog, settings, key).finish() {
         Ok(guard) => GuardState::Valid(Arc::new(guard)),
         Err(invalid) => GuardState::Invalid(*invalid),
     }
@@ -68,12 +75,18 @@ struct Conversion<'a> {
     stored: &'a Stored,
     catalog: &'a Catalog,
     settings: &'a Settings,
+    key: Option<&'a SigningKey>,
     aim: Result<Aim, serde_json::Error>,
 }
 
 impl<'a> Conversion<'a> {
-    fn new(stored: &'a Stored, catalog: &'a Catalog, settings: &'a Settings) -> Self {
-        Self { stored, catalog, settings, aim: serde_json::from_str(stored.spec()) }
+    fn new(
+        stored: &'a Stored,
+        catalog: &'a Catalog,
+        settings: &'a Settings,
+        key: Option<&'a SigningKey>,
+    ) -> Self {
+        Self { stored, catalog, settings, key, aim: serde_json::from_str(stored.spec()) }
     }
 
     fn finish(&self) -> Result<Guard, Box<InvalidGuard>> {
@@ -96,7 +109,7 @@ impl<'a> Conversion<'a> {
             scope,
             expected,
             also_approved,
-            enforcement: spec.enforcement.map_or(self.settings.default_enforcement, enforcement),
+            enforcement: self.enforcement(&spec),
             failure_policy: failure_policy(&spec, &target),
             deletion_policy: match spec.deletion_policy {
                 api::DeletionPolicy::Allow => DeletionPolicy::Allow,
@@ -110,6 +123,14 @@ impl<'a> Conversion<'a> {
             runbook: annotation(self.stored, names::ANNOTATION_RUNBOOK),
             target,
         })
+    }
+
+    /// What the spec or the installation says, unless the guard has become one of `Deny`.
+    fn enforcement(&self, spec: &DriftGuardSpec) -> Enforcement {
+        let given = spec.enforcement.map_or(self.settings.default_enforcement, enforcement);
+        let is_promoted = || self.key.is_some_and(|key| promoted(self.stored, key).is_some());
+        let may_be = given == Enforcement::Audit && spec.enforce_after_clean.is_some();
+        if may_be && is_promoted() { Enforcement::Deny } else { given }
     }
 
     fn target(&self) -> Result<Target, Box<InvalidGuard>> {
@@ -155,6 +176,25 @@ impl<'a> Conversion<'a> {
             message,
         })
     }
+}
+
+/// What stands in the status about the promotion of a guard, when DriftGuard has written exactly that
+/// about exactly this spec of exactly this guard.
+#[must_use]
+pub fn promotion(stored: &Stored, key: &SigningKey) -> Option<Promotion> {
+    if !stored.status_json().contains("enforceAfterClean") {
+        return None;
+    }
+    let noted = stored.status().enforce_after_clean?;
+    let promotion =
+        Promotion { clean_since: noted.clean_since.0, promoted_at: noted.promoted_at.map(|at| at.0) };
+    promotion::verifies(key, stored.uid(), stored.generation(), &promotion, &noted.signature)
+        .then_some(promotion)
+}
+
+/// [`promotion`] of a guard that has become one of `Deny`.
+fn promoted(stored: &Stored, key: &SigningKey) -> Option<Promotion> {
+    promotion(stored, key).filter(|promotion| promotion.promoted_at.is_some())
 }
 
 /// The API server's rule for a segment of a path, which every object's name is.

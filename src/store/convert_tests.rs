@@ -44,7 +44,7 @@ fn stored_with(spec: Value, metadata: Value) -> Stored {
 }
 
 fn state(spec: Value) -> GuardState {
-    convert(&stored_with(spec, json!({})), &catalog(), &settings())
+    convert(&stored_with(spec, json!({})), &catalog(), &settings(), None)
 }
 
 fn valid(spec: Value) -> Arc<Guard> {
@@ -96,7 +96,7 @@ fn the_default_enforcement_counts_only_where_the_spec_names_none() {
         (json!({"enforcement": "Rewrite"}), Enforcement::Rewrite),
         (json!({"enforcement": "Warn"}), Enforcement::Warn),
     ] {
-        let state = convert(&stored_with(spec, json!({})), &catalog(), &audit);
+        let state = convert(&stored_with(spec, json!({})), &catalog(), &audit, None);
         let GuardState::Valid(guard) = state else { panic!("{state:?}") };
         assert_eq!(guard.enforcement, expected);
     }
@@ -180,7 +180,7 @@ fn a_broken_guard_that_would_not_block_holds_nothing() {
     }
     let audit = Settings { default_enforcement: Enforcement::Audit, ..settings() };
     let broken = stored_with(json!({"expectedHash": "abc"}), json!({}));
-    assert!(convert(&broken, &catalog(), &audit).target().is_none());
+    assert!(convert(&broken, &catalog(), &audit, None).target().is_none());
 }
 
 #[test]
@@ -190,7 +190,7 @@ fn a_spec_that_is_no_object_is_an_invalid_guard_not_an_error() {
             r#"{{"metadata":{{"name":"g","namespace":"team"}},"spec":{spec}}}"#
         ))
         .unwrap();
-        let state = convert(&stored, &catalog(), &settings());
+        let state = convert(&stored, &catalog(), &settings(), None);
         let GuardState::Invalid(found) = state else { panic!("{state:?}") };
         assert_eq!(found.reason, reasons::INVALID_SPEC, "{spec}");
     }
@@ -215,7 +215,7 @@ fn the_tool_that_applies_the_guard_is_known_by_its_marks() {
         ),
         (json!({"labels": {"argocd.argoproj.io/instance": "app"}}), Some(ManagedBy::ArgoCd)),
     ] {
-        let state = convert(&stored_with(json!({}), metadata.clone()), &catalog(), &settings());
+        let state = convert(&stored_with(json!({}), metadata.clone()), &catalog(), &settings(), None);
         let GuardState::Valid(guard) = state else { panic!("{state:?}") };
         assert_eq!(guard.managed_by, expected, "{metadata}");
     }
@@ -227,7 +227,8 @@ fn contact_and_runbook_come_from_the_annotations() {
         "driftguard.terrafusion.ai/contact": " #market-team ",
         "driftguard.terrafusion.ai/runbook": "",
     }});
-    let GuardState::Valid(guard) = convert(&stored_with(json!({}), metadata), &catalog(), &settings()) else {
+    let GuardState::Valid(guard) = convert(&stored_with(json!({}), metadata), &catalog(), &settings(), None)
+    else {
         panic!("invalid")
     };
     assert_eq!(guard.contact.as_deref(), Some("#market-team"));

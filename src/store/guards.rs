@@ -15,10 +15,11 @@ use crate::api::reasons;
 use crate::core::guard::{GuardId, GuardState};
 use crate::core::index::Index;
 use crate::core::kinds::Catalog;
+use crate::core::signature::SigningKey;
 
 use super::Shared;
 use super::catalog::Unresolved;
-use super::convert::{Settings, convert};
+use super::convert::{Settings, convert, promotion};
 use super::observation::{Observation, Seen};
 use super::stored::Stored;
 
@@ -32,6 +33,8 @@ type Events = BoxStream<'static, watcher::Result<Event<Stored>>>;
 /// Keeps index and observations up to date, for ever.
 pub(super) async fn keep(shared: &Shared, unresolved: &watch::Sender<Unresolved>) {
     let mut keeper = Keeper::new(shared.settings.clone());
+    let mut keys = shared.keys.clone();
+    keeper.use_key(keys.borrow_and_update().clone());
     let mut catalogs = shared.catalog.subscribe();
     let mut list = InitialList::Streamed;
     let mut events = watch_guards(&shared.client, list);
@@ -59,6 +62,10 @@ pub(super) async fn keep(shared: &Shared, unresolved: &watch::Sender<Unresolved>
                         next = events.next().now_or_never().flatten();
                     }
                 }
+            }
+            Ok(()) = keys.changed() => {
+                let key = keys.borrow_and_update().clone();
+                keeper.use_key(key);
             }
             changed = catalogs.changed() => {
                 if changed.is_err() {
@@ -133,6 +140,7 @@ fn after(error: &watcher::Error, list: &mut InitialList) -> Restart {
 /// What has been seen so far. No I/O: events go in, snapshots come out.
 struct Keeper {
     settings: Settings,
+    key: Option<SigningKey>,
     catalog: Option<Arc<Catalog>>,
     guards: BTreeMap<GuardId, Arc<Seen>>,
     /// Guards of a list that is not complete yet; until it is, the old ones stand.
@@ -149,6 +157,7 @@ impl Keeper {
     fn new(settings: Settings) -> Self {
         Self {
             settings,
+            key: None,
             catalog: None,
             guards: BTreeMap::new(),
             listing: None,
@@ -194,6 +203,7 @@ impl Keeper {
         self.is_changed = true;
         if let Some(old) = self.guards.get(&id)
             && old.stored.means_the_same(&stored)
+            && self.is_promotion_same(old, &stored)
         {
             let seen = Seen { stored, state: old.state.clone(), since: old.since, needed: old.needed };
             self.guards.insert(id, Arc::new(seen));
@@ -207,10 +217,17 @@ impl Keeper {
         self.is_index_stale = true;
     }
 
+    /// Whether a status makes as much of the guard as the one before.
+    fn is_promotion_same(&self, old: &Seen, stored: &Stored) -> bool {
+        let Some(key) = &self.key else { return true };
+        let at = |stored: &Stored| promotion(stored, key).and_then(|promotion| promotion.promoted_at);
+        old.stored.status_json() == stored.status_json() || at(&old.stored) == at(stored)
+    }
+
     fn convert(&self, stored: Arc<Stored>) -> Seen {
         let none = Catalog::default();
         let catalog = self.catalog.as_deref().unwrap_or(&none);
-        let state = convert(&stored, catalog, &self.settings);
+        let state = convert(&stored, catalog, &self.settings, self.key.as_ref());
         let needed = stored.revision();
         Seen { stored, state, since: self.version + 1, needed }
     }
@@ -218,6 +235,16 @@ impl Keeper {
     /// Looks up every kind anew.
     fn use_catalog(&mut self, catalog: Arc<Catalog>) {
         self.catalog = Some(catalog);
+        self.convert_all();
+    }
+
+    /// Verifies anew what was signed.
+    fn use_key(&mut self, key: Option<SigningKey>) {
+        self.key = key;
+        self.convert_all();
+    }
+
+    fn convert_all(&mut self) {
         let mut changed = BTreeMap::new();
         for (id, old) in &self.guards {
             let new = self.convert(Arc::clone(&old.stored));
@@ -262,7 +289,9 @@ fn is_unresolved(state: &GuardState) -> bool {
 /// Whether another catalog has made no difference to a guard of the same spec.
 fn is_same_resolution(old: &GuardState, new: &GuardState) -> bool {
     match (old, new) {
-        (GuardState::Valid(old), GuardState::Valid(new)) => old.target == new.target,
+        (GuardState::Valid(old), GuardState::Valid(new)) => {
+            old.target == new.target && old.enforcement == new.enforcement
+        }
         (GuardState::Invalid(old), GuardState::Invalid(new)) => old == new,
         _ => false,
     }

@@ -84,7 +84,9 @@ impl Store {
                     && target.name == object.name
             })
         };
-        let states = listed.items.iter().map(|stored| convert(stored, catalog, &self.shared.settings));
+        let key = self.shared.keys.borrow().clone();
+        let states =
+            listed.items.iter().map(|stored| convert(stored, catalog, &self.shared.settings, key.as_ref()));
         Index::build(states.filter(of_object).collect())
     }
 }

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use crate::core::index::Index;
 use crate::core::kinds::Catalog;
+use crate::core::signature::SigningKey;
 
 mod catalog;
 pub mod configurations;
@@ -42,6 +43,7 @@ pub struct Store {
 struct Shared {
     client: Client,
     settings: Settings,
+    keys: watch::Receiver<Option<SigningKey>>,
     index: ArcSwap<Index>,
     observations: watch::Sender<Arc<Observation>>,
     configurations: watch::Sender<Arc<Configurations>>,
@@ -58,9 +60,20 @@ impl Store {
     /// A store, and the future that keeps it up to date for as long as it is polled. It never ends:
     /// failing watches are started again, with growing pauses.
     pub fn new(client: Client, settings: Settings) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        Self::verifying(client, settings, watch::channel(None).1)
+    }
+
+    /// As [`Self::new`], with the key by which promotions of guards are verified. Without one no guard
+    /// is known to be promoted.
+    pub fn verifying(
+        client: Client,
+        settings: Settings,
+        keys: watch::Receiver<Option<SigningKey>>,
+    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let shared = Arc::new(Shared {
             client,
             settings,
+            keys,
             index: ArcSwap::default(),
             observations: watch::Sender::default(),
             configurations: watch::Sender::default(),
@@ -80,6 +93,12 @@ impl Store {
     #[must_use]
     pub fn is_synced(&self) -> bool {
         self.shared.observations.borrow().version > 0
+    }
+
+    /// Whether the key is known by which promotions are verified.
+    #[must_use]
+    pub fn has_key(&self) -> bool {
+        self.shared.keys.borrow().is_some()
     }
 
     /// Returns once [`Self::is_synced`].

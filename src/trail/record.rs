@@ -24,6 +24,8 @@ pub enum Kind {
     Denial,
     /// A write was let through although the content is not approved, or not as it should be.
     Observation,
+    /// A guard of enforcement `Audit` has become one of `Deny`.
+    Promotion,
 }
 
 /// How the actor of a record is known.
@@ -32,6 +34,9 @@ pub enum Attribution {
     /// The API server named the user in the review.
     #[serde(rename = "observed at admission")]
     ObservedAtAdmission,
+    /// DriftGuard did it.
+    #[serde(rename = "by DriftGuard")]
+    Itself,
 }
 
 /// One record.
@@ -188,6 +193,47 @@ impl<'a> Record<'a> {
             image_hash: attempt.image_hash.map(|hash| format!("sha256:{hash}")),
             paths: attempt.paths.iter().map(|path| cut(path, MAX_TEXT)).collect(),
             ..Self::unjudged(attempt.reason.as_str(), None, circumstances)
+        }
+    }
+
+    /// The record of a guard that now denies, by `enforceAfterClean`.
+    #[must_use]
+    pub fn promoted(
+        guard: &'a crate::core::guard::Guard,
+        transaction_id: String,
+        time: Timestamp,
+        message: &'a str,
+        replica: &'a str,
+    ) -> Self {
+        let circumstances = Circumstances {
+            transaction_id,
+            time,
+            denied: false,
+            review_uid: "",
+            replica,
+            authenticated: true,
+            message,
+        };
+        let target = &guard.target;
+        Self {
+            kind: Kind::Promotion,
+            guard: Some(Guard {
+                namespace: &guard.id.namespace,
+                name: &guard.id.name,
+                uid: &guard.uid,
+                generation: guard.generation,
+            }),
+            target: Some(Target {
+                api_version: target.api_version(),
+                kind: &target.kind,
+                resource: &target.resource,
+                namespace: target.namespace.as_deref(),
+                name: &target.name,
+                uid: "",
+            }),
+            attribution: Attribution::Itself,
+            enforcement: Some(crate::core::guard::Enforcement::Deny.as_str()),
+            ..Self::unjudged("Promoted", None, circumstances)
         }
     }
 

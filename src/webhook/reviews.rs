@@ -18,10 +18,11 @@ use super::response;
 use super::route::Route;
 use crate::api::names;
 use crate::control::proof;
-use crate::core::guard::FailurePolicy;
+use crate::control::would_denies::WouldDenies;
+use crate::core::guard::{Enforcement, FailurePolicy, GuardState};
 use crate::core::index::Index;
 use crate::core::judge::judge;
-use crate::core::verdict::{Attempt, Judgement, ReviewError, Unguarded, Verdict};
+use crate::core::verdict::{Attempt, Judgement, Reason, ReviewError, Unguarded, Verdict};
 use crate::telemetry::events::EventSink;
 use crate::telemetry::metrics::Metrics;
 use crate::trail::record::{Circumstances, Record};
@@ -51,6 +52,7 @@ pub struct Reviews {
     records: RecordSink,
     events: EventSink,
     metrics: Arc<Metrics>,
+    would_denies: Arc<WouldDenies>,
     live_reads: Semaphore,
 }
 
@@ -73,6 +75,8 @@ pub struct Voice {
     pub events: EventSink,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Where writes are noted that an `Audit` guard would have refused.
+    pub would_denies: Arc<WouldDenies>,
 }
 
 /// The answer to one request.
@@ -99,9 +103,9 @@ impl Reviews {
     /// Judges by `guards` and tells by `voice`.
     #[must_use]
     pub fn new(guards: Arc<dyn Guards>, voice: Voice) -> Self {
-        let Voice { replica, authenticated, records, events, metrics } = voice;
+        let Voice { replica, authenticated, records, events, metrics, would_denies } = voice;
         let live_reads = Semaphore::new(LIVE_READS);
-        Self { guards, replica, authenticated, records, events, metrics, live_reads }
+        Self { guards, replica, authenticated, records, events, metrics, would_denies, live_reads }
     }
 
     /// Answers a review of the gate.
@@ -208,8 +212,27 @@ impl Reviews {
             return;
         }
         bound(&mut attempt);
+        self.note_would_deny(&attempt, now);
         self.events.offer(&attempt, denied);
         self.records.put(&Record::of(&attempt, self.circumstances(denied, message, uid, now)));
+    }
+
+    /// Notes what keeps `Audit` guards of a target from being promoted. Of all of them, since an attempt
+    /// names but one, and a target seldom has two.
+    fn note_would_deny(&self, attempt: &Attempt, now: Timestamp) {
+        if matches!(attempt.reason, Reason::AlreadyDrifted | Reason::TargetDeleted) {
+            return;
+        }
+        if attempt.enforcement == Some(Enforcement::Audit) {
+            self.would_denies.note(&attempt.guard_uid, now);
+        }
+        for state in self.guards.index().guards_of(&attempt.target) {
+            if let GuardState::Valid(guard) = state
+                && guard.enforcement == Enforcement::Audit
+            {
+                self.would_denies.note(&guard.uid, now);
+            }
+        }
     }
 
     fn circumstances<'a>(

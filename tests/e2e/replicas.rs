@@ -323,3 +323,117 @@ fn case_34_a_guard_is_enforced_through_every_api_server() -> Result<()> {
     drop(valve.runtime);
     Ok(())
 }
+
+/// The status of a guard.
+fn status_of(replicas: &Replicas, guard: &str) -> Result<Value> {
+    Ok(replicas.admin.kubectl(&["get", "dg", guard, "-o", "json"])?.json()?["status"].clone())
+}
+
+fn wait_status(
+    replicas: &Replicas,
+    guard: &str,
+    what: &str,
+    holds: impl Fn(&Value) -> bool,
+) -> Result<Value> {
+    until(&format!("{guard}: {what}"), LIMIT, || {
+        let status = status_of(replicas, guard)?;
+        ensure!(holds(&status), "{status}");
+        Ok(status)
+    })
+    .map_err(|error| anyhow!("{error:#}\n{}", replicas.logs()))
+}
+
+fn is_denying(status: &Value) -> bool {
+    let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
+    let is_enforcing = |condition: &Value| condition["type"] == "Enforcing" && condition["status"] == "True";
+    status["enforcement"] == "Deny" && conditions.iter().any(is_enforcing)
+}
+
+/// Puts this into the status of a guard, as somebody who may write statuses.
+fn forge(replicas: &Replicas, guard: &str, noted: &Value) -> Result<()> {
+    let patch = json!({"status": {"enforceAfterClean": noted}}).to_string();
+    let arguments = ["patch", "dg", guard, "--subresource=status", "--type=merge", "-p", &patch];
+    replicas.admin.kubectl(&arguments)?.success().map(drop)
+}
+
+#[test]
+fn an_audit_guard_becomes_deny_once_nothing_would_have_been_refused_for_a_while() -> Result<()> {
+    let mut replicas = Replicas::start(Via::Service)?;
+    // Made by `serve` itself where it signs authors; whoever is first wins.
+    let namespace = "--namespace=terrafusion-system";
+    let secret = ["create", "secret", "generic", "driftguard-signing", namespace];
+    let key = format!("--from-literal=key={}", "k".repeat(32));
+    let made = replicas.admin.kubectl(&[&secret[..], &[key.as_str()]].concat())?;
+    ensure!(made.succeeded() || made.stderr.contains("already exists"), "{made}");
+
+    let audit = |name: &str, after: &str| {
+        let mut guard = guard(name, "1")?;
+        guard["spec"]["enforcement"] = json!("Audit");
+        guard["spec"]["enforceAfterClean"] = json!(after);
+        Ok::<_, anyhow::Error>(guard)
+    };
+    for name in ["clean", "forged"] {
+        replicas.apply(&config_map("default", name, &json!({"price": "1"})))?;
+    }
+    replicas.apply(&audit("clean", "5s")?)?;
+    let first = wait_status(&replicas, "clean", "it is known since when it is clean", |status| {
+        status["enforceAfterClean"]["cleanSince"].is_string()
+    })?;
+    // Somebody goes on writing what is not approved for longer than the guard asks to be clean.
+    let (since, mut price) = (Instant::now(), 10);
+    until("somebody has written for a while", LIMIT, || {
+        price += 1;
+        replicas.patch("clean", &price.to_string())?.success()?;
+        ensure!(since.elapsed() > Duration::from_secs(8), "{:?}", since.elapsed());
+        Ok(())
+    })?;
+    let dirty = status_of(&replicas, "clean")?;
+    ensure!(dirty["enforcement"] == "Audit", "{dirty}");
+    ensure!(dirty["enforceAfterClean"]["promotedAt"].is_null(), "{dirty}");
+    ensure!(dirty["enforceAfterClean"]["cleanSince"] != first["enforceAfterClean"]["cleanSince"], "{dirty}");
+
+    let promoted = wait_status(&replicas, "clean", "it denies", is_denying)?;
+    let said = replicas.patch("clean", "99")?.failure()?;
+    ensure!(said.contains("DriftGuard default/clean"), "{said}");
+    let log: String = replicas.running.iter().map(Process::log).collect();
+    let records = log.lines().filter(|line| line.contains(r#""kind":"promotion""#)).count();
+    ensure!(records == 1, "{records} records of the promotion");
+
+    // What another guard was given, or anybody made up, counts for nothing.
+    replicas.apply(&audit("forged", "72h")?)?;
+    wait_status(&replicas, "forged", "it is known", |status| status["enforceAfterClean"].is_object())?;
+    let copied = promoted["enforceAfterClean"].clone();
+    let old = "2020-01-01T00:00:00Z";
+    let made_up = json!({"cleanSince": old, "promotedAt": old, "signature": "0".repeat(64)});
+    for noted in [copied, made_up] {
+        forge(&replicas, "forged", &noted)?;
+        wait_status(&replicas, "forged", "what was forged is written over", |status| {
+            status["enforceAfterClean"]["signature"] != noted["signature"]
+        })?;
+        let status = status_of(&replicas, "forged")?;
+        ensure!(status["enforcement"] == "Audit", "{status}");
+        ensure!(status["enforceAfterClean"]["promotedAt"].is_null(), "{status}");
+        replicas.patch("forged", "2")?.success()?;
+    }
+
+    // It outlives every replica, and a change of the spec ends it.
+    for process in &replicas.running {
+        process.signal(Signal::Terminate)?;
+    }
+    for process in &replicas.running {
+        process.wait(LIMIT)?;
+    }
+    let start = |program: &Program| replicas.plane.guardian().start(program);
+    replicas.running = replicas.programs.iter().map(start).collect::<Result<_>>()?;
+    replicas.wait_ready(2)?;
+    let after = wait_status(&replicas, "clean", "it still denies", is_denying)?;
+    ensure!(after["enforceAfterClean"] == promoted["enforceAfterClean"], "{after}");
+    replicas.patch("clean", "100")?.failure()?;
+    let mut changed = audit("clean", "72h")?;
+    changed["spec"]["maxFailuresBeforeAlert"] = json!(7);
+    replicas.apply(&changed)?;
+    wait_status(&replicas, "clean", "it lets pass again", |status| {
+        status["enforcement"] == "Audit" && status["enforceAfterClean"]["promotedAt"].is_null()
+    })?;
+    until("a write passes", LIMIT, || replicas.patch("clean", "101")?.success().map(drop))
+}
