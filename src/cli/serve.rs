@@ -30,6 +30,7 @@ use crate::control::run::Control;
 use crate::control::webhooks::Address;
 use crate::control::would_denies::WouldDenies;
 use crate::core::guard::Enforcement;
+use crate::core::signature::SigningKey;
 use crate::core::tenure::Terms;
 use crate::store::{self, Store};
 use crate::telemetry::events;
@@ -228,7 +229,8 @@ impl Running {
             default_enforcement: args.default_enforcement,
             own_namespace: namespace.clone(),
         };
-        let (_, keys) = watch::channel(None);
+        let (key, keys) = watch::channel(None);
+        background.spawn(signing_key(client.clone(), namespace.clone(), key));
         let (store, watching) = Store::verifying(client.clone(), settings, keys.clone());
         background.spawn(watching);
 
@@ -372,6 +374,21 @@ impl Running {
         }
         self.background.shutdown().await;
         self.health.stop().await;
+    }
+}
+
+/// Reads the key that promotions are signed by, again and again: it may be made later, or replaced.
+/// Without it no guard is promoted, and none is taken for promoted.
+async fn signing_key(client: kube::Client, namespace: String, key: watch::Sender<Option<SigningKey>>) {
+    const LOOK: Duration = Duration::from_secs(5);
+    let secrets: kube::Api<k8s_openapi::api::core::v1::Secret> = kube::Api::namespaced(client, &namespace);
+    loop {
+        if let Ok(secret) = secrets.get_opt(names::SIGNING_SECRET).await {
+            let data = secret.and_then(|secret| secret.data).unwrap_or_default();
+            let found = data.get("key").and_then(|bytes| SigningKey::new(&bytes.0));
+            key.send_if_modified(|key| std::mem::replace(key, found.clone()) != found);
+        }
+        tokio::time::sleep(LOOK).await;
     }
 }
 
