@@ -65,14 +65,6 @@ impl Vouch {
         renewed > 0 && self.began.elapsed() < Duration::from_millis(renewed - 1) + DEADLINE
     }
 
-    /// A view that is vouched for although nobody renews, for tests.
-    #[cfg(test)]
-    pub(crate) fn given() -> Self {
-        let vouch = Self::default();
-        vouch.renew(Instant::now());
-        vouch
-    }
-
     fn renew(&self, sent: Instant) {
         let since = self.began.elapsed().saturating_sub(sent.elapsed());
         let milliseconds = u64::try_from(since.as_millis()).unwrap_or(u64::MAX - 1);
@@ -158,7 +150,7 @@ impl Member {
         match tokio::time::timeout(REQUEST_TIMEOUT, removed).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => {
-                tracing::warn!(%error, "the lease of this replica could not be removed; it runs out")
+                tracing::warn!(%error, "the lease of this replica could not be removed; it runs out");
             }
             Err(_) => tracing::warn!("the lease of this replica could not be removed in time; it runs out"),
         }

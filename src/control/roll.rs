@@ -145,7 +145,7 @@ impl RollCall {
             match event {
                 Some(Ok(event)) => self.take(event, &mut listed),
                 Some(Err(error)) => {
-                    tracing::debug!(%error, "the watch of replica leases failed; trying again")
+                    tracing::debug!(%error, "the watch of replica leases failed; trying again");
                 }
                 None => std::future::pending().await,
             }
