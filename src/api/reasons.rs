@@ -92,6 +92,8 @@ pub const REGISTRATION_CONTENDED: &str = "RegistrationContended";
 /// Ready is false: discovery finds the target's kind no longer, or another one in its place; the guard
 /// goes by what was found before.
 pub const TARGET_NO_LONGER_SERVED: &str = "TargetNoLongerServed";
+/// Enforcing is false: a replica that answers reviews has not applied this version of the guard yet.
+pub const REPLICAS_PENDING: &str = "ReplicasPending";
 /// Enforcing is unknown: the proof could not be made; the message says why.
 pub const PROOF_FAILED: &str = "ProofFailed";
 /// Enforcing: by rules that match more than guarded objects, because of too many names.

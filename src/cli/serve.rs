@@ -2,7 +2,8 @@
 //!
 //! Here everything is wired together; nothing is decided. The order of starting is free, since each
 //! part waits for what it needs and readiness tells when all is there. The order of stopping is not:
-//! the lease is let go, then the server drains, then what was recorded is written out.
+//! the lease is let go, then the server drains, then nobody needs to wait for this replica any more, then
+//! what was recorded is written out.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -24,9 +25,12 @@ use crate::cert::tls::server_config;
 use crate::cert::{LeafResolver, ServerIdentity};
 use crate::control::alarm::Alarm;
 use crate::control::lease::Keeper;
+use crate::control::member::Member;
+use crate::control::promotion::Promotions;
 use crate::control::registrar::{self, Registrar};
 use crate::control::run::Control;
 use crate::control::webhooks::Address;
+use crate::control::would_denies::WouldDenies;
 use crate::core::guard::Enforcement;
 use crate::core::pause;
 use crate::core::tenure::Terms;
@@ -38,6 +42,7 @@ use crate::telemetry::notices;
 use crate::trail::sink::RecordSink;
 use crate::webhook::activity::Activity;
 use crate::webhook::drain::{DrainTimes, Signals};
+use crate::webhook::guards::Vouched;
 use crate::webhook::health::{Checks, HealthServer};
 use crate::webhook::readiness::{CertificateCheck, Readiness};
 use crate::webhook::reviews::Voice;
@@ -205,6 +210,8 @@ struct Running {
     health: HealthServer,
     keep_lease: watch::Sender<bool>,
     leasing: tokio::task::JoinHandle<()>,
+    keep_member: watch::Sender<bool>,
+    member: tokio::task::JoinHandle<()>,
     background: tokio::task::JoinSet<()>,
 }
 
@@ -229,6 +236,25 @@ impl Running {
         background.spawn(signing.run());
         let (store, watching) = Store::verifying(client.clone(), settings, keys.watch());
         background.spawn(watching);
+
+        // Two processes of one name (a pod that was replaced) must never take each other's lease.
+        let holder = format!("{replica}_{}", uuid::Uuid::now_v7().simple());
+        let would_denies = Arc::new(WouldDenies::default());
+        let (member, vouch, roll) = Member::new(
+            client.clone(),
+            &namespace,
+            replica.clone(),
+            holder.clone(),
+            store.clone(),
+            Arc::clone(&would_denies),
+        );
+        let promotions = Promotions {
+            would_denies: Arc::clone(&would_denies),
+            keys: keys.watch(),
+            replica: replica.clone(),
+            records: records.clone(),
+        };
+        background.spawn(roll.clone().keep());
 
         let (sink, publisher) = events::channel(Arc::clone(&metrics));
         background.spawn(publisher.run(client.clone(), replica.clone()));
@@ -264,6 +290,7 @@ impl Running {
             records,
             events: sink,
             metrics: Arc::clone(&metrics),
+            would_denies,
         };
         let tls = server_config(resolver, clients.as_deref())?;
         let admission = Admission::start(
@@ -274,7 +301,8 @@ impl Running {
                 activity: Arc::clone(&activity),
                 metrics: Arc::clone(&metrics),
             },
-            Reviews::new(Arc::new(store.clone()), voice).with_guard_reviews(guard_reviews),
+            Reviews::new(Arc::new(Vouched { store: store.clone(), vouch: vouch.clone() }), voice)
+                .with_guard_reviews(guard_reviews),
         )
         .await
         .with_context(|| format!("listening on {} (--bind)", args.bind))?;
@@ -288,15 +316,17 @@ impl Running {
         };
         let (certificate, checking) = check.start();
         background.spawn(checking);
-        let readiness = Readiness { store: store.clone(), certificate, activity };
+        let readiness = Readiness { store: store.clone(), vouch, certificate, activity };
         background.spawn(readiness.clone().announce(admission.address()));
         let health =
             HealthServer::start(args.health_bind, readiness.checks(Checks::default()), Arc::clone(&metrics))
                 .await
                 .with_context(|| format!("listening on {} (--health-bind)", args.health_bind))?;
 
-        // Two processes of one name (a pod that was replaced) must never take each other's lease.
-        let holder = format!("{replica}_{}", uuid::Uuid::now_v7().simple());
+        let (keep_member, mut leave) = watch::channel(true);
+        let member = tokio::spawn(member.run(async move {
+            let _ = leave.wait_for(|keep| !keep).await;
+        }));
         let (keeper, fence) = Keeper::new(client.clone(), &namespace, holder, Terms::default());
         let (keep_lease, mut let_go) = watch::channel(true);
         let leasing = tokio::spawn(keeper.run(async move {
@@ -315,13 +345,15 @@ impl Running {
             store,
             fence,
             registrar,
+            roll,
+            promotions,
             api_server_endpoints,
             metrics,
             alarm,
             notices,
         };
         background.spawn(control.run());
-        Ok(Self { admission, health, keep_lease, leasing, background })
+        Ok(Self { admission, health, keep_lease, leasing, keep_member, member, background })
     }
 
     /// Returns when a part that runs for ever has ended, which only a bug can cause.
@@ -333,6 +365,7 @@ impl Running {
                 }
             }
             _ = &mut self.leasing => {}
+            _ = &mut self.member => {}
         }
     }
 
@@ -349,6 +382,11 @@ impl Running {
         let (drained, ()) = tokio::join!(drained, released);
         if !drained {
             tracing::warn!("some connections were still open at the limit (--drain-timeout)");
+        }
+        // Until the last review is answered, others wait for what this replica has applied.
+        self.keep_member.send_replace(false);
+        if !self.member.is_finished() {
+            let _ = (&mut self.member).await;
         }
         self.background.shutdown().await;
         self.health.stop().await;

@@ -103,6 +103,7 @@ mod tests {
                 state: GuardState::Invalid(invalid),
                 since: 1,
                 kept: None,
+                needed: 1,
             })
         };
         Observation { guards: guards.iter().map(seen).collect(), ..Observation::default() }

@@ -30,6 +30,8 @@ pub enum Coverage {
     Contended(String),
     /// Not yet, and why.
     Pending(String),
+    /// Registered and proved, but a replica that answers reviews may judge by something older.
+    Replicas(String),
     /// It could not be told, and why.
     Failed(String),
 }
@@ -129,6 +131,7 @@ fn enforcing(guard: &Guard, coverage: &Coverage) -> Says {
     match coverage {
         Coverage::Pending(why) => Says::new("False", reasons::REGISTRATION_PENDING, why.clone()),
         Coverage::Contended(why) => Says::new("False", reasons::REGISTRATION_CONTENDED, why.clone()),
+        Coverage::Replicas(why) => Says::new("False", reasons::REPLICAS_PENDING, why.clone()),
         Coverage::Failed(why) => Says::new("Unknown", reasons::PROOF_FAILED, why.clone()),
         Coverage::Proved | Coverage::Compared | Coverage::Widened(_) if !guard.enforcement.blocks() => {
             let message = format!("enforcement is {mode}: unapproved writes pass, and are recorded");
@@ -291,6 +294,9 @@ mod tests {
             of(&guard("a", b"1", Enforcement::Deny), &Coverage::Pending("rules are being written".into()));
         assert_eq!(said(&pending, "Enforcing"), ("False".into(), "RegistrationPending".into()));
         assert_eq!(said(&pending, "Ready"), ("False".into(), "NotEnforcingYet".into()));
+        let lagging = of(&guard("a", b"1", Enforcement::Deny), &Coverage::Replicas("b lags".into()));
+        assert_eq!(said(&lagging, "Enforcing"), ("False".into(), "ReplicasPending".into()));
+        assert_eq!(said(&lagging, "Ready"), ("False".into(), "NotEnforcingYet".into()));
         let failed = of(&guard("a", b"1", Enforcement::Deny), &Coverage::Failed("no answer".into()));
         assert_eq!(said(&failed, "Enforcing"), ("Unknown".into(), "ProofFailed".into()));
     }

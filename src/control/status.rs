@@ -19,8 +19,10 @@ use crate::store::{Observation, Seen};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::notices::{Notice, NoticeSink};
 
-use super::conditions;
+use super::agreement::Agreement;
+use super::conditions::{self, Coverage};
 use super::lease::Fence;
+use super::promotion::Due;
 use super::standing::Standing;
 
 /// Status writes under way at once: enough for thousands of guards, few enough not to crowd out
@@ -31,6 +33,15 @@ const BATCH: usize = 256;
 /// Longest one write may take. A silent API server must not hold up registration, which waits for it.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What became of the statuses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Written {
+    /// How many could not be written.
+    pub(super) failed: usize,
+    /// How many guards wait for a replica.
+    pub(super) waiting: usize,
+}
+
 /// Writes statuses for as long as the fence holds.
 pub(super) struct StatusWriter {
     pub(super) client: kube::Client,
@@ -40,26 +51,31 @@ pub(super) struct StatusWriter {
 }
 
 impl StatusWriter {
-    /// Brings the status of every guard of `observation` up to date, and gives how many could not be
-    /// written.
+    /// Brings the status of every guard of `observation` up to date.
     pub(super) async fn write_all(
         &self,
         observation: &Observation,
         standing: &Standing,
+        agreement: &Agreement,
+        due: &Due,
         now: Timestamp,
-    ) -> usize {
-        let mut failed = 0;
+    ) -> Written {
+        let mut result = Written::default();
         // Some at a time: the new statuses of a hundred thousand guards would fill the memory.
         for part in observation.guards.chunks(BATCH) {
             // Boxed, since the compiler cannot yet see that a stream of borrowing futures may be sent.
             let mut writes: Vec<BoxFuture<'_, bool>> = Vec::new();
             for seen in part {
                 let before = seen.stored.status();
-                let coverage = standing.coverage(seen.since, seen.state.target());
+                let coverage = agreement.limit(seen, standing.coverage(seen.since, seen.state.target()));
+                result.waiting += usize::from(matches!(coverage, Coverage::Replicas(_)));
                 let mut status =
                     conditions::status(&seen.state, &observation.index, &coverage, Some(&before), now);
                 if let Some(why) = &seen.kept {
                     conditions::add_kept(&mut status, &seen.state, why, &before, now);
+                }
+                if due.is_known {
+                    status.enforce_after_clean = due.of.get(seen.stored.uid()).cloned();
                 }
                 if status != before {
                     self.announce(seen, &before, &status);
@@ -68,10 +84,10 @@ impl StatusWriter {
             }
             let mut written = stream::iter(writes).buffer_unordered(CONCURRENCY);
             while let Some(done) = written.next().await {
-                failed += usize::from(!done);
+                result.failed += usize::from(!done);
             }
         }
-        failed
+        result
     }
 
     /// Tells once, when it begins, that nobody is known to have approved a guard. What begins and ends

@@ -20,6 +20,7 @@ pub mod kinds;
 pub mod message;
 pub mod paths;
 pub mod pause;
+pub mod promotion;
 pub mod registration;
 mod review;
 pub mod rewrite;

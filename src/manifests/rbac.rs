@@ -116,13 +116,21 @@ const CLUSTER: [Grant; 12] = [
 ];
 
 /// Rights in the namespace that DriftGuard is installed in.
-const OWN_NAMESPACE: [Grant; 4] = [
+const OWN_NAMESPACE: [Grant; 5] = [
     Grant {
         why: "one replica at a time writes registration and status",
         groups: &["coordination.k8s.io"],
         resources: &["leases"],
         names: &[names::LEASE],
         verbs: &["get", "update"],
+    },
+    Grant {
+        why: "each replica says in a lease of its own how new its view is, and removes what dead ones left; \
+              its name is not known beforehand",
+        groups: &["coordination.k8s.io"],
+        resources: &["leases"],
+        names: &[],
+        verbs: &["list", "watch", "patch", "delete"],
     },
     Grant {
         why: "made by the first replica; a POST names nothing, so no name can stand here",

@@ -17,6 +17,7 @@ use crate::core::guard::{
 use crate::core::hash::ContentHash;
 use crate::core::kinds::Catalog;
 use crate::core::paths::PathFilter;
+use crate::core::promotion::{self, Promotion};
 use crate::core::scope::Scope;
 use crate::core::signature::SigningKey;
 
@@ -108,7 +109,7 @@ impl<'a> Conversion<'a> {
             resource_version: self.stored.resource_version().to_owned(),
             expected,
             also_approved,
-            enforcement: spec.enforcement.map_or(self.settings.default_enforcement, enforcement),
+            enforcement: self.enforcement(&spec),
             failure_policy: failure_policy(&spec, &target),
             deletion_policy: match spec.deletion_policy {
                 api::DeletionPolicy::Allow => DeletionPolicy::Allow,
@@ -134,6 +135,14 @@ impl<'a> Conversion<'a> {
             .zip(self.stored.annotation(names::ANNOTATION_AUTHOR))
             .and_then(|(key, annotation)| author::verify(key, approved, annotation))
             .map_or(Authorship::Unknown, Authorship::Signed)
+    }
+
+    /// What the spec or the installation says, unless the guard has become one of `Deny`.
+    fn enforcement(&self, spec: &DriftGuardSpec) -> Enforcement {
+        let given = spec.enforcement.map_or(self.settings.default_enforcement, enforcement);
+        let is_promoted = || self.key.is_some_and(|key| promoted(self.stored, key).is_some());
+        let may_be = given == Enforcement::Audit && spec.enforce_after_clean.is_some();
+        if may_be && is_promoted() { Enforcement::Deny } else { given }
     }
 
     /// The target, and where its count stands if it can be scaled.
@@ -184,6 +193,25 @@ impl<'a> Conversion<'a> {
 
 fn covers(scope: &Scope, path: &[String]) -> bool {
     scope.covers(&path.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+/// What stands in the status about the promotion of a guard, when DriftGuard has written exactly that
+/// about exactly this spec of exactly this guard.
+#[must_use]
+pub fn promotion(stored: &Stored, key: &SigningKey) -> Option<Promotion> {
+    if !stored.status_json().contains("enforceAfterClean") {
+        return None;
+    }
+    let noted = stored.status().enforce_after_clean?;
+    let promotion =
+        Promotion { clean_since: noted.clean_since.0, promoted_at: noted.promoted_at.map(|at| at.0) };
+    promotion::verifies(key, stored.uid(), stored.generation(), &promotion, &noted.signature)
+        .then_some(promotion)
+}
+
+/// [`promotion`] of a guard that has become one of `Deny`.
+fn promoted(stored: &Stored, key: &SigningKey) -> Option<Promotion> {
+    promotion(stored, key).filter(|promotion| promotion.promoted_at.is_some())
 }
 
 /// The API server's rule for a segment of a path, which every object's name is.

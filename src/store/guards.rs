@@ -19,7 +19,7 @@ use crate::core::signature::SigningKey;
 
 use super::Shared;
 use super::catalog::Unresolved;
-use super::convert::{Settings, convert};
+use super::convert::{Settings, convert, promotion};
 use super::observation::{Observation, Seen};
 use super::stored::Stored;
 
@@ -223,8 +223,15 @@ impl Keeper {
         self.is_changed = true;
         if let Some(old) = self.guards.get(&id)
             && old.stored.means_the_same(&stored)
+            && self.is_promotion_same(old, &stored)
         {
-            let seen = Seen { stored, state: old.state.clone(), since: old.since, kept: old.kept.clone() };
+            let seen = Seen {
+                stored,
+                state: old.state.clone(),
+                since: old.since,
+                needed: old.needed,
+                kept: old.kept.clone(),
+            };
             self.guards.insert(id, Arc::new(seen));
             return;
         }
@@ -238,6 +245,13 @@ impl Keeper {
         self.is_index_stale = true;
     }
 
+    /// Whether a status makes as much of the guard as the one before.
+    fn is_promotion_same(&self, old: &Seen, stored: &Stored) -> bool {
+        let Some(key) = &self.key else { return true };
+        let at = |stored: &Stored| promotion(stored, key).and_then(|promotion| promotion.promoted_at);
+        old.stored.status_json() == stored.status_json() || at(&old.stored) == at(stored)
+    }
+
     /// Converts a guard. `old` is what it was before: while its spec stays, so does the resource that
     /// its kind was found to mean, whatever discovery says later. Whoever takes a CRD away, or adds one
     /// of the same kind, must not turn a guard to another resource or to none.
@@ -246,14 +260,14 @@ impl Keeper {
         let catalog = self.catalog.as_deref().unwrap_or(&none);
         let key = self.key.as_ref();
         let state = convert(&stored, catalog, &self.settings, key);
-        let since = self.version + 1;
+        let (since, needed) = (self.version + 1, stored.revision());
         let same = old.filter(|old| old.stored.uid() == stored.uid() && old.stored.spec() == stored.spec());
         let before = same.and_then(|old| self.resolved.get(&old.stored.id()));
         let Some((before, why)) = before.and_then(|entry| Some((entry, departure(entry, &state)?))) else {
-            return Seen { stored, state, since, kept: None };
+            return Seen { stored, state, since, needed, kept: None };
         };
         let state = convert(&stored, &Catalog::new(vec![before.clone()]), &self.settings, key);
-        Seen { stored, state, since, kept: Some(why) }
+        Seen { stored, state, since, needed, kept: Some(why) }
     }
 
     /// Remembers what the kind of a guard was found to mean.
@@ -283,13 +297,19 @@ impl Keeper {
         self.convert_all();
     }
 
-    /// Verifies every author anew. What is enforced stays, so that no guard counts as new.
+    /// Verifies anew what was signed: authors, and promotions.
     fn use_key(&mut self, key: Option<SigningKey>) {
         self.key = key;
         let before: Vec<Arc<Seen>> = self.guards.values().cloned().collect();
         for old in before {
             let new = self.convert(Arc::clone(&old.stored), Some(&old));
-            self.guards.insert(new.stored.id(), Arc::new(Seen { since: old.since, ..new }));
+            // A guard counts as new only when another enforcement is in effect, not for its author.
+            let (since, needed) = if is_same_resolution(&old.state, &new.state) {
+                (old.since, old.needed)
+            } else {
+                (new.since, new.needed)
+            };
+            self.guards.insert(new.stored.id(), Arc::new(Seen { since, needed, ..new }));
         }
         self.is_changed = true;
         self.is_index_stale |= !self.guards.is_empty();
@@ -368,7 +388,9 @@ fn is_unresolved(state: &GuardState) -> bool {
 /// Whether another catalog has made no difference to a guard of the same spec.
 fn is_same_resolution(old: &GuardState, new: &GuardState) -> bool {
     match (old, new) {
-        (GuardState::Valid(old), GuardState::Valid(new)) => old.target == new.target,
+        (GuardState::Valid(old), GuardState::Valid(new)) => {
+            old.target == new.target && old.enforcement == new.enforcement
+        }
         (GuardState::Invalid(old), GuardState::Invalid(new)) => old == new,
         _ => false,
     }

@@ -205,3 +205,51 @@ fn a_server_that_streams_no_lists_is_listed_and_other_errors_are_waited_out() {
     let broken = watcher::Error::WatchFailed(kube::Error::SerdeError(broken));
     assert_eq!(after(&broken, &mut list), Restart::Later);
 }
+
+#[test]
+fn a_promotion_counts_only_when_it_is_signed_and_comes_from_a_status_alone() {
+    use crate::core::promotion::{Promotion, sign};
+    use crate::core::signature::{KEY_LENGTH, SigningKey};
+
+    let key = SigningKey::new(&[7; KEY_LENGTH]).unwrap();
+    let at = "2026-01-01T00:00:00Z";
+    let known = Promotion { clean_since: at.parse().unwrap(), promoted_at: Some(at.parse().unwrap()) };
+    let audit = |revision: u64, signature: Option<String>| -> Stored {
+        let noted = signature.map(|signature| {
+            json!({"enforceAfterClean": {"cleanSince": at, "promotedAt": at, "signature": signature}})
+        });
+        let text = json!({
+            "metadata": {"name": "a", "namespace": "n", "uid": "a", "generation": 1,
+                         "resourceVersion": revision.to_string()},
+            "spec": {"targetKind": "Widget", "targetName": "a", "expectedHash": HASH,
+                     "enforcement": "Audit", "enforceAfterClean": "1h"},
+            "status": noted.unwrap_or_default(),
+        });
+        serde_json::from_str(&text.to_string()).unwrap()
+    };
+    let enforcement = |observation: &Observation| match &observation.guards[0].state {
+        GuardState::Valid(guard) => guard.enforcement,
+        GuardState::Invalid(invalid) => panic!("{invalid:?}"),
+    };
+    let (mut keeper, first) = synced(vec![audit(1, None)]);
+    assert_eq!(enforcement(&first), Enforcement::Audit);
+    keeper.use_key(Some(key.clone()));
+    keeper.take(Event::Apply(audit(2, Some(sign(&key, "b", 1, &known)))));
+    let forged = keeper.observe().unwrap();
+    assert_eq!((enforcement(&forged), forged.version), (Enforcement::Audit, first.version));
+    keeper.take(Event::Apply(audit(3, Some(sign(&key, "a", 1, &known)))));
+    let promoted = keeper.observe().unwrap();
+    assert_eq!((enforcement(&promoted), promoted.guards[0].needed), (Enforcement::Deny, 3));
+    assert!(promoted.version > first.version, "others have to follow, and the rules as well");
+    keeper.use_key(None);
+    assert_eq!(enforcement(&keeper.observe().unwrap()), Enforcement::Audit, "nothing verifies it");
+}
+
+#[test]
+fn a_status_does_not_change_what_others_have_to_have_applied() {
+    let (mut keeper, first) = synced(vec![guard("a", "Widget", 4, 0)]);
+    assert_eq!((first.guards[0].needed, first.revision), (4, 4));
+    keeper.take(Event::Apply(guard("a", "Widget", 9, 1)));
+    let later = keeper.observe().unwrap();
+    assert_eq!((later.guards[0].needed, later.revision), (4, 9));
+}

@@ -66,8 +66,8 @@ impl Store {
         Self::verifying(client, settings, watch::channel(None).1)
     }
 
-    /// As [`Self::new`], with the key by which authors of guards are verified. Without one nobody is
-    /// known to have approved anything.
+    /// As [`Self::new`], with the key by which authors and promotions of guards are verified. Without one
+    /// nobody is known to have approved anything, and no guard is promoted.
     pub fn verifying(
         client: Client,
         settings: Settings,
@@ -96,6 +96,12 @@ impl Store {
     #[must_use]
     pub fn is_synced(&self) -> bool {
         self.shared.observations.borrow().version > 0
+    }
+
+    /// Whether the key is known by which promotions are verified.
+    #[must_use]
+    pub fn has_key(&self) -> bool {
+        self.shared.keys.borrow().is_some()
     }
 
     /// Returns once [`Self::is_synced`].

@@ -32,4 +32,7 @@ pub struct Seen {
     pub since: u64,
     /// Why it goes by a kind that was found before, where discovery now finds none or another.
     pub kept: Option<String>,
+    /// The resource version at which it was first seen as it is: whoever has applied that much judges
+    /// by it.
+    pub needed: u64,
 }

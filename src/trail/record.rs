@@ -27,6 +27,8 @@ pub enum Kind {
     Observation,
     /// A guard was made, changed, adopted or deleted: what is approved changes.
     GuardChange,
+    /// A guard of enforcement `Audit` has become one of `Deny`.
+    Promotion,
 }
 
 /// How the actor of a record is known.
@@ -38,6 +40,9 @@ pub enum Attribution {
     /// A field manager in `managedFields` names whoever wrote last; any writer can give any name.
     #[serde(rename = "named by its field manager")]
     FieldManager,
+    /// DriftGuard did it.
+    #[serde(rename = "by DriftGuard")]
+    Itself,
 }
 
 /// One record.
@@ -203,6 +208,47 @@ impl<'a> Record<'a> {
     pub fn found(attempt: &'a Attempt, circumstances: Circumstances<'a>) -> Self {
         let record = Self::of(attempt, circumstances);
         Self { attribution: Attribution::FieldManager, user: None, authenticated: true, ..record }
+    }
+
+    /// The record of a guard that now denies, by `enforceAfterClean`.
+    #[must_use]
+    pub fn promoted(
+        guard: &'a crate::core::guard::Guard,
+        transaction_id: String,
+        time: Timestamp,
+        message: &'a str,
+        replica: &'a str,
+    ) -> Self {
+        let circumstances = Circumstances {
+            transaction_id,
+            time,
+            denied: false,
+            review_uid: "",
+            replica,
+            authenticated: true,
+            message,
+        };
+        let target = &guard.target;
+        Self {
+            kind: Kind::Promotion,
+            guard: Some(Guard {
+                namespace: &guard.id.namespace,
+                name: &guard.id.name,
+                uid: &guard.uid,
+                generation: guard.generation,
+            }),
+            target: Some(Target {
+                api_version: target.api_version(),
+                kind: &target.kind,
+                resource: &target.resource,
+                namespace: target.namespace.as_deref(),
+                name: &target.name,
+                uid: "",
+            }),
+            attribution: Attribution::Itself,
+            enforcement: Some(crate::core::guard::Enforcement::Deny.as_str()),
+            ..Self::unjudged("Promoted", None, circumstances)
+        }
     }
 
     /// The record of a review that no guard judged: it could not be read, or the guards could not.

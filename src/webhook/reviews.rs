@@ -20,12 +20,13 @@ use super::response;
 use super::route::Route;
 use crate::api::names;
 use crate::control::proof;
-use crate::core::guard::FailurePolicy;
+use crate::control::would_denies::WouldDenies;
+use crate::core::guard::{Enforcement, FailurePolicy, GuardState};
 use crate::core::index::Index;
 use crate::core::judge::judge_knowing;
 use crate::core::registration::Hook;
 use crate::core::rewrite::rewrite;
-use crate::core::verdict::{Attempt, Fact, Judgement, Question, ReviewError, Unguarded, Verdict};
+use crate::core::verdict::{Attempt, Fact, Judgement, Question, Reason, ReviewError, Unguarded, Verdict};
 use crate::telemetry::events::EventSink;
 use crate::telemetry::metrics::Metrics;
 use crate::trail::record::{Circumstances, Record};
@@ -55,6 +56,7 @@ pub struct Reviews {
     records: RecordSink,
     events: EventSink,
     metrics: Arc<Metrics>,
+    would_denies: Arc<WouldDenies>,
     live_reads: Semaphore,
     of_guards: Option<GuardReviews>,
 }
@@ -78,6 +80,8 @@ pub struct Voice {
     pub events: EventSink,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Where writes are noted that an `Audit` guard would have refused.
+    pub would_denies: Arc<WouldDenies>,
 }
 
 /// The answer to one request.
@@ -104,9 +108,19 @@ impl Reviews {
     /// Judges by `guards` and tells by `voice`.
     #[must_use]
     pub fn new(guards: Arc<dyn Guards>, voice: Voice) -> Self {
-        let Voice { replica, authenticated, records, events, metrics } = voice;
+        let Voice { replica, authenticated, records, events, metrics, would_denies } = voice;
         let live_reads = Semaphore::new(LIVE_READS);
-        Self { guards, replica, authenticated, records, events, metrics, live_reads, of_guards: None }
+        Self {
+            guards,
+            replica,
+            authenticated,
+            records,
+            events,
+            metrics,
+            would_denies,
+            live_reads,
+            of_guards: None,
+        }
     }
 
     /// Also answers reviews of guards themselves.
@@ -150,10 +164,11 @@ impl Reviews {
     /// Answers a review of the gate.
     pub(super) async fn validate(&self, body: &[u8], asked: Asked) -> Reply {
         let now = Timestamp::now();
-        let index = self.guards.index();
-        if let Some(reply) = self.definition(body, asked, &index, now) {
+        if let Some(reply) = self.definition(body, asked, &self.guards.index(), now) {
             return reply;
         }
+        // A replica that was cut off may hold what is no longer true: it decides by live reads then.
+        let index = if self.guards.is_current() { self.guards.index() } else { Arc::default() };
         let judgement = match judge_aside(body, &index, now, None) {
             Judged::Verdict(judgement) => judgement,
             other => return self.unjudged(other, asked, now),
@@ -196,7 +211,8 @@ impl Reviews {
     /// Answers a review of the mutating hook. It never refuses and never records, since what it
     /// sees is not final; what it cannot tell passes as it came, and the gate decides.
     pub(super) fn mutate(&self, body: &[u8], asked: Asked) -> Reply {
-        let index = self.guards.index();
+        // By what is no longer true, content that was approved since would be put back.
+        let index = if self.guards.is_current() { self.guards.index() } else { Arc::default() };
         let mutation = aside(body, || rewrite(body, &index, Timestamp::now()));
         let (uid, patch) = match mutation {
             Some(Ok(mutation)) => (Some(mutation.uid), mutation.patch),
@@ -294,8 +310,27 @@ impl Reviews {
             return;
         }
         bound(&mut attempt);
+        self.note_would_deny(&attempt, now);
         self.events.offer(&attempt, denied);
         self.records.put(&Record::of(&attempt, self.circumstances(denied, message, uid, now)));
+    }
+
+    /// Notes what keeps `Audit` guards of a target from being promoted. Of all of them, since an attempt
+    /// names but one, and a target seldom has two.
+    fn note_would_deny(&self, attempt: &Attempt, now: Timestamp) {
+        if matches!(attempt.reason, Reason::AlreadyDrifted | Reason::TargetDeleted) {
+            return;
+        }
+        if attempt.enforcement == Some(Enforcement::Audit) {
+            self.would_denies.note(&attempt.guard_uid, now);
+        }
+        for state in self.guards.index().guards_of(&attempt.target) {
+            if let GuardState::Valid(guard) = state
+                && guard.enforcement == Enforcement::Audit
+            {
+                self.would_denies.note(&guard.uid, now);
+            }
+        }
     }
 
     fn circumstances<'a>(

@@ -198,6 +198,7 @@ pub(super) fn reviews(
         records,
         events,
         metrics: Arc::clone(metrics),
+        would_denies: Arc::default(),
     };
     (Reviews::new(Arc::new(guards), voice), written, writer)
 }

@@ -10,6 +10,7 @@ mod install;
 mod installation;
 mod living;
 mod registering;
+mod replicas;
 mod reporting;
 mod repository;
 mod rules;
