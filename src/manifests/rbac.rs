@@ -95,11 +95,12 @@ const OWN_NAMESPACE: [Grant; 4] = [
         verbs: &["create"],
     },
     Grant {
-        why: "the certificate authority that all replicas share",
+        why: "the certificate authority that all replicas share; its successor is written there, each time by \
+              the one replica that is first",
         groups: &[""],
         resources: &["secrets"],
         names: &[names::CA_SECRET],
-        verbs: &["get"],
+        verbs: &["get", "update"],
     },
     Grant {
         why: "made by the first replica: the API server lets only one of two POSTs win",

@@ -2,6 +2,7 @@
 #![allow(missing_docs, reason = "a test binary")]
 
 mod api;
+mod certificates;
 mod draining;
 mod gate;
 mod install;
