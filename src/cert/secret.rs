@@ -113,7 +113,7 @@ pub(super) enum Found {
         /// What is wrong.
         error: SecretError,
         /// As it stands, when we made it.
-        ours: Option<Secret>,
+        ours: Option<Box<Secret>>,
     },
 }
 
@@ -243,7 +243,7 @@ fn read(secret: Secret, namespace: &str) -> Found {
     let ours = label.is_some_and(|by| by == "driftguard");
     match authorities(&secret, namespace) {
         Ok((current, next)) => Found::Held(Box::new(Held { current, next, ours, secret })),
-        Err(error) => Found::Unusable { error, ours: ours.then_some(secret) },
+        Err(error) => Found::Unusable { error, ours: ours.then(|| Box::new(secret)) },
     }
 }
 
