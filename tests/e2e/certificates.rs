@@ -53,13 +53,13 @@ async fn write(api: Api<ConfigMap>, stop: Arc<AtomicBool>, written: Arc<AtomicUs
 
 fn registered(admin: &User) -> Result<String> {
     let path = "jsonpath={.webhooks[0].clientConfig.caBundle}";
-    Ok(admin.kubectl(&["get", "validatingwebhookconfiguration", "driftguard", "-o", path])?.success()?)
+    admin.kubectl(&["get", "validatingwebhookconfiguration", "driftguard", "-o", path])?.success()
 }
 
 fn signing(admin: &User) -> Result<String> {
     let arguments =
         ["get", "secret", "driftguard-ca", "-n", "terrafusion-system", "-o", r"jsonpath={.data.tls\.crt}"];
-    Ok(admin.kubectl(&arguments)?.success()?)
+    admin.kubectl(&arguments)?.success()
 }
 
 /// Waits until the authority has changed `ROTATIONS` times, watching that writes go on meanwhile.
