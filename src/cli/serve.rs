@@ -33,6 +33,7 @@ use crate::control::webhooks::Address;
 use crate::control::would_denies::WouldDenies;
 use crate::core::guard::Enforcement;
 use crate::core::pause;
+use crate::core::rotation::Lifetimes;
 use crate::core::tenure::Terms;
 use crate::store::{self, Store};
 use crate::telemetry::events;
@@ -91,6 +92,15 @@ pub struct ServeArgs {
     /// Longest time to finish what has begun after SIGTERM, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 25)]
     drain_timeout: u64,
+    /// How long the certificate authority lives, such as 8760h; for tests of rotation
+    #[arg(long, value_name = "DURATION", default_value = "8760h", hide = true)]
+    ca_lifetime: jiff::SignedDuration,
+    /// How long the certificate that is served lives; for tests of rotation
+    #[arg(long, value_name = "DURATION", default_value = "24h", hide = true)]
+    leaf_lifetime: jiff::SignedDuration,
+    /// How long a new authority must have been registered before it signs
+    #[arg(long, value_name = "DURATION", default_value = "60s", hide = true)]
+    ca_settle: jiff::SignedDuration,
     /// How log lines look
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Format::Auto)]
     log_format: Format,
@@ -160,6 +170,19 @@ impl ServeArgs {
         let reading = || format!("reading --client-ca {}", file.display());
         let pem = std::fs::read(file).with_context(reading)?;
         certificates(&pem).map(Some).with_context(reading)
+    }
+
+    /// How long certificates live.
+    fn lifetimes(&self) -> anyhow::Result<Lifetimes> {
+        let Self { ca_lifetime: authority, leaf_lifetime: leaf, ca_settle: settle, .. } = *self;
+        let second = jiff::SignedDuration::from_secs(1);
+        // What is left of an authority after two thirds must be enough to register its successor.
+        if leaf < second * 3 || settle < second || authority / 6 < settle || authority < leaf * 2 {
+            bail!(
+                "--ca-lifetime must be six times --ca-settle and twice --leaf-lifetime, these at least 1s and 3s"
+            );
+        }
+        Ok(Lifetimes { authority, leaf, settle })
     }
 
     fn replica(&self) -> String {
@@ -266,6 +289,7 @@ impl Running {
                 client: client.clone(),
                 namespace: namespace.clone(),
                 identity: identity.clone(),
+                lifetimes: args.lifetimes()?,
                 resolver: Arc::clone(&resolver),
                 bundle,
                 configurations: store.configurations(),

@@ -116,7 +116,7 @@ const CLUSTER: [Grant; 12] = [
 ];
 
 /// Rights in the namespace that DriftGuard is installed in.
-const OWN_NAMESPACE: [Grant; 5] = [
+const OWN_NAMESPACE: [Grant; 6] = [
     Grant {
         why: "one replica at a time writes registration and status",
         groups: &["coordination.k8s.io"],
@@ -145,6 +145,13 @@ const OWN_NAMESPACE: [Grant; 5] = [
         resources: &["secrets"],
         names: &[names::CA_SECRET, names::SIGNING_SECRET],
         verbs: &["get"],
+    },
+    Grant {
+        why: "the successor of the authority is written there, each time by the one replica that is first",
+        groups: &[""],
+        resources: &["secrets"],
+        names: &[names::CA_SECRET],
+        verbs: &["update"],
     },
     Grant {
         why: "made by the first replica: the API server lets only one of two POSTs win",

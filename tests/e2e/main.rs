@@ -4,6 +4,7 @@
 mod api;
 mod authors;
 mod canary;
+mod certificates;
 mod draining;
 mod gate;
 mod install;
