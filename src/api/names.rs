@@ -51,6 +51,8 @@ pub const SIGNING_SECRET: &str = "driftguard-signing";
 
 /// Label key of the older operator; see [`OPERATOR`] for its value on our pods.
 pub const LABEL_APP: &str = "app";
+/// Label of the Leases by which each replica says that it lives and how new its view is.
+pub const LABEL_REPLICA: &str = "driftguard.terrafusion.ai/replica";
 /// Recommended label: the name of the application.
 pub const LABEL_NAME: &str = "app.kubernetes.io/name";
 /// Recommended label: the part within the application.
@@ -71,6 +73,11 @@ pub const ANNOTATION_CONTACT: &str = "driftguard.terrafusion.ai/contact";
 pub const ANNOTATION_RUNBOOK: &str = "driftguard.terrafusion.ai/runbook";
 /// Guard annotation: who approved its spec, signed. Written by the mutating webhook alone.
 pub const ANNOTATION_AUTHOR: &str = "driftguard.terrafusion.ai/author";
+/// Guard annotation: asks the mutating webhook to sign the guard anew as whoever writes it, which takes
+/// the request away again.
+pub const ANNOTATION_ADOPT: &str = "driftguard.terrafusion.ai/adopt";
 /// Annotation of our webhook configurations: the generation that was last applied. It also stands in
 /// the paths of the entries, but there may be none.
 pub const ANNOTATION_GENERATION: &str = "driftguard.terrafusion.ai/generation";
+/// Annotation of the Lease of a replica: what it says of itself, JSON.
+pub const ANNOTATION_REPLICA: &str = "driftguard.terrafusion.ai/replica";

@@ -22,11 +22,13 @@ pub enum ConditionType {
     Fighting,
     /// Another guard pins the same target differently.
     Conflict,
+    /// Nobody is known to have approved the spec: there is no valid signature of an author.
+    AuthorUnknown,
 }
 
 impl ConditionType {
     /// Every type, in the order in which they are shown.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Ready,
         Self::Enforcing,
         Self::Drifted,
@@ -34,6 +36,7 @@ impl ConditionType {
         Self::Suspended,
         Self::Fighting,
         Self::Conflict,
+        Self::AuthorUnknown,
     ];
 
     /// As it stands in `status.conditions[].type`.
@@ -47,6 +50,7 @@ impl ConditionType {
             Self::Suspended => "Suspended",
             Self::Fighting => "Fighting",
             Self::Conflict => "Conflict",
+            Self::AuthorUnknown => "AuthorUnknown",
         }
     }
 }
@@ -74,6 +78,9 @@ pub const TARGET_NOT_ALLOWED: &str = "TargetNotAllowed";
 /// Ready, Enforcing, Conflict: another guard pins the same target.
 pub const CONFLICTING_GUARDS: &str = "ConflictingGuards";
 
+/// AuthorUnknown: no annotation names an author by a signature that is valid for this guard.
+pub const NO_VALID_SIGNATURE: &str = "NoValidSignature";
+
 /// Enforcing: a dry run through every API server reached us and was answered for this generation.
 pub const PROVED: &str = "Proved";
 /// Enforcing: no target may be patched, so the registered rules were compared instead.
@@ -82,6 +89,13 @@ pub const RULES_COMPARED: &str = "RulesCompared";
 pub const DETECT_ONLY: &str = "DetectOnly";
 /// Enforcing is false: the registered rules do not cover this generation yet.
 pub const REGISTRATION_PENDING: &str = "RegistrationPending";
+/// Enforcing is false: somebody keeps altering the registered rules; the message names them.
+pub const REGISTRATION_CONTENDED: &str = "RegistrationContended";
+/// Ready is false: discovery finds the target's kind no longer, or another one in its place; the guard
+/// goes by what was found before.
+pub const TARGET_NO_LONGER_SERVED: &str = "TargetNoLongerServed";
+/// Enforcing is false: a replica that answers reviews has not applied this version of the guard yet.
+pub const REPLICAS_PENDING: &str = "ReplicasPending";
 /// Enforcing is unknown: the proof could not be made; the message says why.
 pub const PROOF_FAILED: &str = "ProofFailed";
 /// Enforcing: by rules that match more than guarded objects, because of too many names.

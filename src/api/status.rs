@@ -30,6 +30,10 @@ pub struct DriftGuardStatus {
     #[schemars(with = "Enforcement")]
     pub enforcement: Option<Enforcement>,
 
+    /// What is known about an Audit guard that becomes Deny by spec.enforceAfterClean.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enforce_after_clean: Option<EnforceAfterClean>,
+
     /// Hash of the target's content as last seen. Never set for Secrets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 71), regex(pattern = schema::HASH_PATTERN))]
@@ -61,6 +65,27 @@ pub struct DriftGuardStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16))]
     pub canonical_form: Option<String>,
+}
+
+/// What is known about an Audit guard that becomes Deny by spec.enforceAfterClean. Signed over the
+/// guard's uid and generation: what DriftGuard did not write itself counts as nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+// Atomic: a field that somebody puts beside ours must not outlive our next write.
+#[schemars(extend("x-kubernetes-map-type" = "atomic"))]
+pub struct EnforceAfterClean {
+    /// Since when nothing would have been denied.
+    #[schemars(schema_with = "schema::written_moment")]
+    pub clean_since: Time,
+
+    /// When the guard became Deny. It stays so until its spec changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::written_moment")]
+    pub promoted_at: Option<Time>,
+
+    /// Signature of the two.
+    #[schemars(length(max = 64))]
+    pub signature: String,
 }
 
 /// The last drift that was seen.

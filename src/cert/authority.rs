@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     PublicKeyData as _,
@@ -86,7 +86,15 @@ impl Authority {
     /// # Errors
     /// [`AuthorityError::Sign`] when no key can be made.
     pub fn generate(now: Timestamp) -> Result<Self, AuthorityError> {
-        let validity = Validity::starting(now, AUTHORITY_LIFETIME);
+        Self::generate_for(now, AUTHORITY_LIFETIME)
+    }
+
+    /// The same with a life of `lifetime`.
+    ///
+    /// # Errors
+    /// [`AuthorityError::Sign`] when no key can be made.
+    pub fn generate_for(now: Timestamp, lifetime: SignedDuration) -> Result<Self, AuthorityError> {
+        let validity = Validity::starting(now, lifetime);
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::default();
         let mut name = DistinguishedName::new();
@@ -115,6 +123,19 @@ impl Authority {
         bundle: Option<&[u8]>,
         now: Timestamp,
     ) -> Result<Self, AuthorityError> {
+        let read = Self::from_pem_of_any_time(certificate, key, bundle)?;
+        if read.validity.contains(now) { Ok(read) } else { Err(AuthorityError::NotValid(read.validity)) }
+    }
+
+    /// The same without asking whether it is valid now: one that has ended is to be followed by another.
+    ///
+    /// # Errors
+    /// As [`Self::from_pem`], but for [`AuthorityError::NotValid`].
+    pub(super) fn from_pem_of_any_time(
+        certificate: &[u8],
+        key: &[u8],
+        bundle: Option<&[u8]>,
+    ) -> Result<Self, AuthorityError> {
         let certificate = CertificateDer::from_pem_slice(certificate)
             .map_err(|error| AuthorityError::Certificate(error.to_string()))?;
         let key = std::str::from_utf8(key)
@@ -122,9 +143,6 @@ impl Authority {
             .and_then(|text| KeyPair::from_pem(text).ok())
             .ok_or(AuthorityError::Key)?;
         let validity = check(&certificate, &key)?;
-        if !validity.contains(now) {
-            return Err(AuthorityError::NotValid(validity));
-        }
         let bundle = match bundle {
             Some(bundle) => certificates(bundle)?,
             None => vec![certificate.clone()],
@@ -160,6 +178,19 @@ impl Authority {
         to_pem(std::slice::from_ref(&self.certificate))
     }
 
+    /// An owned copy, key and all.
+    ///
+    /// # Errors
+    /// Never for an authority that was read or made here.
+    pub(super) fn copy(&self) -> Result<Self, AuthorityError> {
+        let bundle = to_pem(&self.bundle);
+        Self::from_pem_of_any_time(
+            self.certificate_pem().as_bytes(),
+            self.key_pem().as_bytes(),
+            Some(bundle.as_bytes()),
+        )
+    }
+
     /// The private key in PEM. For the Secret that replicas share and for nothing else.
     #[must_use]
     pub(super) fn key_pem(&self) -> String {
@@ -183,6 +214,18 @@ pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Authorit
         return Err(AuthorityError::Bundle("it holds no certificate".into()));
     }
     Ok(certificates)
+}
+
+/// When a certificate is valid; `None` for one that cannot be read.
+#[must_use]
+pub(super) fn validity_of(certificate: &CertificateDer<'_>) -> Option<Validity> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    let moment = |seconds: i64| Timestamp::from_second(seconds).ok();
+    let validity = parsed.validity();
+    Some(Validity {
+        not_before: moment(validity.not_before.timestamp())?,
+        not_after: moment(validity.not_after.timestamp())?,
+    })
 }
 
 /// Certificates as a PEM bundle: what `caBundle` of a webhook configuration holds.

@@ -1,15 +1,15 @@
-//! Keeps this replica's certificate in order: the shared authority, a leaf of it, renewed in time.
+//! Keeps this replica's certificate in order: the shared authority, a leaf of it, both renewed in time.
 //!
-//! The Secret is looked at every minute. When it was deleted, the authority in use is put back; when
-//! it holds another one, both are to be trusted first, and ours gives way only once the other one is
-//! registered: at no moment is a leaf served that API servers do not trust. A leaf is renewed from
-//! the authority in memory, so that no outage of the API server can make it run out.
+//! [`crate::core::rotation`] decides; here it is told what was seen, and its decisions are carried
+//! out. What always holds: at no moment is a leaf served that API servers do not trust; a Secret that
+//! is deleted or broken is put back from memory; and a leaf is renewed from the authority in memory,
+//! so that no outage of the API server can make it run out.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::api::admissionregistration::v1::WebhookClientConfig;
 use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
@@ -17,19 +17,16 @@ use tokio::sync::watch;
 use super::authority::{Authority, AuthorityError, certificates, to_pem};
 use super::leaf::{Leaf, ServerIdentity};
 use super::resolver::LeafResolver;
-use super::secret::shared_authority;
+use super::secret::{Found, Held, SecretError, SharedSecret};
 use crate::control::webhooks::registered_clients;
-use crate::core::rotation::Validity;
+use crate::core::rotation::{Due, Lifetimes, Served, Sight, Step, Trust};
 use crate::store::Configurations;
 use crate::telemetry::metrics::Metrics;
 
-/// First pause after a failure; doubled up to [`LOOK`].
+/// First pause after a failure; doubled up to the pause between two looks.
 const RETRY: Duration = Duration::from_millis(500);
-/// Pause between two looks at the Secret and the clock. By the clock, and not one long sleep until
-/// renewal is due, because a machine that was suspended must not sleep on.
-const LOOK: Duration = Duration::from_secs(60);
-/// How long an authority that gave way goes on being trusted: other replicas may still serve it.
-const OVERLAP: SignedDuration = SignedDuration::from_hours(1);
+/// Longest a read of the Secret may take: a leaf must be renewed meanwhile.
+const REQUEST: Duration = Duration::from_secs(5);
 
 /// What is kept, and where the results go.
 pub struct CertificateKeeper {
@@ -39,6 +36,8 @@ pub struct CertificateKeeper {
     pub namespace: String,
     /// The names that the leaf carries.
     pub identity: ServerIdentity,
+    /// How long certificates live.
+    pub lifetimes: Lifetimes,
     /// Where the leaf is served from.
     pub resolver: Arc<LeafResolver>,
     /// The authorities to be trusted, PEM; empty until they are known.
@@ -49,104 +48,191 @@ pub struct CertificateKeeper {
     pub metrics: Arc<Metrics>,
 }
 
-/// What is served.
-struct Serving {
-    authority: Authority,
-    leaf: Validity,
-    /// The authority before, and until when it is trusted.
-    former: Option<(CertificateDer<'static>, Timestamp)>,
+/// What this replica knows and serves.
+struct Kept {
+    sight: Sight<CertificateDer<'static>>,
+    serving: Option<(Authority, Served<CertificateDer<'static>>)>,
+    /// The successor that was last seen in the Secret.
+    next: Option<Authority>,
 }
 
-/// What is known to be registered.
-#[derive(Debug, PartialEq, Eq)]
-enum Trusted {
-    /// Nothing is known yet.
-    Unknown,
-    /// No entry: no API server calls us.
-    Nothing,
-    /// These authorities.
-    Only(Vec<CertificateDer<'static>>),
-}
-
-/// What to do about the authority that was found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Move {
-    /// Ours still; the leaf is good.
-    Stay,
-    /// Sign a new leaf with the one that was found.
-    Take,
-    /// Have both trusted, and go on with ours until then.
-    Announce,
+/// Why a look failed.
+#[derive(Debug, thiserror::Error)]
+enum LookError {
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    #[error("cannot sign a certificate: {0}")]
+    Sign(#[from] AuthorityError),
 }
 
 impl CertificateKeeper {
     /// Runs for ever.
     pub async fn run(mut self) {
-        let mut serving: Option<Serving> = None;
-        let mut retry = RETRY;
+        let shared = SharedSecret::new(self.client.clone(), &self.namespace);
+        let look = Duration::try_from(self.lifetimes.look()).unwrap_or(Duration::from_secs(60));
+        let mut kept = Kept { sight: Sight::new(self.lifetimes), serving: None, next: None };
+        let mut retry = RETRY.min(look);
         loop {
             self.configurations.mark_unchanged();
-            let (pause, announced) = match self.look(&mut serving).await {
-                Ok(moved) => {
-                    retry = RETRY;
-                    (LOOK, moved == Move::Announce)
+            let pause = match self.look(&shared, &mut kept).await {
+                // What was written is read back at once.
+                Ok(true) => continue,
+                Ok(false) => {
+                    retry = RETRY.min(look);
+                    look
                 }
                 Err(error) => {
-                    tracing::warn!(error, "the certificate authority could not be read; trying again");
+                    tracing::warn!(%error, "the certificates are not in order; trying again");
                     let pause = retry;
-                    retry = (retry * 2).min(LOOK);
-                    (pause, false)
+                    retry = (retry * 2).min(look);
+                    pause
                 }
             };
+            // By the clock, and not one long sleep until something is due, because a machine that was
+            // suspended must not sleep on.
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                Ok(()) = self.configurations.changed(), if announced => {}
+                Ok(()) = self.configurations.changed() => {}
             }
         }
     }
 
-    /// One look at the Secret, the registration and the clock.
-    async fn look(&self, serving: &mut Option<Serving>) -> Result<Move, String> {
+    /// One look at the registration, the Secret and the clock. Tells whether the Secret was written.
+    async fn look(&self, shared: &SharedSecret, kept: &mut Kept) -> Result<bool, LookError> {
         let now = Timestamp::now();
-        let ours = serving.as_ref().map(|serving| &serving.authority);
-        let found = shared_authority(self.client.clone(), &self.namespace, ours, now).await;
-        let found = match found {
-            Ok(found) => found,
-            Err(error) => {
-                if let Some(serving) = serving.as_mut().filter(|serving| serving.leaf.renewal_due() <= now) {
-                    serving.leaf = self.serve(&serving.authority, now).map_err(|error| error.to_string())?;
-                }
-                return Err(error.to_string());
+        kept.sight.registered(self.trusted(), now);
+        let found = tokio::time::timeout(REQUEST, shared.read()).await.unwrap_or(Err(SecretError::TimedOut));
+        let held = match found {
+            Ok(Some(Found::Held(held))) => held,
+            other => {
+                self.renew(kept, now)?;
+                return self.mend(shared, kept, other, now).await;
             }
         };
-        let next = next_move(serving.as_ref(), &found, &self.trusted(), now);
-        if next == Move::Announce {
-            tracing::warn!("another certificate authority is in the Secret; used once it is registered");
+        kept.sight.present(held.bundle(), now);
+        kept.next = held.next.as_ref().map(Authority::copy).transpose()?;
+        self.follow(kept, &held, now)?;
+        self.publish(kept, now);
+        if !held.ours {
+            // Whoever made it renews it.
+            if held.current.validity().has_ended(now) {
+                let error = AuthorityError::NotValid(held.current.validity());
+                return Err(SecretError::Unusable { namespace: self.namespace.clone(), error }.into());
+            }
+            return Ok(false);
         }
-        self.publish(found.bundle(), serving.as_ref(), now);
-        if next == Move::Take {
-            let leaf = self.serve(&found, now).map_err(|error| error.to_string())?;
-            let former = serving.take().and_then(|before| before.succeeded_by(&found, now));
-            *serving = Some(Serving { authority: found, leaf, former });
+        self.carry_out(shared, kept, &held, now).await
+    }
+
+    /// Does what is due in the Secret.
+    async fn carry_out(
+        &self,
+        shared: &SharedSecret,
+        kept: &Kept,
+        held: &Held,
+        now: Timestamp,
+    ) -> Result<bool, LookError> {
+        let next = held.next.as_ref().map(|next| (next.certificate(), next.validity()));
+        match kept.sight.due(held.current.validity(), next, now) {
+            Due::Nothing => return Ok(false),
+            Due::Announce => {
+                let next = Authority::generate_for(now, self.lifetimes.authority)?;
+                tracing::info!("the certificate authority gets a successor; it signs once it is registered");
+                shared.announce(held, &next, now).await?;
+            }
+            Due::Promote => {
+                tracing::info!("the successor of the certificate authority signs from now on");
+                shared.promote(held, now).await?;
+            }
+            Due::Replace => {
+                let new = Authority::generate_for(now, self.lifetimes.authority)?;
+                tracing::warn!("the certificate authority has ended without a successor; making a new one");
+                shared.restart(held, &new).await?;
+            }
         }
-        Ok(next)
+        Ok(true)
+    }
+
+    /// Puts back what is missing or broken. Tells whether it was.
+    async fn mend(
+        &self,
+        shared: &SharedSecret,
+        kept: &Kept,
+        found: Result<Option<Found>, SecretError>,
+        now: Timestamp,
+    ) -> Result<bool, LookError> {
+        let ours = kept.serving.as_ref().map(|(authority, _)| authority);
+        let ours = ours.filter(|ours| !ours.validity().has_ended(now));
+        let next = kept
+            .next
+            .as_ref()
+            .filter(|next| ours.is_some_and(|ours| ours.certificate() != next.certificate()));
+        match (found?, ours) {
+            (None, Some(ours)) => {
+                tracing::warn!("the Secret of the certificate authority is gone; putting it back");
+                shared.create(ours, next).await?;
+            }
+            (None, None) => {
+                let new = Authority::generate_for(now, self.lifetimes.authority)?;
+                shared.create(&new, None).await?;
+            }
+            (Some(Found::Unusable { error, ours: Some(secret) }), Some(ours)) => {
+                tracing::warn!(%error, "the Secret of the certificate authority is broken; putting it back");
+                let bundle: Vec<_> = kept.sight.bundle().cloned().collect();
+                shared.update(&secret, ours, next, &bundle).await?;
+            }
+            (Some(Found::Unusable { error, .. }), _) => return Err(error.into()),
+            // Not called for it.
+            (Some(Found::Held(_)), _) => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Serves a leaf of the authority in the Secret, or a new one of ours, where that is due.
+    fn follow(&self, kept: &mut Kept, held: &Held, now: Timestamp) -> Result<(), LookError> {
+        let served = kept.serving.as_ref().map(|(_, served)| served);
+        let step = kept.sight.step(served, held.current.certificate(), held.current.validity(), now);
+        match step {
+            Step::Stay => Ok(()),
+            Step::Renew => self.renew(kept, now),
+            // It is replaced first; until then there is nothing to sign with.
+            Step::Follow if !held.current.validity().contains(now) => Ok(()),
+            Step::Follow => self.serve(kept, held.current.copy()?, now),
+        }
+    }
+
+    /// Renews the leaf from the authority in memory, where that is due.
+    fn renew(&self, kept: &mut Kept, now: Timestamp) -> Result<(), LookError> {
+        let due = kept.serving.as_ref().filter(|(authority, served)| {
+            served.leaf.renewal_due() <= now && authority.validity().contains(now)
+        });
+        let Some((authority, _)) = due else { return Ok(()) };
+        let authority = authority.copy()?;
+        self.serve(kept, authority, now)
     }
 
     /// Serves a new leaf of `authority`.
-    fn serve(&self, authority: &Authority, now: Timestamp) -> Result<Validity, AuthorityError> {
-        let leaf = Leaf::issue(authority, &self.identity, now)?;
+    fn serve(&self, kept: &mut Kept, authority: Authority, now: Timestamp) -> Result<(), LookError> {
+        let leaf = Leaf::issue_for(&authority, &self.identity, now, self.lifetimes.leaf)?;
         let validity = leaf.validity();
+        kept.sight.present([authority.certificate().clone()], now);
         self.resolver.replace(leaf);
         self.metrics.certificate_end(validity.not_after.as_second());
         tracing::info!(until = %validity.not_after, "serving a new certificate");
-        Ok(validity)
+        let served = Served {
+            authority: authority.certificate().clone(),
+            authority_validity: authority.validity(),
+            leaf: validity,
+        };
+        kept.serving = Some((authority, served));
+        Ok(())
     }
 
     /// The authorities that API servers trust.
-    fn trusted(&self) -> Trusted {
+    fn trusted(&self) -> Trust<CertificateDer<'static>> {
         let configurations = self.configurations.borrow();
         if !configurations.are_known() {
-            return Trusted::Unknown;
+            return Trust::Unknown;
         }
         // Trusted is what every entry trusts: one that does not would refuse.
         let bundle = |client: &WebhookClientConfig| {
@@ -155,54 +241,20 @@ impl CertificateKeeper {
         };
         let common = |all: Vec<_>, next: Vec<_>| all.into_iter().filter(|one| next.contains(one)).collect();
         match registered_clients(&configurations).into_iter().map(bundle).reduce(common) {
-            None => Trusted::Nothing,
-            Some(common) => Trusted::Only(common),
+            None => Trust::Nobody,
+            Some(common) => Trust::Only(common),
         }
     }
 
-    /// Has `bundle`, what is served, and what was served shortly before, trusted.
-    fn publish(&self, bundle: &[CertificateDer<'static>], serving: Option<&Serving>, now: Timestamp) {
-        let mut all = bundle.to_vec();
-        for further in serving.into_iter().flat_map(|serving| serving.to_be_trusted(now)) {
-            if !all.contains(further) {
-                all.push(further.clone());
-            }
-        }
+    /// Has all that may be served by any replica registered.
+    fn publish(&self, kept: &mut Kept, now: Timestamp) {
+        let serving = kept.serving.as_ref().map(|(authority, _)| authority.certificate().clone());
+        kept.sight.present(serving, now);
+        let mut all: Vec<_> = kept.sight.bundle().cloned().collect();
+        // The same on every replica, so that another lease holder has nothing to rewrite.
+        all.sort_by(|one, other| one.as_ref().cmp(other.as_ref()));
         let pem = Bytes::from(to_pem(&all));
         self.bundle.send_if_modified(|before| std::mem::replace(before, pem.clone()) != pem);
-    }
-}
-
-impl Serving {
-    /// Authorities that must go on being trusted.
-    fn to_be_trusted(&self, now: Timestamp) -> impl Iterator<Item = &CertificateDer<'static>> {
-        let former = self.former.iter().filter(move |(_, until)| now < *until).map(|(former, _)| former);
-        std::iter::once(self.authority.certificate()).chain(former)
-    }
-
-    /// What is to be remembered once `next` is served.
-    fn succeeded_by(self, next: &Authority, now: Timestamp) -> Option<(CertificateDer<'static>, Timestamp)> {
-        if next.certificate() == self.authority.certificate() {
-            return self.former;
-        }
-        let until = now.checked_add(OVERLAP).unwrap_or(Timestamp::MAX);
-        Some((self.authority.certificate().clone(), until))
-    }
-}
-
-/// The rule: see the module's header.
-fn next_move(serving: Option<&Serving>, found: &Authority, trusted: &Trusted, now: Timestamp) -> Move {
-    let Some(serving) = serving else { return Move::Take };
-    let ours = serving.authority.certificate();
-    if found.certificate() == ours {
-        return if serving.leaf.renewal_due() <= now { Move::Take } else { Move::Stay };
-    }
-    match trusted {
-        Trusted::Unknown => Move::Announce,
-        Trusted::Nothing => Move::Take,
-        // Where API servers do not trust ours either, there is nothing to lose.
-        Trusted::Only(all) if all.contains(found.certificate()) || !all.contains(ours) => Move::Take,
-        Trusted::Only(_) => Move::Announce,
     }
 }
 

@@ -10,67 +10,22 @@ use crate::cert::secret::secret;
 use crate::cert::test_support::{Server, client};
 
 const NAMESPACE: &str = "terrafusion-system";
+/// Longer than the pause between two looks.
+const LOOK: Duration = Duration::from_secs(60);
 
 fn authority() -> Authority {
     Authority::generate(Timestamp::now()).unwrap()
 }
 
-fn serving(authority: &Authority) -> Serving {
-    let key = authority.key_pem();
-    let certificate = authority.certificate_pem();
-    let now = Timestamp::now();
-    let authority = Authority::from_pem(certificate.as_bytes(), key.as_bytes(), None, now).unwrap();
-    let leaf = authority.validity().leaf(now).unwrap();
-    Serving { authority, leaf, former: None }
-}
-
-fn only(authorities: &[&Authority]) -> Trusted {
-    Trusted::Only(authorities.iter().map(|authority| authority.certificate().clone()).collect())
-}
-
-#[test]
-fn another_authority_is_taken_only_once_it_is_trusted() {
-    let (ours, other) = (authority(), authority());
-    let serving = serving(&ours);
-    let next = |trusted: &Trusted| next_move(Some(&serving), &other, trusted, Timestamp::now());
-    assert_eq!(next(&Trusted::Unknown), Move::Announce);
-    assert_eq!(next(&only(&[&ours])), Move::Announce);
-    assert_eq!(next(&only(&[&ours, &other])), Move::Take);
-    assert_eq!(next(&Trusted::Nothing), Move::Take, "nobody calls us");
-    assert_eq!(next(&only(&[&authority()])), Move::Take, "nobody trusts ours");
-}
-
-#[test]
-fn a_leaf_is_renewed_when_it_is_due_and_not_before() {
-    let ours = authority();
-    let serving = serving(&ours);
-    let next = |now| next_move(Some(&serving), &ours, &Trusted::Unknown, now);
-    assert_eq!(next(Timestamp::now()), Move::Stay);
-    assert_eq!(next(serving.leaf.renewal_due()), Move::Take);
-    assert_eq!(next_move(None, &ours, &Trusted::Unknown, Timestamp::now()), Move::Take);
-}
-
-#[test]
-fn an_authority_that_gave_way_is_trusted_for_a_while() {
-    let (ours, other) = (authority(), authority());
-    let now = Timestamp::now();
-    let former = serving(&ours).succeeded_by(&other, now);
-    let serving = Serving { former, ..serving(&other) };
-    assert_eq!(serving.to_be_trusted(now).count(), 2);
-    assert_eq!(serving.to_be_trusted(now.checked_add(OVERLAP).unwrap()).count(), 1);
-    let renewed = serving.succeeded_by(&other, now);
-    assert!(renewed.is_some(), "a renewal does not end the overlap");
-}
-
 /// A keeper that runs on an API server of its own.
-struct Kept {
+struct Running {
     server: Arc<Mutex<Server>>,
     resolver: Arc<LeafResolver>,
     trusted: watch::Receiver<Bytes>,
     _configurations: watch::Sender<Arc<Configurations>>,
 }
 
-fn keep(server: Server) -> Kept {
+fn keep(server: Server) -> Running {
     let server = Arc::new(Mutex::new(server));
     let resolver = Arc::new(LeafResolver::new());
     let (bundle, trusted) = watch::channel(Bytes::new());
@@ -79,16 +34,17 @@ fn keep(server: Server) -> Kept {
         client: client(&server),
         namespace: NAMESPACE.into(),
         identity: ServerIdentity::host("localhost").unwrap(),
+        lifetimes: Lifetimes::default(),
         resolver: Arc::clone(&resolver),
         bundle,
         configurations,
         metrics: Arc::default(),
     };
     tokio::spawn(keeper.run());
-    Kept { server, resolver, trusted, _configurations: sender }
+    Running { server, resolver, trusted, _configurations: sender }
 }
 
-impl Kept {
+impl Running {
     /// Lets the keeper look again, and waits until `condition` holds.
     async fn until(&self, mut condition: impl FnMut(&Server) -> bool) {
         for _ in 0..1000 {
@@ -125,18 +81,39 @@ async fn a_deleted_secret_is_put_back_and_nothing_else_changes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broken_secret_does_not_stop_what_is_served() {
+async fn a_broken_secret_of_ours_is_put_back_and_what_is_served_stays() {
     let kept = keep(Server::default());
     kept.until(|_| kept.resolver.current().is_some()).await;
-    let broken = |server: &mut Server| {
+    let leaf = kept.resolver.current().unwrap();
+    let break_it = |server: &mut Server| {
         let data = server.stored.as_mut().unwrap().data.as_mut().unwrap();
+        let before = data.clone();
         data.insert("tls.key".into(), ByteString(b"broken".to_vec()));
+        before
     };
-    broken(&mut kept.server.lock().unwrap());
-    let reads = kept.server.lock().unwrap().reads;
-    kept.until(|server| server.reads > reads + 3).await;
-    assert!(kept.resolver.current().is_some());
-    assert_eq!(kept.server.lock().unwrap().writes, 1);
+    let before = break_it(&mut kept.server.lock().unwrap());
+    kept.until(|server| server.stored.as_ref().unwrap().data.as_ref() == Some(&before)).await;
+    assert!(Arc::ptr_eq(&leaf, &kept.resolver.current().unwrap()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broken_secret_of_somebody_else_is_left_alone() {
+    let mut foreign = secret(NAMESPACE, &authority(), None, authority().bundle());
+    foreign.metadata.labels = None;
+    let kept = keep(Server { stored: Some(foreign.clone()), ..Server::default() });
+    kept.until(|server| server.reads > 5).await;
+    assert!(kept.resolver.current().is_none(), "its bundle lacks the authority that signs");
+    assert_eq!(kept.server.lock().unwrap().stored.as_ref(), Some(&foreign));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_authority_that_has_ended_is_followed_by_a_new_one() {
+    let ended = Authority::generate("2020-01-01T00:00:00Z".parse().unwrap()).unwrap();
+    let stored = secret(NAMESPACE, &ended, None, ended.bundle());
+    let kept = keep(Server { stored: Some(stored), ..Server::default() });
+    kept.until(|_| kept.resolver.current().is_some()).await;
+    let leaf = kept.resolver.current().unwrap();
+    assert!(leaf.validity().contains(Timestamp::now()));
 }
 
 #[tokio::test(start_paused = true)]
@@ -145,7 +122,7 @@ async fn another_authority_is_announced_beside_ours_before_it_is_used() {
     kept.until(|_| kept.resolver.current().is_some()).await;
     let leaf = kept.resolver.current().unwrap();
     let other = authority();
-    kept.server.lock().unwrap().stored = Some(secret(NAMESPACE, &other));
+    kept.server.lock().unwrap().stored = Some(secret(NAMESPACE, &other, None, other.bundle()));
     tokio::time::advance(LOOK).await;
     let bundle = kept.trusted.wait_for(|bundle| certificates(bundle).is_ok_and(|all| all.len() == 2));
     let both = certificates(&bundle.await.unwrap()).unwrap();

@@ -6,7 +6,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rcgen::{
     CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose,
 };
@@ -14,7 +14,7 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::sign::CertifiedKey;
 
 use super::authority::{Authority, AuthorityError, dated};
-use crate::core::rotation::Validity;
+use crate::core::rotation::{LEAF_LIFETIME, Validity};
 
 /// The name under which API servers reach us, and every name our leaf carries.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,18 +80,31 @@ impl fmt::Debug for Leaf {
 }
 
 impl Leaf {
-    /// Makes a key and has `authority` sign a certificate for it.
+    /// Makes a key and has `authority` sign a certificate for it that lives for a day.
     ///
     /// # Errors
-    /// [`AuthorityError::NotValid`] when the authority has ended, [`AuthorityError::Sign`] and
-    /// [`AuthorityError::Name`] when signing fails.
+    /// As [`Self::issue_for`].
     pub fn issue(
         authority: &Authority,
         identity: &ServerIdentity,
         now: Timestamp,
     ) -> Result<Self, AuthorityError> {
+        Self::issue_for(authority, identity, now, LEAF_LIFETIME)
+    }
+
+    /// The same with a life of `lifetime`, or until the authority ends.
+    ///
+    /// # Errors
+    /// [`AuthorityError::NotValid`] when the authority has ended, [`AuthorityError::Sign`] and
+    /// [`AuthorityError::Name`] when signing fails.
+    pub fn issue_for(
+        authority: &Authority,
+        identity: &ServerIdentity,
+        now: Timestamp,
+        lifetime: SignedDuration,
+    ) -> Result<Self, AuthorityError> {
         let validity =
-            authority.validity().leaf(now).ok_or(AuthorityError::NotValid(authority.validity()))?;
+            authority.validity().leaf(now, lifetime).ok_or(AuthorityError::NotValid(authority.validity()))?;
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::default();
         for name in identity.names() {

@@ -12,6 +12,7 @@ pub mod leaf;
 pub mod resolver;
 pub mod secret;
 pub mod self_check;
+pub mod signing;
 #[cfg(test)]
 mod test_support;
 pub mod tls;

@@ -1,10 +1,12 @@
-//! The Secret through which all replicas share one authority.
+//! The Secret through which all replicas share one authority, and its successor.
 //!
-//! First writer wins: it is made with CREATE, and whoever comes second reads what the first wrote.
-//! Nothing here ever overwrites a Secret: one that cannot be used is an error that says what is
-//! wrong with it, because replacing an authority that API servers trust stops every guarded write.
+//! First writer wins: it is made with CREATE and changed with the resourceVersion that was read, and
+//! whoever comes second reads what the first wrote. Only a Secret that DriftGuard made is ever
+//! changed; one of cert-manager or of a person is read, and one of theirs that cannot be used is an
+//! error that says what is wrong with it: replacing an authority that API servers trust stops every
+//! guarded write.
 //!
-//! Rights needed in the namespace: `get` and `create` on Secrets.
+//! Rights needed in the namespace: `get` and `update` on this Secret, `create` on Secrets.
 
 use std::collections::BTreeMap;
 
@@ -13,8 +15,9 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, PostParams};
+use rustls::pki_types::CertificateDer;
 
-use super::authority::{Authority, AuthorityError, to_pem};
+use super::authority::{Authority, AuthorityError, to_pem, validity_of};
 use crate::api::names;
 
 /// Keys of the Secret, as type `kubernetes.io/tls` and cert-manager name them: the signing
@@ -22,6 +25,9 @@ use crate::api::names;
 const CERTIFICATE: &str = "tls.crt";
 const KEY: &str = "tls.key";
 const BUNDLE: &str = "ca.crt";
+/// The successor of the authority, and its key, while there is one.
+const NEXT_CERTIFICATE: &str = "next.crt";
+const NEXT_KEY: &str = "next.key";
 
 /// Why there is no shared authority.
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +35,7 @@ pub enum SecretError {
     /// The API server did not give or take it.
     #[error("cannot {verb} the Secret {namespace}/{}: {error}", names::CA_SECRET)]
     Api {
-        /// `read` or `create`.
+        /// `read`, `create` or `update`.
         verb: &'static str,
         /// The namespace of the Secret.
         namespace: String,
@@ -58,9 +64,9 @@ pub enum SecretError {
         /// Which key of its data.
         key: &'static str,
     },
-    /// No authority can be made.
-    #[error("cannot make a certificate authority: {0}")]
-    Generate(AuthorityError),
+    /// The API server is silent.
+    #[error("cannot read the Secret {}: no answer in time", names::CA_SECRET)]
+    TimedOut,
 }
 
 impl SecretError {
@@ -68,54 +74,153 @@ impl SecretError {
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::Api { .. } => "SecretUnavailable",
-            Self::Unusable { error, .. } | Self::Generate(error) => error.reason(),
+            Self::Api { .. } | Self::TimedOut => "SecretUnavailable",
+            Self::Unusable { error, .. } => error.reason(),
             Self::Missing { .. } => "SecretIncomplete",
         }
     }
 }
 
-/// The authority in the Secret of `namespace`.
-///
-/// When there is none, `ours` is put there: the authority this replica already serves with, so that
-/// a deleted Secret comes back as it was, or else a new one.
-///
-/// # Errors
-/// [`SecretError`] when it cannot be read or made, or when what is there cannot be used.
-pub async fn shared_authority(
-    client: kube::Client,
-    namespace: &str,
-    ours: Option<&Authority>,
-    now: Timestamp,
-) -> Result<Authority, SecretError> {
-    let api: Api<Secret> = Api::namespaced(client, namespace);
-    let failed = |verb| {
-        move |error| SecretError::Api { verb, namespace: namespace.to_owned(), error: Box::new(error) }
-    };
-    if let Some(found) = api.get_opt(names::CA_SECRET).await.map_err(failed("read"))? {
-        return read(&found, namespace, now);
-    }
-    let new;
-    // One that has ended would only be refused again: the way out is a new one.
-    let authority = match ours.filter(|ours| ours.validity().contains(now)) {
-        Some(ours) => ours,
-        None => {
-            new = Authority::generate(now).map_err(SecretError::Generate)?;
-            &new
-        }
-    };
-    match api.create(&PostParams::default(), &secret(namespace, authority)).await {
-        Ok(made) => read(&made, namespace, now),
-        Err(kube::Error::Api(status)) if status.code == 409 => {
-            let winner = api.get(names::CA_SECRET).await.map_err(failed("read"))?;
-            read(&winner, namespace, now)
-        }
-        Err(error) => Err(failed("create")(error)),
+/// What the Secret holds.
+#[derive(Debug)]
+pub(super) struct Held {
+    /// Signs now; may have ended.
+    pub(super) current: Authority,
+    /// Signs next.
+    pub(super) next: Option<Authority>,
+    /// Whether we made the Secret, and so may change it.
+    pub(super) ours: bool,
+    secret: Secret,
+}
+
+impl Held {
+    /// The authorities to be trusted according to the Secret.
+    pub(super) fn bundle(&self) -> Vec<CertificateDer<'static>> {
+        let mut all = self.current.bundle().to_vec();
+        let next = self.next.as_ref().map(|next| next.certificate().clone());
+        all.extend(next.filter(|next| !all.contains(next)));
+        all
     }
 }
 
-pub(super) fn secret(namespace: &str, authority: &Authority) -> Secret {
+/// What a look at the Secret found.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// It can be used.
+    Held(Box<Held>),
+    /// It is there, but cannot be used.
+    Unusable {
+        /// What is wrong.
+        error: SecretError,
+        /// As it stands, when we made it.
+        ours: Option<Box<Secret>>,
+    },
+}
+
+/// The shared Secret.
+#[derive(Debug, Clone)]
+pub(super) struct SharedSecret {
+    api: Api<Secret>,
+    namespace: String,
+}
+
+impl SharedSecret {
+    pub(super) fn new(client: kube::Client, namespace: &str) -> Self {
+        Self { api: Api::namespaced(client, namespace), namespace: namespace.to_owned() }
+    }
+
+    fn failed(&self, verb: &'static str) -> impl FnOnce(kube::Error) -> SecretError {
+        let namespace = self.namespace.clone();
+        move |error| SecretError::Api { verb, namespace, error: Box::new(error) }
+    }
+
+    /// What stands there; `None` when there is no such Secret.
+    pub(super) async fn read(&self) -> Result<Option<Found>, SecretError> {
+        let found = self.api.get_opt(names::CA_SECRET).await.map_err(self.failed("read"))?;
+        Ok(found.map(|secret| read(secret, &self.namespace)))
+    }
+
+    /// Makes it. Somebody else may have been first.
+    pub(super) async fn create(
+        &self,
+        current: &Authority,
+        next: Option<&Authority>,
+    ) -> Result<(), SecretError> {
+        let bundle: Vec<_> =
+            current.bundle().iter().chain(next.map(Authority::certificate)).cloned().collect();
+        match self.api.create(&PostParams::default(), &secret(&self.namespace, current, next, &bundle)).await
+        {
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+            result => result.map(drop).map_err(self.failed("create")),
+        }
+    }
+
+    /// Changes what `found` holds. Somebody else may have been first.
+    pub(super) async fn update(
+        &self,
+        found: &Secret,
+        current: &Authority,
+        next: Option<&Authority>,
+        bundle: &[CertificateDer<'static>],
+    ) -> Result<(), SecretError> {
+        let mut changed = found.clone();
+        // Its resourceVersion stays, so that only one of two writers succeeds.
+        changed.metadata.managed_fields = None;
+        changed.data = secret(&self.namespace, current, next, bundle).data;
+        match self.api.replace(names::CA_SECRET, &PostParams::default(), &changed).await {
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+            result => result.map(drop).map_err(self.failed("update")),
+        }
+    }
+
+    /// Puts a new authority beside `held`'s.
+    pub(super) async fn announce(
+        &self,
+        held: &Held,
+        next: &Authority,
+        now: Timestamp,
+    ) -> Result<(), SecretError> {
+        let mut bundle = current_of(held.current.bundle(), now);
+        bundle.push(next.certificate().clone());
+        self.update(&held.secret, &held.current, Some(next), &bundle).await
+    }
+
+    /// Lets the successor of `held` sign.
+    pub(super) async fn promote(&self, held: &Held, now: Timestamp) -> Result<(), SecretError> {
+        let Some(next) = &held.next else { return Ok(()) };
+        let bundle = current_of(&held.bundle(), now);
+        self.update(&held.secret, next, None, &bundle).await
+    }
+
+    /// Puts `new` in place of everything: what was there has ended.
+    pub(super) async fn restart(&self, held: &Held, new: &Authority) -> Result<(), SecretError> {
+        self.update(&held.secret, new, None, new.bundle()).await
+    }
+}
+
+/// Those that have not ended: no leaf of the others can be valid.
+fn current_of(bundle: &[CertificateDer<'static>], now: Timestamp) -> Vec<CertificateDer<'static>> {
+    let lives =
+        |one: &&CertificateDer<'static>| validity_of(one).is_some_and(|validity| !validity.has_ended(now));
+    bundle.iter().filter(lives).cloned().collect()
+}
+
+pub(super) fn secret(
+    namespace: &str,
+    authority: &Authority,
+    next: Option<&Authority>,
+    bundle: &[CertificateDer<'static>],
+) -> Secret {
     let bytes = |text: String| ByteString(text.into_bytes());
+    let mut data = BTreeMap::from([
+        (CERTIFICATE.to_owned(), bytes(authority.certificate_pem())),
+        (KEY.to_owned(), bytes(authority.key_pem())),
+        (BUNDLE.to_owned(), bytes(to_pem(bundle))),
+    ]);
+    if let Some(next) = next {
+        data.insert(NEXT_CERTIFICATE.to_owned(), bytes(next.certificate_pem()));
+        data.insert(NEXT_KEY.to_owned(), bytes(next.key_pem()));
+    }
     Secret {
         metadata: ObjectMeta {
             name: Some(names::CA_SECRET.into()),
@@ -128,16 +233,21 @@ pub(super) fn secret(namespace: &str, authority: &Authority) -> Secret {
             ..ObjectMeta::default()
         },
         type_: Some("kubernetes.io/tls".into()),
-        data: Some(BTreeMap::from([
-            (CERTIFICATE.to_owned(), bytes(authority.certificate_pem())),
-            (KEY.to_owned(), bytes(authority.key_pem())),
-            (BUNDLE.to_owned(), bytes(to_pem(authority.bundle()))),
-        ])),
+        data: Some(data),
         ..Secret::default()
     }
 }
 
-fn read(secret: &Secret, namespace: &str, now: Timestamp) -> Result<Authority, SecretError> {
+fn read(secret: Secret, namespace: &str) -> Found {
+    let label = secret.metadata.labels.as_ref().and_then(|labels| labels.get(names::LABEL_MANAGED_BY));
+    let ours = label.is_some_and(|by| by == "driftguard");
+    match authorities(&secret, namespace) {
+        Ok((current, next)) => Found::Held(Box::new(Held { current, next, ours, secret })),
+        Err(error) => Found::Unusable { error, ours: ours.then(|| Box::new(secret)) },
+    }
+}
+
+fn authorities(secret: &Secret, namespace: &str) -> Result<(Authority, Option<Authority>), SecretError> {
     let value = |key: &'static str| {
         secret
             .data
@@ -147,87 +257,15 @@ fn read(secret: &Secret, namespace: &str, now: Timestamp) -> Result<Authority, S
             .filter(|bytes| !bytes.is_empty())
     };
     let needed = |key| value(key).ok_or(SecretError::Missing { namespace: namespace.to_owned(), key });
-    Authority::from_pem(needed(CERTIFICATE)?, needed(KEY)?, value(BUNDLE), now)
-        .map_err(|error| SecretError::Unusable { namespace: namespace.to_owned(), error })
+    let current = Authority::from_pem_of_any_time(needed(CERTIFICATE)?, needed(KEY)?, value(BUNDLE))
+        .map_err(|error| SecretError::Unusable { namespace: namespace.to_owned(), error })?;
+    // A successor that cannot be read is none: it signs nothing yet, and another one is made.
+    let next = value(NEXT_CERTIFICATE).zip(value(NEXT_KEY));
+    let next =
+        next.and_then(|(certificate, key)| Authority::from_pem_of_any_time(certificate, key, None).ok());
+    Ok((current, next))
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)] // A test without its certificates should stop.
-    use std::sync::{Arc, Mutex};
-
-    use super::*;
-    use crate::cert::test_support::{Server, client};
-
-    fn now() -> Timestamp {
-        "2026-03-01T12:00:00Z".parse().unwrap()
-    }
-
-    async fn share(server: &Arc<Mutex<Server>>, ours: Option<&Authority>) -> Result<Authority, SecretError> {
-        shared_authority(client(server), "terrafusion-system", ours, now()).await
-    }
-
-    #[tokio::test]
-    async fn all_replicas_get_the_authority_that_the_first_one_made() {
-        let server = Arc::new(Mutex::new(Server::default()));
-        let first = share(&server, None).await.unwrap();
-        let second = share(&server, None).await.unwrap();
-        assert_eq!(first.certificate(), second.certificate());
-        assert_eq!(server.lock().unwrap().writes, 1);
-    }
-
-    #[tokio::test]
-    async fn who_loses_the_race_takes_what_the_winner_wrote() {
-        let winner = Authority::generate(now()).unwrap();
-        let server = Arc::new(Mutex::new(Server {
-            wins_the_race: Some(secret("terrafusion-system", &winner)),
-            ..Server::default()
-        }));
-        let loser = share(&server, None).await.unwrap();
-        assert_eq!(loser.certificate(), winner.certificate());
-        assert_eq!(server.lock().unwrap().writes, 0);
-    }
-
-    #[tokio::test]
-    async fn a_broken_secret_is_one_clear_error_and_never_overwritten() {
-        let mut broken = secret("terrafusion-system", &Authority::generate(now()).unwrap());
-        broken.data.as_mut().unwrap().insert(KEY.into(), ByteString(b"hunter2".to_vec()));
-        let server = Arc::new(Mutex::new(Server { stored: Some(broken), ..Server::default() }));
-        let error = share(&server, None).await.unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "the Secret terrafusion-system/driftguard-ca holds no usable certificate authority: the \
-             private key is no PKCS #8 key in PEM; mend it, or delete it so that a new one is made"
-        );
-        assert_eq!(error.reason(), "KeyUnreadable");
-        assert_eq!(server.lock().unwrap().writes, 0);
-    }
-
-    #[tokio::test]
-    async fn a_secret_without_a_key_says_which() {
-        let mut incomplete = secret("terrafusion-system", &Authority::generate(now()).unwrap());
-        incomplete.data.as_mut().unwrap().remove(CERTIFICATE);
-        let server = Arc::new(Mutex::new(Server { stored: Some(incomplete), ..Server::default() }));
-        let error = share(&server, None).await.unwrap_err();
-        assert!(matches!(error, SecretError::Missing { key: CERTIFICATE, .. }));
-    }
-
-    #[tokio::test]
-    async fn an_authority_that_has_ended_is_not_put_back_but_followed_by_a_new_one() {
-        let ended = Authority::generate("2020-01-01T00:00:00Z".parse().unwrap()).unwrap();
-        let server = Arc::new(Mutex::new(Server::default()));
-        let made = share(&server, Some(&ended)).await.unwrap();
-        assert_ne!(made.certificate(), ended.certificate());
-        assert!(made.validity().contains(now()));
-    }
-
-    #[tokio::test]
-    async fn a_deleted_secret_comes_back_as_it_was() {
-        let server = Arc::new(Mutex::new(Server::default()));
-        let before = share(&server, None).await.unwrap();
-        server.lock().unwrap().stored = None;
-        let after = share(&server, Some(&before)).await.unwrap();
-        assert_eq!(after.certificate(), before.certificate());
-        assert_eq!(after.key_pem(), before.key_pem());
-    }
-}
+#[path = "secret_tests.rs"]
+mod tests;

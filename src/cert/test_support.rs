@@ -27,7 +27,19 @@ impl Server {
                 return status(StatusCode::CONFLICT, "AlreadyExists");
             }
             self.writes += 1;
-            self.stored = Some(serde_json::from_slice(body).unwrap());
+            let mut sent: Secret = serde_json::from_slice(body).unwrap();
+            sent.metadata.resource_version = Some(self.writes.to_string());
+            self.stored = Some(sent);
+        }
+        if *method == Method::PUT {
+            let mut sent: Secret = serde_json::from_slice(body).unwrap();
+            let version = self.stored.as_ref().and_then(|stored| stored.metadata.resource_version.clone());
+            if self.stored.is_none() || sent.metadata.resource_version != version {
+                return status(StatusCode::CONFLICT, "Conflict");
+            }
+            self.writes += 1;
+            sent.metadata.resource_version = Some(self.writes.to_string());
+            self.stored = Some(sent);
         }
         if *method == Method::GET {
             self.reads += 1;

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
+pub mod adopt;
 pub mod cluster;
 pub mod exit;
 pub mod guard;
@@ -52,6 +53,8 @@ pub enum Command {
     Hash(hash::HashArgs),
     /// Make a DriftGuard for a live object or a file
     Guard(guard::GuardArgs),
+    /// Vouch for guards that nobody is known to have approved
+    Adopt(adopt::AdoptArgs),
     /// Install DriftGuard into a cluster
     Install(install::InstallArgs),
     /// Remove DriftGuard from a cluster
@@ -121,6 +124,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         }
         Command::Hash(args) => one_thread()?.block_on(hash::run(args)),
         Command::Guard(args) => one_thread()?.block_on(guard::run(args)),
+        Command::Adopt(args) => one_thread()?.block_on(adopt::run(args)),
         Command::Install(args) => one_thread()?.block_on(install::run(args)),
         Command::Uninstall(args) => one_thread()?.block_on(uninstall::run(args)),
         Command::Manifests(args) => one_thread()?.block_on(manifests::run(args)),

@@ -2,7 +2,8 @@
 //!
 //! Here everything is wired together; nothing is decided. The order of starting is free, since each
 //! part waits for what it needs and readiness tells when all is there. The order of stopping is not:
-//! the lease is let go, then the server drains, then what was recorded is written out.
+//! the lease is let go, then the server drains, then nobody needs to wait for this replica any more, then
+//! what was recorded is written out.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -19,25 +20,34 @@ use super::exit::Exit;
 use crate::api::names;
 use crate::cert::authority::certificates;
 use crate::cert::keep::CertificateKeeper;
+use crate::cert::signing::SigningKeeper;
 use crate::cert::tls::server_config;
 use crate::cert::{LeafResolver, ServerIdentity};
+use crate::control::alarm::Alarm;
 use crate::control::lease::Keeper;
+use crate::control::member::Member;
+use crate::control::promotion::Promotions;
 use crate::control::registrar::{self, Registrar};
 use crate::control::run::Control;
 use crate::control::webhooks::Address;
+use crate::control::would_denies::WouldDenies;
 use crate::core::guard::Enforcement;
+use crate::core::pause;
+use crate::core::rotation::Lifetimes;
 use crate::core::tenure::Terms;
 use crate::store::{self, Store};
 use crate::telemetry::events;
 use crate::telemetry::logging::{self, Format};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::notices;
 use crate::trail::sink::RecordSink;
 use crate::webhook::activity::Activity;
 use crate::webhook::drain::{DrainTimes, Signals};
+use crate::webhook::guards::Vouched;
 use crate::webhook::health::{Checks, HealthServer};
 use crate::webhook::readiness::{CertificateCheck, Readiness};
 use crate::webhook::reviews::Voice;
-use crate::webhook::{Admission, AdmissionSettings, Reviews};
+use crate::webhook::{Admission, AdmissionSettings, GuardReviews, Reviews};
 
 /// Port of a Service that names none.
 const SERVICE_PORT: u16 = names::WEBHOOK_SERVICE_PORT;
@@ -82,6 +92,15 @@ pub struct ServeArgs {
     /// Longest time to finish what has begun after SIGTERM, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 25)]
     drain_timeout: u64,
+    /// How long the certificate authority lives, such as 8760h; for tests of rotation
+    #[arg(long, value_name = "DURATION", default_value = "8760h", hide = true)]
+    ca_lifetime: jiff::SignedDuration,
+    /// How long the certificate that is served lives; for tests of rotation
+    #[arg(long, value_name = "DURATION", default_value = "24h", hide = true)]
+    leaf_lifetime: jiff::SignedDuration,
+    /// How long a new authority must have been registered before it signs
+    #[arg(long, value_name = "DURATION", default_value = "60s", hide = true)]
+    ca_settle: jiff::SignedDuration,
     /// How log lines look
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Format::Auto)]
     log_format: Format,
@@ -153,6 +172,19 @@ impl ServeArgs {
         certificates(&pem).map(Some).with_context(reading)
     }
 
+    /// How long certificates live.
+    fn lifetimes(&self) -> anyhow::Result<Lifetimes> {
+        let Self { ca_lifetime: authority, leaf_lifetime: leaf, ca_settle: settle, .. } = *self;
+        let second = jiff::SignedDuration::from_secs(1);
+        // What is left of an authority after two thirds must be enough to register its successor.
+        if leaf < second * 3 || settle < second || authority / 6 < settle || authority < leaf * 2 {
+            bail!(
+                "--ca-lifetime must be six times --ca-settle and twice --leaf-lifetime, these at least 1s and 3s"
+            );
+        }
+        Ok(Lifetimes { authority, leaf, settle })
+    }
+
     fn replica(&self) -> String {
         let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_owned());
         self.replica_name.clone().or_else(|| host().ok()).unwrap_or_else(|| "driftguard".to_owned())
@@ -201,6 +233,8 @@ struct Running {
     health: HealthServer,
     keep_lease: watch::Sender<bool>,
     leasing: tokio::task::JoinHandle<()>,
+    keep_member: watch::Sender<bool>,
+    member: tokio::task::JoinHandle<()>,
     background: tokio::task::JoinSet<()>,
 }
 
@@ -221,8 +255,29 @@ impl Running {
             default_enforcement: args.default_enforcement,
             own_namespace: namespace.clone(),
         };
-        let (store, watching) = Store::new(client.clone(), settings);
+        let (signing, keys) = SigningKeeper::new(client.clone(), namespace.clone());
+        background.spawn(signing.run());
+        let (store, watching) = Store::verifying(client.clone(), settings, keys.watch());
         background.spawn(watching);
+
+        // Two processes of one name (a pod that was replaced) must never take each other's lease.
+        let holder = format!("{replica}_{}", uuid::Uuid::now_v7().simple());
+        let would_denies = Arc::new(WouldDenies::default());
+        let (member, vouch, roll) = Member::new(
+            client.clone(),
+            &namespace,
+            replica.clone(),
+            holder.clone(),
+            store.clone(),
+            Arc::clone(&would_denies),
+        );
+        let promotions = Promotions {
+            would_denies: Arc::clone(&would_denies),
+            keys: keys.watch(),
+            replica: replica.clone(),
+            records: records.clone(),
+        };
+        background.spawn(roll.clone().keep());
 
         let (sink, publisher) = events::channel(Arc::clone(&metrics));
         background.spawn(publisher.run(client.clone(), replica.clone()));
@@ -234,6 +289,7 @@ impl Running {
                 client: client.clone(),
                 namespace: namespace.clone(),
                 identity: identity.clone(),
+                lifetimes: args.lifetimes()?,
                 resolver: Arc::clone(&resolver),
                 bundle,
                 configurations: store.configurations(),
@@ -242,12 +298,23 @@ impl Running {
             .run(),
         );
 
+        let alarm = Alarm { replica: replica.clone(), records: records.clone(), events: sink.clone() };
+        let (notices, announcing) = notices::channel(Arc::clone(&metrics));
+        background.spawn(announcing.run(client.clone(), replica.clone()));
+        let guard_reviews = GuardReviews {
+            client: client.clone(),
+            store: store.clone(),
+            keys,
+            longest_pause: pause::LONGEST,
+            notices: notices.clone(),
+        };
         let voice = Voice {
             replica: replica.clone(),
             authenticated: clients.is_some(),
             records,
             events: sink,
             metrics: Arc::clone(&metrics),
+            would_denies,
         };
         let tls = server_config(resolver, clients.as_deref())?;
         let admission = Admission::start(
@@ -258,7 +325,8 @@ impl Running {
                 activity: Arc::clone(&activity),
                 metrics: Arc::clone(&metrics),
             },
-            Reviews::new(Arc::new(store.clone()), voice),
+            Reviews::new(Arc::new(Vouched { store: store.clone(), vouch: vouch.clone() }), voice)
+                .with_guard_reviews(guard_reviews),
         )
         .await
         .with_context(|| format!("listening on {} (--bind)", args.bind))?;
@@ -272,15 +340,17 @@ impl Running {
         };
         let (certificate, checking) = check.start();
         background.spawn(checking);
-        let readiness = Readiness { store: store.clone(), certificate, activity };
+        let readiness = Readiness { store: store.clone(), vouch, certificate, activity };
         background.spawn(readiness.clone().announce(admission.address()));
         let health =
             HealthServer::start(args.health_bind, readiness.checks(Checks::default()), Arc::clone(&metrics))
                 .await
                 .with_context(|| format!("listening on {} (--health-bind)", args.health_bind))?;
 
-        // Two processes of one name (a pod that was replaced) must never take each other's lease.
-        let holder = format!("{replica}_{}", uuid::Uuid::now_v7().simple());
+        let (keep_member, mut leave) = watch::channel(true);
+        let member = tokio::spawn(member.run(async move {
+            let _ = leave.wait_for(|keep| !keep).await;
+        }));
         let (keeper, fence) = Keeper::new(client.clone(), &namespace, holder, Terms::default());
         let (keep_lease, mut let_go) = watch::channel(true);
         let leasing = tokio::spawn(keeper.run(async move {
@@ -299,12 +369,16 @@ impl Running {
             store,
             fence,
             registrar,
+            roll,
+            promotions,
             api_server_endpoints,
             metrics,
+            alarm,
+            notices,
             rights: Default::default(),
         };
         background.spawn(control.run());
-        Ok(Self { admission, health, keep_lease, leasing, background })
+        Ok(Self { admission, health, keep_lease, leasing, keep_member, member, background })
     }
 
     /// Returns when a part that runs for ever has ended, which only a bug can cause.
@@ -316,6 +390,7 @@ impl Running {
                 }
             }
             _ = &mut self.leasing => {}
+            _ = &mut self.member => {}
         }
     }
 
@@ -332,6 +407,11 @@ impl Running {
         let (drained, ()) = tokio::join!(drained, released);
         if !drained {
             tracing::warn!("some connections were still open at the limit (--drain-timeout)");
+        }
+        // Until the last review is answered, others wait for what this replica has applied.
+        self.keep_member.send_replace(false);
+        if !self.member.is_finished() {
+            let _ = (&mut self.member).await;
         }
         self.background.shutdown().await;
         self.health.stop().await;

@@ -104,7 +104,7 @@ impl Removal<'_> {
             // A write that was allowed just before the bindings went may have come after ours.
             self.webhook_configurations().await?;
         }
-        self.delete_secret().await?;
+        self.delete_secret(names::CA_SECRET).await?;
         lease::delete(self.cluster, &self.settings.namespace).await
     }
 
@@ -232,12 +232,12 @@ impl Removal<'_> {
         }
     }
 
-    async fn delete_secret(&self) -> anyhow::Result<()> {
+    async fn delete_secret(&self, name: &str) -> anyhow::Result<()> {
         let secrets: Api<Secret> = Api::namespaced(self.cluster.client.clone(), &self.settings.namespace);
-        match secrets.delete(names::CA_SECRET, &DeleteParams::default()).await {
-            Ok(_) => Ok(output::data(format!("secret/{} deleted\n", names::CA_SECRET).as_bytes())?),
+        match secrets.delete(name, &DeleteParams::default()).await {
+            Ok(_) => Ok(output::data(format!("secret/{name} deleted\n").as_bytes())?),
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-            Err(error) => Err(self.cluster.explain(format!("deleting secret/{}", names::CA_SECRET), &error))?,
+            Err(error) => Err(self.cluster.explain(format!("deleting secret/{name}"), &error))?,
         }
     }
 
@@ -254,6 +254,8 @@ impl Removal<'_> {
             }
             self.delete(&manifest, false).await?;
         }
+        // Not before the guards: what it signed stands in them, and counts again after an install.
+        self.delete_secret(names::SIGNING_SECRET).await?;
         output::message(&format!(
             "\nnamespace {} stays, with whatever else is in it",
             self.settings.namespace

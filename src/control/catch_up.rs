@@ -98,7 +98,13 @@ mod tests {
                 reason: "Test",
                 message: String::new(),
             };
-            Arc::new(Seen { stored: Arc::new(stored), state: GuardState::Invalid(invalid), since: 1 })
+            Arc::new(Seen {
+                stored: Arc::new(stored),
+                state: GuardState::Invalid(invalid),
+                since: 1,
+                kept: None,
+                needed: 1,
+            })
         };
         Observation { guards: guards.iter().map(seen).collect(), ..Observation::default() }
     }

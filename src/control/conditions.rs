@@ -9,7 +9,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use crate::api::driftguard::Enforcement as ApiEnforcement;
 use crate::api::reasons::{self, ConditionType};
 use crate::api::status::DriftGuardStatus;
-use crate::core::guard::{Enforcement, Guard, GuardState};
+use crate::core::guard::{Authorship, Enforcement, Guard, GuardState};
+use crate::core::guard_spec::rival;
 use crate::core::index::Index;
 use crate::core::registration::Width;
 
@@ -25,8 +26,12 @@ pub enum Coverage {
     Compared,
     /// As [`Coverage::Proved`] or [`Coverage::Compared`], by rules that match more than guarded objects.
     Widened(Width),
+    /// Somebody keeps altering the registered rules.
+    Contended(String),
     /// Not yet, and why.
     Pending(String),
+    /// Registered and proved, but a replica that answers reviews may judge by something older.
+    Replicas(String),
     /// It could not be told, and why.
     Failed(String),
 }
@@ -81,7 +86,34 @@ pub fn status(
         Some(says) => set(&mut status.conditions, ConditionType::Conflict, &says, generation, now),
         None => status.conditions.retain(|condition| condition.type_ != ConditionType::Conflict.as_str()),
     }
+    match author_unknown(state) {
+        Some(says) => set(&mut status.conditions, ConditionType::AuthorUnknown, &says, generation, now),
+        None => {
+            status.conditions.retain(|condition| condition.type_ != ConditionType::AuthorUnknown.as_str());
+        }
+    }
     status
+}
+
+/// Adds to a status that the target's kind is no longer what discovery finds, so that the guard goes by
+/// what was found before.
+pub fn add_kept(
+    status: &mut DriftGuardStatus,
+    state: &GuardState,
+    why: &str,
+    before: &DriftGuardStatus,
+    now: Timestamp,
+) {
+    let GuardState::Valid(guard) = state else { return };
+    let is_ready = |condition: &&Condition| condition.type_ == ConditionType::Ready.as_str();
+    // As it stood, so that its time of transition does not move with every look.
+    if let Some(old) = before.conditions.iter().find(is_ready)
+        && let Some(at) = status.conditions.iter().position(|condition| is_ready(&condition))
+    {
+        status.conditions[at] = old.clone();
+    }
+    let says = Says::new("False", reasons::TARGET_NO_LONGER_SERVED, why);
+    set(&mut status.conditions, ConditionType::Ready, &says, guard.generation, now);
 }
 
 fn api_enforcement(enforcement: Enforcement) -> ApiEnforcement {
@@ -98,6 +130,8 @@ fn enforcing(guard: &Guard, coverage: &Coverage) -> Says {
     let mode = guard.enforcement.as_str();
     match coverage {
         Coverage::Pending(why) => Says::new("False", reasons::REGISTRATION_PENDING, why.clone()),
+        Coverage::Contended(why) => Says::new("False", reasons::REGISTRATION_CONTENDED, why.clone()),
+        Coverage::Replicas(why) => Says::new("False", reasons::REPLICAS_PENDING, why.clone()),
         Coverage::Failed(why) => Says::new("Unknown", reasons::PROOF_FAILED, why.clone()),
         Coverage::Proved | Coverage::Compared | Coverage::Widened(_) if !guard.enforcement.blocks() => {
             let message = format!("enforcement is {mode}: unapproved writes pass, and are recorded");
@@ -154,25 +188,24 @@ pub(super) fn say_missing_right(status: &mut DriftGuardStatus, missing: &str) {
 /// Another guard of the same target that pins it differently.
 fn conflict(state: &GuardState, index: &Index) -> Option<Says> {
     let target = state.target()?;
-    let other = index.guards_of(target).find(|other| other.id() != state.id() && !same_rule(state, other))?;
+    let other = rival(state, index.guards_of(target))?;
     let message = format!(
-        "guard {} pins {target} differently, so only writes that change nothing pass; delete one of the two",
-        other.id()
+        "guard {other} pins {target} differently, so only writes that change nothing pass; delete one of the two"
     );
     Some(Says::new("True", reasons::CONFLICTING_GUARDS, message))
 }
 
-/// Whether two guards approve exactly the same, as while one is being renamed.
-fn same_rule(left: &GuardState, right: &GuardState) -> bool {
-    match (left, right) {
-        (GuardState::Valid(left), GuardState::Valid(right)) => {
-            left.expected == right.expected
-                && left.also_approved == right.also_approved
-                && left.scope == right.scope
-                && left.target == right.target
-        }
-        _ => false,
+/// That nobody is known to have approved the spec. Present only while it is so.
+fn author_unknown(state: &GuardState) -> Option<Says> {
+    let GuardState::Valid(guard) = state else { return None };
+    if matches!(guard.authorship, Authorship::Signed(_)) {
+        return None;
     }
+    let message = format!(
+        "enforced as it stands, but nothing is fetched or written for it: no valid signature says who approved it (made while the admission server did not answer, restored from elsewhere, or the key was lost); look at it, then `driftguard adopt -n {} {}`",
+        guard.id.namespace, guard.id.name
+    );
+    Some(Says::new("True", reasons::NO_VALID_SIGNATURE, message))
 }
 
 fn set(
@@ -207,7 +240,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::core::guard::{Authorship, DeletionPolicy, FailurePolicy, GuardId, InvalidGuard, Target};
+    use crate::core::guard::{Author, DeletionPolicy, FailurePolicy, GuardId, InvalidGuard, Target};
     use crate::core::hash::ContentHash;
     use crate::core::paths::PathFilter;
     use crate::core::scope::Scope;
@@ -272,6 +305,9 @@ mod tests {
             of(&guard("a", b"1", Enforcement::Deny), &Coverage::Pending("rules are being written".into()));
         assert_eq!(said(&pending, "Enforcing"), ("False".into(), "RegistrationPending".into()));
         assert_eq!(said(&pending, "Ready"), ("False".into(), "NotEnforcingYet".into()));
+        let lagging = of(&guard("a", b"1", Enforcement::Deny), &Coverage::Replicas("b lags".into()));
+        assert_eq!(said(&lagging, "Enforcing"), ("False".into(), "ReplicasPending".into()));
+        assert_eq!(said(&lagging, "Ready"), ("False".into(), "NotEnforcingYet".into()));
         let failed = of(&guard("a", b"1", Enforcement::Deny), &Coverage::Failed("no answer".into()));
         assert_eq!(said(&failed, "Enforcing"), ("Unknown".into(), "ProofFailed".into()));
     }
@@ -325,6 +361,50 @@ mod tests {
         let mut pending = status(&state, &index, &Coverage::Pending("wait".into()), None, at(1));
         say_missing_right(&mut pending, "add a rule");
         assert_eq!(said(&pending, "Ready").1, "NotEnforcingYet", "what is worse stays in view");
+    }
+
+    #[test]
+    fn rules_that_somebody_keeps_altering_are_named_as_such() {
+        let contended = Coverage::Contended("altered by kubectl-edit".into());
+        let status = of(&guard("a", b"1", Enforcement::Deny), &contended);
+        assert_eq!(said(&status, "Enforcing"), ("False".into(), "RegistrationContended".into()));
+        assert!(condition(&status, "Ready").unwrap().message.contains("kubectl-edit"));
+    }
+
+    #[test]
+    fn a_guard_that_goes_by_what_was_found_before_says_so_and_goes_on_enforcing() {
+        let state = guard("a", b"1", Enforcement::Deny);
+        let mut status = of(&state, &Coverage::Proved);
+        let before = status.clone();
+        add_kept(&mut status, &state, "the API server serves no kind Widget", &before, at(2));
+        assert_eq!(said(&status, "Ready"), ("False".into(), "TargetNoLongerServed".into()));
+        let mut again = super::status(
+            &state,
+            &Index::build(vec![state.clone()]),
+            &Coverage::Proved,
+            Some(&status),
+            at(3),
+        );
+        add_kept(&mut again, &state, "the API server serves no kind Widget", &status, at(3));
+        assert_eq!(again, status, "nothing new is nothing to write");
+        assert_eq!(said(&status, "Enforcing"), ("True".into(), "Proved".into()));
+    }
+
+    #[test]
+    fn a_guard_that_nobody_signed_says_so_and_is_ready_all_the_same() {
+        let state = guard("a", b"1", Enforcement::Deny);
+        let unsigned = of(&state, &Coverage::Proved);
+        assert_eq!(said(&unsigned, "AuthorUnknown"), ("True".into(), "NoValidSignature".into()));
+        assert_eq!(said(&unsigned, "Ready"), ("True".into(), "Guarding".into()));
+        let message = &condition(&unsigned, "AuthorUnknown").unwrap().message;
+        assert!(message.contains("`driftguard adopt -n g a`"), "{message}");
+        let GuardState::Valid(guard) = state else { unreachable!() };
+        let author = Author { user: "alice".into(), groups: Vec::new(), at: at(1) };
+        let signed = Guard { authorship: Authorship::Signed(author), ..Guard::clone(&guard) };
+        let signed = GuardState::Valid(Arc::new(signed));
+        let index = Index::build(vec![signed.clone()]);
+        let adopted = status(&signed, &index, &Coverage::Proved, Some(&unsigned), at(2));
+        assert!(condition(&adopted, "AuthorUnknown").is_none());
     }
 
     #[test]

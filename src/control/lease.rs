@@ -19,6 +19,7 @@ use crate::core::tenure::{self, Claim, Observed, Terms};
 #[derive(Debug, Clone)]
 pub struct Fence {
     renewed: watch::Receiver<Option<Instant>>,
+    before: watch::Receiver<Option<jiff::Timestamp>>,
     terms: Terms,
 }
 
@@ -38,6 +39,13 @@ impl Fence {
             Some(renewed) if tenure::holds(renewed.elapsed(), &self.terms) => Ok(()),
             _ => Err(NotHolding),
         }
+    }
+
+    /// When the Lease was last renewed by whoever held it before this replica took it, by their clock;
+    /// `None` when there was no Lease.
+    #[must_use]
+    pub fn renewed_before(&self) -> Option<jiff::Timestamp> {
+        *self.before.borrow()
     }
 
     /// Waits until the Lease is held.
@@ -69,7 +77,7 @@ impl Fence {
     /// A fence that holds until something else is sent, or the usual terms are over.
     pub(super) fn held_by_hand() -> (watch::Sender<Option<Instant>>, Self) {
         let (sender, renewed) = watch::channel(Some(Instant::now()));
-        (sender, Self { renewed, terms: Terms::default() })
+        (sender, Self { renewed, before: watch::channel(None).1, terms: Terms::default() })
     }
 }
 
@@ -79,6 +87,7 @@ pub struct Keeper {
     identity: String,
     terms: Terms,
     renewed: Arc<watch::Sender<Option<Instant>>>,
+    before: watch::Sender<Option<jiff::Timestamp>>,
     seen: Option<(Observed, Instant)>,
 }
 
@@ -87,14 +96,16 @@ impl Keeper {
     #[must_use]
     pub fn new(client: kube::Client, namespace: &str, identity: String, terms: Terms) -> (Self, Fence) {
         let (sender, receiver) = watch::channel(None);
+        let (before, renewed_before) = watch::channel(None);
         let keeper = Self {
             leases: Api::namespaced(client, namespace),
             identity,
             terms,
             renewed: Arc::new(sender),
+            before,
             seen: None,
         };
-        (keeper, Fence { renewed: receiver, terms })
+        (keeper, Fence { renewed: receiver, before: renewed_before, terms })
     }
 
     /// Holds or waits for the Lease until `stop` is done, then lets it go so that another replica
@@ -141,6 +152,10 @@ impl Keeper {
                 Ok(())
             }
             claim => {
+                if claim == Claim::Take {
+                    let spec = lease.spec.as_ref();
+                    self.before.send_replace(spec.and_then(|spec| Some(spec.renew_time.as_ref()?.0)));
+                }
                 let lease = self.written(Some(lease));
                 let replaced = self.leases.replace(names::LEASE, &PostParams::default(), &lease).await;
                 self.note(replaced, sent, if claim == Claim::Take { "taken" } else { "renewed" })

@@ -1,15 +1,23 @@
 //! What one replica at a time does for all: registration, proof, status.
 
+pub mod access;
+mod agreement;
+pub mod alarm;
 mod catch_up;
 pub mod conditions;
 pub mod endpoints;
 pub mod lease;
+pub mod member;
+pub mod promotion;
 pub mod proof;
 pub mod registrar;
 mod repairs;
 pub mod rights;
+pub mod roll;
 pub mod run;
+mod said;
 mod side;
 mod standing;
 mod status;
 pub mod webhooks;
+pub mod would_denies;

@@ -16,20 +16,18 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::api::names;
-use crate::core::registration::{self, Registration, Widened};
+use crate::core::registration::{self, Hook, Registration, Widened, own};
 use crate::store::configurations::Watched;
 use crate::store::{Configurations, Observation};
 
 use super::lease::{Fence, NotHolding};
 use super::repairs::Repairs;
-use super::side::{Altered, Side, generation, read, revision};
+pub use super::side::Altered;
+use super::side::{Side, generation, read, revision};
 use super::webhooks::{Address, Configuration};
 
 /// How often a write is tried when somebody else writes at the same time.
 const TRIES: usize = 4;
-/// Whether guards of enforcement `Rewrite` are put into the mutating configuration. The hook answers
-/// without a patch in this version, so that calling it would cost time and change nothing.
-const REGISTER_MUTATING: bool = false;
 
 /// What registration depends on besides the guards.
 #[derive(Debug, Clone)]
@@ -49,8 +47,8 @@ pub struct Applied {
     pub generation: u64,
     /// Whether anything had to be written.
     pub written: bool,
-    /// Whether that was to put back what somebody altered.
-    pub repaired: bool,
+    /// What somebody had altered, where that was put back.
+    pub repaired: Option<Altered>,
     /// Resources whose entries match more than guarded objects.
     pub widened: Vec<Widened>,
 }
@@ -238,7 +236,7 @@ impl Registrar {
             entries: &wanted.mutating.entries,
             bundle: &wanted.bundle,
         };
-        let mut repaired = false;
+        let mut repaired = None;
         if !gate.is_right() || !convenience.is_right() {
             repaired = self.admit(wanted, gate.altered().or_else(|| convenience.altered()))?;
         }
@@ -258,7 +256,7 @@ impl Registrar {
             bundle: wanted.bundle.clone(),
             validating: validating.as_ref().map(revision),
             mutating: mutating.as_ref().map(revision),
-            applied: Applied { written: false, repaired: false, ..applied.clone() },
+            applied: Applied { written: false, repaired: None, ..applied.clone() },
         });
         self.last = Some(wanted.clone());
         Ok(applied)
@@ -270,12 +268,11 @@ impl Registrar {
             client_weight: bundle.len().div_ceil(3) * 4,
             limits: registration::Limits::default(),
         };
-        let validating = registration::validating(&observation.index, &settings);
-        let mutating = if REGISTER_MUTATING {
-            registration::mutating(&observation.index, &settings)
-        } else {
-            Registration::default()
-        };
+        let mut validating = registration::validating(&observation.index, &settings);
+        let mut mutating = registration::mutating(&observation.index, &settings);
+        // Reviews of guards themselves are wanted whether or not there is a guard.
+        validating.entries.extend(own::entries(Hook::Validate));
+        mutating.entries.extend(own::entries(Hook::Mutate));
         Wanted { validating, mutating, bundle }
     }
 
@@ -290,17 +287,21 @@ impl Registrar {
         same.then(|| confirmed.applied.clone())
     }
 
-    /// Lets a write pass, unless it would repair what somebody keeps altering. Tells whether it repairs.
-    fn admit(&mut self, wanted: &Wanted, altered: Option<Altered>) -> Result<bool, RegistrarError> {
-        let (Some(altered), Some(last)) = (altered, &self.last) else { return Ok(false) };
+    /// Lets a write pass, unless it would repair what somebody keeps altering. Tells what it repairs.
+    fn admit(
+        &mut self,
+        wanted: &Wanted,
+        altered: Option<Altered>,
+    ) -> Result<Option<Altered>, RegistrarError> {
+        let (Some(altered), Some(last)) = (altered, &self.last) else { return Ok(None) };
         if last != wanted {
-            return Ok(false);
+            return Ok(None);
         }
-        let Altered { kind, by } = altered;
+        let Altered { kind, by, deleted } = altered;
         match self.repairs.admit(Instant::now()) {
             Ok(()) => {
-                tracing::warn!(kind, by, "our webhook configuration was altered; repairing it");
-                Ok(true)
+                tracing::error!(kind, by, deleted, "our webhook configuration was altered; repairing it");
+                Ok(Some(Altered { kind, by, deleted }))
             }
             Err(wait) => Err(RegistrarError::Contended { kind, by, wait }),
         }

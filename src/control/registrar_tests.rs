@@ -100,7 +100,7 @@ impl Server {
         self.0.lock().unwrap().objects.remove(resource);
     }
 
-    /// The validating entries as name, path and failure policy, without prefix and suffix.
+    /// The validating entries for targets as name, path and failure policy, without prefix and suffix.
     fn entries(&self) -> Vec<String> {
         let state = self.0.lock().unwrap();
         let webhooks =
@@ -110,7 +110,11 @@ impl Server {
             let path = &webhook["clientConfig"]["service"]["path"];
             format!("{} {}", name.trim_end_matches(".terrafusion.ai"), path.as_str().unwrap())
         };
-        webhooks.as_array().into_iter().flatten().map(text).collect()
+        let texts = webhooks.as_array().into_iter().flatten().map(text);
+        // Those for definitions of kinds and for guards themselves are always there.
+        texts
+            .filter(|text: &String| !text.starts_with("define-") && !text.ends_with("/driftguards"))
+            .collect()
     }
 
     fn writes(&self) -> usize {
@@ -151,7 +155,9 @@ fn applied(before: &Value, sent: &Value) -> Value {
     for entry in &mut after {
         let old = before.iter().find(|old| old["name"] == entry["name"]);
         let foreign = old.and_then(|old| old["matchConditions"].as_array()).into_iter().flatten();
-        for condition in foreign.filter(|condition| condition["name"] != "guarded-objects") {
+        for condition in foreign.filter(|condition| {
+            condition["name"] != "guarded-objects" && condition["name"] != "pinned-content"
+        }) {
             entry["matchConditions"].as_array_mut().unwrap().push(condition.clone());
         }
     }
@@ -240,11 +246,14 @@ impl Rig {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_guards_nothing_is_written_at_all() {
+async fn without_guards_only_reviews_of_guards_are_registered() {
     let mut rig = Rig::new();
     let applied = rig.apply(1, &[]).await;
-    assert_eq!((applied.generation, applied.written), (0, false));
-    assert_eq!(rig.server.writes(), 0);
+    assert_eq!((applied.generation, applied.written), (1, true));
+    assert!(rig.server.entries().is_empty(), "{:?}", rig.server.entries());
+    let stored = |resource: &str| rig.server.0.lock().unwrap().objects[resource]["webhooks"].to_string();
+    assert!(stored(VALIDATING).contains("/validate/g1/fail/driftguards"));
+    assert!(stored(MUTATING).contains("/mutate/g1/ignore/driftguards"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -269,7 +278,7 @@ async fn nothing_is_written_when_the_guards_need_no_other_rules() {
     rig.apply(1, &["a"]).await;
     let again = rig.apply(2, &["a"]).await;
     assert_eq!((again.generation, again.written), (1, false));
-    assert_eq!(rig.server.writes(), 1);
+    assert_eq!(rig.server.writes(), 2, "both configurations once");
 }
 
 #[tokio::test(start_paused = true)]
@@ -326,7 +335,9 @@ async fn a_condition_that_somebody_adds_to_our_entry_is_taken_out() {
     rig.apply(1, &["a"]).await;
     let stored = rig.server.watched();
     let entry = stored.validating.get().unwrap().webhooks()[0].clone();
-    assert_eq!(entry.match_conditions.unwrap().len(), 1);
+    let names: Vec<String> =
+        entry.match_conditions.unwrap().into_iter().map(|condition| condition.name).collect();
+    assert_eq!(names, ["guarded-objects", "pinned-content"]);
 }
 
 #[tokio::test(start_paused = true)]

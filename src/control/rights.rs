@@ -21,7 +21,7 @@ use crate::manifests::targets::TargetKind;
 /// A right that is held is asked for again after so long.
 const HELD_FOR: Duration = Duration::from_secs(300);
 /// One that is missing sooner: somebody may be waiting for the condition to go.
-const MISSING_FOR: Duration = Duration::from_secs(60);
+const MISSING_FOR: Duration = Duration::from_secs(30);
 /// Longest one answer may take. The next look makes up for it.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Most namespaces that are asked about for one kind at one look.

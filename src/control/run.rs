@@ -1,28 +1,35 @@
 //! The loop of the replica that holds the lease: register, prove, report, and begin anew when
 //! anything changes.
 //!
-//! The order is the point. The index of this process is newer than what it registers, the rules are
-//! registered before they are proved, and only what is proved is reported as enforcing: at no moment
-//! does a guard say more than holds.
+//! The order is the point. The index of this process is newer than what it registers, the replicas are
+//! given a moment to follow, the rules are registered before they are proved, and only what is proved
+//! and what every replica has applied is reported as enforcing: at no moment does a guard say more than
+//! holds. A replica that lags does not keep a guard from being registered: it reads live what its index
+//! does not hold, so that the rules are of use at once.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::core::guard::{GuardState, Target};
+use crate::core::guard::{Authorship, GuardState, Target};
 use crate::store::{Observation, Store};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::notices::NoticeSink;
 
+use super::agreement::Agreement;
+use super::alarm::Alarm;
 use super::catch_up::caught_up;
 use super::conditions::Coverage;
 use super::endpoints;
 use super::lease::Fence;
+use super::promotion::{Due, Promotions, watched_since};
 use super::proof::{self, Proof};
 use super::registrar::{Registrar, RegistrarError};
 use super::rights::Rights;
+use super::roll::RollCall;
 use super::standing::{Attempt, Standing};
-use super::status::StatusWriter;
+use super::status::{StatusWriter, Written};
 
 /// Shortest time between two writes of the webhook configurations: many guards made at once cost
 /// few generations.
@@ -36,8 +43,19 @@ const PROOF_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// How long after an API server has read new rules they are surely in effect: 250 tries of 250 took
 /// 5 ms at most.
 const SETTLE: Duration = Duration::from_millis(500);
+/// How long replicas are waited for before rules are registered, and before it is reported that they
+/// lag: they follow within milliseconds.
+const FOLLOW: Duration = Duration::from_secs(1);
+/// How often it is looked whether a replica that guards wait for still lives.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long writes are gathered that an `Audit` guard would have refused.
+const GATHER: Duration = Duration::from_millis(500);
 /// Pause before everything is tried again after a failure.
 const RETRY: Duration = Duration::from_secs(5);
+
+fn is_unsigned(state: &GuardState) -> bool {
+    matches!(state, GuardState::Valid(guard) if guard.authorship == Authorship::Unknown)
+}
 
 /// What the loop works with.
 pub struct Control {
@@ -51,12 +69,20 @@ pub struct Control {
     pub fence: Fence,
     /// Writes the webhook configurations.
     pub registrar: Registrar,
+    /// The replicas that answer reviews.
+    pub roll: RollCall,
+    /// What becomes of guards that ask for `enforceAfterClean`.
+    pub promotions: Promotions,
     /// API servers named by a flag.
     pub api_server_endpoints: Vec<String>,
     /// Counts what is done.
     pub metrics: Arc<Metrics>,
     /// Whether what is guarded may be patched.
     pub rights: Rights,
+    /// Tells when somebody altered the registration.
+    pub alarm: Alarm,
+    /// Tells what concerns a guard as an Event.
+    pub notices: NoticeSink,
 }
 
 impl Control {
@@ -81,25 +107,46 @@ impl Control {
         // Another replica may have written since this one last did.
         self.registrar.forget();
         let mut observations = self.store.observations();
+        let watched_since = watched_since(self.fence.renewed_before(), jiff::Timestamp::now());
+        let mut replicas = self.roll.changes();
+        let mut denies = self.promotions.would_denies.changes();
         let mut standing = Standing::default();
+        let mut agreement = Agreement::default();
         let mut last_write: Option<Instant> = None;
         loop {
             if let Some(written) = last_write {
                 tokio::time::sleep_until(written + COALESCE).await;
             }
             let observation = Arc::clone(&observations.borrow_and_update());
+            replicas.mark_unchanged();
+            denies.mark_unchanged();
             self.count(&observation);
+            if let Some(revision) = agreement.wanted(&observation) {
+                self.roll.reach(revision, FOLLOW).await;
+            }
             let attempt = self.attempt(&observation, &mut standing, &mut last_write).await;
-            let reported = self.report(&observation, &standing).await;
+            agreement.ask(&self.roll, &observation).await;
+            let now = jiff::Timestamp::now();
+            let due = self.promotions.due(&observation, &self.roll, watched_since, now);
+            let reported = self.report(&observation, &standing, &agreement, &due).await;
+            if reported.failed == 0 && !due.promoted.is_empty() {
+                self.promotions.tell(&self.client, &due.promoted).await;
+            }
             let retry = match (attempt, reported) {
                 (Some(pause), _) => Some(Instant::now() + pause),
-                (None, false) => Some(Instant::now() + RETRY),
-                (None, true) => [standing.next_proof(), self.rights.due()].into_iter().flatten().min(),
+                (None, Written { failed: 1.., .. }) => Some(Instant::now() + RETRY),
+                (None, Written { waiting: 1.., .. }) => Some(Instant::now() + LOOK),
+                (None, Written { .. }) => {
+                    [standing.next_proof(), self.rights.due()].into_iter().flatten().min()
+                }
             };
             tokio::select! {
                 _ = observations.changed() => {}
+                _ = replicas.changed() => {}
                 () = self.registrar.changed() => {}
+                _ = denies.changed() => tokio::time::sleep(GATHER).await,
                 () = until(retry) => {}
+                () = until(due.next.map(moment)) => {}
             }
         }
     }
@@ -117,18 +164,25 @@ impl Control {
                 self.metrics.registration("failed");
                 tracing::warn!(%error, "the webhook configurations are not as the guards need them; trying again");
                 let pause = error.retry_after();
-                let coverage = Coverage::Pending(error.to_string());
+                let said = error.to_string();
                 let attempt = match error {
-                    RegistrarError::Contended { .. } => Attempt::Broken(coverage),
-                    _ => Attempt::Trouble(coverage),
+                    RegistrarError::Contended { .. } => {
+                        self.metrics.contended(true);
+                        Attempt::Broken(Coverage::Contended(said))
+                    }
+                    _ => Attempt::Trouble(Coverage::Pending(said)),
                 };
                 standing.note(attempt, observation.version, false, Instant::now());
                 return Some(pause.unwrap_or(RETRY));
             }
         };
+        self.metrics.contended(false);
         if applied.written {
             *last_write = Some(Instant::now());
-            self.metrics.registration(if applied.repaired { "repaired" } else { "applied" });
+            self.metrics.registration(if applied.repaired.is_some() { "repaired" } else { "applied" });
+        }
+        if let Some(altered) = &applied.repaired {
+            self.alarm.registration_altered(altered, observation);
         }
         self.metrics.widened(applied.widened.len());
         standing.note_widened(applied.widened);
@@ -147,21 +201,30 @@ impl Control {
         (!good).then_some(RETRY)
     }
 
-    /// Writes what changed in the status of guards. Tells whether all could be written.
-    async fn report(&self, observation: &Observation, standing: &Standing) -> bool {
+    /// Writes what changed in the status of guards.
+    async fn report(
+        &self,
+        observation: &Observation,
+        standing: &Standing,
+        agreement: &Agreement,
+        due: &Due,
+    ) -> Written {
         let writer = StatusWriter {
             client: self.client.clone(),
             fence: self.fence.clone(),
             metrics: Arc::clone(&self.metrics),
             rights: &self.rights,
+            notices: self.notices.clone(),
         };
-        writer.write_all(observation, standing, jiff::Timestamp::now()).await == 0
+        writer.write_all(observation, standing, agreement, due, jiff::Timestamp::now()).await
     }
 
     fn count(&self, observation: &Observation) {
         let guards = observation.index.guards();
         let valid = guards.iter().filter(|state| matches!(state, GuardState::Valid(_))).count();
         self.metrics.guards(valid, guards.len() - valid);
+        let unsigned = guards.iter().filter(|state| is_unsigned(state)).count();
+        self.metrics.unknown_authors(unsigned);
     }
 
     /// Proves a generation through every API server, trying for a while.
@@ -212,6 +275,13 @@ fn targets(observation: &Observation) -> Vec<&Target> {
         GuardState::Invalid(_) => None,
     });
     valid.collect()
+}
+
+/// When to look at what is due at `time`: not before, and not again and again while it is waited for
+/// that every replica has told what it has seen.
+fn moment(time: jiff::Timestamp) -> Instant {
+    let left = Duration::try_from(time.duration_since(jiff::Timestamp::now())).unwrap_or_default();
+    Instant::now() + left.max(GATHER)
 }
 
 async fn until(moment: Option<Instant>) {

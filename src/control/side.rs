@@ -18,10 +18,16 @@ use super::webhooks::{Address, Client, Configuration};
 
 /// Longest a request may take. Well below what is left of a tenure when the fence is checked.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
+
 /// Somebody altered a configuration.
-pub(super) struct Altered {
-    pub(super) kind: &'static str,
-    pub(super) by: String,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Altered {
+    /// Which kind.
+    pub kind: &'static str,
+    /// The field manager that wrote it last, as far as is known.
+    pub by: String,
+    /// Whether it was deleted.
+    pub deleted: bool,
 }
 
 /// One configuration: what stands there, and what should.
@@ -44,7 +50,8 @@ impl<K: Configuration> Side<'_, K> {
         let by = self.found.as_ref().map_or("whoever deleted it".to_owned(), |found| {
             writer(found.managed_fields()).unwrap_or("somebody").to_owned()
         });
-        (!self.is_right()).then(|| Altered { kind: kind::<K>(), by })
+        let deleted = self.found.is_none();
+        (!self.is_right()).then(|| Altered { kind: kind::<K>(), by, deleted })
     }
 
     fn render(&self, generation: u64) -> Vec<K::Webhook> {

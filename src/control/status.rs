@@ -13,59 +13,108 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
-use crate::api::{DriftGuard, names};
+use crate::api::reasons::ConditionType;
+use crate::api::{DriftGuard, DriftGuardStatus, names};
 use crate::store::{Observation, Seen};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::notices::{Notice, NoticeSink};
 
-use super::conditions;
+use super::agreement::Agreement;
+use super::conditions::{self, Coverage};
 use super::lease::Fence;
+use super::promotion::Due;
 use super::rights::Rights;
 use super::standing::Standing;
 
 /// Status writes under way at once: enough for thousands of guards, few enough not to crowd out
 /// anybody at the API server.
 const CONCURRENCY: usize = 8;
-
+/// Guards whose new status is held in memory at a time.
+const BATCH: usize = 256;
 /// Longest one write may take. A silent API server must not hold up registration, which waits for it.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What became of the statuses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Written {
+    /// How many could not be written.
+    pub(super) failed: usize,
+    /// How many guards wait for a replica.
+    pub(super) waiting: usize,
+}
 
 /// Writes statuses for as long as the fence holds.
 pub(super) struct StatusWriter<'a> {
     pub(super) client: kube::Client,
     pub(super) fence: Fence,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) notices: NoticeSink,
     pub(super) rights: &'a Rights,
 }
 
 impl StatusWriter<'_> {
-    /// Brings the status of every guard of `observation` up to date, and gives how many could not be
-    /// written.
+    /// Brings the status of every guard of `observation` up to date.
     pub(super) async fn write_all(
         &self,
         observation: &Observation,
         standing: &Standing,
+        agreement: &Agreement,
+        due: &Due,
         now: Timestamp,
-    ) -> usize {
-        // Boxed, since the compiler cannot yet see that a stream of borrowing futures may be sent.
-        let mut writes: Vec<BoxFuture<'_, bool>> = Vec::new();
-        for seen in &observation.guards {
-            let before = seen.stored.status();
-            let coverage = standing.coverage(seen.since, seen.state.target());
-            let mut status =
-                conditions::status(&seen.state, &observation.index, &coverage, Some(&before), now);
-            if let Some(missing) = seen.state.target().and_then(|target| self.rights.missing(target)) {
-                conditions::say_missing_right(&mut status, &missing);
+    ) -> Written {
+        let mut result = Written::default();
+        // Some at a time: the new statuses of a hundred thousand guards would fill the memory.
+        for part in observation.guards.chunks(BATCH) {
+            // Boxed, since the compiler cannot yet see that a stream of borrowing futures may be sent.
+            let mut writes: Vec<BoxFuture<'_, bool>> = Vec::new();
+            for seen in part {
+                let before = seen.stored.status();
+                let coverage = agreement.limit(seen, standing.coverage(seen.since, seen.state.target()));
+                result.waiting += usize::from(matches!(coverage, Coverage::Replicas(_)));
+                let mut status =
+                    conditions::status(&seen.state, &observation.index, &coverage, Some(&before), now);
+                if let Some(why) = &seen.kept {
+                    conditions::add_kept(&mut status, &seen.state, why, &before, now);
+                }
+                if let Some(missing) = seen.state.target().and_then(|target| self.rights.missing(target)) {
+                    conditions::say_missing_right(&mut status, &missing);
+                }
+                if due.is_known {
+                    status.enforce_after_clean = due.of.get(seen.stored.uid()).cloned();
+                }
+                if status != before {
+                    self.announce(seen, &before, &status);
+                    writes.push(self.write(seen, json!(status)).boxed());
+                }
             }
-            if status != before {
-                writes.push(self.write(seen, json!(status)).boxed());
+            let mut written = stream::iter(writes).buffer_unordered(CONCURRENCY);
+            while let Some(done) = written.next().await {
+                result.failed += usize::from(!done);
             }
         }
-        let mut written = stream::iter(writes).buffer_unordered(CONCURRENCY);
-        let mut failed = 0;
-        while let Some(done) = written.next().await {
-            failed += usize::from(!done);
-        }
-        failed
+        result
+    }
+
+    /// Tells once, when it begins, that nobody is known to have approved a guard. What begins and ends
+    /// stands in the status, so that another replica does not tell it again.
+    fn announce(&self, seen: &Seen, before: &DriftGuardStatus, after: &DriftGuardStatus) {
+        let unknown = |status: &DriftGuardStatus| {
+            let of_type = ConditionType::AuthorUnknown.as_str();
+            status.conditions.iter().find(|condition| condition.type_ == of_type).cloned()
+        };
+        let (None, Some(condition)) = (unknown(before), unknown(after)) else { return };
+        let id = seen.stored.id();
+        tracing::warn!(
+            namespace = id.namespace,
+            name = id.name,
+            "no valid signature says who approved a guard"
+        );
+        self.notices.put(Notice {
+            guard: id,
+            uid: seen.stored.uid().to_owned(),
+            reason: "AuthorUnknown",
+            note: condition.message,
+        });
     }
 
     /// Writes one status. Tells whether there is nothing left to do for it.

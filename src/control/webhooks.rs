@@ -17,14 +17,16 @@ use serde::de::DeserializeOwned;
 
 use crate::api::names;
 use crate::core::guard::FailurePolicy;
-use crate::core::registration::{Entry, NAME_PREFIX, Namespaces, generation_of};
+use crate::core::registration::{Entry, NAME_PREFIX, Namespaces, generation_of, own};
 use crate::store::Configurations;
 
 /// How long an API server waits for us. A write waits as long, so it must be short; a review that
 /// needs a live read must fit.
 const TIMEOUT_SECONDS: i32 = 5;
-/// Name of the match condition; it stands in the API server's errors about it.
+/// Name of the match condition on names; it stands in the API server's errors about it.
 const CONDITION: &str = "guarded-objects";
+/// Name of the match condition of entries for our own kinds.
+const OWN_CONDITION: &str = "approvals";
 
 /// Where API servers call us.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -225,8 +227,14 @@ fn namespace_selector(entry: &Entry) -> LabelSelector {
 }
 
 fn match_conditions(entry: &Entry) -> Option<Vec<MatchCondition>> {
-    let names = entry.selection.names.as_ref()?;
-    Some(vec![MatchCondition { name: CONDITION.to_owned(), expression: names.cel() }])
+    let condition = |name: &str, expression| MatchCondition { name: name.to_owned(), expression };
+    if let Some(expression) = own::condition(entry) {
+        return Some(vec![condition(OWN_CONDITION, expression.to_owned())]);
+    }
+    let names = entry.selection.names.as_ref().map(|names| condition(CONDITION, names.cel()));
+    let touch = entry.touch.map(|touch| condition(touch.name(), touch.cel()));
+    let conditions: Vec<MatchCondition> = names.into_iter().chain(touch).collect();
+    (!conditions.is_empty()).then_some(conditions)
 }
 
 /// How API servers reach our registered entries, each way once; none while there are no entries.

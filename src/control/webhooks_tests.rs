@@ -15,6 +15,7 @@ fn entry() -> Entry {
         operations: vec![Operation::Create, Operation::Update],
         namespaced: true,
         selection: Selection { namespaces: Namespaces::In(vec!["a".into(), "b".into()]), names: None },
+        touch: None,
     }
 }
 

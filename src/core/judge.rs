@@ -15,8 +15,12 @@ use super::index::Index;
 use super::message;
 use super::paths::PathFilter;
 use super::review::{Progress, Review, metadata_text};
+use super::rewrite;
 use super::scope::Scope;
-use super::verdict::{Attempt, Judgement, Operation, Reason, ReviewError, Unguarded, User, Verdict};
+use super::verdict::{Attempt, Fact, Judgement, Operation, Reason, ReviewError, Unguarded, User, Verdict};
+
+mod deletion;
+mod partial;
 
 /// Field manager of a dry run that proves which replica answers; a nonce follows.
 pub const PROOF_FIELD_MANAGER: &str = "driftguard-proof-";
@@ -31,15 +35,28 @@ const MAX_PATHS: usize = 5;
 /// # Errors
 /// [`ReviewError`] when the body is no review that can be judged; it carries the uid if there is one.
 pub fn judge(body: &[u8], index: &Index, now: Timestamp) -> Result<Judgement, ReviewError> {
+    judge_knowing(body, index, now, None)
+}
+
+/// [`judge`] once more, with the answer to the question that the first judgement was.
+///
+/// # Errors
+/// As [`judge`].
+pub fn judge_knowing(
+    body: &[u8],
+    index: &Index,
+    now: Timestamp,
+    fact: Option<Fact<'_>>,
+) -> Result<Judgement, ReviewError> {
     let (mut review, progress) = Review::read_head(body)?;
     let needs_options = asks_for_proof(body);
-    let needs_old_object = review.operation == Some(Operation::Delete);
+    let needs_old_object = review.operation == Some(Operation::Delete) || Form::of(&review) != Form::Object;
     let mut complete = progress == Progress::Finished;
     if !complete && (needs_options || needs_old_object) {
         review.read_rest()?;
         complete = true;
     }
-    let verdict = verdict(&mut review, complete, index, now)?;
+    let verdict = verdict(&mut review, complete, index, now, fact)?;
     let proof = needs_options.then(|| proof_nonce(&review)).flatten();
     Ok(Judgement { uid: std::mem::take(&mut review.uid), verdict, proof })
 }
@@ -49,36 +66,24 @@ fn verdict(
     complete: bool,
     index: &Index,
     now: Timestamp,
+    fact: Option<Fact<'_>>,
 ) -> Result<Verdict, ReviewError> {
     let Some(operation) = review.operation else { return Ok(Verdict::Allow) };
     if operation == Operation::Connect {
         return Ok(Verdict::Allow);
     }
-    let key = object_key(review, operation)?;
-    let found = index.lookup(
-        &review.group,
-        &review.resource,
-        key.namespace.as_deref().unwrap_or_default(),
-        &key.name,
-    );
-    if found.clone().next().is_none() {
+    let form = Form::of(review);
+    let key = object_key(review, operation, form)?;
+    let namespace = key.namespace.as_deref().unwrap_or_default();
+    if index.lookup(&key.group, &key.resource, namespace, &key.name).next().is_none() {
         return Ok(Verdict::NotGuarded(key));
     }
-    // Each version that guards hash has an entry of its own, through which the object arrives in
-    // that version: a guard is judged only there.
-    let in_version =
-        |state: &&GuardState| state.target().is_some_and(|target| target.version == review.version);
-    let arrives_as =
-        if found.clone().any(|state| in_version(&state)) { Arrival::AsHashed } else { Arrival::Otherwise };
-    let guards: Vec<&GuardState> = found
-        .filter(|state| arrives_as == Arrival::Otherwise || in_version(state))
-        .filter(|state| {
-            // Scale, Binding and Eviction are no image of the object that is pinned.
-            review.sub_resource.is_empty() || state.target().is_some_and(|target| target.kind == review.kind)
-        })
-        .collect();
-    if operation == Operation::Delete {
-        return Ok(judge_deletion(review, &guards));
+    let (guards, arrives_as) = guards_of(review, form, &key, index);
+    if operation == Operation::Delete || form == Form::Eviction {
+        return Ok(deletion::judge(review, &guards, now, fact));
+    }
+    if matches!(form, Form::Scale | Form::Binding) {
+        return Ok(partial::judge(review, form, &guards, now, fact));
     }
     if arrives_as == Arrival::AsHashed && approved_by_all(review, &guards, now) {
         return Ok(Verdict::Allow);
@@ -86,12 +91,82 @@ fn verdict(
     if !complete {
         review.read_rest()?;
     }
+    if is_end_of_namespace(review) {
+        return Ok(Verdict::Allow);
+    }
     Ok(judge_change(review, operation, arrives_as, &guards, now))
+}
+
+/// What a review shows of the object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// All of it, on the object itself or on a subresource that is of its kind.
+    Object,
+    /// Only a count.
+    Scale,
+    /// Only the node that a Pod goes to.
+    Binding,
+    /// Nothing: the Pod is to be deleted.
+    Eviction,
+}
+
+impl Form {
+    pub(super) fn of(review: &Review<'_>) -> Self {
+        let of_pods = review.group.is_empty() && review.resource == "pods";
+        match review.sub_resource.as_str() {
+            // The older way to bind a Pod, which needs no subresource.
+            "" if review.group.is_empty() && review.resource == "bindings" => Self::Binding,
+            "scale" => Self::Scale,
+            "binding" if of_pods => Self::Binding,
+            "eviction" if of_pods => Self::Eviction,
+            _ => Self::Object,
+        }
+    }
+}
+
+/// The guards that judge a review, and how its object arrives.
+pub(super) fn guards_of<'i>(
+    review: &Review<'_>,
+    form: Form,
+    key: &Unguarded,
+    index: &'i Index,
+) -> (Vec<&'i GuardState>, Arrival) {
+    let namespace = key.namespace.as_deref().unwrap_or_default();
+    let found = index.lookup(&key.group, &key.resource, namespace, &key.name);
+    // Each version that guards hash has an entry of its own, through which the object arrives in
+    // that version: a guard is judged only there.
+    let in_version =
+        |state: &&GuardState| state.target().is_some_and(|target| target.version == review.version);
+    let arrives_as =
+        if found.clone().any(|state| in_version(&state)) { Arrival::AsHashed } else { Arrival::Otherwise };
+    let guards = found
+        .filter(|state| arrives_as == Arrival::Otherwise || in_version(state))
+        .filter(|state| {
+            // Of other subresources we know nothing: what they show is no image of the object.
+            form != Form::Object
+                || review.sub_resource.is_empty()
+                || state.target().is_some_and(|target| target.kind == review.kind)
+        })
+        .collect();
+    (guards, arrives_as)
+}
+
+/// The one exemption: the end of a Namespace was judged when its deletion began.
+fn is_end_of_namespace(review: &Review<'_>) -> bool {
+    review.group.is_empty()
+        && review.resource == "namespaces"
+        && review.sub_resource == "finalize"
+        && review.old_object.as_ref().is_some_and(is_terminating)
+}
+
+/// Whether the deletion of an object has begun.
+fn is_terminating(object: &Object<'_>) -> bool {
+    metadata_text(object, "deletionTimestamp").is_ok_and(|time| !time.is_empty())
 }
 
 /// In which version an object arrives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Arrival {
+pub(super) enum Arrival {
     /// In the one that a guard hashes.
     AsHashed,
     /// In another one alone, as while rules and index follow a change of the version one after the
@@ -101,7 +176,11 @@ enum Arrival {
 
 /// The object's own name and namespace: `request.name` is absent for some operations, and a
 /// mutating webhook may rename on CREATE.
-fn object_key(review: &Review<'_>, operation: Operation) -> Result<Unguarded, ReviewError> {
+pub(super) fn object_key(
+    review: &Review<'_>,
+    operation: Operation,
+    form: Form,
+) -> Result<Unguarded, ReviewError> {
     let (object, field) = match operation {
         Operation::Delete => (&review.old_object, "oldObject"),
         _ => (&review.object, "object"),
@@ -122,13 +201,14 @@ fn object_key(review: &Review<'_>, operation: Operation) -> Result<Unguarded, Re
     }
     Ok(Unguarded {
         group: review.group.clone(),
-        resource: review.resource.clone(),
+        // A Binding bears the name of its Pod.
+        resource: if form == Form::Binding { "pods".to_owned() } else { review.resource.clone() },
         namespace: (!namespace.is_empty()).then_some(namespace),
         name: text("name")?,
     })
 }
 
-fn approved_by_all(review: &Review<'_>, guards: &[&GuardState], now: Timestamp) -> bool {
+pub(super) fn approved_by_all(review: &Review<'_>, guards: &[&GuardState], now: Timestamp) -> bool {
     let Some(object) = &review.object else { return false };
     guards.iter().all(|state| match state {
         GuardState::Valid(guard) => {
@@ -138,21 +218,6 @@ fn approved_by_all(review: &Review<'_>, guards: &[&GuardState], now: Timestamp) 
     })
 }
 
-/// Deletion passes with a warning: it is found and put right as drift.
-fn judge_deletion(review: &Review<'_>, guards: &[&GuardState]) -> Verdict {
-    let mut warnings = Vec::new();
-    let mut attempt = None;
-    for state in guards {
-        let Some(target) = state.target() else { continue };
-        warnings.push(message::deleted(state.id(), target));
-        if attempt.is_none() {
-            let finding = Finding { reason: Reason::TargetDeleted, image: None, changes: Changes::default() };
-            attempt = Some(record(review, state, target, &finding));
-        }
-    }
-    if warnings.is_empty() { Verdict::Allow } else { Verdict::AllowWith { warnings, attempt } }
-}
-
 /// What one guard has to say against a write.
 struct Finding {
     reason: Reason,
@@ -160,41 +225,10 @@ struct Finding {
     changes: Changes,
 }
 
-fn judge_change(
-    review: &Review<'_>,
-    operation: Operation,
-    arrives_as: Arrival,
-    guards: &[&GuardState],
-    now: Timestamp,
-) -> Verdict {
-    let mut warnings = Vec::new();
-    let mut let_through = None;
-    for state in guards {
-        let (opinion, target) = match state {
-            GuardState::Valid(guard) if arrives_as == Arrival::Otherwise => {
-                (against_in_another_version(review, guard), &guard.target)
-            }
-            GuardState::Valid(guard) => (against(review, operation, guard, now), &guard.target),
-            GuardState::Invalid(invalid) => match &invalid.target {
-                Some(target) => (against_invalid(review, invalid, target), target),
-                None => continue,
-            },
-        };
-        let (finding, answer) = match opinion {
-            Opinion::Fine => continue,
-            Opinion::Says(finding, answer) => (finding, answer),
-        };
-        let attempt = record(review, state, target, &finding);
-        match answer {
-            Answer::Deny(message) => return Verdict::Deny { message, attempt },
-            Answer::Warn(warning) => warnings.push(warning),
-            Answer::Record => {}
-        }
-        let_through.get_or_insert(attempt);
-    }
-    match let_through {
-        None => Verdict::Allow,
-        Some(attempt) => Verdict::AllowWith { warnings, attempt: Some(attempt) },
+impl Finding {
+    /// A finding that knows neither content nor paths.
+    fn bare(reason: Reason) -> Self {
+        Self { reason, image: None, changes: Changes::default() }
     }
 }
 
@@ -209,12 +243,79 @@ enum Answer {
     Record,
 }
 
+/// The sum of what the guards say: refused when one refuses, and otherwise everything that is said.
+fn sum_up<'g>(
+    review: &Review<'_>,
+    guards: &[&'g GuardState],
+    opinion: impl Fn(&'g GuardState, &'g Target) -> Opinion,
+) -> Verdict {
+    let mut warnings = Vec::new();
+    let mut attempts = Vec::new();
+    for state in guards.iter().copied() {
+        let Some(target) = state.target() else { continue };
+        let (finding, answer) = match opinion(state, target) {
+            Opinion::Fine => continue,
+            Opinion::Says(finding, answer) => (finding, answer),
+        };
+        let attempt = record(review, state, target, &finding);
+        match answer {
+            Answer::Deny(message) => return Verdict::Deny { message, attempt: Box::new(attempt) },
+            Answer::Warn(warning) => warnings.push(warning),
+            Answer::Record => {}
+        }
+        attempts.push(attempt);
+    }
+    if attempts.is_empty() { Verdict::Allow } else { Verdict::AllowWith { warnings, attempts } }
+}
+
+fn judge_change(
+    review: &Review<'_>,
+    operation: Operation,
+    arrives_as: Arrival,
+    guards: &[&GuardState],
+    now: Timestamp,
+) -> Verdict {
+    sum_up(review, guards, |state, target| match state {
+        GuardState::Valid(guard) if arrives_as == Arrival::Otherwise => {
+            against_in_another_version(review, guard, now)
+        }
+        GuardState::Valid(guard) => against(review, operation, guard, guards, now),
+        GuardState::Invalid(invalid) => against_invalid(review, invalid, target),
+    })
+}
+
+/// What becomes of a write that a guard does not approve: its pause or its enforcement decides.
+fn act(
+    guard: &Guard,
+    now: Timestamp,
+    finding: Finding,
+    denial: impl FnOnce(&Finding) -> String,
+    warning: impl FnOnce(&Finding) -> String,
+) -> Opinion {
+    if let Some(pause) = guard.paused(now) {
+        let said = message::paused(guard, pause, &finding.changes);
+        return Opinion::Says(Finding { reason: Reason::Paused, ..finding }, Answer::Warn(said));
+    }
+    let answer = match guard.enforcement {
+        Enforcement::Deny | Enforcement::Rewrite => Answer::Deny(denial(&finding)),
+        Enforcement::Warn => Answer::Warn(warning(&finding)),
+        Enforcement::Audit => Answer::Record,
+    };
+    Opinion::Says(finding, answer)
+}
+
 /// The opinion of a valid guard on a write that is not approved by all.
-fn against(review: &Review<'_>, operation: Operation, guard: &Guard, now: Timestamp) -> Opinion {
+fn against(
+    review: &Review<'_>,
+    operation: Operation,
+    guard: &Guard,
+    guards: &[&GuardState],
+    now: Timestamp,
+) -> Opinion {
     let Some(object) = &review.object else { return Opinion::Fine };
     let new = match hash_parsed(object, &guard.scope) {
         Ok(hash) => hash,
-        Err(error) => return against_undecodable(guard, &error),
+        Err(error) => return against_undecodable(guard, &error, now),
     };
     if guard.approves(new, now) {
         return Opinion::Fine;
@@ -222,34 +323,32 @@ fn against(review: &Review<'_>, operation: Operation, guard: &Guard, now: Timest
     let old = review.old_object.as_ref();
     let image = (!guard.scope.is_secret()).then_some(new);
     if old.and_then(|old| hash_parsed(old, &guard.scope).ok()) == Some(new) {
-        let finding = Finding { reason: Reason::AlreadyDrifted, image, changes: Changes::default() };
-        return Opinion::Says(finding, Answer::Warn(message::already_drifted(guard)));
+        return left_drifted(guard, image);
     }
     let changes =
         old.and_then(|old| diff::changed(old, object, &guard.scope, MAX_PATHS).ok()).unwrap_or_default();
-    let answer = match guard.enforcement {
-        Enforcement::Deny | Enforcement::Rewrite => {
-            Answer::Deny(message::denial(guard, operation, &changes, image))
-        }
-        Enforcement::Warn => Answer::Warn(message::would_deny(guard, &changes)),
-        Enforcement::Audit => Answer::Record,
+    let finding = Finding { reason: Reason::HashMismatch, image, changes };
+    let denial = |finding: &Finding| {
+        let obstacle = (guard.enforcement == Enforcement::Rewrite)
+            .then(|| rewrite::obstacle(review, guards, now).to_string());
+        message::denial(guard, operation, &finding.changes, image, obstacle.as_deref())
     };
-    Opinion::Says(Finding { reason: Reason::HashMismatch, image, changes }, answer)
+    act(guard, now, finding, denial, |finding| message::would_deny(guard, &finding.changes))
 }
 
-fn against_undecodable(guard: &Guard, error: &CanonicalError) -> Opinion {
-    let finding = Finding { reason: Reason::Undecodable, image: None, changes: Changes::default() };
-    let message = message::undecodable(&guard.id, &error.to_string());
-    let answer = match guard.enforcement {
-        Enforcement::Deny | Enforcement::Rewrite => Answer::Deny(message),
-        Enforcement::Warn => Answer::Warn(message),
-        Enforcement::Audit => Answer::Record,
-    };
-    Opinion::Says(finding, answer)
+/// The opinion on a write that leaves drifted content as it is.
+fn left_drifted(guard: &Guard, image: Option<ContentHash>) -> Opinion {
+    let finding = Finding { image, ..Finding::bare(Reason::AlreadyDrifted) };
+    Opinion::Says(finding, Answer::Warn(message::already_drifted(guard)))
+}
+
+fn against_undecodable(guard: &Guard, error: &CanonicalError, now: Timestamp) -> Opinion {
+    let message = || message::undecodable(&guard.id, &error.to_string());
+    act(guard, now, Finding::bare(Reason::Undecodable), |_| message(), |_| message())
 }
 
 /// The opinion of a guard on an object that arrives in a version which it does not hash.
-fn against_in_another_version(review: &Review<'_>, guard: &Guard) -> Opinion {
+fn against_in_another_version(review: &Review<'_>, guard: &Guard, now: Timestamp) -> Opinion {
     let hash = |object: &Option<Object<'_>>| {
         object.as_ref().and_then(|object| hash_parsed(object, &guard.scope).ok())
     };
@@ -257,14 +356,12 @@ fn against_in_another_version(review: &Review<'_>, guard: &Guard) -> Opinion {
     if old.is_some() && old == new {
         return Opinion::Fine;
     }
-    let finding = Finding { reason: Reason::OtherVersion, image: None, changes: Changes::default() };
-    let message = message::other_version(guard, &review.version);
-    let answer = match guard.enforcement {
-        Enforcement::Deny | Enforcement::Rewrite => Answer::Deny(message),
-        Enforcement::Warn => Answer::Warn(message),
-        Enforcement::Audit => Answer::Record,
-    };
-    Opinion::Says(finding, answer)
+    in_another_version(guard, &review.version, now)
+}
+
+fn in_another_version(guard: &Guard, version: &str, now: Timestamp) -> Opinion {
+    let message = || message::other_version(guard, version);
+    act(guard, now, Finding::bare(Reason::OtherVersion), |_| message(), |_| message())
 }
 
 /// A guard that cannot be evaluated says nothing about what is approved, so that only writes which
@@ -277,12 +374,13 @@ fn against_invalid(review: &Review<'_>, guard: &InvalidGuard, target: &Target) -
     if old.is_some() && old == new {
         return Opinion::Fine;
     }
-    let image = if scope.is_secret() { None } else { new };
-    let finding = Finding { reason: Reason::GuardInvalid, image, changes: Changes::default() };
+    let shown = !scope.is_secret() && Form::of(review) == Form::Object;
+    let image = if shown { new } else { None };
+    let finding = Finding { image, ..Finding::bare(Reason::GuardInvalid) };
     Opinion::Says(finding, Answer::Deny(message::invalid_guard(guard)))
 }
 
-fn record(review: &Review<'_>, state: &GuardState, target: &Target, finding: &Finding) -> Box<Attempt> {
+fn record(review: &Review<'_>, state: &GuardState, target: &Target, finding: &Finding) -> Attempt {
     let object = review.old_object.as_ref().or(review.object.as_ref());
     let (guard_uid, guard_generation, enforcement) = match state {
         GuardState::Valid(guard) => (guard.uid.clone(), guard.generation, Some(guard.enforcement)),
@@ -290,7 +388,7 @@ fn record(review: &Review<'_>, state: &GuardState, target: &Target, finding: &Fi
     };
     let mut user = review.user();
     user.groups.truncate(User::MAX_GROUPS);
-    Box::new(Attempt {
+    Attempt {
         guard: state.id().clone(),
         guard_uid,
         guard_generation,
@@ -305,7 +403,7 @@ fn record(review: &Review<'_>, state: &GuardState, target: &Target, finding: &Fi
         paths: finding.changes.paths.clone(),
         enforcement,
         reason: finding.reason,
-    })
+    }
 }
 
 /// Whether the end of the review, where its options stand, names the proof's field manager. A cheap

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use super::super::canonical::hash_object;
 use super::super::guard::{AlsoApproved, Authorship, DeletionPolicy, FailurePolicy, GuardId, ManagedBy};
+use super::super::pause::{Pause, PausedBy};
+use super::super::verdict::Question;
 use super::*;
 
 const APPROVED: &str = r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"x","namespace":"n","uid":"o-1"},"data":{"price":"1"}}"#;
@@ -85,7 +87,7 @@ fn denied(body: &str, index: &Index) -> (String, Attempt) {
 
 fn allowed_with(body: &str, index: &Index) -> (Vec<String>, Option<Attempt>) {
     match verdict_of(body, index) {
-        Verdict::AllowWith { warnings, attempt } => (warnings, attempt.map(|attempt| *attempt)),
+        Verdict::AllowWith { warnings, mut attempts } => (warnings, attempts.pop()),
         other => panic!("not allowed with something to say: {other:?}"),
     }
 }
@@ -335,4 +337,235 @@ fn objects_of_3_mib_and_of_10_000_levels_are_judged() {
         "}".repeat(9_999)
     );
     denied(&update(&deep, APPROVED), &index([guard()]));
+}
+
+fn pause(until: &str) -> Pause {
+    Pause {
+        by: PausedBy::Exception("night-shift".into()),
+        reason: "INC-1".into(),
+        until: until.parse().unwrap(),
+    }
+}
+
+#[test]
+fn a_paused_guard_lets_through_with_a_warning_until_the_pause_is_over() {
+    let body = update(&changed("2"), APPROVED);
+    for enforcement in [Enforcement::Deny, Enforcement::Rewrite, Enforcement::Audit] {
+        let paused = Guard { enforcement, pauses: vec![pause("2026-06-01T12:00:01Z")], ..guard() };
+        let (warnings, attempt) = allowed_with(&body, &index([paused]));
+        assert_eq!(
+            warnings,
+            [
+                "DriftGuard g/x-guard is paused by exception night-shift until 2026-06-01T12:00:01Z: /data/price would change in ConfigMap/n/x; recorded"
+            ]
+        );
+        assert_eq!(attempt.unwrap().reason, Reason::Paused);
+    }
+    denied(&body, &index([Guard { pauses: vec![pause("2026-06-01T12:00:00Z")], ..guard() }]));
+    // Approved content needs no pause.
+    let paused = Guard { pauses: vec![pause("2026-06-01T12:00:01Z")], ..guard() };
+    assert_eq!(verdict_of(&update(APPROVED, &changed("2")), &index([paused])), Verdict::Allow);
+}
+
+#[test]
+fn each_guard_that_lets_through_is_recorded() {
+    let mode = |name: &str, enforcement| {
+        let mut guard = Guard { enforcement, ..guard() };
+        guard.id.name = name.into();
+        guard
+    };
+    let guards = index([mode("a", Enforcement::Audit), mode("b", Enforcement::Warn)]);
+    let Verdict::AllowWith { warnings, attempts } = verdict_of(&update(&changed("2"), APPROVED), &guards)
+    else {
+        panic!("not allowed");
+    };
+    assert_eq!(warnings.len(), 1);
+    let recorded: Vec<&str> = attempts.iter().map(|attempt| attempt.guard.name.as_str()).collect();
+    assert_eq!(recorded, ["a", "b"]);
+    // One that refuses is enough.
+    let guards =
+        index([mode("a", Enforcement::Audit), mode("b", Enforcement::Warn), mode("c", Enforcement::Deny)]);
+    assert_eq!(denied(&update(&changed("2"), APPROVED), &guards).1.guard.name, "c");
+}
+
+fn knowing(body: &str, index: &Index, fact: Fact<'_>) -> Verdict {
+    judge_knowing(body.as_bytes(), index, now(), Some(fact)).unwrap().verdict
+}
+
+fn undeletable() -> Guard {
+    Guard { deletion_policy: DeletionPolicy::Deny, ..guard() }
+}
+
+#[test]
+fn deletion_is_refused_where_the_guard_says_so_unless_the_namespace_is_going() {
+    let body = review("configmaps", "DELETE", "null", APPROVED, "");
+    let guards = index([undeletable()]);
+    assert_eq!(verdict_of(&body, &guards), Verdict::Ask(Question::Namespace("n".into())));
+    let active = br#"{"metadata":{"name":"n"}}"#;
+    let going = br#"{"metadata":{"name":"n","deletionTimestamp":"2026-06-01T11:00:00Z"}}"#;
+    let Verdict::Deny { message, attempt } = knowing(&body, &guards, Fact::Object(active)) else {
+        panic!("not denied");
+    };
+    assert!(
+        message.contains("it may not be deleted; to delete it, set the guard's deletionPolicy"),
+        "{message}"
+    );
+    assert_eq!(attempt.reason, Reason::TargetDeleted);
+    for passes in [Fact::Object(going), Fact::Absent, Fact::Unread(FailurePolicy::Ignore)] {
+        assert!(matches!(knowing(&body, &guards, passes), Verdict::AllowWith { .. }), "{passes:?}");
+    }
+    let Verdict::Deny { attempt, .. } = knowing(&body, &guards, Fact::Unread(FailurePolicy::Fail)) else {
+        panic!("not denied");
+    };
+    assert_eq!(attempt.reason, Reason::TargetUnread);
+}
+
+#[test]
+fn only_a_guard_that_blocks_and_is_not_paused_refuses_a_deletion() {
+    let body = review("configmaps", "DELETE", "null", APPROVED, "");
+    let soft = [
+        Guard { enforcement: Enforcement::Warn, ..undeletable() },
+        Guard { enforcement: Enforcement::Audit, ..undeletable() },
+        Guard { pauses: vec![pause("2026-06-01T13:00:00Z")], ..undeletable() },
+    ];
+    for guard in soft {
+        allowed_with(&body, &index([guard]));
+    }
+    // What has begun cannot be undone.
+    let terminating = APPROVED.replace(r#""uid""#, r#""deletionTimestamp":"2026-06-01T11:59:00Z","uid""#);
+    allowed_with(&review("configmaps", "DELETE", "null", &terminating, ""), &index([undeletable()]));
+}
+
+fn on_pod(sub: &str, object: &str, old: &str) -> String {
+    review("pods", "CREATE", object, old, "").replace(
+        r#""name":"x","namespace":"n","operation""#,
+        &format!(r#""subResource":"{sub}","name":"x","namespace":"n","operation""#),
+    )
+}
+
+const POD: &str =
+    r#"{"kind":"Pod","metadata":{"name":"x","namespace":"n"},"spec":{"containers":[],"nodeName":"a"}}"#;
+
+#[test]
+fn an_eviction_is_judged_like_a_deletion() {
+    let eviction = r#"{"kind":"Eviction","metadata":{"name":"x"}}"#;
+    let body = on_pod("eviction", eviction, "null");
+    let guards = index([Guard { deletion_policy: DeletionPolicy::Deny, ..guard_of("Pod", POD) }]);
+    assert_eq!(verdict_of(&body, &guards), Verdict::Ask(Question::Namespace("n".into())));
+    assert!(matches!(knowing(&body, &guards, Fact::Object(b"{}")), Verdict::Deny { .. }));
+    allowed_with(&body, &index([guard_of("Pod", POD)]));
+}
+
+#[test]
+fn a_binding_is_judged_by_the_pod_that_it_makes() {
+    let binding = |node: &str| {
+        format!(r#"{{"kind":"Binding","metadata":{{"name":"x"}},"target":{{"name":"{node}"}}}}"#)
+    };
+    let guards = index([guard_of("Pod", POD)]);
+    let unbound = POD.replace(r#","nodeName":"a""#, "");
+    let live = Fact::Object(unbound.as_bytes());
+    let target = guard_of("Pod", POD).target;
+    // The older way shows no subresource.
+    let older = |node: &str| {
+        on_pod("", &binding(node), "null").replace(r#""resource":"pods""#, r#""resource":"bindings""#)
+    };
+    for body in [on_pod("binding", &binding("a"), "null"), older("a")] {
+        assert_eq!(verdict_of(&body, &guards), Verdict::Ask(Question::Target(target.clone())));
+        assert_eq!(knowing(&body, &guards, live), Verdict::Allow);
+    }
+    for body in [on_pod("binding", &binding("b"), "null"), older("b")] {
+        let Verdict::Deny { message, .. } = knowing(&body, &guards, live) else { panic!("not denied") };
+        assert!(message.contains("/spec/nodeName would change"), "{message}");
+    }
+    let scope = Scope::new("", "Pod", PathFilter::ignoring(&["/spec/nodeName"]).unwrap());
+    let free = Guard { scope, ..guard_of("Pod", POD) };
+    assert_eq!(verdict_of(&on_pod("binding", &binding("b"), "null"), &index([free])), Verdict::Allow);
+}
+
+#[test]
+fn a_scale_is_judged_by_the_object_with_its_new_count() {
+    let workload = |count: &str| {
+        format!(r#"{{"metadata":{{"name":"x","namespace":"n"}},"spec":{{"replicas":{count},"z":1.50}}}}"#)
+    };
+    let scale =
+        |spec: &str| format!(r#"{{"kind":"Scale","metadata":{{"name":"x","namespace":"n"}},"spec":{spec}}}"#);
+    let guard = |enforcement| Guard {
+        replicas_path: Some(vec!["spec".into(), "replicas".into()]),
+        enforcement,
+        ..guard_of("Workload", &workload("3"))
+    };
+    let deny = index([guard(Enforcement::Deny)]);
+    let body = |new: &str, old: &str| {
+        review("workloads", "UPDATE", &scale(new), &scale(old), "").replace(
+            r#""name":"x","namespace":"n","operation""#,
+            r#""subResource":"scale","name":"x","namespace":"n","operation""#,
+        )
+    };
+    let (three, five, none) = (r#"{"replicas":3}"#, r#"{"replicas":5}"#, "{}");
+    assert_eq!(verdict_of(&body(three, three), &deny), Verdict::Allow, "nothing changes, nothing is read");
+    assert_eq!(
+        verdict_of(&body(five, three), &deny),
+        Verdict::Ask(Question::Target(guard(Enforcement::Deny).target))
+    );
+    let live = workload("5");
+    assert_eq!(knowing(&body(three, five), &deny, Fact::Object(live.as_bytes())), Verdict::Allow);
+    let live = workload("3");
+    for (new, count) in [(five, "5"), (none, "0")] {
+        let Verdict::Deny { message, .. } = knowing(&body(new, three), &deny, Fact::Object(live.as_bytes()))
+        else {
+            panic!("not denied");
+        };
+        let image = hash_object(workload(count).as_bytes(), &guard(Enforcement::Deny).scope).unwrap();
+        assert!(
+            message.contains("/spec/replicas would change") && message.contains(&image.to_string()),
+            "{message}"
+        );
+    }
+    assert!(matches!(knowing(&body(five, three), &deny, Fact::Absent), Verdict::Deny { .. }));
+    assert!(matches!(
+        knowing(&body(five, three), &deny, Fact::Unread(FailurePolicy::Fail)),
+        Verdict::Deny { .. }
+    ));
+    assert!(matches!(
+        knowing(&body(five, three), &deny, Fact::Unread(FailurePolicy::Ignore)),
+        Verdict::AllowWith { .. }
+    ));
+    let rewrite = index([guard(Enforcement::Rewrite)]);
+    let Verdict::Deny { message, .. } = knowing(&body(five, three), &rewrite, Fact::Object(live.as_bytes()))
+    else {
+        panic!("not denied");
+    };
+    assert!(message.contains("\nnot put back: a request on this subresource"), "{message}");
+    let warn = index([guard(Enforcement::Warn)]);
+    assert!(matches!(
+        knowing(&body(five, three), &warn, Fact::Unread(FailurePolicy::Fail)),
+        Verdict::AllowWith { .. }
+    ));
+    let free = Guard { replicas_path: None, ..guard(Enforcement::Deny) };
+    assert_eq!(verdict_of(&body(five, three), &index([free])), Verdict::Allow);
+}
+
+#[test]
+fn the_end_of_a_namespace_passes_and_its_finalizers_are_kept_before() {
+    let namespace = |more: &str, finalizers: &str| {
+        format!(
+            r#"{{"kind":"Namespace","metadata":{{"name":"x"{more}}},"spec":{{"finalizers":{finalizers}}}}}"#
+        )
+    };
+    let mut guard = guard_of("Namespace", &namespace("", r#"["kubernetes"]"#));
+    guard.target.namespace = None;
+    let guards = index([guard]);
+    let finalize = |more: &str| {
+        review("namespaces", "UPDATE", &namespace(more, "[]"), &namespace(more, r#"["kubernetes"]"#), "")
+            .replace(r#""kind":"ConfigMap"}"#, r#""kind":"Namespace"}"#)
+            .replace(
+                r#""name":"x","namespace":"n","operation""#,
+                r#""subResource":"finalize","name":"x","namespace":"x","operation""#,
+            )
+    };
+    denied(&finalize(""), &guards);
+    assert_eq!(
+        verdict_of(&finalize(r#","deletionTimestamp":"2026-06-01T11:59:00Z""#), &guards),
+        Verdict::Allow
+    );
 }

@@ -3,6 +3,8 @@
 //! A kind alone can be served by several groups. DESIGN order: core, then `terrafusion.ai`, then
 //! `apps`, then the only match; otherwise the guard must name `targetApiVersion`.
 
+use std::collections::BTreeMap;
+
 /// Groups that win over others when `targetApiVersion` is absent, first one first.
 const PREFERRED_GROUPS: [&str; 3] = ["", "terrafusion.ai", "apps"];
 
@@ -35,7 +37,12 @@ impl KindEntry {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Catalog {
     entries: Vec<KindEntry>,
+    replicas_paths: ReplicasPaths,
 }
+
+/// Where the count stands that the subresource `scale` changes, by group, version and plural; keys
+/// from the object's root. Kinds without that subresource are not in it.
+pub type ReplicasPaths = BTreeMap<(String, String, String), Vec<String>>;
 
 /// Why a kind could not be resolved.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -75,7 +82,26 @@ impl Catalog {
     pub fn new(mut entries: Vec<KindEntry>) -> Self {
         entries.sort();
         entries.dedup();
-        Self { entries }
+        Self { entries, replicas_paths: ReplicasPaths::new() }
+    }
+
+    /// The same with the kinds that can be scaled.
+    #[must_use]
+    pub fn with_replicas_paths(self, replicas_paths: ReplicasPaths) -> Self {
+        Self { replicas_paths, ..self }
+    }
+
+    /// Which kinds can be scaled, and where their count stands.
+    #[must_use]
+    pub fn replicas_paths(&self) -> &ReplicasPaths {
+        &self.replicas_paths
+    }
+
+    /// Where the count of a kind stands; `None` when it has no subresource `scale`.
+    #[must_use]
+    pub fn replicas_path(&self, entry: &KindEntry) -> Option<&[String]> {
+        let key = (entry.group.clone(), entry.version.clone(), entry.plural.clone());
+        self.replicas_paths.get(&key).map(Vec::as_slice)
     }
 
     /// All entries, sorted.

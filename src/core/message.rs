@@ -7,6 +7,7 @@
 use super::diff::Changes;
 use super::guard::{Guard, GuardId, InvalidGuard, Target};
 use super::hash::ContentHash;
+use super::pause::{Pause, PausedBy};
 use super::verdict::Operation;
 
 /// Longest first line, in characters.
@@ -27,7 +28,13 @@ pub fn commands() -> &'static [&'static str] {
 
 /// The message of a refused write.
 #[must_use]
-pub fn denial(guard: &Guard, operation: Operation, changes: &Changes, image: Option<ContentHash>) -> String {
+pub fn denial(
+    guard: &Guard,
+    operation: Operation,
+    changes: &Changes,
+    image: Option<ContentHash>,
+    obstacle: Option<&str>,
+) -> String {
     let what = match operation {
         Operation::Create => "its content is not the approved one".to_owned(),
         _ => summary(changes),
@@ -37,12 +44,82 @@ pub fn denial(guard: &Guard, operation: Operation, changes: &Changes, image: Opt
     if let Some(image) = image {
         message.push_str(&format!("\nimage sha256:{image}"));
     }
+    if let Some(why) = obstacle {
+        message.push_str(&format!("\nnot put back: {}", clean(why, MAX_ANNOTATION)));
+    }
+    whom_to_ask(guard, &mut message);
+    message
+}
+
+/// Appends contact and runbook, each on a line of its own.
+fn whom_to_ask(guard: &Guard, message: &mut String) {
     for (label, text) in [("contact", &guard.contact), ("runbook", &guard.runbook)] {
         if let Some(text) = text {
             message.push_str(&format!("\n{label}: {}", clean(text, MAX_ANNOTATION)));
         }
     }
+}
+
+/// The message of a refused deletion.
+#[must_use]
+pub fn deletion_denied(guard: &Guard) -> String {
+    let next = match guard.managed_by {
+        Some(tool) => format!("to delete it, change deletionPolicy in Git ({})", tool.as_str()),
+        None => "to delete it, set the guard's deletionPolicy to Allow first".to_owned(),
+    };
+    let what = "it may not be deleted";
+    let mut message = first_line(&guard.id, &guard.target, what, &next, &Changes::default());
+    whom_to_ask(guard, &mut message);
     message
+}
+
+/// The message when what decides about a write could not be read.
+#[must_use]
+pub fn unread(guard: &Guard, what: &str) -> String {
+    let line =
+        format!("DriftGuard {} cannot judge this: {what} could not be read in time; try again", guard.id);
+    clean(&line, MAX_FIRST_LINE)
+}
+
+/// The message when the object whose part is written does not exist.
+#[must_use]
+pub fn no_target(guard: &Guard) -> String {
+    let line = format!("DriftGuard {} cannot judge this: there is no {}", guard.id, guard.target);
+    clean(&line, MAX_FIRST_LINE)
+}
+
+/// The warning of a paused guard that lets a write through.
+#[must_use]
+pub fn paused(guard: &Guard, pause: &Pause, changes: &Changes) -> String {
+    let by = match &pause.by {
+        PausedBy::Suspend => "suspended".to_owned(),
+        PausedBy::Exception(name) => format!("paused by exception {name}"),
+    };
+    let line = format!(
+        "DriftGuard {} is {by} until {:.0}: {} in {}; recorded",
+        guard.id,
+        pause.until,
+        summary(changes),
+        guard.target
+    );
+    clean(&line, MAX_WARNING)
+}
+
+/// The warning of the mutating hook that put content back.
+#[must_use]
+pub fn put_back(guard: &Guard, changes: &Changes) -> String {
+    let which = match (changes.paths.as_slice(), changes.more) {
+        ([], _) => "its content was".to_owned(),
+        ([only], false) => format!("{only} was"),
+        (some, false) => format!("{} were", some.join(", ")),
+        (some, true) => format!("{} and more were", some.join(", ")),
+    };
+    let whole = format!("{} is pinned by DriftGuard {}: {which} put back", guard.target, guard.id);
+    if whole.chars().count() <= MAX_WARNING {
+        return clean(&whole, MAX_WARNING);
+    }
+    // Paths matter more than names that the user knows.
+    clean(&format!("DriftGuard put back: {}", changes.paths.join(", ")), MAX_WARNING)
 }
 
 /// The message when the guard itself cannot be evaluated.

@@ -4,9 +4,14 @@
 //! arguments. `tests/layering.rs` fails when an import breaks that.
 //!
 
+pub mod author;
+pub mod author_access;
 pub mod canonical;
+pub mod definition;
 pub mod diff;
 pub mod guard;
+pub mod guard_spec;
+pub mod guard_spec_rivals;
 pub mod hash;
 pub mod index;
 pub mod json;
@@ -15,8 +20,10 @@ pub mod kinds;
 pub mod message;
 pub mod paths;
 pub mod pause;
+pub mod promotion;
 pub mod registration;
 mod review;
+pub mod rewrite;
 pub mod rotation;
 mod scan;
 pub mod scope;

@@ -176,6 +176,26 @@ impl<'a> Review<'a> {
     }
 }
 
+/// Whether the object is a server-side apply of `manager`, as its managed fields tell.
+pub(crate) fn is_applied_by(object: &Object<'_>, manager: &str) -> bool {
+    let text = object.text();
+    let fields =
+        object.field("metadata").and_then(|metadata| member(text, metadata, "managedFields").ok().flatten());
+    let Some(fields) = fields else { return false };
+    items(text, fields).into_iter().any(|entry| {
+        let is = |key, wanted| text_at(text, entry, &[key]).is_ok_and(|found| found == wanted);
+        is("operation", "Apply") && is("manager", manager)
+    })
+}
+
+/// The value under `keys` from the object's root, as it stands in the text; `None` when absent.
+pub(crate) fn value_at<'a>(object: &Object<'a>, keys: &[&str]) -> Option<&'a [u8]> {
+    let (first, rest) = keys.split_first()?;
+    let start = object.field(first)?;
+    let found = rest.iter().try_fold(start, |span, key| member(object.text(), span, key).ok().flatten());
+    found.map(|span| span.of(object.text()))
+}
+
 /// A field of `metadata`, empty when absent.
 pub(crate) fn metadata_text(object: &Object<'_>, name: &str) -> Result<String, JsonError> {
     object.field("metadata").map_or_else(|| Ok(String::new()), |span| text_at(object.text(), span, &[name]))
@@ -221,15 +241,18 @@ fn text_at(text: &[u8], span: Span, keys: &[&str]) -> Result<String, JsonError> 
 
 /// The strings of a list; anything else in it is passed over.
 fn texts(text: &[u8], span: Span) -> Vec<String> {
+    items(text, span).into_iter().filter_map(|item| text_at(text, item, &[]).ok()).collect()
+}
+
+/// The items of a list, as far as it can be read.
+fn items(text: &[u8], span: Span) -> Vec<Span> {
     let mut cursor = Cursor::starting_at(&text[..span.end], span.start);
     let mut found = Vec::new();
     if cursor.expect(b'[').is_err() {
         return found;
     }
     while let Ok(item) = cursor.skip_value() {
-        if let Ok(string) = text_at(text, item, &[]) {
-            found.push(string);
-        }
+        found.push(item);
         if cursor.expect(b',').is_err() {
             break;
         }

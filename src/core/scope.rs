@@ -1,6 +1,6 @@
 //! Scope: which part of an object a guard pins.
 
-use super::paths::PathFilter;
+use super::paths::{PathFilter, Position, Step};
 
 /// How the pinned value is taken from an object; DESIGN section 3 has the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -56,6 +56,23 @@ impl Scope {
     #[must_use]
     pub fn filter(&self) -> &PathFilter {
         &self.filter
+    }
+
+    /// Whether the value under these keys, from the object's root, is pinned. For fields within `spec`.
+    #[must_use]
+    pub fn covers(&self, keys: &[&str]) -> bool {
+        let of_kind = match self.kind {
+            ScopeKind::ConfigMap | ScopeKind::Secret => false,
+            ScopeKind::GamaConfig => keys.starts_with(&["spec", "parameters"]),
+            ScopeKind::Other => true,
+        };
+        let descend = |position, key: &&str| self.filter.descend(position, Step::Member(key));
+        of_kind
+            && match keys.iter().fold(self.filter.root(), descend) {
+                Position::Inside => true,
+                Position::Outside => false,
+                Position::Between(_) => self.filter.keeps_undecided(),
+            }
     }
 
     /// Whether neither values nor hashes of this scope may be shown (DESIGN section 8).

@@ -1,6 +1,6 @@
 //! What judging a review comes to: the answer, and the facts a record keeps of it.
 
-use super::guard::{Enforcement, GuardId, Target};
+use super::guard::{Enforcement, FailurePolicy, GuardId, Target};
 use super::hash::ContentHash;
 
 /// The outcome for one admission review.
@@ -24,8 +24,8 @@ pub enum Verdict {
     AllowWith {
         /// At most 256 characters each, no control characters.
         warnings: Vec<String>,
-        /// What to record; `None` for a warning alone.
-        attempt: Option<Box<Attempt>>,
+        /// What to record: one for each guard that has something to say; none for a warning alone.
+        attempts: Vec<Attempt>,
     },
     /// Refused with 403.
     Deny {
@@ -37,6 +37,29 @@ pub enum Verdict {
     /// No guard in the index pins this object, although a webhook rule matched it: the index may
     /// lag behind, so one live read decides.
     NotGuarded(Unguarded),
+    /// The review does not hold what decides: it must be read, once, and the review judged again with
+    /// the answer.
+    Ask(Question),
+}
+
+/// What a review leaves open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Question {
+    /// How the object stands: its subresource shows only a part of it.
+    Target(Target),
+    /// How the namespace of this name stands: deletion is refused unless it is going away itself.
+    Namespace(String),
+}
+
+/// The answer to a [`Question`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fact<'a> {
+    /// The object, as the API server wrote it.
+    Object(&'a [u8]),
+    /// There is no such object.
+    Absent,
+    /// It could not be read. The policy of the entry that called decides.
+    Unread(FailurePolicy),
 }
 
 /// The object of a review that no guard in the index pins.
@@ -93,6 +116,16 @@ pub enum Reason {
     AlreadyDrifted,
     /// The target is being deleted.
     TargetDeleted,
+    /// The content would not be what is approved, and passes because the guard is paused.
+    Paused,
+    /// What decides could not be read in time.
+    TargetUnread,
+    /// The definition of a guarded kind is being deleted, and all its objects with it.
+    DefinitionDeleted,
+    /// The definition of a guarded kind changes, so that stored objects may read otherwise.
+    DefinitionChanged,
+    /// Somebody altered or deleted our webhook configuration; it was put back.
+    RegistrationAltered,
 }
 
 impl Reason {
@@ -106,6 +139,11 @@ impl Reason {
             Self::Undecodable => "Undecodable",
             Self::AlreadyDrifted => "AlreadyDrifted",
             Self::TargetDeleted => "TargetDeleted",
+            Self::Paused => "Paused",
+            Self::TargetUnread => "TargetUnread",
+            Self::DefinitionDeleted => "DefinitionDeleted",
+            Self::DefinitionChanged => "DefinitionChanged",
+            Self::RegistrationAltered => "RegistrationAltered",
         }
     }
 }

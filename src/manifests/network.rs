@@ -56,7 +56,6 @@ pub fn policy(settings: &Settings) -> NetworkPolicy {
                 NetworkPolicyEgressRule { to: None, ports: Some(vec![port("UDP", 53), port("TCP", 53)]) },
             ]),
         }),
-        ..NetworkPolicy::default()
     }
 }
 

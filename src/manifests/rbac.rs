@@ -24,7 +24,7 @@ struct Grant {
 }
 
 /// Rights in the whole cluster.
-const CLUSTER: [Grant; 7] = [
+const CLUSTER: [Grant; 12] = [
     Grant {
         why: "guards are watched, and found by the name of their target",
         groups: &["terrafusion.ai"],
@@ -41,18 +41,19 @@ const CLUSTER: [Grant; 7] = [
     },
     Grant {
         why: "an empty dry-run patch of a target, which changes nothing, proves that writes to it reach us; it is \
-              answered with metadata only (RBAC cannot confine the right to dry runs). Secrets get it by namespace",
+              answered with metadata only (RBAC cannot confine the right to dry runs); its metadata tells who \
+              else writes it. Secrets get it by namespace",
         groups: &[""],
         resources: &["configmaps"],
         names: &[],
-        verbs: &["patch"],
+        verbs: &["get", "patch"],
     },
     Grant {
         why: "the same for GAMA configurations",
         groups: &["terrafusion.ai"],
         resources: &["gamaconfigs"],
         names: &[],
-        verbs: &["patch"],
+        verbs: &["get", "patch"],
     },
     Grant {
         why: "our own two webhook configurations are kept as narrow as the guards allow, and made again when \
@@ -70,6 +71,42 @@ const CLUSTER: [Grant; 7] = [
         verbs: &["list", "watch"],
     },
     Grant {
+        why: "a CRD says where the count stands that the scale subresource of its kind changes",
+        groups: &["apiextensions.k8s.io"],
+        resources: &["customresourcedefinitions"],
+        names: &[],
+        verbs: &["get"],
+    },
+    Grant {
+        why: "a target that may not be deleted goes with its namespace all the same, and only the namespace tells \
+              that it is going",
+        groups: &[""],
+        resources: &["namespaces"],
+        names: &[],
+        verbs: &["get"],
+    },
+    Grant {
+        why: "a Scale shows only a count: the workload is read to judge what it would become",
+        groups: &["apps"],
+        resources: &["deployments", "replicasets", "statefulsets"],
+        names: &[],
+        verbs: &["get"],
+    },
+    Grant {
+        why: "the same for replication controllers, and for Pods that are bound to a node",
+        groups: &[""],
+        resources: &["pods", "replicationcontrollers"],
+        names: &[],
+        verbs: &["get"],
+    },
+    Grant {
+        why: "the author of a guard must be allowed to change its target and to read its sources",
+        groups: &["authorization.k8s.io"],
+        resources: &["subjectaccessreviews"],
+        names: &[],
+        verbs: &["create"],
+    },
+    Grant {
         why: "refusals and drift are told as Events regarding the guard",
         groups: &["events.k8s.io"],
         resources: &["events"],
@@ -79,13 +116,21 @@ const CLUSTER: [Grant; 7] = [
 ];
 
 /// Rights in the namespace that DriftGuard is installed in.
-const OWN_NAMESPACE: [Grant; 4] = [
+const OWN_NAMESPACE: [Grant; 6] = [
     Grant {
         why: "one replica at a time writes registration and status",
         groups: &["coordination.k8s.io"],
         resources: &["leases"],
         names: &[names::LEASE],
         verbs: &["get", "update"],
+    },
+    Grant {
+        why: "each replica says in a lease of its own how new its view is, and removes what dead ones left; \
+              its name is not known beforehand",
+        groups: &["coordination.k8s.io"],
+        resources: &["leases"],
+        names: &[],
+        verbs: &["list", "watch", "patch", "delete"],
     },
     Grant {
         why: "made by the first replica; a POST names nothing, so no name can stand here",
@@ -95,11 +140,18 @@ const OWN_NAMESPACE: [Grant; 4] = [
         verbs: &["create"],
     },
     Grant {
-        why: "the certificate authority that all replicas share",
+        why: "the certificate authority that all replicas share, and the key that signs authors of guards",
+        groups: &[""],
+        resources: &["secrets"],
+        names: &[names::CA_SECRET, names::SIGNING_SECRET],
+        verbs: &["get"],
+    },
+    Grant {
+        why: "the successor of the authority is written there, each time by the one replica that is first",
         groups: &[""],
         resources: &["secrets"],
         names: &[names::CA_SECRET],
-        verbs: &["get"],
+        verbs: &["update"],
     },
     Grant {
         why: "made by the first replica: the API server lets only one of two POSTs win",

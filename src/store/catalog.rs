@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use crate::core::kinds::{Catalog, KindEntry};
 
 use super::Shared;
+use super::scales;
 use super::schedule::Schedule;
 
 /// Whether guards name kinds that are not found. The number changes when another one does.
@@ -67,15 +68,17 @@ pub(super) async fn keep(shared: &Shared, mut unresolved: watch::Receiver<Unreso
 async fn load(shared: &Shared) -> kube::Result<()> {
     let core = shared.client.list_core_api_versions_aggregated().await?;
     let groups = shared.client.list_api_groups_aggregated().await?;
+    let previous = shared.catalog.borrow().clone();
+    let (scales, unread) = scales::read(shared, scales::scalable(&core, &groups), previous.as_deref()).await;
     shared.catalog.send_if_modified(|catalog| {
-        let loaded = catalog_of(&core, &groups, catalog.as_deref());
+        let loaded = catalog_of(&core, &groups, catalog.as_deref()).with_replicas_paths(scales);
         let changed = catalog.as_deref() != Some(&loaded);
         if changed {
             *catalog = Some(Arc::new(loaded));
         }
         changed
     });
-    Ok(())
+    unread.map_or(Ok(()), Err)
 }
 
 /// The catalog in two discovery documents. What is stale and empty stands as in `previous`.

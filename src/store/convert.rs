@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use crate::api::{self, DriftGuardSpec, names, reasons};
+use crate::core::author::{self, Approved};
 use crate::core::guard::{
     AlsoApproved, Authorship, DeletionPolicy, Enforcement, FailurePolicy, Guard, GuardState, InvalidGuard,
     ManagedBy, Target,
@@ -16,7 +17,9 @@ use crate::core::guard::{
 use crate::core::hash::ContentHash;
 use crate::core::kinds::Catalog;
 use crate::core::paths::PathFilter;
+use crate::core::promotion::{self, Promotion};
 use crate::core::scope::Scope;
+use crate::core::signature::SigningKey;
 
 use super::refused::refusal;
 use super::stored::Stored;
@@ -36,8 +39,13 @@ pub struct Settings {
 
 /// Converts one guard.
 #[must_use]
-pub fn convert(stored: &Stored, catalog: &Catalog, settings: &Settings) -> GuardState {
-    match Conversion::new(stored, catalog, settings).finish() {
+pub fn convert(
+    stored: &Stored,
+    catalog: &Catalog,
+    settings: &Settings,
+    key: Option<&SigningKey>,
+) -> GuardState {
+    match Conversion::new(stored, catalog, settings, key).finish() {
         Ok(guard) => GuardState::Valid(Arc::new(guard)),
         Err(invalid) => GuardState::Invalid(*invalid),
     }
@@ -68,16 +76,22 @@ struct Conversion<'a> {
     stored: &'a Stored,
     catalog: &'a Catalog,
     settings: &'a Settings,
+    key: Option<&'a SigningKey>,
     aim: Result<Aim, serde_json::Error>,
 }
 
 impl<'a> Conversion<'a> {
-    fn new(stored: &'a Stored, catalog: &'a Catalog, settings: &'a Settings) -> Self {
-        Self { stored, catalog, settings, aim: serde_json::from_str(stored.spec()) }
+    fn new(
+        stored: &'a Stored,
+        catalog: &'a Catalog,
+        settings: &'a Settings,
+        key: Option<&'a SigningKey>,
+    ) -> Self {
+        Self { stored, catalog, settings, key, aim: serde_json::from_str(stored.spec()) }
     }
 
     fn finish(&self) -> Result<Guard, Box<InvalidGuard>> {
-        let target = self.target()?;
+        let (target, replicas_path) = self.target()?;
         let held = |message: String| {
             let blocks = self.aim.as_ref().is_ok_and(|aim| !aim.lets_pass(self.settings.default_enforcement));
             self.invalid(reasons::INVALID_SPEC, message, blocks.then(|| target.clone()))
@@ -93,26 +107,46 @@ impl<'a> Conversion<'a> {
             uid: self.stored.uid().to_owned(),
             generation: self.stored.generation(),
             resource_version: self.stored.resource_version().to_owned(),
-            scope,
             expected,
             also_approved,
-            enforcement: spec.enforcement.map_or(self.settings.default_enforcement, enforcement),
+            enforcement: self.enforcement(&spec),
             failure_policy: failure_policy(&spec, &target),
             deletion_policy: match spec.deletion_policy {
                 api::DeletionPolicy::Allow => DeletionPolicy::Allow,
                 api::DeletionPolicy::Deny => DeletionPolicy::Deny,
             },
             pauses: Vec::new(),
-            authorship: Authorship::Unknown,
-            replicas_path: None,
+            authorship: self.authorship(),
+            replicas_path: replicas_path.filter(|path| covers(&scope, path)),
             managed_by: managed_by(self.stored),
             contact: annotation(self.stored, names::ANNOTATION_CONTACT),
             runbook: annotation(self.stored, names::ANNOTATION_RUNBOOK),
             target,
+            scope,
         })
     }
 
-    fn target(&self) -> Result<Target, Box<InvalidGuard>> {
+    /// Who signed exactly this guard. Without a key nobody can be told from a forger.
+    fn authorship(&self) -> Authorship {
+        let id = self.stored.id();
+        let approved =
+            Approved { namespace: &id.namespace, name: &id.name, spec: self.stored.spec().as_bytes() };
+        self.key
+            .zip(self.stored.annotation(names::ANNOTATION_AUTHOR))
+            .and_then(|(key, annotation)| author::verify(key, approved, annotation))
+            .map_or(Authorship::Unknown, Authorship::Signed)
+    }
+
+    /// What the spec or the installation says, unless the guard has become one of `Deny`.
+    fn enforcement(&self, spec: &DriftGuardSpec) -> Enforcement {
+        let given = spec.enforcement.map_or(self.settings.default_enforcement, enforcement);
+        let is_promoted = || self.key.is_some_and(|key| promoted(self.stored, key).is_some());
+        let may_be = given == Enforcement::Audit && spec.enforce_after_clean.is_some();
+        if may_be && is_promoted() { Enforcement::Deny } else { given }
+    }
+
+    /// The target, and where its count stands if it can be scaled.
+    fn target(&self) -> Result<(Target, Option<Vec<String>>), Box<InvalidGuard>> {
         let aim = self
             .aim
             .as_ref()
@@ -142,7 +176,7 @@ impl<'a> Conversion<'a> {
                 format!("{why}; delete this guard or name another target"),
                 None,
             )),
-            None => Ok(target),
+            None => Ok((target, self.catalog.replicas_path(found).map(<[String]>::to_vec))),
         }
     }
 
@@ -155,6 +189,29 @@ impl<'a> Conversion<'a> {
             message,
         })
     }
+}
+
+fn covers(scope: &Scope, path: &[String]) -> bool {
+    scope.covers(&path.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+/// What stands in the status about the promotion of a guard, when DriftGuard has written exactly that
+/// about exactly this spec of exactly this guard.
+#[must_use]
+pub fn promotion(stored: &Stored, key: &SigningKey) -> Option<Promotion> {
+    if !stored.status_json().contains("enforceAfterClean") {
+        return None;
+    }
+    let noted = stored.status().enforce_after_clean?;
+    let promotion =
+        Promotion { clean_since: noted.clean_since.0, promoted_at: noted.promoted_at.map(|at| at.0) };
+    promotion::verifies(key, stored.uid(), stored.generation(), &promotion, &noted.signature)
+        .then_some(promotion)
+}
+
+/// [`promotion`] of a guard that has become one of `Deny`.
+fn promoted(stored: &Stored, key: &SigningKey) -> Option<Promotion> {
+    promotion(stored, key).filter(|promotion| promotion.promoted_at.is_some())
 }
 
 /// The API server's rule for a segment of a path, which every object's name is.
@@ -197,6 +254,14 @@ fn filter(spec: &DriftGuardSpec) -> Result<PathFilter, String> {
             Err("spec.ignorePaths and spec.onlyPaths exclude each other: keep one of them".to_owned())
         }
     }
+}
+
+/// What is wrong with fields that mean the same whatever the target is; for guards whose kind is not
+/// known yet.
+pub(super) fn check_fields(spec: &DriftGuardSpec) -> Result<(), String> {
+    hash("spec.expectedHash", &spec.expected_hash)?;
+    also_approved(spec)?;
+    filter(spec).map(drop)
 }
 
 fn enforcement(given: api::Enforcement) -> Enforcement {

@@ -44,7 +44,7 @@ fn stored_with(spec: Value, metadata: Value) -> Stored {
 }
 
 fn state(spec: Value) -> GuardState {
-    convert(&stored_with(spec, json!({})), &catalog(), &settings())
+    convert(&stored_with(spec, json!({})), &catalog(), &settings(), None)
 }
 
 fn valid(spec: Value) -> Arc<Guard> {
@@ -96,7 +96,7 @@ fn the_default_enforcement_counts_only_where_the_spec_names_none() {
         (json!({"enforcement": "Rewrite"}), Enforcement::Rewrite),
         (json!({"enforcement": "Warn"}), Enforcement::Warn),
     ] {
-        let state = convert(&stored_with(spec, json!({})), &catalog(), &audit);
+        let state = convert(&stored_with(spec, json!({})), &catalog(), &audit, None);
         let GuardState::Valid(guard) = state else { panic!("{state:?}") };
         assert_eq!(guard.enforcement, expected);
     }
@@ -180,7 +180,7 @@ fn a_broken_guard_that_would_not_block_holds_nothing() {
     }
     let audit = Settings { default_enforcement: Enforcement::Audit, ..settings() };
     let broken = stored_with(json!({"expectedHash": "abc"}), json!({}));
-    assert!(convert(&broken, &catalog(), &audit).target().is_none());
+    assert!(convert(&broken, &catalog(), &audit, None).target().is_none());
 }
 
 #[test]
@@ -190,7 +190,7 @@ fn a_spec_that_is_no_object_is_an_invalid_guard_not_an_error() {
             r#"{{"metadata":{{"name":"g","namespace":"team"}},"spec":{spec}}}"#
         ))
         .unwrap();
-        let state = convert(&stored, &catalog(), &settings());
+        let state = convert(&stored, &catalog(), &settings(), None);
         let GuardState::Invalid(found) = state else { panic!("{state:?}") };
         assert_eq!(found.reason, reasons::INVALID_SPEC, "{spec}");
     }
@@ -215,7 +215,7 @@ fn the_tool_that_applies_the_guard_is_known_by_its_marks() {
         ),
         (json!({"labels": {"argocd.argoproj.io/instance": "app"}}), Some(ManagedBy::ArgoCd)),
     ] {
-        let state = convert(&stored_with(json!({}), metadata.clone()), &catalog(), &settings());
+        let state = convert(&stored_with(json!({}), metadata.clone()), &catalog(), &settings(), None);
         let GuardState::Valid(guard) = state else { panic!("{state:?}") };
         assert_eq!(guard.managed_by, expected, "{metadata}");
     }
@@ -227,9 +227,63 @@ fn contact_and_runbook_come_from_the_annotations() {
         "driftguard.terrafusion.ai/contact": " #market-team ",
         "driftguard.terrafusion.ai/runbook": "",
     }});
-    let GuardState::Valid(guard) = convert(&stored_with(json!({}), metadata), &catalog(), &settings()) else {
+    let GuardState::Valid(guard) = convert(&stored_with(json!({}), metadata), &catalog(), &settings(), None)
+    else {
         panic!("invalid")
     };
     assert_eq!(guard.contact.as_deref(), Some("#market-team"));
     assert_eq!(guard.runbook, None);
+}
+
+#[test]
+fn a_guard_names_its_author_only_by_a_signature_that_is_valid_for_it() {
+    use crate::core::author::{Approved, sign};
+    use crate::core::guard::Author;
+    let key = |byte| SigningKey::new(&[byte; crate::core::signature::KEY_LENGTH]).unwrap();
+    let plain = stored_with(json!({}), json!({}));
+    let author = Author {
+        user: "alice".into(),
+        groups: vec!["a".into()],
+        at: "2026-06-01T12:00:00Z".parse().unwrap(),
+    };
+    let approved = Approved { namespace: "team", name: "g", spec: plain.spec().as_bytes() };
+    let annotation = sign(&key(1), approved, &author).unwrap();
+    let with = |spec: Value, name: &str| {
+        let metadata = json!({"name": name, "annotations": {(names::ANNOTATION_AUTHOR): annotation}});
+        stored_with(spec, metadata)
+    };
+    let authorship = |stored: &Stored, key: Option<&SigningKey>| {
+        let GuardState::Valid(guard) = convert(stored, &catalog(), &settings(), key) else { panic!() };
+        guard.authorship.clone()
+    };
+    assert_eq!(authorship(&with(json!({}), "g"), Some(&key(1))), Authorship::Signed(author));
+    for (stored, key) in [
+        (with(json!({}), "g"), Some(key(2))),
+        (with(json!({}), "g"), None),
+        (with(json!({}), "other"), Some(key(1))),
+        (with(json!({"autoRemediate": true}), "g"), Some(key(1))),
+        (plain, Some(key(1))),
+    ] {
+        assert_eq!(authorship(&stored, key.as_ref()), Authorship::Unknown);
+    }
+}
+
+#[test]
+fn the_count_is_known_where_the_kind_can_be_scaled_and_the_count_is_pinned() {
+    let path = vec!["spec".to_owned(), "replicas".to_owned()];
+    let scales = [(("a.io".to_owned(), "v1".to_owned(), "widgets".to_owned()), path.clone())].into();
+    let catalog = catalog().with_replicas_paths(scales);
+    let known = |more: Value| {
+        let mut spec = json!({"targetKind": "widget", "targetApiVersion": "a.io/v1"});
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        match convert(&stored_with(spec, json!({})), &catalog, &settings(), None) {
+            GuardState::Valid(guard) => guard.replicas_path.clone(),
+            GuardState::Invalid(invalid) => panic!("{invalid:?}"),
+        }
+    };
+    assert_eq!(known(json!({})), Some(path.clone()));
+    assert_eq!(known(json!({"ignorePaths": ["/spec/replicas"]})), None);
+    assert_eq!(known(json!({"onlyPaths": ["/spec/template"]})), None);
+    assert_eq!(known(json!({"onlyPaths": ["/spec/replicas"]})), Some(path));
+    assert_eq!(known(json!({"targetApiVersion": "b.io/v1"})), None);
 }

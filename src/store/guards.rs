@@ -14,11 +14,12 @@ use tokio::sync::watch;
 use crate::api::reasons;
 use crate::core::guard::{GuardId, GuardState};
 use crate::core::index::Index;
-use crate::core::kinds::Catalog;
+use crate::core::kinds::{Catalog, KindEntry};
+use crate::core::signature::SigningKey;
 
 use super::Shared;
 use super::catalog::Unresolved;
-use super::convert::{Settings, convert};
+use super::convert::{Settings, convert, promotion};
 use super::observation::{Observation, Seen};
 use super::stored::Stored;
 
@@ -27,12 +28,21 @@ const MAX_BATCH: usize = 1_000;
 /// Pause before all guards are read anew because an answer made no sense.
 const RESYNC_PAUSE: Duration = Duration::from_secs(5);
 
+/// How long the first snapshot waits for the key by which authors are verified.
+const KEY_WAIT: Duration = Duration::from_secs(10);
+
 type Events = BoxStream<'static, watcher::Result<Event<Stored>>>;
 
 /// Keeps index and observations up to date, for ever.
 pub(super) async fn keep(shared: &Shared, unresolved: &watch::Sender<Unresolved>) {
     let mut keeper = Keeper::new(shared.settings.clone());
+    // Before anything is waited for: a receiver is not told of what was sent before it.
     let mut catalogs = shared.catalog.subscribe();
+    let mut keys = shared.keys.clone();
+    // Without the key every guard would be of an unknown author for a moment, and be reported as such.
+    let known = tokio::time::timeout(KEY_WAIT, keys.wait_for(Option::is_some)).await;
+    drop(known);
+    keeper.use_key(keys.borrow_and_update().clone());
     let mut list = InitialList::Streamed;
     let mut events = watch_guards(&shared.client, list);
     loop {
@@ -59,6 +69,10 @@ pub(super) async fn keep(shared: &Shared, unresolved: &watch::Sender<Unresolved>
                         next = events.next().now_or_never().flatten();
                     }
                 }
+            }
+            Ok(()) = keys.changed() => {
+                let key = keys.borrow_and_update().clone();
+                keeper.use_key(key);
             }
             changed = catalogs.changed() => {
                 if changed.is_err() {
@@ -133,8 +147,12 @@ fn after(error: &watcher::Error, list: &mut InitialList) -> Restart {
 /// What has been seen so far. No I/O: events go in, snapshots come out.
 struct Keeper {
     settings: Settings,
+    key: Option<SigningKey>,
     catalog: Option<Arc<Catalog>>,
     guards: BTreeMap<GuardId, Arc<Seen>>,
+    /// What the kinds of guards were found to mean. In memory alone: a process that starts goes by
+    /// what discovery says then.
+    resolved: BTreeMap<GuardId, KindEntry>,
     /// Guards of a list that is not complete yet; until it is, the old ones stand.
     listing: Option<BTreeMap<GuardId, Arc<Stored>>>,
     has_listed: bool,
@@ -149,8 +167,10 @@ impl Keeper {
     fn new(settings: Settings) -> Self {
         Self {
             settings,
+            key: None,
             catalog: None,
             guards: BTreeMap::new(),
+            resolved: BTreeMap::new(),
             listing: None,
             has_listed: false,
             version: 0,
@@ -183,7 +203,16 @@ impl Keeper {
     }
 
     fn remove(&mut self, id: &GuardId) {
-        if self.guards.remove(id).is_some() {
+        self.resolved.remove(id);
+        if let Some(gone) = self.guards.remove(id) {
+            // Told by state and not by the review, which does not come while nobody answers.
+            let target = gone.state.target().map(ToString::to_string).unwrap_or_default();
+            tracing::warn!(
+                namespace = id.namespace,
+                name = id.name,
+                target,
+                "a guard was deleted: nothing pins its target any more"
+            );
             self.is_index_stale = true;
             self.is_changed = true;
         }
@@ -194,38 +223,111 @@ impl Keeper {
         self.is_changed = true;
         if let Some(old) = self.guards.get(&id)
             && old.stored.means_the_same(&stored)
+            && self.is_promotion_same(old, &stored)
         {
-            let seen = Seen { stored, state: old.state.clone(), since: old.since };
+            let seen = Seen {
+                stored,
+                state: old.state.clone(),
+                since: old.since,
+                needed: old.needed,
+                kept: old.kept.clone(),
+            };
             self.guards.insert(id, Arc::new(seen));
             return;
         }
-        let seen = self.convert(stored);
+        let old = self.guards.get(&id).map(Arc::clone);
+        let seen = self.convert(stored, old.as_deref());
         if is_unresolved(&seen.state) {
             self.unresolved.count += 1;
         }
+        self.remember(&seen);
         self.guards.insert(id, Arc::new(seen));
         self.is_index_stale = true;
     }
 
-    fn convert(&self, stored: Arc<Stored>) -> Seen {
+    /// Whether a status makes as much of the guard as the one before.
+    fn is_promotion_same(&self, old: &Seen, stored: &Stored) -> bool {
+        let Some(key) = &self.key else { return true };
+        let at = |stored: &Stored| promotion(stored, key).and_then(|promotion| promotion.promoted_at);
+        old.stored.status_json() == stored.status_json() || at(&old.stored) == at(stored)
+    }
+
+    /// Converts a guard. `old` is what it was before: while its spec stays, so does the resource that
+    /// its kind was found to mean, whatever discovery says later. Whoever takes a CRD away, or adds one
+    /// of the same kind, must not turn a guard to another resource or to none.
+    fn convert(&self, stored: Arc<Stored>, old: Option<&Seen>) -> Seen {
         let none = Catalog::default();
         let catalog = self.catalog.as_deref().unwrap_or(&none);
-        let state = convert(&stored, catalog, &self.settings);
-        Seen { stored, state, since: self.version + 1 }
+        let key = self.key.as_ref();
+        let state = convert(&stored, catalog, &self.settings, key);
+        let (since, needed) = (self.version + 1, stored.revision());
+        let same = old.filter(|old| old.stored.uid() == stored.uid() && old.stored.spec() == stored.spec());
+        let before = same.and_then(|old| self.resolved.get(&old.stored.id()));
+        let Some((before, why)) = before.and_then(|entry| Some((entry, departure(entry, &state)?))) else {
+            return Seen { stored, state, since, needed, kept: None };
+        };
+        let state = convert(&stored, &Catalog::new(vec![before.clone()]), &self.settings, key);
+        Seen { stored, state, since, needed, kept: Some(why) }
+    }
+
+    /// Remembers what the kind of a guard was found to mean.
+    fn remember(&mut self, seen: &Seen) {
+        let id = seen.stored.id();
+        if seen.kept.is_some() {
+            return;
+        }
+        let found = seen.state.target().and_then(|target| {
+            let is = |entry: &&KindEntry| {
+                entry.group == target.group
+                    && entry.plural == target.resource
+                    && entry.version == target.version
+            };
+            self.catalog.as_deref()?.entries().iter().find(is).cloned()
+        });
+        match found {
+            // Alone in a catalog, it must be what a kind without a version means.
+            Some(entry) => drop(self.resolved.insert(id, KindEntry { preferred: true, ..entry })),
+            None => drop(self.resolved.remove(&id)),
+        }
     }
 
     /// Looks up every kind anew.
     fn use_catalog(&mut self, catalog: Arc<Catalog>) {
         self.catalog = Some(catalog);
+        self.convert_all();
+    }
+
+    /// Verifies anew what was signed: authors, and promotions.
+    fn use_key(&mut self, key: Option<SigningKey>) {
+        self.key = key;
+        let before: Vec<Arc<Seen>> = self.guards.values().cloned().collect();
+        for old in before {
+            let new = self.convert(Arc::clone(&old.stored), Some(&old));
+            // A guard counts as new only when another enforcement is in effect, not for its author.
+            let (since, needed) = if is_same_resolution(&old.state, &new.state) {
+                (old.since, old.needed)
+            } else {
+                (new.since, new.needed)
+            };
+            self.guards.insert(new.stored.id(), Arc::new(Seen { since, needed, ..new }));
+        }
+        self.is_changed = true;
+        self.is_index_stale |= !self.guards.is_empty();
+    }
+
+    fn convert_all(&mut self) {
         let mut changed = BTreeMap::new();
         for (id, old) in &self.guards {
-            let new = self.convert(Arc::clone(&old.stored));
-            if !is_same_resolution(&old.state, &new.state) {
+            let new = self.convert(Arc::clone(&old.stored), Some(old));
+            if !is_same_resolution(&old.state, &new.state) || old.kept != new.kept {
                 changed.insert(id.clone(), Arc::new(new));
             }
         }
         self.is_changed = true;
         self.is_index_stale |= !changed.is_empty();
+        for new in changed.values() {
+            self.remember(new);
+        }
         self.guards.extend(changed);
     }
 
@@ -254,6 +356,31 @@ impl Keeper {
     }
 }
 
+/// Why discovery no longer finds the resource that a guard goes by; `None` where it does, in whatever
+/// version.
+fn departure(before: &KindEntry, now: &GuardState) -> Option<String> {
+    let meant = format!("{}.{}", before.plural, before.group);
+    let goes_on = "the guard goes on for the resource that it was made for";
+    match now {
+        GuardState::Invalid(invalid)
+            if matches!(invalid.reason, reasons::TARGET_UNKNOWN | reasons::TARGET_AMBIGUOUS) =>
+        {
+            Some(format!("{}; {goes_on}, {}", invalid.message, meant.trim_end_matches('.')))
+        }
+        other => {
+            let target = other.target()?;
+            (target.group != before.group || target.resource != before.plural).then(|| {
+                format!(
+                    "{} now means {}; {goes_on}, {}: set targetApiVersion to the one that is meant",
+                    before.kind,
+                    target.api_version(),
+                    meant.trim_end_matches('.')
+                )
+            })
+        }
+    }
+}
+
 fn is_unresolved(state: &GuardState) -> bool {
     matches!(state, GuardState::Invalid(invalid) if invalid.reason == reasons::TARGET_UNKNOWN)
 }
@@ -261,7 +388,9 @@ fn is_unresolved(state: &GuardState) -> bool {
 /// Whether another catalog has made no difference to a guard of the same spec.
 fn is_same_resolution(old: &GuardState, new: &GuardState) -> bool {
     match (old, new) {
-        (GuardState::Valid(old), GuardState::Valid(new)) => old.target == new.target,
+        (GuardState::Valid(old), GuardState::Valid(new)) => {
+            old.target == new.target && old.enforcement == new.enforcement
+        }
         (GuardState::Invalid(old), GuardState::Invalid(new)) => old == new,
         _ => false,
     }

@@ -141,6 +141,45 @@ fn a_catalog_that_changes_nothing_leaves_the_index_as_it_is() {
     assert_eq!(keeper.observe().unwrap().version, before.version);
 }
 
+/// Widgets of these groups.
+fn widgets_of(groups: &[&str]) -> Arc<Catalog> {
+    let entries = catalog(&["Widget"]).entries().to_vec();
+    let of = |group: &&str| KindEntry { group: (*group).into(), ..entries[0].clone() };
+    Arc::new(Catalog::new(groups.iter().map(of).collect()))
+}
+
+#[test]
+fn a_guard_goes_by_the_resource_that_was_found_whatever_discovery_says_later() {
+    for later in [&[][..], &["a.io", "b.io"], &["b.io"], &["a.io", "apps"]] {
+        let (mut keeper, before) = synced(vec![guard("a", "Widget", 1, 0)]);
+        keeper.use_catalog(widgets_of(later));
+        keeper.take(Event::Apply(guard("a", "Widget", 2, 1)));
+        let after = keeper.observe().unwrap();
+        assert!(after.guards[0].kept.is_some(), "{later:?}");
+        assert_eq!(after.guards[0].state.target(), before.guards[0].state.target(), "{later:?}");
+        keeper.use_catalog(widgets_of(&["a.io"]));
+        let back = keeper.observe().unwrap();
+        assert_eq!(back.guards[0].kept, None, "{later:?}");
+        assert_eq!(back.guards[0].state.target(), before.guards[0].state.target(), "{later:?}");
+    }
+}
+
+#[test]
+fn a_guard_of_another_spec_means_what_discovery_says_now() {
+    let (mut keeper, _) = synced(vec![guard("a", "Widget", 1, 0)]);
+    keeper.use_catalog(widgets_of(&["b.io"]));
+    let mut other = guard("a", "widget", 2, 0);
+    keeper.take(Event::Apply(other.clone()));
+    let observation = keeper.observe().unwrap();
+    assert_eq!(observation.guards[0].state.target().unwrap().group, "b.io");
+    assert_eq!(observation.guards[0].kept, None);
+    // Nor does a guard of the same name inherit anything.
+    keeper.use_catalog(widgets_of(&["c.io"]));
+    kube::Resource::meta_mut(&mut other).uid = Some("another".into());
+    keeper.take(Event::Apply(other));
+    assert_eq!(keeper.observe().unwrap().guards[0].state.target().unwrap().group, "c.io");
+}
+
 #[test]
 fn a_guard_made_anew_under_the_same_name_is_another_guard() {
     let (mut keeper, _) = synced(vec![guard("a", "Widget", 1, 0)]);
@@ -165,4 +204,52 @@ fn a_server_that_streams_no_lists_is_listed_and_other_errors_are_waited_out() {
     let broken = serde_json::from_str::<u8>("x").unwrap_err();
     let broken = watcher::Error::WatchFailed(kube::Error::SerdeError(broken));
     assert_eq!(after(&broken, &mut list), Restart::Later);
+}
+
+#[test]
+fn a_promotion_counts_only_when_it_is_signed_and_comes_from_a_status_alone() {
+    use crate::core::promotion::{Promotion, sign};
+    use crate::core::signature::{KEY_LENGTH, SigningKey};
+
+    let key = SigningKey::new(&[7; KEY_LENGTH]).unwrap();
+    let at = "2026-01-01T00:00:00Z";
+    let known = Promotion { clean_since: at.parse().unwrap(), promoted_at: Some(at.parse().unwrap()) };
+    let audit = |revision: u64, signature: Option<String>| -> Stored {
+        let noted = signature.map(|signature| {
+            json!({"enforceAfterClean": {"cleanSince": at, "promotedAt": at, "signature": signature}})
+        });
+        let text = json!({
+            "metadata": {"name": "a", "namespace": "n", "uid": "a", "generation": 1,
+                         "resourceVersion": revision.to_string()},
+            "spec": {"targetKind": "Widget", "targetName": "a", "expectedHash": HASH,
+                     "enforcement": "Audit", "enforceAfterClean": "1h"},
+            "status": noted.unwrap_or_default(),
+        });
+        serde_json::from_str(&text.to_string()).unwrap()
+    };
+    let enforcement = |observation: &Observation| match &observation.guards[0].state {
+        GuardState::Valid(guard) => guard.enforcement,
+        GuardState::Invalid(invalid) => panic!("{invalid:?}"),
+    };
+    let (mut keeper, first) = synced(vec![audit(1, None)]);
+    assert_eq!(enforcement(&first), Enforcement::Audit);
+    keeper.use_key(Some(key.clone()));
+    keeper.take(Event::Apply(audit(2, Some(sign(&key, "b", 1, &known)))));
+    let forged = keeper.observe().unwrap();
+    assert_eq!((enforcement(&forged), forged.version), (Enforcement::Audit, first.version));
+    keeper.take(Event::Apply(audit(3, Some(sign(&key, "a", 1, &known)))));
+    let promoted = keeper.observe().unwrap();
+    assert_eq!((enforcement(&promoted), promoted.guards[0].needed), (Enforcement::Deny, 3));
+    assert!(promoted.version > first.version, "others have to follow, and the rules as well");
+    keeper.use_key(None);
+    assert_eq!(enforcement(&keeper.observe().unwrap()), Enforcement::Audit, "nothing verifies it");
+}
+
+#[test]
+fn a_status_does_not_change_what_others_have_to_have_applied() {
+    let (mut keeper, first) = synced(vec![guard("a", "Widget", 4, 0)]);
+    assert_eq!((first.guards[0].needed, first.revision), (4, 4));
+    keeper.take(Event::Apply(guard("a", "Widget", 9, 1)));
+    let later = keeper.observe().unwrap();
+    assert_eq!((later.guards[0].needed, later.revision), (4, 9));
 }

@@ -1,9 +1,10 @@
 //! One live read of the guards of one object, for when the index may lag behind.
 
+use http::Request;
 use kube::api::ListParams;
 use kube::{Api, core::ObjectList};
 
-use crate::core::guard::GuardState;
+use crate::core::guard::{GuardState, Target};
 use crate::core::index::Index;
 use crate::core::kinds::Catalog;
 
@@ -41,6 +42,16 @@ pub enum LiveReadError {
         /// Name of the object.
         name: String,
     },
+    /// The API server did not give an object.
+    #[error(
+        "cannot read {path}: {error}; let ClusterRole driftguard-operator `get` it where that is forbidden"
+    )]
+    Object {
+        /// Where it stands.
+        path: String,
+        /// What the client says.
+        error: Box<kube::Error>,
+    },
 }
 
 impl LiveReadError {
@@ -50,6 +61,7 @@ impl LiveReadError {
         match self {
             Self::List { .. } => "GuardsUnreadable",
             Self::NoCatalog { .. } => "KindsUnknown",
+            Self::Object { .. } => "ObjectUnreadable",
         }
     }
 }
@@ -75,6 +87,36 @@ impl Store {
         Ok(self.index_of(&listed, &catalog, object))
     }
 
+    /// An object as it stands: the bytes that the API server sends, since decoding them would change
+    /// numbers and fail on deep ones. `None` when there is none.
+    ///
+    /// # Errors
+    /// [`LiveReadError`] when the API server does not answer, or does not let us.
+    pub async fn read_target(&self, target: &Target) -> Result<Option<Vec<u8>>, LiveReadError> {
+        self.read_raw(path(target)).await
+    }
+
+    /// A Namespace, likewise.
+    ///
+    /// # Errors
+    /// As [`Self::read_target`].
+    pub async fn read_namespace(&self, name: &str) -> Result<Option<Vec<u8>>, LiveReadError> {
+        self.read_raw(format!("/api/v1/namespaces/{}", segment(name))).await
+    }
+
+    async fn read_raw(&self, path: String) -> Result<Option<Vec<u8>>, LiveReadError> {
+        let failed = |error| LiveReadError::Object { path: path.clone(), error: Box::new(error) };
+        let request = Request::get(&path)
+            .header(http::header::ACCEPT, "application/json")
+            .body(Vec::new())
+            .map_err(|error| failed(kube::Error::HttpError(error)))?;
+        match self.shared.client.request_text(request).await {
+            Ok(text) => Ok(Some(text.into_bytes())),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
     fn index_of(&self, listed: &ObjectList<Stored>, catalog: &Catalog, object: Key<'_>) -> Index {
         let of_object = |state: &GuardState| {
             state.target().is_some_and(|target| {
@@ -84,9 +126,32 @@ impl Store {
                     && target.name == object.name
             })
         };
-        let states = listed.items.iter().map(|stored| convert(stored, catalog, &self.shared.settings));
+        let key = self.shared.keys.borrow().clone();
+        let states =
+            listed.items.iter().map(|stored| convert(stored, catalog, &self.shared.settings, key.as_ref()));
         Index::build(states.filter(of_object).collect())
     }
+}
+
+/// Where an object stands, in the version in which it is hashed.
+fn path(target: &Target) -> String {
+    let root = if target.group.is_empty() { "/api" } else { "/apis" };
+    let place = target.namespace.as_deref().map(|name| format!("/namespaces/{}", segment(name)));
+    let place = place.unwrap_or_default();
+    format!("{root}/{}{place}/{}/{}", target.api_version(), target.resource, segment(&target.name))
+}
+
+/// A name as one segment of a path. Names of RBAC objects may hold nearly any character.
+fn segment(name: &str) -> String {
+    let mut out = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b':') {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
 }
 
 /// A value in a field selector: `\`, `,` and `=` are syntax.
@@ -104,6 +169,21 @@ fn escaped(value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_object_is_read_where_its_guard_hashes_it() {
+        let mut target = Target {
+            group: "apps".into(),
+            version: "v1".into(),
+            kind: "Deployment".into(),
+            resource: "deployments".into(),
+            namespace: Some("n".into()),
+            name: "a b".into(),
+        };
+        assert_eq!(path(&target), "/apis/apps/v1/namespaces/n/deployments/a%20b");
+        target = Target { group: String::new(), namespace: None, resource: "nodes".into(), ..target };
+        assert_eq!(path(&target), "/api/v1/nodes/a%20b");
+    }
 
     #[test]
     fn syntax_in_a_name_is_escaped() {

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use crate::core::index::Index;
 use crate::core::kinds::Catalog;
+use crate::core::signature::SigningKey;
 
 mod catalog;
 pub mod configurations;
@@ -21,7 +22,9 @@ pub mod convert;
 mod guards;
 mod live;
 mod observation;
+mod proposed;
 mod refused;
+mod scales;
 mod schedule;
 mod stored;
 
@@ -30,6 +33,7 @@ pub use configurations::Configurations;
 pub use convert::Settings;
 pub use live::{Key, LiveReadError};
 pub use observation::{Observation, Seen};
+pub use proposed::{Proposed, rights};
 pub(crate) use refused::refusal;
 pub use stored::Stored;
 
@@ -42,6 +46,7 @@ pub struct Store {
 struct Shared {
     client: Client,
     settings: Settings,
+    keys: watch::Receiver<Option<SigningKey>>,
     index: ArcSwap<Index>,
     observations: watch::Sender<Arc<Observation>>,
     configurations: watch::Sender<Arc<Configurations>>,
@@ -58,9 +63,20 @@ impl Store {
     /// A store, and the future that keeps it up to date for as long as it is polled. It never ends:
     /// failing watches are started again, with growing pauses.
     pub fn new(client: Client, settings: Settings) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        Self::verifying(client, settings, watch::channel(None).1)
+    }
+
+    /// As [`Self::new`], with the key by which authors and promotions of guards are verified. Without one
+    /// nobody is known to have approved anything, and no guard is promoted.
+    pub fn verifying(
+        client: Client,
+        settings: Settings,
+        keys: watch::Receiver<Option<SigningKey>>,
+    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let shared = Arc::new(Shared {
             client,
             settings,
+            keys,
             index: ArcSwap::default(),
             observations: watch::Sender::default(),
             configurations: watch::Sender::default(),
@@ -80,6 +96,12 @@ impl Store {
     #[must_use]
     pub fn is_synced(&self) -> bool {
         self.shared.observations.borrow().version > 0
+    }
+
+    /// Whether the key is known by which promotions are verified.
+    #[must_use]
+    pub fn has_key(&self) -> bool {
+        self.shared.keys.borrow().is_some()
     }
 
     /// Returns once [`Self::is_synced`].

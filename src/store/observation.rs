@@ -30,4 +30,9 @@ pub struct Seen {
     pub state: GuardState,
     /// The version of the first snapshot that holds it as it is.
     pub since: u64,
+    /// Why it goes by a kind that was found before, where discovery now finds none or another.
+    pub kept: Option<String>,
+    /// The resource version at which it was first seen as it is: whoever has applied that much judges
+    /// by it.
+    pub needed: u64,
 }

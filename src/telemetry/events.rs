@@ -145,7 +145,11 @@ impl Episodes {
 fn event(told: &Told, count: usize) -> Event {
     let attempt = &told.attempt;
     let times = if count > 1 { format!(" ({count} attempts)") } else { String::new() };
-    let verb = if told.denied { "was refused" } else { "was let through" };
+    let verb = match (told.denied, attempt.reason) {
+        (true, _) => "was refused",
+        (false, Reason::RegistrationAltered) => "was put right",
+        (false, _) => "was let through",
+    };
     let paths =
         if attempt.paths.is_empty() { String::new() } else { format!(": {}", attempt.paths.join(", ")) };
     let note = format!(
@@ -167,6 +171,9 @@ fn reason(told: &Told) -> &'static str {
     match (told.attempt.reason, told.denied) {
         (Reason::TargetDeleted, _) => "TargetDeleted",
         (Reason::AlreadyDrifted, _) => "TargetDrifted",
+        (Reason::DefinitionDeleted | Reason::DefinitionChanged | Reason::RegistrationAltered, _) => {
+            told.attempt.reason.as_str()
+        }
         (_, true) => "WriteDenied",
         (_, false) => "UnapprovedWriteAllowed",
     }

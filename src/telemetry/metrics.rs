@@ -40,9 +40,12 @@ pub struct Metrics {
     reviews: Family<ReviewLabels, Counter>,
     review_seconds: Histogram,
     live_reads: Family<ResultLabel, Counter>,
+    object_reads: Family<ResultLabel, Counter>,
     guards: Family<StateLabel, Gauge>,
     registrations: Family<ResultLabel, Counter>,
     widened: Gauge,
+    contended: Gauge,
+    definition_changes: Family<ResultLabel, Counter>,
     proofs: Family<ResultLabel, Counter>,
     status_writes: Family<ResultLabel, Counter>,
     dropped_events: Counter,
@@ -51,6 +54,7 @@ pub struct Metrics {
     handshakes: Family<ResultLabel, Counter>,
     self_checks: Family<ResultLabel, Counter>,
     certificate_end: Gauge,
+    unknown_authors: Gauge,
 }
 
 impl Default for Metrics {
@@ -60,9 +64,12 @@ impl Default for Metrics {
             reviews: Family::default(),
             review_seconds: Histogram::new(REVIEW_SECONDS),
             live_reads: Family::default(),
+            object_reads: Family::default(),
             guards: Family::default(),
             registrations: Family::default(),
             widened: Gauge::default(),
+            contended: Gauge::default(),
+            definition_changes: Family::default(),
             proofs: Family::default(),
             status_writes: Family::default(),
             dropped_events: Counter::default(),
@@ -71,6 +78,7 @@ impl Default for Metrics {
             handshakes: Family::default(),
             self_checks: Family::default(),
             certificate_end: Gauge::default(),
+            unknown_authors: Gauge::default(),
         };
         metrics.register();
         metrics
@@ -83,6 +91,11 @@ impl Metrics {
         registry.register("admission_reviews", "Admission reviews judged", self.reviews.clone());
         registry.register("admission_review_seconds", "Time to judge a review", self.review_seconds.clone());
         registry.register("live_reads", "Reads of guards made on an index miss", self.live_reads.clone());
+        registry.register(
+            "object_reads",
+            "Targets and namespaces read while a review waited",
+            self.object_reads.clone(),
+        );
         registry.register("guards", "Guards in the index", self.guards.clone());
         registry.register(
             "registrations",
@@ -93,6 +106,16 @@ impl Metrics {
             "widened_resources",
             "Resources whose webhook rules match more than guarded objects",
             self.widened.clone(),
+        );
+        registry.register(
+            "registration_contended",
+            "1 while somebody keeps altering the webhook configurations",
+            self.contended.clone(),
+        );
+        registry.register(
+            "definition_changes",
+            "Writes that delete or change the definition of a guarded kind",
+            self.definition_changes.clone(),
         );
         registry.register("proofs", "Dry runs that prove enforcement", self.proofs.clone());
         registry.register("status_writes", "Writes of guard status", self.status_writes.clone());
@@ -110,6 +133,16 @@ impl Metrics {
             "End of the served certificate, in seconds since 1970",
             self.certificate_end.clone(),
         );
+        registry.register(
+            "guards_of_unknown_author",
+            "Guards without a valid signature of an author",
+            self.unknown_authors.clone(),
+        );
+    }
+
+    /// Sets how many guards bear no valid signature of an author.
+    pub fn unknown_authors(&self, guards: usize) {
+        self.unknown_authors.set(i64::try_from(guards).unwrap_or(i64::MAX));
     }
 
     /// Counts a review that was judged, and how long that took.
@@ -121,6 +154,11 @@ impl Metrics {
     /// Counts a live read: `found`, `none` or `failed`.
     pub fn live_read(&self, result: &'static str) {
         self.live_reads.get_or_create(&ResultLabel { result }).inc();
+    }
+
+    /// Counts a read of an object that a review left open: `found`, `none` or `failed`.
+    pub fn object_read(&self, result: &'static str) {
+        self.object_reads.get_or_create(&ResultLabel { result }).inc();
     }
 
     /// Sets how many guards the index holds.
@@ -141,6 +179,16 @@ impl Metrics {
     /// Sets how many resources have rules that match more than guarded objects.
     pub fn widened(&self, resources: usize) {
         self.widened.set(i64::try_from(resources).unwrap_or(i64::MAX));
+    }
+
+    /// Tells whether somebody keeps altering the webhook configurations.
+    pub fn contended(&self, is: bool) {
+        self.contended.set(i64::from(is));
+    }
+
+    /// Counts a write to the definition of a guarded kind: `deleted` or `changed`.
+    pub fn definition_change(&self, result: &'static str) {
+        self.definition_changes.get_or_create(&ResultLabel { result }).inc();
     }
 
     /// Counts a proof: `proved`, `compared` or `failed`.

@@ -7,3 +7,4 @@ pub mod allowance;
 pub mod events;
 pub mod logging;
 pub mod metrics;
+pub mod notices;

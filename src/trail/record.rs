@@ -6,7 +6,8 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::core::verdict::{Attempt, Unguarded};
+use crate::core::guard::GuardId;
+use crate::core::verdict::{Attempt, Operation, Unguarded};
 
 /// Name and version of the schema, in every record.
 pub const SCHEMA: &str = "driftguard.terrafusion.ai/record/v1";
@@ -24,6 +25,10 @@ pub enum Kind {
     Denial,
     /// A write was let through although the content is not approved, or not as it should be.
     Observation,
+    /// A guard was made, changed, adopted or deleted: what is approved changes.
+    GuardChange,
+    /// A guard of enforcement `Audit` has become one of `Deny`.
+    Promotion,
 }
 
 /// How the actor of a record is known.
@@ -32,6 +37,12 @@ pub enum Attribution {
     /// The API server named the user in the review.
     #[serde(rename = "observed at admission")]
     ObservedAtAdmission,
+    /// A field manager in `managedFields` names whoever wrote last; any writer can give any name.
+    #[serde(rename = "named by its field manager")]
+    FieldManager,
+    /// DriftGuard did it.
+    #[serde(rename = "by DriftGuard")]
+    Itself,
 }
 
 /// One record.
@@ -191,6 +202,55 @@ impl<'a> Record<'a> {
         }
     }
 
+    /// The record of a change that was found rather than reviewed: who made it is known by its field
+    /// manager alone. It is our own finding, so that nobody can have forged it.
+    #[must_use]
+    pub fn found(attempt: &'a Attempt, circumstances: Circumstances<'a>) -> Self {
+        let record = Self::of(attempt, circumstances);
+        Self { attribution: Attribution::FieldManager, user: None, authenticated: true, ..record }
+    }
+
+    /// The record of a guard that now denies, by `enforceAfterClean`.
+    #[must_use]
+    pub fn promoted(
+        guard: &'a crate::core::guard::Guard,
+        transaction_id: String,
+        time: Timestamp,
+        message: &'a str,
+        replica: &'a str,
+    ) -> Self {
+        let circumstances = Circumstances {
+            transaction_id,
+            time,
+            denied: false,
+            review_uid: "",
+            replica,
+            authenticated: true,
+            message,
+        };
+        let target = &guard.target;
+        Self {
+            kind: Kind::Promotion,
+            guard: Some(Guard {
+                namespace: &guard.id.namespace,
+                name: &guard.id.name,
+                uid: &guard.uid,
+                generation: guard.generation,
+            }),
+            target: Some(Target {
+                api_version: target.api_version(),
+                kind: &target.kind,
+                resource: &target.resource,
+                namespace: target.namespace.as_deref(),
+                name: &target.name,
+                uid: "",
+            }),
+            attribution: Attribution::Itself,
+            enforcement: Some(crate::core::guard::Enforcement::Deny.as_str()),
+            ..Self::unjudged("Promoted", None, circumstances)
+        }
+    }
+
     /// The record of a review that no guard judged: it could not be read, or the guards could not.
     #[must_use]
     pub fn unjudged(
@@ -225,6 +285,65 @@ impl<'a> Record<'a> {
             message: cut(circumstances.message, MAX_MESSAGE),
             review_uid: cut(circumstances.review_uid, MAX_TEXT),
             replica: circumstances.replica,
+        }
+    }
+}
+
+/// An attempt to make, change, adopt or delete a guard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuardAttempt {
+    /// Which guard.
+    pub guard: GuardId,
+    /// `metadata.uid` of the guard, empty on CREATE.
+    pub guard_uid: String,
+    /// `metadata.generation` of the guard as it would be.
+    pub guard_generation: i64,
+    /// What it pins, where that is known.
+    pub target: Option<crate::core::guard::Target>,
+    /// What was attempted.
+    pub operation: Operation,
+    /// Who.
+    pub user: crate::core::verdict::User,
+    /// `options.fieldManager`.
+    pub field_manager: String,
+    /// Whether it was refused.
+    pub denied: bool,
+    /// Why, or what became of it: a stable word.
+    pub reason: &'static str,
+    /// What the user was told, or what was done.
+    pub message: String,
+    /// `request.uid`.
+    pub review_uid: String,
+}
+
+impl<'a> Record<'a> {
+    /// The record of an attempt on a guard itself.
+    #[must_use]
+    pub fn of_guard(attempt: &'a GuardAttempt, circumstances: Circumstances<'a>) -> Self {
+        Self {
+            kind: if attempt.denied { Kind::Denial } else { Kind::GuardChange },
+            guard: Some(Guard {
+                namespace: cut(&attempt.guard.namespace, MAX_TEXT),
+                name: cut(&attempt.guard.name, MAX_TEXT),
+                uid: cut(&attempt.guard_uid, MAX_TEXT),
+                generation: attempt.guard_generation,
+            }),
+            target: attempt.target.as_ref().map(|target| Target {
+                api_version: target.api_version(),
+                kind: cut(&target.kind, MAX_TEXT),
+                resource: cut(&target.resource, MAX_TEXT),
+                namespace: target.namespace.as_deref().map(|namespace| cut(namespace, MAX_TEXT)),
+                name: cut(&target.name, MAX_TEXT),
+                uid: "",
+            }),
+            operation: Some(attempt.operation.as_str()),
+            user: Some(User {
+                name: cut(&attempt.user.name, MAX_TEXT),
+                uid: cut(&attempt.user.uid, MAX_TEXT),
+                groups: attempt.user.groups.iter().map(|group| cut(group, MAX_TEXT)).collect(),
+            }),
+            field_manager: cut(&attempt.field_manager, MAX_TEXT),
+            ..Self::unjudged(attempt.reason, None, circumstances)
         }
     }
 }

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
+use crate::control::member::Vouch;
 use crate::core::index::Index;
-use crate::core::verdict::Unguarded;
+use crate::core::verdict::{Question, Unguarded};
 use crate::store::{Key, LiveReadError, Store};
 
 /// What the server asks for guards.
@@ -13,14 +14,40 @@ pub trait Guards: Send + Sync + 'static {
     /// The newest index. Takes no lock.
     fn index(&self) -> Arc<Index>;
 
+    /// Whether the index is as new as others take it to be. When not, it decides nothing: the guards
+    /// of every object under review are read.
+    fn is_current(&self) -> bool {
+        true
+    }
+
     /// The guards of one object, at least as new as the moment of the call. The caller bounds how
     /// long this may take.
     fn read<'a>(&'a self, object: &'a Unguarded) -> BoxFuture<'a, Result<Index, LiveReadError>>;
+
+    /// The raw JSON of one object as it stands, `None` when there is none. The caller bounds how long
+    /// this may take.
+    fn read_object<'a>(
+        &'a self,
+        question: &'a Question,
+    ) -> BoxFuture<'a, Result<Option<Vec<u8>>, LiveReadError>>;
 }
 
-impl Guards for Store {
+/// The index of a replica that says how new it is.
+#[derive(Debug, Clone)]
+pub struct Vouched {
+    /// What the watches have seen.
+    pub store: Store,
+    /// Whether that is known to be as new as others take it to be.
+    pub vouch: Vouch,
+}
+
+impl Guards for Vouched {
     fn index(&self) -> Arc<Index> {
-        Self::index(self)
+        self.store.index()
+    }
+
+    fn is_current(&self) -> bool {
+        self.vouch.is_current()
     }
 
     fn read<'a>(&'a self, object: &'a Unguarded) -> BoxFuture<'a, Result<Index, LiveReadError>> {
@@ -30,6 +57,16 @@ impl Guards for Store {
             namespace: object.namespace.as_deref().unwrap_or_default(),
             name: &object.name,
         };
-        Box::pin(self.read_guards(key))
+        Box::pin(self.store.read_guards(key))
+    }
+
+    fn read_object<'a>(
+        &'a self,
+        question: &'a Question,
+    ) -> BoxFuture<'a, Result<Option<Vec<u8>>, LiveReadError>> {
+        match question {
+            Question::Target(target) => Box::pin(self.store.read_target(target)),
+            Question::Namespace(name) => Box::pin(self.store.read_namespace(name)),
+        }
     }
 }

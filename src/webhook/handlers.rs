@@ -20,7 +20,7 @@ use tokio::sync::Semaphore;
 use super::activity::Activity;
 use super::body::{self, BodyError};
 use super::reviews::{Asked, Reply, Reviews};
-use super::route::{self, Route};
+use super::route::{self, Route, Subject};
 use crate::core::registration::Hook;
 use crate::telemetry::metrics::Metrics;
 
@@ -134,6 +134,7 @@ async fn review(desk: &Desk, hook: Hook, request: Request, asked: Asked) -> Repl
         return Reply::Failed(StatusCode::REQUEST_TIMEOUT, "the admission review did not arrive in time");
     };
     match collected {
+        Ok(body) if asked.route.subject == Subject::Guards => desk.reviews.guard(hook, &body, asked).await,
         Ok(body) => match hook {
             Hook::Validate => desk.reviews.validate(&body, asked).await,
             Hook::Mutate => desk.reviews.mutate(&body, asked),

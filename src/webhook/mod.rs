@@ -9,8 +9,10 @@
 pub mod activity;
 mod body;
 mod connection;
+mod definition_reviews;
 pub mod drain;
 mod front;
+pub mod guard_reviews;
 pub mod guards;
 mod handlers;
 pub mod health;
@@ -18,11 +20,13 @@ mod lane;
 pub mod readiness;
 mod response;
 pub mod reviews;
+mod rivals;
 mod route;
 pub mod server;
 #[cfg(test)]
 mod test_support;
 
+pub use guard_reviews::GuardReviews;
 pub use guards::Guards;
 pub use reviews::Reviews;
 pub use server::{Admission, AdmissionSettings};

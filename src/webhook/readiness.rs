@@ -18,6 +18,7 @@ use super::activity::Activity;
 use super::health::Checks;
 use crate::cert::authority::certificates;
 use crate::cert::{Registered, self_check};
+use crate::control::member::Vouch;
 use crate::control::webhooks::{registered_clients, server_name};
 use crate::store::{Configurations, Store};
 use crate::telemetry::metrics::Metrics;
@@ -108,6 +109,8 @@ fn expected(client: &WebhookClientConfig) -> Result<Registered, String> {
 pub struct Readiness {
     /// Has the guards.
     pub store: Store,
+    /// Whether they are as new as others take them to be.
+    pub vouch: Vouch,
     /// Latest outcome of the certificate's check.
     pub certificate: watch::Receiver<Outcome>,
     /// Knows whether we are stopping.
@@ -120,9 +123,15 @@ impl Readiness {
     pub fn checks(&self, checks: Checks) -> Checks {
         let (store, certificate, activity) =
             (self.store.clone(), self.certificate.clone(), Arc::clone(&self.activity));
+        let vouch = self.vouch.clone();
         checks
             .with("guards", move || {
                 if store.is_synced() { Ok(()) } else { Err("the guards have not been read yet".to_owned()) }
+            })
+            .with("agreement", move || {
+                let lapsed =
+                    || "the other replicas have not been told how new the guards here are".to_owned();
+                if vouch.is_current() { Ok(()) } else { Err(lapsed()) }
             })
             .with("certificate", move || certificate.borrow().clone())
             .with(

@@ -3,6 +3,8 @@
 //! A refusal is 403 `Forbidden` with a message and nothing else: causes would make kubectl hide the
 //! message, 409 would make it try again, 422 would reopen the editor.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
 /// Longest warning, in characters. Past a total of 4,096 the API server cuts each to this.
@@ -20,6 +22,7 @@ struct AdmissionReview<'a> {
 }
 
 #[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Response<'a> {
     uid: &'a str,
     allowed: bool,
@@ -27,6 +30,11 @@ struct Response<'a> {
     status: Option<Status<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch_type: Option<&'static str>,
+    /// Base64 of a JSON patch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -39,13 +47,23 @@ struct Status<'a> {
 
 /// The review is allowed. Warnings are brought into the shape that the API server passes on.
 pub(super) fn allow(uid: &str, warnings: &[String]) -> Vec<u8> {
-    encode(Response { uid, allowed: true, status: None, warnings: passable(warnings) })
+    encode(Response { warnings: passable(warnings), ..plain(uid) })
+}
+
+/// The review is allowed, and the object is to be changed by a JSON patch.
+pub(super) fn allow_with_patch(uid: &str, warnings: &[String], patch: &[u8]) -> Vec<u8> {
+    let patch = Some(STANDARD.encode(patch));
+    encode(Response { warnings: passable(warnings), patch_type: Some("JSONPatch"), patch, ..plain(uid) })
 }
 
 /// The review is refused with `message`.
 pub(super) fn deny(uid: &str, message: &str, warnings: &[String]) -> Vec<u8> {
     let status = Status { status: "Failure", message, reason: "Forbidden", code: 403 };
-    encode(Response { uid, allowed: false, status: Some(status), warnings: passable(warnings) })
+    encode(Response { allowed: false, status: Some(status), warnings: passable(warnings), ..plain(uid) })
+}
+
+fn plain(uid: &str) -> Response<'_> {
+    Response { uid, allowed: true, status: None, warnings: Vec::new(), patch_type: None, patch: None }
 }
 
 fn encode(response: Response<'_>) -> Vec<u8> {
@@ -99,6 +117,15 @@ mod tests {
     }
 
     #[test]
+    fn a_patch_goes_along_in_base64() {
+        let response = &parsed(&allow_with_patch("u-1", &[], b"[]"))["response"];
+        assert_eq!(
+            *response,
+            json!({"uid": "u-1", "allowed": true, "patchType": "JSONPatch", "patch": "W10="})
+        );
+    }
+
+    #[test]
     fn a_refusal_is_403_forbidden_with_the_message_alone() {
         assert_eq!(
             parsed(&deny("u-1", "first\nsecond", &[]))["response"],
@@ -106,6 +133,18 @@ mod tests {
                 "uid": "u-1",
                 "allowed": false,
                 "status": {"status": "Failure", "message": "first\nsecond", "reason": "Forbidden", "code": 403},
+            })
+        );
+    }
+
+    #[test]
+    fn a_patch_goes_out_in_base64_with_its_type() {
+        let answer = parsed(&allow_with_patch("u", &["said".into()], br#"[{"op":"remove","path":"/a"}]"#));
+        assert_eq!(
+            answer["response"],
+            json!({
+                "uid": "u", "allowed": true, "warnings": ["said"], "patchType": "JSONPatch",
+                "patch": "W3sib3AiOiJyZW1vdmUiLCJwYXRoIjoiL2EifV0=",
             })
         );
     }

@@ -1,8 +1,9 @@
 //! From the bytes of a review to the bytes of its answer, and what is recorded of it.
 //!
 //! The pure core judges; here its verdict is put into words for the API server and into the trail.
-//! Waits on nothing but, on an index miss, one live read of guards that is bounded by the time the
-//! API server gives. What cannot be told goes by the failure policy of the entry that called.
+//! Waits on nothing but, on an index miss, one live read of guards, and where a review leaves open what
+//! decides, one of that object; both are bounded by the time the API server gives. What cannot be told
+//! goes by the failure policy of the entry that called.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -13,15 +14,19 @@ use jiff::Timestamp;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Semaphore;
 
+use super::guard_reviews::{GuardAnswer, GuardReviews};
 use super::guards::Guards;
 use super::response;
 use super::route::Route;
 use crate::api::names;
 use crate::control::proof;
-use crate::core::guard::FailurePolicy;
+use crate::control::would_denies::WouldDenies;
+use crate::core::guard::{Enforcement, FailurePolicy, GuardState};
 use crate::core::index::Index;
-use crate::core::judge::judge;
-use crate::core::verdict::{Attempt, Judgement, ReviewError, Unguarded, Verdict};
+use crate::core::judge::judge_knowing;
+use crate::core::registration::Hook;
+use crate::core::rewrite::rewrite;
+use crate::core::verdict::{Attempt, Fact, Judgement, Question, Reason, ReviewError, Unguarded, Verdict};
 use crate::telemetry::events::EventSink;
 use crate::telemetry::metrics::Metrics;
 use crate::trail::record::{Circumstances, Record};
@@ -51,7 +56,9 @@ pub struct Reviews {
     records: RecordSink,
     events: EventSink,
     metrics: Arc<Metrics>,
+    would_denies: Arc<WouldDenies>,
     live_reads: Semaphore,
+    of_guards: Option<GuardReviews>,
 }
 
 impl std::fmt::Debug for Reviews {
@@ -73,6 +80,8 @@ pub struct Voice {
     pub events: EventSink,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Where writes are noted that an `Audit` guard would have refused.
+    pub would_denies: Arc<WouldDenies>,
 }
 
 /// The answer to one request.
@@ -99,46 +108,127 @@ impl Reviews {
     /// Judges by `guards` and tells by `voice`.
     #[must_use]
     pub fn new(guards: Arc<dyn Guards>, voice: Voice) -> Self {
-        let Voice { replica, authenticated, records, events, metrics } = voice;
+        let Voice { replica, authenticated, records, events, metrics, would_denies } = voice;
         let live_reads = Semaphore::new(LIVE_READS);
-        Self { guards, replica, authenticated, records, events, metrics, live_reads }
+        Self {
+            guards,
+            replica,
+            authenticated,
+            records,
+            events,
+            metrics,
+            would_denies,
+            live_reads,
+            of_guards: None,
+        }
+    }
+
+    /// Also answers reviews of guards themselves.
+    #[must_use]
+    pub fn with_guard_reviews(self, of_guards: GuardReviews) -> Self {
+        Self { of_guards: Some(of_guards), ..self }
+    }
+
+    /// Answers a review of a guard.
+    pub(super) async fn guard(&self, hook: Hook, body: &[u8], asked: Asked) -> Reply {
+        let now = Timestamp::now();
+        let Some(of_guards) = &self.of_guards else {
+            return Reply::Failed(StatusCode::NOT_FOUND, "no such webhook");
+        };
+        let answer = match hook {
+            Hook::Validate => of_guards.validate(body, asked, now).await,
+            Hook::Mutate => of_guards.mutate(body, now),
+        };
+        let Some(GuardAnswer { verdict, reason, reply, told }) = answer else {
+            // Only to find the uid, under which a refusal can be given.
+            return match judge_aside(body, &Index::default(), now, None) {
+                Judged::Unreadable(error) if hook == Hook::Validate => self.undecodable(&error, asked, now),
+                Judged::Verdict(judgement) if hook == Hook::Validate => {
+                    let message = "it is no review of a DriftGuard".to_owned();
+                    self.undecodable(&ReviewError { uid: Some(judgement.uid), message }, asked, now)
+                }
+                _ => {
+                    self.count("unanswered", UNDECODABLE, asked);
+                    Reply::Failed(StatusCode::BAD_REQUEST, "this is no admission review of a DriftGuard")
+                }
+            };
+        };
+        self.count(verdict, reason, asked);
+        if let Some(told) = told {
+            let circumstances = self.circumstances(told.denied, &told.message, &told.review_uid, now);
+            self.records.put(&Record::of_guard(&told, circumstances));
+        }
+        Reply::Review(reply)
     }
 
     /// Answers a review of the gate.
     pub(super) async fn validate(&self, body: &[u8], asked: Asked) -> Reply {
         let now = Timestamp::now();
-        let index = self.guards.index();
-        let judgement = match judge_aside(body, &index, now) {
+        if let Some(reply) = self.definition(body, asked, &self.guards.index(), now) {
+            return reply;
+        }
+        // A replica that was cut off may hold what is no longer true: it decides by live reads then.
+        let index = if self.guards.is_current() { self.guards.index() } else { Arc::default() };
+        let judgement = match judge_aside(body, &index, now, None) {
             Judged::Verdict(judgement) => judgement,
             other => return self.unjudged(other, asked, now),
         };
         let Verdict::NotGuarded(object) = &judgement.verdict else {
-            return self.answer(judgement, asked, now);
+            return self.settle(judgement, body, &index, asked, now).await;
         };
         match self.read_guards(object, asked).await {
             Read::Nothing => self.answer(judgement, asked, now),
             Read::Failed => self.unread(&judgement, object, body, asked, now),
-            Read::Found(index) => match judge_aside(body, &index, now) {
-                Judged::Verdict(judgement) => self.answer(judgement, asked, now),
+            Read::Found(index) => match judge_aside(body, &index, now, None) {
+                Judged::Verdict(judgement) => self.settle(judgement, body, &index, asked, now).await,
                 other => self.unjudged(other, asked, now),
             },
         }
     }
 
-    /// Answers a review of the mutating hook. It never refuses and never records, since what it
-    /// sees is not final; it has nothing to change yet.
-    pub(super) fn mutate(&self, body: &[u8], asked: Asked) -> Reply {
-        let uid = match judge_aside(body, &Index::default(), Timestamp::now()) {
-            Judged::Verdict(judgement) => Some(judgement.uid),
-            Judged::Unreadable(error) => error.uid,
-            Judged::Panicked => None,
+    /// Answers, after one live read where the judgement is a question.
+    async fn settle(
+        &self,
+        judgement: Judgement,
+        body: &[u8],
+        index: &Index,
+        asked: Asked,
+        now: Timestamp,
+    ) -> Reply {
+        let Verdict::Ask(question) = &judgement.verdict else { return self.answer(judgement, asked, now) };
+        let object = self.read_object(question, asked).await;
+        let fact = match &object {
+            Ok(Some(text)) => Fact::Object(text),
+            Ok(None) => Fact::Absent,
+            Err(Unread) => Fact::Unread(asked.route.failure_policy),
         };
-        match uid {
-            Some(uid) => {
+        match judge_aside(body, index, now, Some(fact)) {
+            Judged::Verdict(judgement) => self.answer(judgement, asked, now),
+            other => self.unjudged(other, asked, now),
+        }
+    }
+
+    /// Answers a review of the mutating hook. It never refuses and never records, since what it
+    /// sees is not final; what it cannot tell passes as it came, and the gate decides.
+    pub(super) fn mutate(&self, body: &[u8], asked: Asked) -> Reply {
+        // By what is no longer true, content that was approved since would be put back.
+        let index = if self.guards.is_current() { self.guards.index() } else { Arc::default() };
+        let mutation = aside(body, || rewrite(body, &index, Timestamp::now()));
+        let (uid, patch) = match mutation {
+            Some(Ok(mutation)) => (Some(mutation.uid), mutation.patch),
+            Some(Err(error)) => (error.uid, None),
+            None => (None, None),
+        };
+        match (uid, patch) {
+            (Some(uid), Some(patch)) => {
+                self.count("rewrite", "HashMismatch", asked);
+                Reply::Review(response::allow_with_patch(&uid, &[patch.warning], &patch.operations))
+            }
+            (Some(uid), None) => {
                 self.count("allow", "Mutate", asked);
                 Reply::Review(response::allow(&uid, &[]))
             }
-            None => {
+            (None, _) => {
                 self.count("unanswered", UNDECODABLE, asked);
                 Reply::Failed(StatusCode::BAD_REQUEST, "this is no admission review")
             }
@@ -148,7 +238,7 @@ impl Reviews {
     /// Answers a review that is too large to be read, of which only the beginning is there.
     pub(super) fn too_large(&self, head: &[u8], message: &str, asked: Asked) -> Reply {
         let now = Timestamp::now();
-        let error = match judge_aside(head, &Index::default(), now) {
+        let error = match judge_aside(head, &Index::default(), now, None) {
             Judged::Unreadable(error) => error,
             // What is cut off is never whole, but for a forged one with a tail of spaces.
             Judged::Verdict(judgement) => ReviewError { uid: Some(judgement.uid), message: String::new() },
@@ -168,7 +258,12 @@ impl Reviews {
         self.count("unanswered", reason, asked);
     }
 
-    fn count(&self, verdict: &'static str, reason: &'static str, asked: Asked) {
+    /// Counts a write to the definition of a guarded kind.
+    pub(super) fn count_definition(&self, result: &'static str) {
+        self.metrics.definition_change(result);
+    }
+
+    pub(super) fn count(&self, verdict: &'static str, reason: &'static str, asked: Asked) {
         self.metrics.review(verdict, reason, asked.since.elapsed());
     }
 
@@ -178,23 +273,31 @@ impl Reviews {
             .map(|nonce| proof::warning(&nonce, &self.replica, asked.route.generation))
             .into_iter()
             .collect();
-        let told = |denied: bool, message: &str, attempt: Box<Attempt>| {
-            self.tell(*attempt, denied, message, &uid, now);
+        let told = |denied: bool, message: &str, attempt: Attempt| {
+            self.tell(attempt, denied, message, &uid, now);
         };
         match verdict {
             Verdict::Allow => self.count("allow", "Approved", asked),
             Verdict::NotGuarded(_) => self.count("allow", "NotGuarded", asked),
-            Verdict::AllowWith { warnings: words, attempt } => {
-                let reason = attempt.as_ref().map_or("Approved", |attempt| attempt.reason.as_str());
+            // The question was answered; were it not, what is not known must not pass for approved.
+            Verdict::Ask(_) => {
+                self.count("unanswered", "Unsettled", asked);
+                return Reply::Failed(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "DriftGuard failed: a bug, see its log",
+                );
+            }
+            Verdict::AllowWith { warnings: words, attempts } => {
+                let reason = attempts.first().map_or("Approved", |attempt| attempt.reason.as_str());
                 self.count(if words.is_empty() { "audit" } else { "warn" }, reason, asked);
-                if let Some(attempt) = attempt {
+                for attempt in attempts {
                     told(false, words.first().map_or("", String::as_str), attempt);
                 }
                 warnings.extend(words);
             }
             Verdict::Deny { message, attempt } => {
                 self.count("deny", attempt.reason.as_str(), asked);
-                told(true, &message, attempt);
+                told(true, &message, *attempt);
                 return Reply::Review(response::deny(&uid, &message, &warnings));
             }
         }
@@ -202,13 +305,32 @@ impl Reviews {
     }
 
     /// Records an attempt and makes an Event of it; a dry run is neither.
-    fn tell(&self, mut attempt: Attempt, denied: bool, message: &str, uid: &str, now: Timestamp) {
+    pub(super) fn tell(&self, mut attempt: Attempt, denied: bool, message: &str, uid: &str, now: Timestamp) {
         if attempt.dry_run {
             return;
         }
         bound(&mut attempt);
+        self.note_would_deny(&attempt, now);
         self.events.offer(&attempt, denied);
         self.records.put(&Record::of(&attempt, self.circumstances(denied, message, uid, now)));
+    }
+
+    /// Notes what keeps `Audit` guards of a target from being promoted. Of all of them, since an attempt
+    /// names but one, and a target seldom has two.
+    fn note_would_deny(&self, attempt: &Attempt, now: Timestamp) {
+        if matches!(attempt.reason, Reason::AlreadyDrifted | Reason::TargetDeleted) {
+            return;
+        }
+        if attempt.enforcement == Some(Enforcement::Audit) {
+            self.would_denies.note(&attempt.guard_uid, now);
+        }
+        for state in self.guards.index().guards_of(&attempt.target) {
+            if let GuardState::Valid(guard) = state
+                && guard.enforcement == Enforcement::Audit
+            {
+                self.would_denies.note(&guard.uid, now);
+            }
+        }
     }
 
     fn circumstances<'a>(
@@ -256,7 +378,7 @@ impl Reviews {
         if object.group == names::GROUP && object.resource == names::DRIFTGUARDS {
             return Read::Nothing;
         }
-        let left = asked.timeout.mul_f64(READ_SHARE).saturating_sub(asked.since.elapsed());
+        let left = left(asked);
         let reading = async {
             // The semaphore is never closed; without a permit the read would only be unbounded.
             let _permit = self.live_reads.acquire().await;
@@ -280,6 +402,31 @@ impl Reviews {
                 self.metrics.live_read("failed");
                 tracing::warn!("the guards of an object under review could not be read in time");
                 Read::Failed
+            }
+        }
+    }
+
+    /// One live read of what a review leaves open.
+    async fn read_object(&self, question: &Question, asked: Asked) -> Result<Option<Vec<u8>>, Unread> {
+        let reading = async {
+            // As for guards.
+            let _permit = self.live_reads.acquire().await;
+            self.guards.read_object(question).await
+        };
+        match tokio::time::timeout(left(asked), reading).await {
+            Ok(Ok(object)) => {
+                self.metrics.object_read(if object.is_some() { "found" } else { "none" });
+                Ok(object)
+            }
+            Ok(Err(error)) => {
+                self.metrics.object_read("failed");
+                tracing::warn!(%error, "cannot read what a review leaves open");
+                Err(Unread)
+            }
+            Err(_) => {
+                self.metrics.object_read("failed");
+                tracing::warn!("what a review leaves open could not be read in time");
+                Err(Unread)
             }
         }
     }
@@ -313,6 +460,14 @@ impl Reviews {
     }
 }
 
+/// How long a live read may still take.
+fn left(asked: Asked) -> Duration {
+    asked.timeout.mul_f64(READ_SHARE).saturating_sub(asked.since.elapsed())
+}
+
+/// An object could not be read.
+struct Unread;
+
 /// What a live read came to.
 enum Read {
     /// Nothing guards the object.
@@ -331,15 +486,20 @@ enum Judged {
 }
 
 /// Judges, without letting a panic through, and without holding up other requests for long.
-fn judge_aside(body: &[u8], index: &Index, now: Timestamp) -> Judged {
-    let judged = || match catch_unwind(AssertUnwindSafe(|| judge(body, index, now))) {
-        Ok(Ok(judgement)) => Judged::Verdict(judgement),
-        Ok(Err(error)) => Judged::Unreadable(error),
-        Err(_) => Judged::Panicked,
-    };
+fn judge_aside(body: &[u8], index: &Index, now: Timestamp, fact: Option<Fact<'_>>) -> Judged {
+    match aside(body, || judge_knowing(body, index, now, fact)) {
+        Some(Ok(judgement)) => Judged::Verdict(judgement),
+        Some(Err(error)) => Judged::Unreadable(error),
+        None => Judged::Panicked,
+    }
+}
+
+/// Does what may take long for a large body; `None` when it panicked.
+fn aside<T>(body: &[u8], work: impl FnOnce() -> T) -> Option<T> {
+    let work = || catch_unwind(AssertUnwindSafe(work)).ok();
     let can_step_aside =
         Handle::try_current().is_ok_and(|handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread);
-    if body.len() >= LARGE && can_step_aside { tokio::task::block_in_place(judged) } else { judged() }
+    if body.len() >= LARGE && can_step_aside { tokio::task::block_in_place(work) } else { work() }
 }
 
 /// Whether the review says that nothing is to be stored. Only for reviews that no guard judged.

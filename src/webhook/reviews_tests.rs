@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::core::guard::{DeletionPolicy, Enforcement};
 use crate::webhook::test_support::{APPROVED, LiveRead, TestGuards, cut_off, review, reviews};
 
 struct Answered {
@@ -144,14 +145,66 @@ async fn an_undecodable_review_is_refused_under_its_own_uid() {
     assert!(records.is_empty());
 }
 
-#[tokio::test]
-async fn the_mutating_hook_changes_and_refuses_nothing() {
+/// The test's guard, changed.
+fn guarded(change: impl FnOnce(&mut crate::core::guard::Guard), live: LiveRead) -> TestGuards {
+    use crate::core::guard::GuardState;
+    let GuardState::Valid(guard) = crate::webhook::test_support::guard() else { panic!("no guard") };
+    let mut guard = (*guard).clone();
+    change(&mut guard);
+    let index = Index::build(vec![GuardState::Valid(Arc::new(guard))]);
+    TestGuards { index: Arc::new(index), live, panics: false }
+}
+
+fn mutated(guards: TestGuards, price: &str) -> Value {
     let metrics = Arc::new(Metrics::default());
-    let (reviews, ..) = reviews(TestGuards::known(), &metrics);
+    let (reviews, written, writer) = reviews(guards, &metrics);
     let route = Route::parse("g1/ignore").unwrap();
     let asked = Asked { route, since: Instant::now(), timeout: Duration::from_secs(5) };
-    let reply = reviews.mutate(review("u", "101").to_string().as_bytes(), asked);
-    assert_eq!(reply, Reply::Review(response::allow("u", &[])));
+    let reply = reviews.mutate(review("u", price).to_string().as_bytes(), asked);
+    drop(reviews);
+    writer.join().unwrap();
+    assert!(written.0.lock().unwrap().is_empty(), "the mutating hook records nothing");
+    let Reply::Review(answer) = reply else { panic!("{reply:?}") };
+    serde_json::from_slice::<Value>(&answer).unwrap()["response"].take()
+}
+
+#[test]
+fn the_mutating_hook_puts_back_for_guards_that_ask_for_it_and_never_refuses() {
+    use base64::Engine as _;
+    let plain = json!({"uid": "u", "allowed": true});
+    assert_eq!(mutated(TestGuards::known(), "101"), plain);
+    // What the index does not know is left to the gate.
+    assert_eq!(mutated(TestGuards::unknown(LiveRead::NeverEnds), "101"), plain);
+    let rewrites = || guarded(|guard| guard.enforcement = Enforcement::Rewrite, LiveRead::Nothing);
+    assert_eq!(mutated(rewrites(), APPROVED), plain);
+    let answer = mutated(rewrites(), "101");
+    assert_eq!((answer["allowed"].as_bool(), answer["patchType"].as_str()), (Some(true), Some("JSONPatch")));
+    let patch = base64::engine::general_purpose::STANDARD.decode(answer["patch"].as_str().unwrap()).unwrap();
+    assert_eq!(
+        serde_json::from_slice::<Value>(&patch).unwrap(),
+        json!([{"op": "add", "path": "/data/price", "value": APPROVED}])
+    );
+    assert!(answer["warnings"][0].as_str().unwrap().contains("/data/price was put back"), "{answer}");
+}
+
+#[tokio::test]
+async fn what_a_deletion_leaves_open_is_read_once_and_goes_by_the_failure_policy_when_it_cannot_be() {
+    let mut delete = review("u", APPROVED);
+    delete["request"]["operation"] = "DELETE".into();
+    delete["request"]["object"] = Value::Null;
+    let kept = |live| guarded(|guard| guard.deletion_policy = DeletionPolicy::Deny, live);
+    for live in [LiveRead::Fails, LiveRead::NeverEnds] {
+        let refused = answered(kept(live), "g1/fail", &delete).await;
+        assert_eq!(refused.response["allowed"], false);
+        assert_eq!(refused.records[0]["reason"], "TargetUnread");
+        assert!(refused.page.contains(r#"object_reads_total{result="failed"} 1"#), "{}", refused.page);
+        let passed = answered(kept(live), "g1/ignore", &delete).await;
+        assert_eq!(passed.response["allowed"], true);
+        assert_eq!(passed.records[0]["kind"], "observation");
+    }
+    // A namespace that is gone strands nothing.
+    let gone = answered(kept(LiveRead::Nothing), "g1/fail", &delete).await;
+    assert_eq!(gone.response["allowed"], true);
 }
 
 #[test]
@@ -160,8 +213,29 @@ fn what_a_forged_review_may_make_large_is_cut() {
     let mut forged = review("u", "101");
     forged["request"]["userInfo"] = json!({"username": huge, "uid": huge, "groups": [huge]});
     let index = TestGuards::known().index;
-    let judged = judge(forged.to_string().as_bytes(), &index, Timestamp::now()).unwrap();
+    let judged = crate::core::judge::judge(forged.to_string().as_bytes(), &index, Timestamp::now()).unwrap();
     let Verdict::Deny { mut attempt, .. } = judged.verdict else { panic!("{judged:?}") };
     bound(&mut attempt);
     assert!(format!("{attempt:?}").len() < 10_000);
+}
+
+#[tokio::test]
+async fn the_deletion_of_a_definition_that_guards_rely_on_passes_and_is_told() {
+    let definition = json!({"metadata": {"name": "driftguards.terrafusion.ai"}, "spec": {}});
+    let of = |dry: bool| {
+        json!({"request": {
+            "uid": "u", "operation": "DELETE", "userInfo": {"username": "eve"}, "dryRun": dry,
+            "resource": {"group": "apiextensions.k8s.io", "version": "v1", "resource": "customresourcedefinitions"},
+            "object": null, "oldObject": definition,
+        }})
+    };
+    let told = answered(TestGuards::known(), "g1/ignore", &of(false)).await;
+    assert_eq!(told.response["allowed"], true);
+    assert_eq!(told.response["warnings"].as_array().unwrap().len(), 1);
+    assert_eq!(told.records[0]["reason"], "DefinitionDeleted");
+    assert_eq!(told.records[0]["user"]["name"], "eve");
+    assert!(told.page.contains(r#"definition_changes_total{result="deleted"} 1"#), "{}", told.page);
+    let dry = answered(TestGuards::known(), "g1/ignore", &of(true)).await;
+    assert_eq!(dry.response, told.response);
+    assert!(dry.records.is_empty() && !dry.page.contains("definition_changes_total{"), "{}", dry.page);
 }

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use crate::api::names;
 use crate::core::guard::FailurePolicy;
 
 /// Time for a request that names none. The API server's own default.
@@ -19,18 +20,36 @@ pub(super) struct Route {
     pub generation: u64,
     /// What becomes of the write when we cannot answer.
     pub failure_policy: FailurePolicy,
+    /// What is reviewed.
+    pub subject: Subject,
+}
+
+/// What an entry sends us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Subject {
+    /// Objects that guards pin.
+    Targets,
+    /// Guards themselves.
+    Guards,
 }
 
 impl Route {
-    /// Reads what follows the hook in a path: `g17/fail` or `g17/ignore`.
+    /// Reads what follows the hook in a path: `g17/fail` or `g17/ignore`, and for our own kinds
+    /// `/driftguards` behind it.
     pub(super) fn parse(rest: &str) -> Option<Self> {
-        let (generation, policy) = rest.split_once('/')?;
+        let (generation, rest) = rest.split_once('/')?;
+        let (policy, subject) = match rest.split_once('/') {
+            None => (rest, Subject::Targets),
+            Some((policy, names::DRIFTGUARDS)) => (policy, Subject::Guards),
+            Some(_) => return None,
+        };
         let failure_policy = match policy {
             "fail" => FailurePolicy::Fail,
             "ignore" => FailurePolicy::Ignore,
             _ => return None,
         };
-        Some(Self { generation: generation.strip_prefix('g')?.parse().ok()?, failure_policy })
+        let generation = generation.strip_prefix('g')?.parse().ok()?;
+        Some(Self { generation, failure_policy, subject })
     }
 }
 
@@ -62,13 +81,19 @@ mod tests {
     fn the_path_says_generation_and_failure_policy() {
         assert_eq!(
             Route::parse("g17/ignore"),
-            Some(Route { generation: 17, failure_policy: FailurePolicy::Ignore })
+            Some(Route { generation: 17, failure_policy: FailurePolicy::Ignore, subject: Subject::Targets })
+        );
+        assert_eq!(
+            Route::parse("g17/fail/driftguards"),
+            Some(Route { generation: 17, failure_policy: FailurePolicy::Fail, subject: Subject::Guards })
         );
         assert_eq!(
             Route::parse("g0/fail"),
-            Some(Route { generation: 0, failure_policy: FailurePolicy::Fail })
+            Some(Route { generation: 0, failure_policy: FailurePolicy::Fail, subject: Subject::Targets })
         );
-        for other in ["", "g17", "17/fail", "g17/other", "g17/fail/x", "gx/fail", "g-1/fail"] {
+        for other in
+            ["", "g17", "17/fail", "g17/other", "g17/fail/x", "g17/fail/driftguards/x", "gx/fail", "g-1/fail"]
+        {
             assert_eq!(Route::parse(other), None, "{other}");
         }
     }

@@ -34,7 +34,7 @@ use crate::core::guard::{
 use crate::core::index::Index;
 use crate::core::paths::PathFilter;
 use crate::core::scope::Scope;
-use crate::core::verdict::Unguarded;
+use crate::core::verdict::{Question, Unguarded};
 use crate::store::LiveReadError;
 use crate::telemetry::events;
 use crate::telemetry::metrics::Metrics;
@@ -81,6 +81,19 @@ impl Guards for TestGuards {
                 LiveRead::Nothing => Ok(Index::default()),
                 LiveRead::FindsTheGuard => Ok(Index::build(vec![guard()])),
                 LiveRead::Fails => Err(LiveReadError::NoCatalog { name: object.name.clone() }),
+                LiveRead::NeverEnds => std::future::pending().await,
+            }
+        })
+    }
+
+    fn read_object<'a>(
+        &'a self,
+        question: &'a Question,
+    ) -> BoxFuture<'a, Result<Option<Vec<u8>>, LiveReadError>> {
+        Box::pin(async move {
+            match self.live {
+                LiveRead::Nothing | LiveRead::FindsTheGuard => Ok(None),
+                LiveRead::Fails => Err(LiveReadError::NoCatalog { name: format!("{question:?}") }),
                 LiveRead::NeverEnds => std::future::pending().await,
             }
         })
@@ -185,6 +198,7 @@ pub(super) fn reviews(
         records,
         events,
         metrics: Arc::clone(metrics),
+        would_denies: Arc::default(),
     };
     (Reviews::new(Arc::new(guards), voice), written, writer)
 }

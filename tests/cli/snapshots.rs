@@ -34,6 +34,7 @@ fn usage() {
     check("help", &["--help"], "");
     check("hash-help", &["hash", "-h"], "");
     check("hash-long-help", &["hash", "--help"], "");
+    check("adopt-help", &["adopt", "-h"], "");
     check("guard-help", &["guard", "-h"], "");
     check("version-help", &["version", "-h"], "");
     check("mistyped-command", &["hsah"], "");

@@ -55,11 +55,24 @@ impl Installation {
 
     /// A fresh control plane with DriftGuard on it.
     pub(crate) fn start(via: Via, version: Version) -> Result<Self> {
-        Self::on(ControlPlane::builder().kubernetes(version).start()?, via)
+        Self::start_with(via, version, "info")
+    }
+
+    /// A fresh control plane of the newest version with a DriftGuard that logs from `level` on.
+    pub(crate) fn start_logging(via: Via, level: &str) -> Result<Self> {
+        Self::start_with(via, Version::Newest, level)
     }
 
     /// DriftGuard on a control plane that runs.
     pub(crate) fn on(plane: ControlPlane, via: Via) -> Result<Self> {
+        Self::on_with(plane, via, "info")
+    }
+
+    fn start_with(via: Via, version: Version, level: &str) -> Result<Self> {
+        Self::on_with(ControlPlane::builder().kubernetes(version).start()?, via, level)
+    }
+
+    fn on_with(plane: ControlPlane, via: Via, level: &str) -> Result<Self> {
         let admin = plane.admin()?;
         let (port, health_port) = (free_port()?, free_port()?);
         let url = format!("https://127.0.0.1:{port}");
@@ -76,7 +89,7 @@ impl Installation {
             }
         };
         let program = Program::new("driftguard", DRIFTGUARD)
-            .args(["serve", "--log-level=info"])
+            .args(["serve".to_owned(), format!("--log-level={level}")])
             .args(reach)
             .args([format!("--bind=127.0.0.1:{port}"), format!("--health-bind=127.0.0.1:{health_port}")])
             .arg(format!("--kubeconfig={}", operator.kubeconfig().display()));
@@ -89,7 +102,12 @@ impl Installation {
     fn wait_ready(&self) -> Result<()> {
         until("serve is ready", LIMIT, || {
             ensure!(self.serve.exit_code().is_none(), "serve has ended");
-            self.health("/readyz")
+            let ready = self.health("/readyz")?;
+            // From here on guards are signed.
+            let signing =
+                self.admin.kubectl(&["get", "mutatingwebhookconfiguration/driftguard", "-o", "yaml"])?;
+            ensure!(signing.success()?.contains("/driftguards"), "guards are not reviewed yet");
+            Ok(ready)
         })
         .map(drop)
         .map_err(|error| anyhow!("{error:#}\n{}", self.serve.log_tail()))
@@ -188,13 +206,14 @@ impl Installation {
         Ok(said)
     }
 
-    /// Records that name this guard, once `marker` has been recorded too: records are written behind the
+    /// Records of writes to the target of this guard, once `marker` has been recorded too: records are written behind the
     /// answer.
     pub(crate) fn records_of(&self, guard: &str, marker: &str) -> Result<Vec<Value>> {
         let of = |name: &str| -> Vec<Value> {
             let log = self.serve.log();
             let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-            lines.filter(|line| line["guard"]["name"] == name && line["schema"].is_string()).collect()
+            let is_attempt = |line: &Value| line["schema"].is_string() && line["kind"] != "guardChange";
+            lines.filter(|line| line["guard"]["name"] == name && is_attempt(line)).collect()
         };
         until("the marker is recorded", LIMIT, || {
             ensure!(!of(marker).is_empty(), "no record of {marker}\n{}", self.serve.log_tail());

@@ -3,6 +3,9 @@
 
 mod adoption;
 mod api;
+mod authors;
+mod canary;
+mod certificates;
 mod draining;
 mod garbage;
 mod gate;
@@ -10,7 +13,9 @@ mod install;
 mod installation;
 mod living;
 mod registering;
+mod replicas;
 mod reporting;
 mod repository;
 mod rights;
+mod rules;
 mod watching;

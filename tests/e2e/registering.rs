@@ -93,7 +93,9 @@ impl Registering {
     }
 
     fn entries(&self) -> usize {
-        self.stored()["webhooks"].as_array().map_or(0, Vec::len)
+        let stored = self.stored();
+        let webhooks = stored["webhooks"].as_array().into_iter().flatten();
+        webhooks.filter(|webhook| !webhook["name"].to_string().contains(".driftguards.")).count()
     }
 
     /// Waits until the watch tells of something that somebody did.
@@ -140,9 +142,9 @@ fn valid(guard: Guard) -> GuardState {
     GuardState::Valid(Arc::new(guard))
 }
 
-/// How many entries [`all_forms`] needs: one a resource and failure policy, and one for deletions where writes
-/// fail closed.
-const ALL_FORMS: usize = 11;
+/// How many entries [`all_forms`] needs: one a resource and failure policy, one for deletions where they do not
+/// fail closed as writes do, one for each subresource with operations of its own, and one for definitions.
+const ALL_FORMS: usize = 13;
 
 /// One guard of every form that an entry can take.
 fn all_forms() -> Vec<GuardState> {
@@ -158,15 +160,16 @@ fn all_forms() -> Vec<GuardState> {
 
 async fn what_is_written_reads_back(version: Version, address: Address) {
     let mut registering = Registering::start(version, address).await;
-    assert!(!registering.register(Vec::new()).await.written, "without guards nothing is registered");
+    let own = registering.register(Vec::new()).await;
+    assert_eq!((own.generation, registering.entries()), (1, 0), "without guards only reviews of guards");
     // `apply` itself fails when the answer is not exactly what was written.
     let first = registering.register(all_forms()).await;
-    assert_eq!((first.generation, first.written), (1, true));
+    assert_eq!((first.generation, first.written), (2, true));
     assert_eq!(registering.entries(), ALL_FORMS);
     let same = registering.register(all_forms()).await;
-    assert_eq!((same.generation, same.written), (1, false), "nothing differs, so nothing is written");
+    assert_eq!((same.generation, same.written), (2, false), "nothing differs, so nothing is written");
     let fewer = registering.register(vec![valid(guard("", "configmaps", Some("a"), "prices"))]).await;
-    assert_eq!((fewer.generation, registering.entries()), (2, 2));
+    assert_eq!((fewer.generation, registering.entries()), (3, 3));
     let none = registering.register(Vec::new()).await;
     assert_eq!((none.written, registering.entries()), (true, 0));
     assert!(registering.register(all_forms()).await.generation > none.generation);
@@ -239,5 +242,145 @@ async fn a_configuration_as_large_as_they_get_is_taken_and_beyond_that_becomes_w
     let larger = registering.register(many(20_000)).await;
     assert_eq!(larger.widened.len(), 1);
     assert_eq!(larger.widened[0].width, Width::Namespaces);
-    assert_eq!(registering.entries(), 2);
+    assert_eq!(registering.entries(), 3);
+}
+
+/// Somebody who writes while nobody answers.
+struct Writer<'a>(&'a User);
+
+impl Writer<'_> {
+    fn run(&self, arguments: &[&str], input: &Value) -> driftguard_control_plane::Output {
+        tokio::task::block_in_place(|| self.0.kubectl_with(arguments, input.to_string()).unwrap())
+    }
+
+    #[track_caller]
+    fn passes(&self, arguments: &[&str]) {
+        self.run(arguments, &Value::Null).success().unwrap();
+    }
+
+    /// Asserts that the write was sent to us through the entry whose name holds `entry`.
+    #[track_caller]
+    fn is_sent(&self, entry: &str, arguments: &[&str], input: &Value) {
+        let said = self.run(arguments, input).failure().unwrap();
+        let called = format!("failed calling webhook \"see-driftguard-breakglass.{entry}.");
+        assert!(said.contains(&called), "{arguments:?}: {said}");
+    }
+
+    /// Waits until rules are in effect: a review that asks for `entry` fails.
+    async fn settled(&self, entry: &str, arguments: &[&str]) {
+        let called = format!("see-driftguard-breakglass.{entry}.");
+        let until = tokio::time::Instant::now() + LIMIT;
+        while !self.run(arguments, &Value::Null).stderr.contains(&called) {
+            assert!(tokio::time::Instant::now() < until, "{entry} is not in effect");
+        }
+    }
+}
+
+/// While nobody answers: what cannot change pinned content passes, what can is sent to us by the entry that is
+/// made for it, and only deletions that are to be refused are stopped.
+async fn what_passes_while_nobody_answers(version: Version) {
+    let mut registering = Registering::start(version, Address::Url("https://127.0.0.1:1".into())).await;
+    let admin = registering.admin.clone();
+    let writer = Writer(&admin);
+    let apply = |object: Value| writer.run(&["apply", "-f", "-"], &object).success().unwrap();
+    for namespace in ["a", "prod"] {
+        writer.passes(&["create", "namespace", namespace]);
+    }
+    writer.passes(&["create", "serviceaccount", "default", "-n", "a"]);
+    for name in ["prices", "kept", "free"] {
+        apply(crate::installation::config_map("a", name, &json!({"price": "1"})));
+    }
+    apply(crate::installation::deployment("a", "web"));
+    apply(json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "single", "namespace": "a"},
+        "spec": {"automountServiceAccountToken": false, "containers": [{"name": "app", "image": "registry.example/app:1"}]},
+    }));
+    let deny = DeletionPolicy::Deny;
+    let applied = registering
+        .register(vec![
+            valid(guard("", "configmaps", Some("a"), "prices")),
+            valid(Guard { deletion_policy: deny, ..guard("", "configmaps", Some("a"), "kept") }),
+            valid(Guard {
+                replicas_path: Some(vec!["spec".into(), "replicas".into()]),
+                ..guard("apps", "deployments", Some("a"), "web")
+            }),
+            valid(Guard { deletion_policy: deny, ..guard("", "pods", Some("a"), "single") }),
+            valid(guard("", "namespaces", None, "prod")),
+        ])
+        .await;
+    assert!(applied.written);
+    let data = r#"{"data":{"price":"2"}}"#;
+    let edit = ["patch", "configmap/prices", "-n", "a", "--type=merge", "-p", data];
+    writer.settled("write-fail.configmaps", &edit).await;
+
+    let meta = r#"{"metadata":{"labels":{"a":"b"},"finalizers":["example.com/hold"],"ownerReferences":[{"apiVersion":"v1","kind":"ConfigMap","name":"free","uid":"none"}]}}"#;
+    for object in ["configmap/prices", "deployment/web", "pod/single"] {
+        writer.passes(&["patch", object, "-n", "a", "--type=merge", "-p", meta]);
+        let release = r#"{"metadata":{"finalizers":null,"ownerReferences":null}}"#;
+        writer.passes(&["patch", object, "-n", "a", "--type=merge", "-p", release]);
+        writer.passes(&["apply", "view-last-applied", object, "-n", "a"]);
+    }
+    writer.passes(&["label", "namespace", "prod", "team=risk"]);
+    writer.passes(&["patch", "configmap/free", "-n", "a", "--type=merge", "-p", data]);
+
+    let none = Value::Null;
+    writer.is_sent(
+        "write-fail.configmaps",
+        &["label", "configmap/prices", "-n", "a", "c=d", "--dry-run=server"],
+        &none,
+    );
+    let binary = r#"{"binaryData":{"b":"AP/+"}}"#;
+    writer.is_sent(
+        "write-fail.configmaps",
+        &["patch", "configmap/prices", "-n", "a", "--type=merge", "-p", binary],
+        &none,
+    );
+    let paused = r#"{"spec":{"paused":true}}"#;
+    writer.is_sent(
+        "write-fail.deployments",
+        &["patch", "deployment/web", "-n", "a", "--type=merge", "-p", paused],
+        &none,
+    );
+    writer.is_sent("scale-fail.deployments", &["scale", "deployment/web", "-n", "a", "--replicas=3"], &none);
+    let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "single", "namespace": "a"},
+        "target": {"apiVersion": "v1", "kind": "Node", "name": "node-1"}});
+    for path in ["/api/v1/namespaces/a/pods/single/binding", "/api/v1/namespaces/a/bindings"] {
+        writer.is_sent("bind-fail.pods", &["create", "--raw", path, "-f", "-"], &binding);
+    }
+    let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "single", "namespace": "a"}});
+    let path = "/api/v1/namespaces/a/pods/single/eviction";
+    writer.is_sent("evict-fail.pods", &["create", "--raw", path, "-f", "-"], &eviction);
+    writer.is_sent("change-fail.pods", &["delete", "pod", "single", "-n", "a"], &none);
+    let ephemeral = r#"{"spec":{"ephemeralContainers":[{"name":"d","image":"registry.example/d:1"}]}}"#;
+    writer.is_sent(
+        "change-fail.pods",
+        &["patch", "pod/single", "-n", "a", "--subresource=ephemeralcontainers", "-p", ephemeral],
+        &none,
+    );
+
+    writer.is_sent("delete-fail.configmaps", &["delete", "configmap", "kept", "-n", "a"], &none);
+    writer.passes(&["delete", "configmap", "prices", "-n", "a"]);
+    writer.passes(&["delete", "deployment", "web", "-n", "a"]);
+
+    // A Namespace that lives keeps its finalizers; one that is being deleted finishes without us.
+    let finalize = ["replace", "--raw", "/api/v1/namespaces/prod/finalize", "-f", "-"];
+    let prod = || -> Value {
+        let mut object = writer.run(&["get", "namespace", "prod", "-o", "json"], &none).json().unwrap();
+        object["spec"]["finalizers"] = json!([]);
+        object
+    };
+    writer.is_sent("finalize-fail.namespaces", &finalize, &prod());
+    writer.passes(&["delete", "namespace", "prod", "--wait=false"]);
+    writer.run(&finalize, &prod()).success().unwrap();
+    writer.run(&["get", "namespace", "prod"], &none).failure().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn case_69_labels_finalizers_and_garbage_collection_pass_while_nobody_answers() {
+    what_passes_while_nobody_answers(Version::Newest).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn case_69_labels_finalizers_and_garbage_collection_pass_on_the_older_server_too() {
+    what_passes_while_nobody_answers(Version::Older).await;
 }

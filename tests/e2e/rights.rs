@@ -15,15 +15,23 @@ const OPERATOR: &str = "system:serviceaccount:terrafusion-system:driftguard-oper
 const NAMESPACE: &str = "terrafusion-system";
 
 /// Rights that are given and not used by [`STEPS`], each with the reason: group, resource, verb.
-const UNUSED: [(&str, &str, &str, &str); 1] = [(
-    "admissionregistration.k8s.io",
-    "mutatingwebhookconfigurations",
-    "get",
-    "read only where a proof compares; one rule covers both kinds of configuration",
-)];
+const UNUSED: [(&str, &str, &str, &str); 2] = [
+    (
+        "",
+        "secrets",
+        "update",
+        "an authority is replaced after a year; `certificates` does it in seconds, with this account",
+    ),
+    (
+        "coordination.k8s.io",
+        "leases",
+        "delete",
+        "what a dead replica left goes after minutes; `replicas` kills some",
+    ),
+];
 
 /// What the operator must have had occasion to do. A feature that needs a right adds a step that uses it.
-const STEPS: [(&str, fn(&Installation, &str) -> Result<()>); 5] = [
+const STEPS: [(&str, fn(&Installation, &str) -> Result<()>); 8] = [
     ("proves a guard by a ConfigMap, and refuses, which becomes an Event", |on, ns| {
         on.apply(&config_map(ns, "settings", &json!({"a": "1"})))?.success()?;
         on.pin_live(ns, "configmap/settings")?;
@@ -43,16 +51,66 @@ const STEPS: [(&str, fn(&Installation, &str) -> Result<()>); 5] = [
         on.apply(&deployment(ns, "app"))?.success()?;
         on.pin_live(ns, "deployment/app").map(drop)
     }),
-    ("learns a new kind", |on, _| {
+    ("reads the workload whose count a Scale changes", |on, ns| {
+        for (kind, group) in [
+            ("Deployment", "apps/v1"),
+            ("ReplicaSet", "apps/v1"),
+            ("StatefulSet", "apps/v1"),
+            ("ReplicationController", "v1"),
+        ] {
+            let name = kind.to_lowercase();
+            let mut workload = deployment(ns, &name);
+            (workload["apiVersion"], workload["kind"]) = (json!(group), json!(kind));
+            if kind == "ReplicationController" {
+                workload["spec"]["selector"] = json!({"app": name});
+            }
+            on.apply(&workload)?.success()?;
+            let object = format!("{name}/{name}");
+            on.pin_live(ns, &object)?;
+            on.refused(ns, &object, || on.admin.kubectl(&["scale", &object, "-n", ns, "--replicas=7"]))?;
+        }
+        Ok(())
+    }),
+    ("reads the Pod that is bound to a node", |on, ns| {
+        on.admin.kubectl(&["create", "serviceaccount", "default", "-n", ns])?;
+        on.apply(&json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": ns},
+            "spec": {"containers": [{"name": "app", "image": "registry.example/app:1"}]}}))?
+            .success()?;
+        on.pin_live(ns, "pod/p")?;
+        let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "p", "namespace": ns},
+            "target": {"apiVersion": "v1", "kind": "Node", "name": "n"}});
+        let place = format!("/api/v1/namespaces/{ns}/pods/p/binding");
+        on.refused(ns, "pod/p", || {
+            on.admin.kubectl_with(&["create", "--raw", &place, "-f", "-"], binding.to_string())
+        })
+        .map(drop)
+    }),
+    ("reads the namespace of a target that may not be deleted", |on, ns| {
+        let hash = hash_of(&on.get(ns, "configmap/settings")?)?;
+        on.pin(ns, "configmap/settings", &hash, &json!({"deletionPolicy": "Deny"}))?;
+        on.refused(ns, "configmap/settings", || on.admin.kubectl(&["delete", "configmap/settings", "-n", ns]))
+            .map(drop)
+    }),
+    ("learns a new kind, and where its count stands", |on, ns| {
         let kind = json!({
             "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
             "metadata": {"name": "widgets.example.com"},
             "spec": {"group": "example.com", "scope": "Namespaced",
                 "names": {"kind": "Widget", "plural": "widgets", "singular": "widget", "listKind": "WidgetList"},
                 "versions": [{"name": "v1", "served": true, "storage": true,
-                    "schema": {"openAPIV3Schema": {"type": "object"}}}]},
+                    "subresources": {"scale": {"specReplicasPath": ".spec.size", "statusReplicasPath": ".status.size"}},
+                    "schema": {"openAPIV3Schema": {"type": "object",
+                        "properties": {"spec": {"type": "object", "properties": {"size": {"type": "integer"}}}}}}}]},
         });
-        on.apply(&kind)?.success().map(drop)
+        on.apply(&kind)?.success()?;
+        // Nobody sums up aggregated roles here, so the rights are given in the namespace.
+        let rights = ["manifests", "rbac", "--for", "widgets.example.com", "--in", ns];
+        let rights = driftguard(&on.admin, &rights)?.success()?;
+        on.admin.kubectl_with(&["apply", "-f", "-"], rights)?.success()?;
+        let widget = json!({"apiVersion": "example.com/v1", "kind": "Widget", "spec": {"size": 1},
+            "metadata": {"name": "w", "namespace": ns}});
+        until("the kind is served", LIMIT, || on.apply(&widget)?.success())?;
+        on.pin_live(ns, "widget/w").map(drop)
     }),
     ("makes deleted webhook configurations again", |on, ns| {
         for kind in ["validatingwebhookconfiguration", "mutatingwebhookconfiguration"] {
@@ -130,6 +188,14 @@ fn every_right_is_used_and_none_is_missing() -> Result<()> {
             .iter()
             .any(|(group, resource, verb, _)| (*group, *resource, *verb) == (&right.0, &right.1, &right.2))
     };
+    for (group, resource, verb, why) in UNUSED {
+        let given =
+            |right: &Right| (right.0.as_str(), right.1.as_str(), right.2.as_str()) == (group, resource, verb);
+        ensure!(
+            granted.iter().any(given),
+            "no longer given, so that it needs no excuse: {verb} {resource} ({why})"
+        );
+    }
     // Events and statuses are written behind the answers.
     until("every right has been used", LIMIT, || {
         let asked = asked(&on)?;

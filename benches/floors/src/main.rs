@@ -32,7 +32,11 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Webhook {
     /// Reads the body, finds the uid, allows
-    Noop,
+    Noop {
+        /// Where the certificate that signs what is served goes, as `authority.pem`
+        #[arg(long, value_name = "FOLDER")]
+        into: Option<PathBuf>,
+    },
     /// Decodes the review into a tree, hashes the re-encoded data, compares
     Naive {
         /// Reviews whose new content is approved
@@ -58,7 +62,7 @@ enum Webhook {
 async fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
     let router = match cli.webhook {
-        Webhook::Noop => noop::router(),
+        Webhook::Noop { into } => return stack::serve(cli.bind, noop::router(), into.as_deref()).await,
         Webhook::Naive { approved } => naive::router(&approved)?,
         Webhook::Core { approved } => core::router(&approved)?,
         Webhook::Capture { into } => {

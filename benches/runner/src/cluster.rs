@@ -13,7 +13,7 @@ use anyhow::{Context as _, ensure};
 use driftguard::core::canonical::hash_object;
 use driftguard::core::paths::PathFilter;
 use driftguard::core::scope::Scope;
-use driftguard_control_plane::guardian::{Guardian, Program, Signal};
+use driftguard_control_plane::guardian::{Guardian, Process, Program, Signal};
 use driftguard_control_plane::{ControlPlane, User, Version, free_port, until};
 use serde_json::{Value, json};
 
@@ -22,7 +22,8 @@ use crate::content::{self, Shape};
 use crate::review::Review;
 use crate::size::Size;
 
-const NAMESPACE: &str = "bench";
+/// Where what is guarded lies.
+pub(crate) const NAMESPACE: &str = "bench";
 const CAPTURE: &str = "bench-capture";
 
 /// A running control plane.
@@ -59,7 +60,7 @@ impl Cluster {
     pub(crate) fn capture(&self) -> anyhow::Result<Vec<Review>> {
         let into = format!("--into={}", self.folder.display());
         let (capture, address) = start_floor(self.guardian(), "capture", [into])?;
-        self.register(address)?;
+        self.register(CAPTURE, NAMESPACE, address)?;
         let reviews: anyhow::Result<Vec<Review>> =
             Size::ALL.into_iter().map(|size| self.capture_one(size)).collect();
         self.admin.kubectl(&["delete", "validatingwebhookconfiguration", CAPTURE])?.success()?;
@@ -67,15 +68,15 @@ impl Cluster {
         reviews
     }
 
-    /// Has the API server ask the capturing webhook about ConfigMaps.
-    fn register(&self, address: SocketAddr) -> anyhow::Result<()> {
+    /// Has the API server ask a floor about the ConfigMaps of a namespace.
+    fn register(&self, name: &str, namespace: &str, address: SocketAddr) -> anyhow::Result<()> {
         let authority = std::fs::read(self.folder.join("authority.pem"))?;
         let configuration = json!({
             "apiVersion": "admissionregistration.k8s.io/v1",
             "kind": "ValidatingWebhookConfiguration",
-            "metadata": {"name": CAPTURE},
+            "metadata": {"name": name},
             "webhooks": [{
-                "name": "capture.bench.driftguard.terrafusion.ai",
+                "name": format!("{name}.driftguard.terrafusion.ai"),
                 "admissionReviewVersions": ["v1"],
                 "sideEffects": "None",
                 "clientConfig": {
@@ -86,7 +87,7 @@ impl Cluster {
                     "apiGroups": [""], "apiVersions": ["v1"], "operations": ["UPDATE"],
                     "resources": ["configmaps"], "scope": "Namespaced",
                 }],
-                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": NAMESPACE}},
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
             }],
         });
         self.admin.kubectl_with(&["create", "-f", "-"], configuration.to_string())?.success()?;
@@ -126,11 +127,28 @@ impl Cluster {
         })
     }
 
-    /// Installs DriftGuard, starts it, and guards the ConfigMap of each review.
-    pub(crate) fn serve(&self, reviews: &[Review]) -> anyhow::Result<Contender> {
-        let (port, health) = (free_port()?, free_port()?);
-        let driftguard = sibling("driftguard")?;
-        let installed = Command::new(&driftguard)
+    /// The administrator.
+    pub(crate) fn admin(&self) -> &User {
+        &self.admin
+    }
+
+    /// Stores objects straight into etcd: through the API server many of them take minutes.
+    pub(crate) fn seed(&self, pairs: &[(String, Vec<u8>)]) -> anyhow::Result<()> {
+        self.plane.etcd().put_many(pairs)
+    }
+
+    /// Has the API server ask the no-op about the ConfigMaps of a namespace.
+    pub(crate) fn ask_noop(&self, namespace: &str) -> anyhow::Result<Process> {
+        let into = format!("--into={}", self.folder.display());
+        let (noop, address) = start_floor(self.guardian(), "noop", [into])?;
+        self.register("bench-noop", namespace, address)?;
+        Ok(noop)
+    }
+
+    /// Installs what `serve` needs. Gives the port on which it is to answer.
+    pub(crate) fn install(&self) -> anyhow::Result<u16> {
+        let port = free_port()?;
+        let installed = Command::new(sibling("driftguard")?)
             .args(["install", "--dev", "--external-name", &port.to_string()])
             .env("KUBECONFIG", self.admin.kubeconfig())
             .output()
@@ -140,13 +158,25 @@ impl Cluster {
             "driftguard install failed: {}",
             String::from_utf8_lossy(&installed.stderr)
         );
+        Ok(port)
+    }
+
+    /// Starts `serve` on the port that was installed. Gives it with its health port.
+    pub(crate) fn start_serve(&self, port: u16) -> anyhow::Result<(Process, u16)> {
+        let health = free_port()?;
         let operator = self.plane.service_account("terrafusion-system", "driftguard-operator")?;
-        let program = Program::new("driftguard", &driftguard)
+        let program = Program::new("driftguard", sibling("driftguard")?)
             .arg("serve")
             .args(["--webhook-service".to_owned(), format!("terrafusion-system/driftguard-webhook:{port}")])
             .args([format!("--bind=127.0.0.1:{port}"), format!("--health-bind=127.0.0.1:{health}")])
             .arg(format!("--kubeconfig={}", operator.kubeconfig().display()));
-        let process = self.guardian().start(&program)?;
+        Ok((self.guardian().start(&program)?, health))
+    }
+
+    /// Installs DriftGuard, starts it, and guards the ConfigMap of each review.
+    pub(crate) fn serve(&self, reviews: &[Review]) -> anyhow::Result<Contender> {
+        let port = self.install()?;
+        let (process, _) = self.start_serve(port)?;
         for review in reviews {
             self.guard(review)?;
         }
@@ -168,7 +198,7 @@ impl Cluster {
     }
 
     /// A DriftGuard that approves the new content of the review.
-    fn guard(&self, review: &Review) -> anyhow::Result<()> {
+    pub(crate) fn guard(&self, review: &Review) -> anyhow::Result<()> {
         let scope = Scope::new("", "ConfigMap", PathFilter::everything());
         let guard = json!({
             "apiVersion": "terrafusion.ai/v1", "kind": "DriftGuard",

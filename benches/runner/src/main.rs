@@ -11,7 +11,9 @@ mod contender;
 mod content;
 mod figures;
 mod h2load;
+mod health;
 mod machine;
+mod many;
 mod matrix;
 mod median;
 mod probe;
@@ -19,6 +21,7 @@ mod process;
 mod review;
 mod size;
 mod table;
+mod writes;
 
 use std::path::Path;
 
@@ -37,6 +40,18 @@ struct Cli {
     /// Measure the canonical form only
     #[arg(long)]
     canonical: bool,
+    /// Measure writes through an API server only
+    #[arg(long, conflicts_with = "canonical")]
+    writes: bool,
+    /// Measure a hundred thousand guards only; some ten minutes
+    #[arg(long, conflicts_with_all = ["canonical", "writes"])]
+    many: bool,
+    /// How many guards are many; figures are kept of the default alone
+    #[arg(long, default_value_t = many::MANY)]
+    guards: usize,
+    /// Updates of each kind that are made through the API server
+    #[arg(long, default_value_t = 1000)]
+    updates: usize,
     /// Also measure the decision of DriftGuard without its server
     #[arg(long)]
     core: bool,
@@ -57,13 +72,26 @@ async fn main() -> anyhow::Result<()> {
     let mut figures = Figures::default();
     let own = std::env::current_exe()?;
     let target = own.parent().and_then(Path::parent).context("this program lies in no target folder")?;
-    if cli.canonical {
-        println!("{}\n", machine::describe());
-    } else {
-        println!("{}, {}\n", h2load::version()?, machine::describe());
+    println!("{}\n", machine::describe());
+    if !cli.canonical && !cli.many {
+        for table in writes::run(cli.updates, &mut figures).await? {
+            println!("{table}");
+        }
+    }
+    if !cli.canonical && !cli.writes && !cli.many {
+        println!("{}", h2load::version()?);
         load(&cli, &mut figures).await?;
     }
-    println!("{}", canonical::run(&mut figures)?);
+    if !cli.canonical && !cli.writes {
+        h2load::version()?;
+        // The file of the review lies in its folder, as long as it lives.
+        let source = Cluster::start()?;
+        let reviews = source.capture()?;
+        println!("{}", many::run(&reviews[0], cli.guards, cli.rounds, &mut figures)?);
+    }
+    if !cli.writes && !cli.many {
+        println!("{}", canonical::run(&mut figures)?);
+    }
     let file = target.join("bench.json");
     figures.write(&file)?;
     for line in figures.missed() {

@@ -93,6 +93,17 @@ pub(crate) fn hash_parsed(object: &Object<'_>, scope: &Scope) -> Result<ContentH
     canonical(object, scope, Hasher::new).map(Hasher::finish)
 }
 
+/// Writes the canonical form of the whole value at `span`.
+pub(crate) fn write_whole(
+    text: &[u8],
+    span: Span,
+    quirks: Quirks,
+    out: &mut Vec<u8>,
+) -> Result<(), JsonError> {
+    let tree = Tree::read(text, span)?;
+    tree.write(&tree.choose(&PathFilter::Everything, Position::Inside, quirks)?, quirks, out)
+}
+
 fn parse(json: &[u8]) -> Result<Object<'_>, JsonError> {
     let mut cursor = Cursor::new(json);
     let object = Object::read(&mut cursor)?;

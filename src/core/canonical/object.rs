@@ -8,6 +8,7 @@ use super::CanonicalError;
 #[derive(Debug)]
 pub(crate) struct Object<'a> {
     text: &'a [u8],
+    span: Span,
     fields: Vec<(RawString, Span)>,
 }
 
@@ -15,12 +16,19 @@ impl<'a> Object<'a> {
     /// Reads the object at the cursor, and leaves the cursor behind it.
     pub(crate) fn read(cursor: &mut Cursor<'a>) -> Result<Self, JsonError> {
         let mut fields: Vec<(RawString, Span)> = Vec::with_capacity(8);
+        cursor.peek()?;
+        let start = cursor.at;
         let mut members = cursor.enter_object()?;
         while let Some(key) = cursor.next_member(&mut members)? {
             fields.push((key, cursor.skip_value()?));
         }
         refuse_twins(cursor.text, &fields)?;
-        Ok(Self { text: cursor.text, fields })
+        Ok(Self { text: cursor.text, span: Span { start, end: cursor.at }, fields })
+    }
+
+    /// The whole object as it stands in the text.
+    pub(crate) fn raw(&self) -> &'a [u8] {
+        self.span.of(self.text)
     }
 
     /// The text that all spans are of.

@@ -181,7 +181,7 @@ impl<'a> Tree<'a> {
 
     /// The text of a scalar member of an object, as `[field=value]` compares it: a string decoded,
     /// a number or literal in canonical form.
-    fn field_text(&self, item: NodeId, field: &str) -> Option<String> {
+    pub(crate) fn field_text(&self, item: NodeId, field: &str) -> Option<String> {
         if self.kind(item) != Kind::Object {
             return None;
         }

@@ -6,6 +6,7 @@ use crate::core::guard::FailurePolicy;
 use crate::core::verdict::Operation;
 
 use super::selection::Selection;
+use super::touch::Touch;
 use super::{Class, Phase, Settings};
 
 /// What every entry's name starts with. The API server shows the name when it cannot call us, so
@@ -49,6 +50,8 @@ pub struct Entry {
     pub namespaced: bool,
     /// Which objects.
     pub selection: Selection,
+    /// What an update of them must touch; `None` for every update.
+    pub touch: Option<Touch>,
 }
 
 impl Entry {
@@ -60,13 +63,15 @@ impl Entry {
             Hook::Validate => "validate",
             Hook::Mutate => "mutate",
         };
-        format!("/{hook}/g{generation}/{}", policy_word(self.failure_policy))
+        let own = super::own::path_suffix(self);
+        format!("/{hook}/g{generation}/{}{own}", policy_word(self.failure_policy))
     }
 
     /// About how many bytes it takes in the API server's store.
     pub(super) fn weight(&self, settings: &Settings<'_>) -> usize {
         // The name stands in the entry, and once more in managedFields.
-        ENTRY_WEIGHT + settings.client_weight + 2 * self.name.len() + self.selection.weight()
+        let touch = self.touch.map_or(0, |touch| touch.cel().len());
+        ENTRY_WEIGHT + settings.client_weight + 2 * self.name.len() + self.selection.weight() + touch
     }
 }
 
@@ -83,16 +88,29 @@ pub fn generation_of(path: &str) -> Option<u64> {
 /// The entry of a class of objects; `both` when it is for writing and deleting alike, `number` from 0
 /// among the entries of the class.
 pub(super) fn make(class: &Class<'_>, both: bool, number: usize, selection: Selection) -> Entry {
-    let (word, operations) = match class.phase {
-        _ if both => ("change", vec![Operation::Create, Operation::Update, Operation::Delete]),
-        Phase::Write => ("write", vec![Operation::Create, Operation::Update]),
-        Phase::Delete => ("delete", vec![Operation::Delete]),
-    };
-    let mut resources = vec![class.resource.to_owned()];
-    if class.phase == Phase::Write {
+    use Operation::{Create, Delete, Update};
+    let of = |subresource: &str| format!("{}/{subresource}", class.resource);
+    let whole = || {
         let also = whole_object_subresources(class.group, class.resource);
-        resources.extend(also.iter().map(|name| format!("{}/{name}", class.resource)));
-    }
+        std::iter::once(class.resource.to_owned()).chain(also.iter().map(|name| of(name))).collect()
+    };
+    let itself = || vec![class.resource.to_owned()];
+    let (word, operations, resources) = match class.phase {
+        _ if both => ("change", vec![Create, Update, Delete], whole()),
+        Phase::Write => ("write", vec![Create, Update], whole()),
+        Phase::Delete => ("delete", vec![Delete], itself()),
+        Phase::Scale => ("scale", vec![Update], vec![of("scale")]),
+        // An old way to bind is a resource by itself.
+        Phase::Bind => ("bind", vec![Create], vec!["bindings".to_owned(), of("binding")]),
+        Phase::Evict => ("evict", vec![Create], vec![of("eviction")]),
+        Phase::Finalize => ("finalize", vec![Update], vec![of("finalize")]),
+        Phase::Define => ("define", vec![Update, Delete], itself()),
+    };
+    let touch = match class.phase {
+        Phase::Write => Touch::of(class.group, class.resource),
+        Phase::Finalize => Some(Touch::Living),
+        _ => None,
+    };
     Entry {
         name: entry_name(class, word, number),
         hook: class.hook,
@@ -103,6 +121,7 @@ pub(super) fn make(class: &Class<'_>, both: bool, number: usize, selection: Sele
         operations,
         namespaced: class.namespaced,
         selection,
+        touch,
     }
 }
 

@@ -7,16 +7,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::guard::{Enforcement, FailurePolicy, Guard, GuardState, Target};
+use super::guard::{DeletionPolicy, Enforcement, FailurePolicy, Guard, GuardState, Target};
 use super::index::Index;
 
 mod condition;
+pub mod definitions;
 mod entry;
+pub mod own;
 mod selection;
+mod touch;
 
 pub use condition::Names;
 pub use entry::{Entry, Hook, NAME_PREFIX, generation_of};
 pub use selection::{Namespaces, Selection, Width};
+pub use touch::Touch;
 
 /// Bounds of one configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,18 +72,44 @@ pub struct Widened {
 #[must_use]
 pub fn validating(index: &Index, settings: &Settings<'_>) -> Registration {
     let mut demands = Demands::new();
+    let defined = definitions::names(index);
+    definitions::demand(&mut demands, &defined);
     for state in index.guards() {
         let Some(target) = state.target() else { continue };
-        let (write, delete) = match state {
-            // Deletion passes with a warning, and is refused by no rule yet: it never needs us.
-            GuardState::Valid(guard) => (write_policy(guard), FailurePolicy::Ignore),
+        match state {
+            GuardState::Valid(guard) => demand_of(&mut demands, guard, settings),
             // It refuses what it cannot judge, but must not do so while nobody can mend it.
-            GuardState::Invalid(_) => (FailurePolicy::Ignore, FailurePolicy::Ignore),
-        };
-        demand(&mut demands, target, Hook::Validate, Phase::Write, write);
-        demand(&mut demands, target, Hook::Validate, Phase::Delete, delete);
+            GuardState::Invalid(_) => {
+                demand(&mut demands, target, Hook::Validate, Phase::Write, FailurePolicy::Ignore);
+                demand(&mut demands, target, Hook::Validate, Phase::Delete, FailurePolicy::Ignore);
+            }
+        }
     }
     fit(&demands, settings)
+}
+
+/// What the gate needs for a guard: its target, and the subresources through which the target is
+/// changed or removed, each by name. Never `x/*`, and never `status`.
+fn demand_of<'a>(demands: &mut Demands<'a>, guard: &'a Guard, settings: &Settings<'_>) {
+    let target = &guard.target;
+    let write = write_policy(guard);
+    let mut ask = |phase, policy| demand(demands, target, Hook::Validate, phase, policy);
+    ask(Phase::Write, write);
+    ask(Phase::Delete, delete_policy(guard, settings));
+    if guard.replicas_path.is_some() {
+        ask(Phase::Scale, write);
+    }
+    match (target.group.as_str(), target.resource.as_str()) {
+        ("", "pods") => {
+            ask(Phase::Bind, write);
+            // Where deletion may pass, so may an eviction.
+            if guard.deletion_policy == DeletionPolicy::Deny {
+                ask(Phase::Evict, delete_policy(guard, settings));
+            }
+        }
+        ("", "namespaces") => ask(Phase::Finalize, write),
+        _ => {}
+    }
 }
 
 /// The entries of the mutating configuration: guards of enforcement `Rewrite` alone. Never `Fail`:
@@ -101,11 +131,35 @@ fn write_policy(guard: &Guard) -> FailurePolicy {
     if guard.enforcement.blocks() { guard.failure_policy } else { FailurePolicy::Ignore }
 }
 
-/// Writes and deletions of one object may need different failure policies.
+/// Nobody needs us for a deletion but where it is to be refused; and in our own namespace it must pass
+/// while we are dead, or nothing there could be mended.
+fn delete_policy(guard: &Guard, settings: &Settings<'_>) -> FailurePolicy {
+    let is_ours = guard.target.namespace.as_deref() == Some(settings.own_namespace);
+    if guard.deletion_policy == DeletionPolicy::Deny && !is_ours {
+        write_policy(guard)
+    } else {
+        FailurePolicy::Ignore
+    }
+}
+
+/// In which way an object is changed or removed. Ways of one object may need different failure
+/// policies, and each subresource has rules of its own: operations of one must not widen another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
+    /// Creation and update of the object, and of subresources that show it whole.
     Write,
+    /// Deletion.
     Delete,
+    /// Its count of replicas, by a Scale.
+    Scale,
+    /// A Pod's node, by a Binding.
+    Bind,
+    /// A Pod's deletion, by an Eviction.
+    Evict,
+    /// A Namespace's finalizers.
+    Finalize,
+    /// Definitions of guarded kinds.
+    Define,
 }
 
 /// What one entry, or several of them when there are many names, is about.
@@ -167,7 +221,13 @@ fn fit(demands: &Demands<'_>, settings: &Settings<'_>) -> Registration {
     loop {
         let entries = entries(demands, &widths, settings);
         let mut weights: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+        let mut total = 0;
         for (class, entry) in &entries {
+            total += entry.weight(settings);
+            // There are as many definitions as kinds: they are few, and nothing is won by more of them.
+            if class.phase == Phase::Define {
+                continue;
+            }
             *weights.entry((class.group, class.resource)).or_default() += entry.weight(settings);
         }
         let narrowest = |resource: &(&str, &str)| widths.get(resource).copied().unwrap_or(Width::Names);
@@ -177,7 +237,7 @@ fn fit(demands: &Demands<'_>, settings: &Settings<'_>) -> Registration {
             .max_by_key(|&(_, weight)| *weight)
             .map(|(resource, _)| *resource);
         match heaviest {
-            Some(resource) if weights.values().sum::<usize>() > settings.limits.total => {
+            Some(resource) if total > settings.limits.total => {
                 widths.insert(resource, narrowest(&resource).next());
             }
             _ => {
@@ -205,7 +265,8 @@ fn entries<'a>(
     settings: &Settings<'_>,
 ) -> Vec<(Class<'a>, Entry)> {
     let select = |class: &Class<'a>| {
-        let width = widths.get(&(class.group, class.resource)).copied().unwrap_or(Width::Names);
+        let wanted = widths.get(&(class.group, class.resource)).filter(|_| class.phase != Phase::Define);
+        let width = wanted.copied().unwrap_or(Width::Names);
         let pairs = demands.get(class)?;
         let fail = Class { policy: FailurePolicy::Fail, ..*class };
         let covered = (class.policy == FailurePolicy::Ignore).then(|| demands.get(&fail)).flatten();
@@ -215,11 +276,13 @@ fn entries<'a>(
     for class in demands.keys() {
         let Some(selections) = select(class) else { continue };
         let other = match class.phase {
-            Phase::Write => Phase::Delete,
-            Phase::Delete => Phase::Write,
+            Phase::Write => Some(Phase::Delete),
+            Phase::Delete => Some(Phase::Write),
+            _ => None,
         };
         // The same objects for writing and deleting: one entry.
-        let both = select(&Class { phase: other, ..*class }).is_some_and(|found| found == selections);
+        let other = other.and_then(|phase| select(&Class { phase, ..*class }));
+        let both = other.is_some_and(|found| found == selections);
         if both && class.phase == Phase::Delete {
             continue;
         }

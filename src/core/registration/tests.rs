@@ -66,8 +66,14 @@ fn index(guards: impl IntoIterator<Item = Guard>) -> Index {
     Index::build(guards.into_iter().map(|guard| GuardState::Valid(Arc::new(guard))).collect())
 }
 
+/// The entries for guarded objects, without the one for definitions of kinds.
 fn made(guards: impl IntoIterator<Item = Guard>) -> Vec<Entry> {
-    validating(&index(guards), &settings()).entries
+    without_definitions(validating(&index(guards), &settings()).entries)
+}
+
+fn without_definitions(mut entries: Vec<Entry>) -> Vec<Entry> {
+    entries.retain(|entry| entry.resources != [definitions::RESOURCE]);
+    entries
 }
 
 /// Name without prefix and suffix, operations, and the pairs of `probe` that it selects.
@@ -139,7 +145,7 @@ fn a_guard_that_cannot_be_evaluated_fails_open() {
         reason: "InvalidSpec",
         message: String::new(),
     });
-    let entries = validating(&Index::build(vec![state]), &settings()).entries;
+    let entries = without_definitions(validating(&Index::build(vec![state]), &settings()).entries);
     assert_eq!(
         summary(&entries, &[("a", "x")]),
         [("change-ignore.configmaps.v1.core".to_owned(), 3, vec!["a:x".to_owned()])]
@@ -147,11 +153,119 @@ fn a_guard_that_cannot_be_evaluated_fails_open() {
 }
 
 #[test]
-fn deletions_fail_open_whatever_the_guard_asks_for_while_no_rule_refuses_them() {
-    let deny = Guard { deletion_policy: DeletionPolicy::Deny, ..config_map("a", "x") };
-    let entries = made([deny]);
-    let deletes = entries.iter().filter(|entry| entry.operations.contains(&Operation::Delete));
-    assert_eq!(deletes.map(|entry| entry.failure_policy).collect::<Vec<_>>(), [FailurePolicy::Ignore]);
+fn a_deletion_fails_closed_only_where_it_is_to_be_refused_by_a_guard_that_blocks() {
+    let deny =
+        |namespace: &str| Guard { deletion_policy: DeletionPolicy::Deny, ..config_map(namespace, "x") };
+    let policy = |guard: Guard| {
+        let entries = made([guard]);
+        let mut deletes = entries.iter().filter(|entry| entry.operations.contains(&Operation::Delete));
+        let found = deletes.next().unwrap().failure_policy;
+        assert!(deletes.next().is_none());
+        found
+    };
+    assert_eq!(policy(deny("a")), FailurePolicy::Fail);
+    assert_eq!(policy(Guard { enforcement: Enforcement::Rewrite, ..deny("a") }), FailurePolicy::Fail);
+    assert_eq!(policy(Guard { enforcement: Enforcement::Warn, ..deny("a") }), FailurePolicy::Ignore);
+    assert_eq!(policy(Guard { failure_policy: FailurePolicy::Ignore, ..deny("a") }), FailurePolicy::Ignore);
+    assert_eq!(policy(deny(OWN)), FailurePolicy::Ignore, "our own namespace must always be mendable");
+    assert_eq!(policy(config_map("a", "x")), FailurePolicy::Ignore);
+}
+
+/// Word, resources, operations and failure policy of each entry.
+fn rules(entries: &[Entry]) -> Vec<String> {
+    let rule = |entry: &Entry| {
+        let operations: Vec<_> = entry.operations.iter().map(|operation| operation.as_str()).collect();
+        format!("{} {} {:?}", entry.resources.join(","), operations.join(","), entry.failure_policy)
+    };
+    entries.iter().map(rule).collect()
+}
+
+#[test]
+fn subresources_are_asked_for_by_name_each_with_its_own_operations() {
+    let scaled = Guard {
+        replicas_path: Some(vec!["spec".into(), "replicas".into()]),
+        ..guard(target("deployments", Some("a"), "x"))
+    };
+    assert_eq!(
+        rules(&made([scaled])),
+        ["deployments CREATE,UPDATE Fail", "deployments/scale UPDATE Fail", "deployments DELETE Ignore"]
+    );
+    assert!(rules(&made([guard(target("deployments", Some("a"), "x"))])).iter().all(|r| !r.contains('/')));
+    let pod = |deletion_policy| Guard { deletion_policy, ..guard(target("pods", Some("a"), "x")) };
+    assert_eq!(
+        rules(&made([pod(DeletionPolicy::Allow)])),
+        [
+            "pods,pods/ephemeralcontainers,pods/resize CREATE,UPDATE Fail",
+            "bindings,pods/binding CREATE Fail",
+            "pods DELETE Ignore",
+        ]
+    );
+    assert_eq!(
+        rules(&made([pod(DeletionPolicy::Deny)])),
+        [
+            "pods,pods/ephemeralcontainers,pods/resize CREATE,UPDATE,DELETE Fail",
+            "bindings,pods/binding CREATE Fail",
+            "pods/eviction CREATE Fail",
+        ]
+    );
+    let namespace = made([guard(target("namespaces", None, "prod"))]);
+    assert!(rules(&namespace).contains(&"namespaces/finalize UPDATE Fail".to_owned()));
+    let all: Vec<String> = namespace.iter().flat_map(|entry| entry.resources.clone()).collect();
+    assert!(all.iter().all(|resource| !resource.ends_with("/*") && !resource.ends_with("/status")));
+}
+
+#[test]
+fn an_update_that_cannot_touch_pinned_content_is_left_out_where_cel_can_tell() {
+    let touch = |resource: &str| {
+        let entries = made([guard(target(resource, Some("a"), "x"))]);
+        entries.iter().find(|entry| entry.operations.contains(&Operation::Update)).unwrap().touch
+    };
+    assert_eq!(touch("configmaps"), Some(Touch::Data));
+    assert_eq!(touch("deployments"), Some(Touch::Spec));
+    assert_eq!(touch("gamaconfigs"), None, "numbers of any form");
+    let scaled = Guard { replicas_path: Some(Vec::new()), ..guard(target("deployments", Some("a"), "x")) };
+    let entries = made([scaled]);
+    assert_eq!(entries.iter().find(|entry| entry.resources == ["deployments/scale"]).unwrap().touch, None);
+    let deletes = entries.iter().find(|entry| entry.operations == [Operation::Delete]).unwrap();
+    assert_eq!(deletes.touch, None);
+}
+
+#[test]
+fn definitions_of_guarded_kinds_and_of_ours_are_watched_and_never_block() {
+    let index = index([guard(target("gamaconfigs", Some("a"), "x")), config_map("a", "y")]);
+    let entries = validating(&index, &settings()).entries;
+    let entry = entries.iter().find(|entry| entry.resources == [definitions::RESOURCE]).unwrap();
+    assert_eq!(entry.operations, [Operation::Update, Operation::Delete]);
+    assert_eq!((entry.failure_policy, entry.namespaced), (FailurePolicy::Ignore, false));
+    for (name, wanted) in [
+        ("gamaconfigs.terrafusion.ai", true),
+        ("driftguards.terrafusion.ai", true),
+        ("driftguardexceptions.terrafusion.ai", true),
+        ("widgets.example.com", false),
+        ("configmaps.", false),
+    ] {
+        assert_eq!(entry.selection.selects("", name), wanted, "{name}");
+        assert_eq!(definitions::matters(&index, name), wanted, "{name}");
+    }
+    assert!(!definitions::matters(&Index::default(), "driftguards.terrafusion.ai"));
+    let wide = validating(&index, &tight(0)).entries;
+    let entry = wide.iter().find(|entry| entry.resources == [definitions::RESOURCE]).unwrap();
+    assert!(!entry.selection.selects("", "widgets.example.com"), "it never becomes wider");
+}
+
+#[test]
+fn a_thousand_guards_of_many_kinds_fit_into_few_entries() {
+    let resources = ["configmaps", "deployments", "pods", "gamaconfigs"];
+    let guards = (0..1000).map(|n| Guard {
+        replicas_path: Some(Vec::new()),
+        deletion_policy: if n % 3 == 0 { DeletionPolicy::Deny } else { DeletionPolicy::Allow },
+        ..guard(target(resources[n % 4], Some(&format!("ns-{}", n % 40)), &format!("object-{n}")))
+    });
+    let index = index(guards);
+    let made = validating(&index, &settings());
+    assert!(made.widened.is_empty() && made.entries.len() < 30, "{}", made.entries.len());
+    let names: BTreeSet<&str> = made.entries.iter().map(|entry| entry.name.as_str()).collect();
+    assert_eq!(names.len(), made.entries.len());
 }
 
 #[test]
@@ -191,13 +305,6 @@ fn cluster_scoped_targets_and_namespaces_are_selected_by_name_alone() {
     assert_eq!(entries[0].selection.namespaces, Namespaces::All);
     assert!(entries[0].selection.selects("", "prod"));
     assert!(!entries[0].selection.selects("", "prod2"));
-}
-
-#[test]
-fn pods_are_also_written_through_resize_and_ephemeral_containers() {
-    let entries = made([guard(target("pods", Some("a"), "x"))]);
-    assert_eq!(entries[0].resources, ["pods", "pods/ephemeralcontainers", "pods/resize"]);
-    assert_eq!(entries[1].resources, ["pods"]);
 }
 
 #[test]
@@ -340,7 +447,8 @@ fn a_wide_fail_entry_is_not_doubled_by_an_ignore_entry() {
     let warn = (0..100)
         .map(|n| Guard { enforcement: Enforcement::Warn, ..config_map("n0", &format!("warned-{n:040}")) });
     let made = validating(&index(deny.chain(warn)), &tight(1));
-    let writes = made.entries.iter().filter(|entry| entry.operations.contains(&Operation::Update));
+    let entries = without_definitions(made.entries.clone());
+    let writes = entries.iter().filter(|entry| entry.operations.contains(&Operation::Update));
     assert_eq!(writes.count(), 1, "{made:#?}");
 }
 

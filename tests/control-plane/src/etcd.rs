@@ -17,6 +17,8 @@ use crate::{assets::Assets, http, ports, wait};
 
 /// How long one read or write may take; a paused etcd answers none.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+/// Most operations in one transaction, by etcd's default.
+const TRANSACTION: usize = 128;
 /// How long a start or a stop may take on a busy machine.
 const CHANGE_LIMIT: Duration = Duration::from_secs(60);
 
@@ -154,6 +156,18 @@ impl Etcd {
     /// When etcd does not answer or refuses.
     pub fn put(&self, key: &str, value: &[u8]) -> Result<()> {
         self.call("put", json!({"key": BASE64.encode(key), "value": BASE64.encode(value)})).map(|_| ())
+    }
+
+    /// Stores many values in few requests, as a restore would.
+    ///
+    /// # Errors
+    /// When etcd does not answer or refuses.
+    pub fn put_many(&self, pairs: &[(String, Vec<u8>)]) -> Result<()> {
+        for part in pairs.chunks(TRANSACTION) {
+            let put = |(key, value): &(String, Vec<u8>)| json!({"requestPut": {"key": BASE64.encode(key), "value": BASE64.encode(value)}});
+            self.call("txn", json!({"success": part.iter().map(put).collect::<Vec<_>>()}))?;
+        }
+        Ok(())
     }
 
     /// Removes `key` and says whether it was there.

@@ -5,9 +5,13 @@ use anyhow::Result;
 
 use crate::installation::{Installation, Via};
 
+mod deletion;
+mod hooks;
 mod kinds;
 mod limits;
+mod modes;
 mod objects;
+mod subresources;
 mod users;
 mod writes;
 
@@ -48,6 +52,26 @@ cases![
     kinds::case_17_status_passes_and_leaves_the_spec_alone,
     kinds::case_29_numbers_and_empty_maps_that_mean_the_same_are_the_same,
     limits::case_46_objects_of_3_mib_and_of_depth_5000_are_guarded,
+    modes::case_05_replace_force_with_other_content_makes_nothing,
+    modes::case_08_a_rewrite_keeps_the_original_and_warns,
+    modes::case_09_nothing_is_put_back_into_a_drifted_object,
+    modes::case_61_eight_writers_store_nothing_that_is_not_approved,
+    modes::case_67_a_rewrite_is_no_write_at_all,
+    modes::case_76_hash_on_the_server_tells_the_true_hash_in_every_mode,
+    modes::what_cannot_be_rewritten_is_refused_with_the_reason,
+    modes::ignored_paths_are_left_as_a_rewrite_finds_them,
+    modes::warn_and_audit_let_through_and_record,
+    subresources::case_18_scaling_passes_where_the_count_is_ignored,
+    subresources::case_19_scaling_is_refused_and_the_approved_count_passes,
+    subresources::a_custom_resource_is_scaled_where_its_crd_says,
+    subresources::case_65_no_subresource_of_a_pod_is_a_way_around,
+    subresources::case_65_a_guarded_namespace_still_finishes_its_deletion,
+    deletion::case_20_a_finalizer_comes_and_goes_on_a_drifted_target,
+    deletion::case_22_deletion_follows_the_policy,
+    deletion::case_23_delete_all_takes_what_may_be_deleted,
+    deletion::a_terminating_namespace_takes_along_what_may_not_be_deleted,
+    hooks::case_32_a_later_webhook_that_alters_data_is_refused,
+    hooks::case_66_a_webhook_that_renames_gives_no_other_content_a_name,
     users::everybody_is_refused_alike,
     users::a_write_that_no_guard_covers_makes_no_call,
     users::after_the_wait_the_very_next_edit_is_refused,
@@ -91,6 +115,9 @@ fn run_on(
     // hold long names give up detail.
     let words: Vec<&str> = case.splitn(4, '_').collect();
     let known = if words[0] == "case" { 2 } else { 3 };
-    let namespace = installation.namespace(&words[..known].join("-"))?;
+    // Some numbers have several cases.
+    let letter = if known == 2 { case.split('_').nth(2).map(|word| format!("-{word}")) } else { None };
+    let name = format!("{}{}", words[..known].join("-"), letter.unwrap_or_default());
+    let namespace = installation.namespace(&name)?;
     body(installation, &namespace)
 }

@@ -1,0 +1,276 @@
+//! The Secret with the key by which authors of guards are signed, shared by all replicas.
+//!
+//! First writer wins, as for the authority ([`super::secret`]), and nothing here ever overwrites it. A
+//! deleted Secret comes back with the key in memory. Only when no replica remembers the key is a new
+//! one made; then no signature is valid any more, and guards wait for `driftguard adopt`.
+//!
+//! Rights needed in the namespace: `get` on this Secret and `create` on Secrets.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{Api, PostParams};
+use tokio::sync::{Notify, watch};
+
+use super::crypto_provider;
+use crate::api::names;
+use crate::core::signature::{KEY_LENGTH, SigningKey};
+
+/// Key of the Secret's data.
+const KEY: &str = "key";
+/// Pause between two looks. Another replica's key is used after so long at the latest.
+const LOOK: Duration = Duration::from_secs(10);
+/// Pause after a failure.
+const RETRY: Duration = Duration::from_secs(2);
+/// Shortest pause between two looks: whoever sends bad signatures must not make us flood the API server.
+const SHORTEST: Duration = Duration::from_millis(250);
+
+/// Why there is no key.
+#[derive(Debug, thiserror::Error)]
+pub enum SigningError {
+    /// The API server did not give or take it.
+    #[error("cannot {verb} the Secret {namespace}/{}: {error}", names::SIGNING_SECRET)]
+    Api {
+        /// `read` or `create`.
+        verb: &'static str,
+        /// The namespace of the Secret.
+        namespace: String,
+        /// What the API server says.
+        error: Box<kube::Error>,
+    },
+    /// It is there, but holds no key.
+    #[error(
+        "the Secret {namespace}/{} holds no key of {KEY_LENGTH} bytes under `{KEY}`; restore it, or delete it so that a new one is made and run `driftguard adopt`",
+        names::SIGNING_SECRET
+    )]
+    Unusable {
+        /// The namespace of the Secret.
+        namespace: String,
+    },
+    /// No random bytes.
+    #[error("cannot make a signing key: the system gives no random numbers")]
+    Random,
+}
+
+impl SigningError {
+    /// A stable word for metrics and conditions.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Api { .. } => "SecretUnavailable",
+            Self::Unusable { .. } => "SecretUnusable",
+            Self::Random => "NoRandomness",
+        }
+    }
+}
+
+/// Keeps the key up to date.
+pub struct SigningKeeper {
+    client: kube::Client,
+    namespace: String,
+    key: watch::Sender<Option<SigningKey>>,
+    looks: watch::Sender<u64>,
+    asked: Arc<Notify>,
+}
+
+impl std::fmt::Debug for SigningKeeper {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SigningKeeper").field("namespace", &self.namespace).finish_non_exhaustive()
+    }
+}
+
+/// The key as it is known; clones share it.
+#[derive(Debug, Clone)]
+pub struct SigningKeys {
+    key: watch::Receiver<Option<SigningKey>>,
+    looks: watch::Receiver<u64>,
+    asked: Arc<Notify>,
+}
+
+impl SigningKeys {
+    /// The key, once it is known.
+    #[must_use]
+    pub fn current(&self) -> Option<SigningKey> {
+        self.key.borrow().clone()
+    }
+
+    /// The key as it changes.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Option<SigningKey>> {
+        self.key.clone()
+    }
+
+    /// The key after one more look at the Secret. The caller bounds how long this may take.
+    pub async fn looked_up_again(&self) -> Option<SigningKey> {
+        let mut looks = self.looks.clone();
+        let before = *looks.borrow_and_update();
+        self.asked.notify_one();
+        // An error means that the process is stopping: what is known has to do.
+        let _ = looks.wait_for(|looks| *looks > before).await;
+        self.current()
+    }
+}
+
+/// A key in memory, in the form in which it can be put back.
+struct Held {
+    bytes: [u8; KEY_LENGTH],
+    key: SigningKey,
+}
+
+impl SigningKeeper {
+    /// A keeper, which must be run, and a handle on what it keeps.
+    #[must_use]
+    pub fn new(client: kube::Client, namespace: String) -> (Self, SigningKeys) {
+        let (key, keys) = watch::channel(None);
+        let (looks, looked) = watch::channel(0);
+        let asked = Arc::new(Notify::new());
+        let handle = SigningKeys { key: keys, looks: looked, asked: Arc::clone(&asked) };
+        (Self { client, namespace, key, looks, asked }, handle)
+    }
+
+    /// Runs for ever.
+    pub async fn run(self) {
+        let mut held: Option<Held> = None;
+        loop {
+            let pause = match self.look(held.as_ref()).await {
+                Ok(found) => {
+                    if held.as_ref().is_some_and(|held| held.key != found.key) {
+                        tracing::warn!(
+                            "the Secret holds another signing key; guards signed by the former one wait for `driftguard adopt`"
+                        );
+                    }
+                    self.key.send_if_modified(|key| {
+                        let changed = key.as_ref() != Some(&found.key);
+                        *key = Some(found.key.clone());
+                        changed
+                    });
+                    held = Some(found);
+                    LOOK
+                }
+                Err(error) => {
+                    tracing::warn!(%error, reason = error.reason(), "the signing key could not be looked up; trying again");
+                    RETRY
+                }
+            };
+            self.looks.send_modify(|looks| *looks += 1);
+            tokio::time::sleep(SHORTEST).await;
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.asked.notified() => {}
+            }
+        }
+    }
+
+    /// The key in the Secret. When there is none, that in memory is put there, or else a new one.
+    async fn look(&self, held: Option<&Held>) -> Result<Held, SigningError> {
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
+        let failed = |verb| {
+            let namespace = self.namespace.clone();
+            move |error| SigningError::Api { verb, namespace, error: Box::new(error) }
+        };
+        if let Some(found) = api.get_opt(names::SIGNING_SECRET).await.map_err(failed("read"))? {
+            return self.read(&found);
+        }
+        let bytes = match held {
+            Some(held) => held.bytes,
+            None => {
+                let mut bytes = [0; KEY_LENGTH];
+                crypto_provider().secure_random.fill(&mut bytes).map_err(|_| SigningError::Random)?;
+                bytes
+            }
+        };
+        match api.create(&PostParams::default(), &secret(&self.namespace, &bytes)).await {
+            Ok(made) => {
+                if held.is_some() {
+                    tracing::warn!("the Secret with the signing key was deleted; it is put back");
+                } else {
+                    tracing::info!("made a new signing key");
+                }
+                self.read(&made)
+            }
+            Err(kube::Error::Api(status)) if status.code == 409 => {
+                self.read(&api.get(names::SIGNING_SECRET).await.map_err(failed("read"))?)
+            }
+            Err(error) => Err(failed("create")(error)),
+        }
+    }
+
+    fn read(&self, secret: &Secret) -> Result<Held, SigningError> {
+        let unusable = || SigningError::Unusable { namespace: self.namespace.clone() };
+        let bytes = secret.data.as_ref().and_then(|data| data.get(KEY)).ok_or_else(unusable)?;
+        let bytes: [u8; KEY_LENGTH] = bytes.0.as_slice().try_into().map_err(|_| unusable())?;
+        let key = SigningKey::new(&bytes).ok_or_else(unusable)?;
+        Ok(Held { bytes, key })
+    }
+}
+
+fn secret(namespace: &str, bytes: &[u8]) -> Secret {
+    Secret {
+        metadata: ObjectMeta {
+            name: Some(names::SIGNING_SECRET.into()),
+            namespace: Some(namespace.into()),
+            labels: Some(BTreeMap::from([
+                (names::LABEL_NAME.to_owned(), "driftguard".to_owned()),
+                (names::LABEL_COMPONENT.to_owned(), "webhook".to_owned()),
+                (names::LABEL_MANAGED_BY.to_owned(), "driftguard".to_owned()),
+            ])),
+            ..ObjectMeta::default()
+        },
+        type_: Some("Opaque".into()),
+        data: Some(BTreeMap::from([(KEY.to_owned(), ByteString(bytes.to_vec()))])),
+        ..Secret::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::cert::test_support::{Server, client};
+
+    fn keeper(server: &Arc<Mutex<Server>>) -> SigningKeeper {
+        SigningKeeper::new(client(server), "terrafusion-system".into()).0
+    }
+
+    #[tokio::test]
+    async fn all_replicas_get_the_key_that_the_first_one_made() {
+        let server = Arc::new(Mutex::new(Server::default()));
+        let first = keeper(&server).look(None).await.unwrap();
+        let second = keeper(&server).look(None).await.unwrap();
+        assert!(first.key == second.key);
+        assert_eq!(server.lock().unwrap().writes, 1);
+    }
+
+    #[tokio::test]
+    async fn who_loses_the_race_takes_what_the_winner_wrote() {
+        let winner = secret("terrafusion-system", &[7; KEY_LENGTH]);
+        let server = Arc::new(Mutex::new(Server { wins_the_race: Some(winner), ..Server::default() }));
+        assert_eq!(keeper(&server).look(None).await.unwrap().bytes, [7; KEY_LENGTH]);
+    }
+
+    #[tokio::test]
+    async fn a_deleted_secret_comes_back_and_a_lost_key_is_followed_by_another() {
+        let server = Arc::new(Mutex::new(Server::default()));
+        let before = keeper(&server).look(None).await.unwrap();
+        server.lock().unwrap().stored = None;
+        assert_eq!(keeper(&server).look(Some(&before)).await.unwrap().bytes, before.bytes);
+        server.lock().unwrap().stored = None;
+        assert_ne!(keeper(&server).look(None).await.unwrap().bytes, before.bytes);
+    }
+
+    #[tokio::test]
+    async fn a_secret_without_a_key_is_an_error_and_stays() {
+        let broken = secret("terrafusion-system", b"hunter2");
+        let server = Arc::new(Mutex::new(Server { stored: Some(broken), ..Server::default() }));
+        let error = keeper(&server).look(None).await.err().unwrap();
+        assert_eq!(error.reason(), "SecretUnusable");
+        assert!(!error.to_string().contains("hunter2"));
+        assert_eq!(server.lock().unwrap().writes, 0);
+    }
+}

@@ -1,0 +1,82 @@
+//! What is told when somebody altered or deleted our webhook configuration: a record and an Event,
+//! besides the log and the metric. Until it was put back, writes may have passed unseen.
+
+use jiff::Timestamp;
+
+use super::registrar::Altered;
+use crate::api::names;
+use crate::core::guard::{GuardState, Target};
+use crate::core::verdict::{Attempt, Operation, Reason, User};
+use crate::store::Observation;
+use crate::telemetry::events::EventSink;
+use crate::trail::record::{Circumstances, Record};
+use crate::trail::sink::RecordSink;
+
+/// Where it is told, and as whom.
+#[derive(Debug, Clone)]
+pub struct Alarm {
+    /// Name of this replica.
+    pub replica: String,
+    /// Where records go.
+    pub records: RecordSink,
+    /// Where Events go.
+    pub events: EventSink,
+}
+
+impl Alarm {
+    /// Tells that a configuration was altered, and put back. Regarding the first guard, since an Event
+    /// must regard an object in a namespace, and all guards were uncovered alike.
+    pub(super) fn registration_altered(&self, altered: &Altered, observation: &Observation) {
+        let Some(first) = observation.index.guards().first() else { return };
+        let attempt = attempt(altered, first);
+        let message = format!(
+            "{} {} was {} by {}; it is put back, but until then writes to guarded objects may have passed unseen",
+            altered.kind,
+            names::WEBHOOK_CONFIGURATION,
+            if altered.deleted { "deleted" } else { "altered" },
+            altered.by
+        );
+        let circumstances = Circumstances {
+            transaction_id: uuid::Uuid::now_v7().to_string(),
+            time: Timestamp::now(),
+            denied: false,
+            review_uid: "",
+            replica: &self.replica,
+            authenticated: true,
+            message: &message,
+        };
+        self.events.offer(&attempt, false);
+        self.records.put(&Record::found(&attempt, circumstances));
+    }
+}
+
+fn attempt(altered: &Altered, guard: &GuardState) -> Attempt {
+    let (guard_uid, guard_generation) = match guard {
+        GuardState::Valid(guard) => (guard.uid.clone(), guard.generation),
+        GuardState::Invalid(invalid) => (String::new(), invalid.generation),
+    };
+    Attempt {
+        guard: guard.id().clone(),
+        guard_uid,
+        guard_generation,
+        target: Target {
+            group: "admissionregistration.k8s.io".to_owned(),
+            version: "v1".to_owned(),
+            kind: altered.kind.to_owned(),
+            resource: format!("{}s", altered.kind.to_ascii_lowercase()),
+            namespace: None,
+            name: names::WEBHOOK_CONFIGURATION.to_owned(),
+        },
+        target_uid: String::new(),
+        operation: if altered.deleted { Operation::Delete } else { Operation::Update },
+        sub_resource: String::new(),
+        dry_run: false,
+        // Known by the field manager alone; the Event names that.
+        user: User { name: altered.by.clone(), ..User::default() },
+        field_manager: if altered.deleted { String::new() } else { altered.by.clone() },
+        image_hash: None,
+        paths: Vec::new(),
+        enforcement: None,
+        reason: Reason::RegistrationAltered,
+    }
+}

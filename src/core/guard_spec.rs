@@ -1,0 +1,233 @@
+//! What a guard must be like to be taken, beyond what the schema says, and the words of a refusal.
+//!
+//! Texts about missing rights depend on the guard and the user alone, so that they tell nothing about
+//! objects that the user may not see.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::author_access::Access;
+use super::guard::{GuardId, GuardState, Target};
+
+/// How far a user's clock may be ahead of ours: whoever asks for the longest pause computes its end
+/// by their own clock. What counts for longer is cut off at every use.
+const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(60);
+/// Most rights named in a refusal.
+const MAX_NAMED: usize = 20;
+
+/// Why a guard or a change of one is refused: a stable word for records and metrics, and the message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The word.
+    pub reason: &'static str,
+    /// What the user reads.
+    pub message: String,
+}
+
+/// A source of truth, as far as the schema does not say what it needs.
+#[derive(Debug, Clone, Copy)]
+pub struct SourceFields<'a> {
+    /// The field of the spec.
+    pub field: &'a str,
+    /// Whether it is a git repository.
+    pub git: bool,
+    /// Whether it is a Service.
+    pub service: bool,
+    /// Its path.
+    pub path: Option<&'a str>,
+}
+
+/// The refusal of a guard for what its spec says.
+#[must_use]
+pub fn invalid(id: &GuardId, reason: &'static str, why: &str) -> Refusal {
+    Refusal { reason, message: format!("DriftGuard {id} is refused: {why}") }
+}
+
+/// Why a suspension until `until` cannot be asked for at `now`.
+///
+/// # Errors
+/// With one sentence that says how to mend it.
+pub fn suspension(until: Timestamp, now: Timestamp, longest: SignedDuration) -> Result<(), String> {
+    let latest = super::pause::end(until, now, longest).checked_add(CLOCK_SKEW).unwrap_or(Timestamp::MAX);
+    if until <= latest {
+        return Ok(());
+    }
+    let hours = longest.as_secs_f64() / 3600.0;
+    Err(format!(
+        "spec.suspend.until is {until}, but enforcement may be suspended for {hours} h at most \
+         (--max-exception); name an earlier moment and suspend again when it ends"
+    ))
+}
+
+/// Whether a source names all that it needs.
+///
+/// # Errors
+/// With one sentence that says what is missing.
+pub fn source(source: &SourceFields<'_>) -> Result<(), String> {
+    let SourceFields { field, git, service, path } = *source;
+    match path.filter(|path| !path.is_empty()) {
+        None if git => Err(format!("{field}.path is missing: name the file of the repository")),
+        Some(path) if git && (path.starts_with('/') || path.split('/').any(|segment| segment == "..")) => {
+            Err(format!(
+                "{field}.path must lead from the root of the repository down to a file, without `..`"
+            ))
+        }
+        Some(path) if service && !path.starts_with('/') => {
+            Err(format!("{field}.path must start with `/`: it is the path of a request"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A name that the API server would make up cannot be signed: it is not known when the author is.
+#[must_use]
+pub fn generated_name(namespace: &str) -> Refusal {
+    let message = format!(
+        "DriftGuard in namespace {namespace} is refused: metadata.generateName cannot be used, since a guard \
+         is signed with its name; set metadata.name"
+    );
+    Refusal { reason: "GeneratedName", message }
+}
+
+/// The author lacks rights. The same text whether or not any of the objects exists.
+#[must_use]
+pub fn missing_rights(id: &GuardId, user: &str, missing: &[Access]) -> Refusal {
+    let named: Vec<String> = missing.iter().take(MAX_NAMED).map(ToString::to_string).collect();
+    let more = missing.len().saturating_sub(MAX_NAMED);
+    let more = if more > 0 { format!("\n- and {more} more") } else { String::new() };
+    let message = format!(
+        "DriftGuard {id} is refused: its author must have every right that it is made for\nUser {user:?} may \
+         not:\n- {}{more}",
+        named.join("\n- ")
+    );
+    Refusal { reason: "AuthorLacksRights", message }
+}
+
+/// The rights of the author could not be asked for.
+#[must_use]
+pub fn rights_unknown(id: &GuardId) -> Refusal {
+    let message = format!(
+        "DriftGuard {id} is refused: the rights of its author could not be checked in time; try again"
+    );
+    Refusal { reason: "RightsUnknown", message }
+}
+
+/// The annotation is not the signature of this user.
+#[must_use]
+pub fn unsigned(id: &GuardId, user: &str) -> Refusal {
+    let message = format!(
+        "DriftGuard {id} is refused: it is not signed as approved by {user:?}\nThe mutating webhook of \
+         DriftGuard signs whatever is written; it was not called, or something changed the guard after it. Try \
+         again. When that does not help, see `kubectl get mutatingwebhookconfiguration driftguard` and the log \
+         of `driftguard serve`."
+    );
+    Refusal { reason: "AuthorNotSigned", message }
+}
+
+/// The key is not known yet, or kinds or guards could not be read.
+#[must_use]
+pub fn not_ready(id: &GuardId, what: &str) -> Refusal {
+    Refusal {
+        reason: "GuardUnchecked",
+        message: format!("DriftGuard {id} is refused: {what} could not be read in time; try again"),
+    }
+}
+
+/// Another guard of the same target that pins it otherwise.
+#[must_use]
+pub fn conflict(id: &GuardId, other: &GuardId, target: &Target) -> Refusal {
+    let message = format!(
+        "DriftGuard {id} is refused: {other} pins {target} already, and pins it differently\nChange that one, \
+         or delete it first. To rename a guard, make the new one with the same hash and paths, then delete the \
+         old one."
+    );
+    Refusal { reason: "ConflictingGuards", message }
+}
+
+/// The first other guard among `others` that pins the target of `state` differently.
+#[must_use]
+pub fn rival<'a>(
+    state: &GuardState,
+    others: impl IntoIterator<Item = &'a GuardState>,
+) -> Option<&'a GuardId> {
+    others.into_iter().find(|other| other.id() != state.id() && !same_rules(state, other)).map(GuardState::id)
+}
+
+/// Whether two guards approve exactly the same, as while one is being renamed.
+#[must_use]
+pub fn same_rules(left: &GuardState, right: &GuardState) -> bool {
+    match (left, right) {
+        (GuardState::Valid(left), GuardState::Valid(right)) => {
+            left.expected == right.expected
+                && left.also_approved == right.also_approved
+                && left.scope == right.scope
+                && left.target == right.target
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+    use super::*;
+
+    fn id() -> GuardId {
+        GuardId { namespace: "team".into(), name: "g".into() }
+    }
+
+    #[test]
+    fn a_suspension_longer_than_is_allowed_is_refused_but_for_clocks_that_differ() {
+        let now: Timestamp = "2026-06-01T12:00:00Z".parse().unwrap();
+        let hours = SignedDuration::from_hours;
+        assert!(suspension(now + hours(8) + SignedDuration::from_secs(30), now, hours(8)).is_ok());
+        let error = suspension(now + hours(9), now, hours(8)).unwrap_err();
+        assert!(error.contains("8 h at most (--max-exception)"), "{error}");
+        assert!(suspension(Timestamp::MAX, now, hours(8)).is_err());
+        assert!(suspension(now - hours(1), now, hours(8)).is_ok(), "it has ended already");
+    }
+
+    #[test]
+    fn sources_must_name_what_they_are_read_by() {
+        let of = |git, service, path| source(&SourceFields { field: "spec.s", git, service, path });
+        assert!(of(true, false, None).unwrap_err().starts_with("spec.s.path is missing"));
+        for path in ["/a", "a/../b", ".."] {
+            assert!(of(true, false, Some(path)).is_err(), "{path}");
+        }
+        assert!(of(true, false, Some("a/b..c.yaml")).is_ok());
+        assert!(of(false, true, Some("a")).is_err());
+        assert!(of(false, true, Some("/a")).is_ok() && of(false, true, None).is_ok());
+        assert!(of(false, false, None).is_ok() && of(false, false, Some("key")).is_ok());
+    }
+
+    #[test]
+    fn the_first_line_of_a_refusal_stands_alone() {
+        let access = Access {
+            group: String::new(),
+            resource: "configmaps".into(),
+            subresource: String::new(),
+            namespace: "n".into(),
+            name: "x".into(),
+            verb: "update",
+        };
+        let target = Target {
+            group: String::new(),
+            version: "v1".into(),
+            kind: "ConfigMap".into(),
+            resource: "configmaps".into(),
+            namespace: Some("n".into()),
+            name: "x".into(),
+        };
+        for refusal in [
+            missing_rights(&id(), "alice", &vec![access; 30]),
+            unsigned(&id(), "alice"),
+            conflict(&id(), &id(), &target),
+            generated_name("team"),
+            rights_unknown(&id()),
+        ] {
+            let first = refusal.message.lines().next().unwrap();
+            assert!(first.len() <= 200 && first.starts_with("DriftGuard "), "{first}");
+        }
+        let message = missing_rights(&id(), "alice", &[]).message;
+        assert!(message.contains("\"alice\""), "{message}");
+    }
+}

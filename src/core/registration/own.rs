@@ -1,0 +1,134 @@
+//! Entries for our own kinds: reviews of what approves, not of what is guarded.
+//!
+//! They stand whether or not there is a guard. Making and changing fails closed, since it is an
+//! approval; deletion never does, and neither does a write that approves nothing (labels, finalizers):
+//! a namespace can be deleted, and `driftguard uninstall` works, with every replica dead.
+
+use crate::core::guard::FailurePolicy;
+use crate::core::verdict::Operation;
+
+use super::entry::{Entry, Hook, NAME_PREFIX};
+use super::selection::{Namespaces, Selection};
+
+/// Group and version of our kinds.
+const GROUP: &str = "terrafusion.ai";
+const VERSION: &str = "v1";
+
+/// One of our kinds.
+struct Own {
+    resource: &'static str,
+    /// Whether the mutating hook has something to say about it.
+    mutated: bool,
+    /// When an update approves something. CEL; it can never fail, since a failing condition under
+    /// `Fail` refuses the write. An absent spec and an absent annotation are values like others.
+    approves: &'static str,
+}
+
+/// Our kinds whose objects are reviewed.
+const OWN: [Own; 1] = [Own {
+    resource: "driftguards",
+    mutated: true,
+    approves: "object == null || oldObject == null || object.?spec != oldObject.?spec \
+               || object.metadata.?annotations[?'driftguard.terrafusion.ai/author'] \
+               != oldObject.metadata.?annotations[?'driftguard.terrafusion.ai/author'] \
+               || object.metadata.?annotations[?'driftguard.terrafusion.ai/adopt'].hasValue()",
+}];
+
+/// The entries of one configuration for our own kinds, in a fixed order.
+#[must_use]
+pub fn entries(hook: Hook) -> Vec<Entry> {
+    OWN.iter()
+        .flat_map(|own| {
+            let entry = |policy, word: &str, operations: &[Operation]| Entry {
+                name: format!("{NAME_PREFIX}.{word}.{}.{VERSION}.{GROUP}", own.resource),
+                hook,
+                failure_policy: policy,
+                group: GROUP.to_owned(),
+                version: VERSION.to_owned(),
+                resources: vec![own.resource.to_owned()],
+                operations: operations.to_vec(),
+                namespaced: true,
+                selection: Selection { namespaces: Namespaces::All, names: None },
+                touch: None,
+            };
+            let writes = [Operation::Create, Operation::Update];
+            match hook {
+                Hook::Validate => vec![
+                    entry(FailurePolicy::Fail, "approve-fail", &writes),
+                    entry(FailurePolicy::Ignore, "retire-ignore", &[Operation::Delete]),
+                ],
+                Hook::Mutate if own.mutated => vec![entry(FailurePolicy::Ignore, "sign-ignore", &writes)],
+                Hook::Mutate => Vec::new(),
+            }
+        })
+        .collect()
+}
+
+/// The match condition of an entry made by [`entries`]; `None` for entries of guarded objects, and
+/// where everything arrives.
+#[must_use]
+pub fn condition(entry: &Entry) -> Option<&'static str> {
+    let own = own(entry)?;
+    entry.operations.contains(&Operation::Update).then_some(own.approves)
+}
+
+/// What follows the failure policy in the path of an entry: `/driftguards`, or nothing for entries of
+/// guarded objects.
+#[must_use]
+pub fn path_suffix(entry: &Entry) -> String {
+    own(entry).map_or_else(String::new, |own| format!("/{}", own.resource))
+}
+
+/// Our own kinds are never guarded, so that the resource tells the entries apart.
+fn own(entry: &Entry) -> Option<&'static Own> {
+    let resource = entry.resources.first()?;
+    OWN.iter().find(|own| entry.group == GROUP && own.resource == resource)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn approving_fails_closed_and_retiring_never_does() {
+        let made = entries(Hook::Validate);
+        let policy = |operation| {
+            let of: Vec<FailurePolicy> = made
+                .iter()
+                .filter(|entry| entry.operations.contains(&operation))
+                .map(|entry| entry.failure_policy)
+                .collect();
+            of
+        };
+        assert_eq!(policy(Operation::Create), [FailurePolicy::Fail]);
+        assert_eq!(policy(Operation::Update), [FailurePolicy::Fail]);
+        assert_eq!(policy(Operation::Delete), [FailurePolicy::Ignore]);
+        assert!(entries(Hook::Mutate).iter().all(|entry| entry.failure_policy == FailurePolicy::Ignore));
+    }
+
+    #[test]
+    fn entries_have_paths_of_their_own_and_distinct_names() {
+        let made: Vec<Entry> = [Hook::Validate, Hook::Mutate].into_iter().flat_map(entries).collect();
+        let paths: Vec<String> = made.iter().map(|entry| entry.path(17)).collect();
+        assert_eq!(
+            paths,
+            [
+                "/validate/g17/fail/driftguards",
+                "/validate/g17/ignore/driftguards",
+                "/mutate/g17/ignore/driftguards",
+            ]
+        );
+        for path in &paths {
+            assert_eq!(super::super::generation_of(path), Some(17));
+        }
+        let names: std::collections::BTreeSet<&str> = made.iter().map(|entry| entry.name.as_str()).collect();
+        assert_eq!(names.len(), made.len());
+    }
+
+    #[test]
+    fn only_updates_are_looked_at_closer() {
+        for entry in entries(Hook::Validate) {
+            assert_eq!(condition(&entry).is_some(), entry.operations.contains(&Operation::Update));
+        }
+    }
+}

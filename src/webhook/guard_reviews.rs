@@ -1,0 +1,489 @@
+//! Reviews of guards themselves: changing a guard is approving a change.
+//!
+//! The mutating hook signs whoever makes a guard or changes its spec; the gate takes nothing that is
+//! not signed by exactly this user, and asks the API server whether they have the rights that the guard
+//! takes. The target is looked at only after that, so that a refusal tells nothing about it. Everything
+//! is bounded by the time that the API server gives. The rules are the core's ([`author`],
+//! [`guard_spec`], [`crate::core::author_access`]).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use kube::Client;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::time::Instant;
+
+use super::reviews::Asked;
+use super::{response, rivals};
+use crate::api::names;
+use crate::cert::signing::SigningKeys;
+use crate::control::access::{self, Subject};
+use crate::core::author::{self, AnnotationKeys, Approved, Change, Image};
+use crate::core::guard::{Author, GuardId};
+use crate::core::guard_spec::{self, Refusal};
+use crate::core::signature::SigningKey;
+use crate::core::verdict::{Operation, User};
+use crate::store::{Key, Proposed, Store, Stored};
+use crate::telemetry::notices::{Notice, NoticeSink};
+use crate::trail::record::GuardAttempt;
+
+/// The part of the API server's time after which asking is given up, so that our answer still arrives.
+const SHARE: f64 = 0.8;
+/// The keys of our annotations.
+const KEYS: AnnotationKeys<'static> =
+    AnnotationKeys { author: names::ANNOTATION_AUTHOR, adopt: names::ANNOTATION_ADOPT };
+
+/// What reviews of guards are decided by.
+pub struct GuardReviews {
+    /// The client that asks for rights, and for metadata of targets.
+    pub client: Client,
+    /// Kinds and guards.
+    pub store: Store,
+    /// The key that signs authors.
+    pub keys: SigningKeys,
+    /// How long enforcement may be suspended (`--max-exception`).
+    pub longest_pause: SignedDuration,
+    /// Where deletions are told.
+    pub notices: NoticeSink,
+}
+
+impl std::fmt::Debug for GuardReviews {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GuardReviews").finish_non_exhaustive()
+    }
+}
+
+/// The answer to a review of a guard.
+pub(super) struct GuardAnswer {
+    /// For metrics.
+    pub(super) verdict: &'static str,
+    /// For metrics.
+    pub(super) reason: &'static str,
+    /// The bytes of the answer.
+    pub(super) reply: Vec<u8>,
+    /// What to record.
+    pub(super) told: Option<GuardAttempt>,
+}
+
+#[derive(Deserialize)]
+struct Review<'a> {
+    #[serde(borrow)]
+    request: Request<'a>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Request<'a> {
+    uid: String,
+    resource: Resource,
+    operation: String,
+    #[serde(default)]
+    namespace: String,
+    #[serde(default)]
+    user_info: UserInfo,
+    #[serde(borrow)]
+    object: Option<&'a RawValue>,
+    #[serde(borrow)]
+    old_object: Option<&'a RawValue>,
+    dry_run: Option<bool>,
+    options: Option<Options>,
+}
+
+#[derive(Deserialize)]
+struct Resource {
+    group: String,
+    resource: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct UserInfo {
+    username: String,
+    uid: String,
+    groups: Vec<String>,
+    extra: BTreeMap<String, Vec<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Options {
+    #[serde(default)]
+    field_manager: String,
+}
+
+#[derive(Deserialize)]
+struct Wire<'a> {
+    #[serde(default)]
+    metadata: WireMeta,
+    #[serde(borrow)]
+    spec: Option<&'a RawValue>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct WireMeta {
+    name: String,
+    generate_name: String,
+    namespace: String,
+    annotations: Option<BTreeMap<String, String>>,
+}
+
+impl Wire<'_> {
+    fn annotation(&self, key: &str) -> Option<&str> {
+        self.metadata.annotations.as_ref()?.get(key).map(String::as_str)
+    }
+
+    fn image(&self) -> Image<'_> {
+        Image {
+            spec: self.spec.map_or(b"null", |spec| spec.get().as_bytes()),
+            author: self.annotation(KEYS.author),
+            adopt: self.annotation(KEYS.adopt).is_some(),
+        }
+    }
+}
+
+/// A review that was read.
+struct Asking<'a> {
+    request: Request<'a>,
+    operation: Operation,
+    new: Option<Wire<'a>>,
+    old: Option<Wire<'a>>,
+}
+
+impl<'a> Asking<'a> {
+    /// `None` when this is no review of a guard.
+    fn read(body: &'a [u8]) -> Option<Self> {
+        let Review { request } = serde_json::from_slice(body).ok()?;
+        let ours = request.resource.group == names::GROUP && request.resource.resource == names::DRIFTGUARDS;
+        let operation = [Operation::Create, Operation::Update, Operation::Delete, Operation::Connect]
+            .into_iter()
+            .find(|operation| operation.as_str() == request.operation)?;
+        let wire = |object: Option<&'a RawValue>| match object {
+            None => Some(None),
+            Some(raw) => serde_json::from_str::<Wire<'a>>(raw.get()).ok().map(Some),
+        };
+        let (new, old) = (wire(request.object)?, wire(request.old_object)?);
+        let needs = match operation {
+            Operation::Create => new.is_some(),
+            Operation::Update => new.is_some() && old.is_some(),
+            Operation::Delete => old.is_some(),
+            Operation::Connect => true,
+        };
+        (ours && needs && !request.uid.is_empty()).then_some(Self { request, operation, new, old })
+    }
+
+    fn id(&self) -> GuardId {
+        let (namespace, name) = self
+            .new
+            .as_ref()
+            .or(self.old.as_ref())
+            .map_or(("", ""), |wire| (wire.metadata.namespace.as_str(), wire.metadata.name.as_str()));
+        let namespace = if namespace.is_empty() { &self.request.namespace } else { namespace };
+        GuardId { namespace: namespace.to_owned(), name: name.to_owned() }
+    }
+
+    fn author(&self, at: Timestamp) -> Author {
+        let user = &self.request.user_info;
+        Author { user: user.username.clone(), groups: user.groups.clone(), at }
+    }
+
+    fn subject(&self) -> Subject {
+        let user = &self.request.user_info;
+        Subject {
+            user: user.username.clone(),
+            groups: user.groups.clone(),
+            uid: (!user.uid.is_empty()).then(|| user.uid.clone()),
+            extra: user.extra.clone(),
+        }
+    }
+
+    /// What is recorded of it; nothing of a dry run.
+    fn told(
+        &self,
+        refusal: Option<&Refusal>,
+        done: &'static str,
+        proposed: Option<&Proposed>,
+    ) -> Option<GuardAttempt> {
+        if self.request.dry_run == Some(true) {
+            return None;
+        }
+        let id = self.id();
+        let user = &self.request.user_info;
+        let stored = self.request.object.or(self.request.old_object);
+        let stored: Option<Stored> = stored.and_then(|raw| serde_json::from_str(raw.get()).ok());
+        let mut groups = user.groups.clone();
+        groups.truncate(User::MAX_GROUPS);
+        Some(GuardAttempt {
+            guard_uid: stored.as_ref().map(|stored| stored.uid().to_owned()).unwrap_or_default(),
+            guard_generation: stored.as_ref().map(Stored::generation).unwrap_or_default(),
+            target: proposed.and_then(|proposed| proposed.state.target().cloned()),
+            operation: self.operation,
+            user: User { name: user.username.clone(), uid: user.uid.clone(), groups },
+            field_manager: self
+                .request
+                .options
+                .as_ref()
+                .map(|all| all.field_manager.clone())
+                .unwrap_or_default(),
+            denied: refusal.is_some(),
+            reason: refusal.map_or(done, |refusal| refusal.reason),
+            message: refusal.map(|refusal| refusal.message.clone()).unwrap_or_default(),
+            review_uid: self.request.uid.clone(),
+            guard: id,
+        })
+    }
+}
+
+/// What the gate decided.
+struct Decision {
+    proposed: Option<Proposed>,
+    result: Result<Vec<String>, Refusal>,
+}
+
+impl GuardReviews {
+    /// Answers the mutating hook, which never refuses. `None` when this is no review of a guard.
+    pub(super) fn mutate(&self, body: &[u8], now: Timestamp) -> Option<GuardAnswer> {
+        let asking = Asking::read(body)?;
+        let patch = self.signature(&asking, now);
+        let uid = &asking.request.uid;
+        let reply = match patch {
+            Some(patch) => response::allow_with_patch(uid, &[], &patch),
+            None => response::allow(uid, &[]),
+        };
+        Some(GuardAnswer { verdict: "allow", reason: "Mutate", reply, told: None })
+    }
+
+    /// The patch that signs what is written, or puts back the signature that stood there.
+    fn signature(&self, asking: &Asking<'_>, now: Timestamp) -> Option<Vec<u8>> {
+        let new = asking.new.as_ref()?;
+        if !matches!(asking.operation, Operation::Create | Operation::Update) {
+            return None;
+        }
+        let (image, before) = (new.image(), asking.old.as_ref().map(Wire::image));
+        let signed;
+        let wanted = match author::intended(&image, before.as_ref()) {
+            Change::Untouched => before.and_then(|old| old.author),
+            Change::Created | Change::Changed | Change::Adopted => {
+                // Without a key or a name nothing is signed, and the gate refuses.
+                let id = asking.id();
+                let approved = Approved { namespace: &id.namespace, name: &id.name, spec: image.spec };
+                signed = author::sign(&self.keys.current()?, approved, &asking.author(now))?;
+                Some(signed.as_str())
+            }
+        };
+        author::patch(&image, new.metadata.annotations.is_some(), wanted, KEYS)
+    }
+
+    /// Answers the gate. `None` when this is no review of a guard.
+    pub(super) async fn validate(&self, body: &[u8], asked: Asked, now: Timestamp) -> Option<GuardAnswer> {
+        let asking = Asking::read(body)?;
+        let uid = asking.request.uid.clone();
+        let allowed = |reason, warnings: &[String], told| GuardAnswer {
+            verdict: if warnings.is_empty() { "allow" } else { "warn" },
+            reason,
+            reply: response::allow(&uid, warnings),
+            told,
+        };
+        let new = match (asking.operation, &asking.new) {
+            (Operation::Delete, _) => {
+                let told = asking.told(None, "GuardDeleted", None);
+                if let Some(told) = &told {
+                    self.announce_deletion(told);
+                }
+                return Some(allowed("GuardDeleted", &[], told));
+            }
+            (Operation::Create | Operation::Update, Some(new)) => new,
+            _ => return Some(allowed("NotGuarded", &[], None)),
+        };
+        let image = new.image();
+        let change = author::arrived(&image, asking.old.as_ref().map(Wire::image).as_ref());
+        let done = match change {
+            Change::Untouched => return Some(allowed("Approved", &[], None)),
+            Change::Created => "GuardCreated",
+            Change::Changed => "GuardChanged",
+            Change::Adopted => "GuardAdopted",
+        };
+        let deadline = Instant::from_std(asked.since) + asked.timeout.mul_f64(SHARE);
+        let Decision { proposed, result } = self.decide(&asking, change, &image, now, deadline).await;
+        let told = asking.told(result.as_ref().err(), done, proposed.as_ref());
+        Some(match result {
+            Ok(warnings) => allowed(done, &warnings, told),
+            Err(refusal) => GuardAnswer {
+                verdict: "deny",
+                reason: refusal.reason,
+                reply: response::deny(&uid, &refusal.message, &[]),
+                told,
+            },
+        })
+    }
+
+    fn announce_deletion(&self, told: &GuardAttempt) {
+        self.notices.put(Notice {
+            guard: told.guard.clone(),
+            uid: told.guard_uid.clone(),
+            reason: "GuardDeleted",
+            note: format!("{} deletes this guard: nothing pins its target any more", told.user.name),
+        });
+    }
+
+    async fn decide(
+        &self,
+        asking: &Asking<'_>,
+        change: Change,
+        image: &Image<'_>,
+        now: Timestamp,
+        deadline: Instant,
+    ) -> Decision {
+        let id = asking.id();
+        let refused = |proposed, refusal| Decision { proposed, result: Err(refusal) };
+        let generated = asking.new.as_ref().is_some_and(|new| !new.metadata.generate_name.is_empty());
+        if change == Change::Created && generated {
+            return refused(None, guard_spec::generated_name(&id.namespace));
+        }
+        let propose = |raw: Option<&RawValue>| {
+            let stored: Stored = serde_json::from_str(raw?.get()).ok()?;
+            self.store.propose(&stored)
+        };
+        let Some(proposed) = propose(asking.request.object) else {
+            return refused(None, guard_spec::not_ready(&id, "the kinds that the API server serves"));
+        };
+        let before = propose(asking.request.old_object);
+        let result = async {
+            self.field_rules(&id, &proposed, change, now)?;
+            self.signed(&id, asking, image, deadline).await?;
+            self.rights(&id, asking, &proposed, deadline).await?;
+            self.rivals(&id, &proposed, before.as_ref(), deadline).await?;
+            Ok(self.warnings(&proposed, change, deadline).await)
+        };
+        let result = result.await;
+        Decision { proposed: Some(proposed), result }
+    }
+
+    /// What the spec itself may not say. Adopting changes nothing of it.
+    fn field_rules(
+        &self,
+        id: &GuardId,
+        proposed: &Proposed,
+        change: Change,
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
+        if let Some((reason, why)) = proposed.objection() {
+            return Err(guard_spec::invalid(id, reason, &why));
+        }
+        let suspend = proposed.spec.as_ref().and_then(|spec| spec.suspend.as_ref());
+        match suspend {
+            Some(suspend) if change != Change::Adopted => {
+                guard_spec::suspension(suspend.until.0, now, self.longest_pause)
+                    .map_err(|why| guard_spec::invalid(id, crate::api::reasons::INVALID_SPEC, &why))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the annotation is the signature of exactly this user for exactly this guard.
+    async fn signed(
+        &self,
+        id: &GuardId,
+        asking: &Asking<'_>,
+        image: &Image<'_>,
+        deadline: Instant,
+    ) -> Result<(), Refusal> {
+        let user = &asking.request.user_info;
+        let refusal = || guard_spec::unsigned(id, &user.username);
+        let Some(annotation) = image.author.filter(|_| !image.adopt) else { return Err(refusal()) };
+        let approved = Approved { namespace: &id.namespace, name: &id.name, spec: image.spec };
+        let by_this_user = |key: &SigningKey| {
+            author::verify(key, approved, annotation)
+                .is_some_and(|author| author.user == user.username && author.groups == user.groups)
+        };
+        if self.keys.current().is_some_and(|key| by_this_user(&key)) {
+            return Ok(());
+        }
+        // Another replica may know a newer key, and have signed with it.
+        let key = tokio::time::timeout_at(middle(deadline), self.keys.looked_up_again()).await.ok().flatten();
+        match key.or_else(|| self.keys.current()) {
+            Some(key) if by_this_user(&key) => Ok(()),
+            Some(_) => Err(refusal()),
+            None => Err(guard_spec::not_ready(id, "the key that signs authors")),
+        }
+    }
+
+    async fn rights(
+        &self,
+        id: &GuardId,
+        asking: &Asking<'_>,
+        proposed: &Proposed,
+        deadline: Instant,
+    ) -> Result<(), Refusal> {
+        let (subject, needed) = (asking.subject(), proposed.rights());
+        let asked = access::missing(&self.client, &subject, &needed);
+        match tokio::time::timeout_at(deadline, asked).await {
+            Ok(Ok(missing)) if missing.is_empty() => Ok(()),
+            Ok(Ok(missing)) => Err(guard_spec::missing_rights(id, &subject.user, &missing)),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the rights of an author could not be checked");
+                Err(guard_spec::rights_unknown(id))
+            }
+            Err(_) => Err(guard_spec::rights_unknown(id)),
+        }
+    }
+
+    /// Refuses a guard that pins what another one pins already, otherwise; by the index, and once more
+    /// as the guards stand at this moment. What pins nothing else than before makes no conflict worse.
+    async fn rivals(
+        &self,
+        id: &GuardId,
+        proposed: &Proposed,
+        before: Option<&Proposed>,
+        deadline: Instant,
+    ) -> Result<(), Refusal> {
+        let Some(target) = proposed.state.target() else { return Ok(()) };
+        if before.is_some_and(|before| guard_spec::same_rules(&before.state, &proposed.state)) {
+            return Ok(());
+        }
+        let refuse = |other: &GuardId| Err(guard_spec::conflict(id, other, target));
+        if let Some(other) = guard_spec::rival(&proposed.state, self.store.index().guards_of(target)) {
+            return refuse(other);
+        }
+        let key = Key {
+            group: &target.group,
+            resource: &target.resource,
+            namespace: target.namespace.as_deref().unwrap_or_default(),
+            name: &target.name,
+        };
+        match tokio::time::timeout_at(deadline, self.store.read_guards(key)).await {
+            Ok(Ok(live)) => guard_spec::rival(&proposed.state, live.guards_of(target)).map_or(Ok(()), refuse),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the guards of a target could not be read");
+                Err(guard_spec::not_ready(id, "the guards of its target"))
+            }
+            Err(_) => Err(guard_spec::not_ready(id, "the guards of its target")),
+        }
+    }
+
+    /// What the author should know. Only for whom the rights are clear.
+    async fn warnings(&self, proposed: &Proposed, change: Change, deadline: Instant) -> Vec<String> {
+        if let Some(unresolved) = proposed.unresolved() {
+            return vec![format!("this guard pins nothing yet: {}", unresolved.message)];
+        }
+        match change {
+            Change::Created => {
+                let looking = rivals::look(&self.client, &proposed.state);
+                tokio::time::timeout_at(deadline, looking).await.ok().flatten().into_iter().collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// Half of what is left until `deadline`: what comes next needs time, too.
+fn middle(deadline: Instant) -> Instant {
+    let left: Duration = deadline.saturating_duration_since(Instant::now());
+    Instant::now() + left / 2
+}
+
+#[cfg(test)]
+#[path = "guard_reviews_tests.rs"]
+mod tests;

@@ -1,0 +1,439 @@
+//! Two replicas behind a balancer: a guard is `Enforcing` only when both judge by it, whatever one of
+//! them hears late, and through every API server.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use driftguard_control_plane::guardian::{Process, Program, Signal};
+use driftguard_control_plane::{Backend, Balancer, ControlPlane, Output, User, Version, free_port, until};
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use crate::installation::{DRIFTGUARD, LIMIT, Via, config_map, driftguard, hash_of};
+
+/// How long a condition must stay as it is to count as held back; a guard is enforced in a fraction.
+const HELD: Duration = Duration::from_secs(2);
+
+/// A TCP proxy whose traffic can be held up, in both directions, without closing anything.
+struct Valve {
+    port: u16,
+    open: watch::Sender<bool>,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Valve {
+    fn before(address: SocketAddr) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, free_port()?)))?;
+        let (port, open) = (listener.local_addr()?.port(), watch::Sender::new(true));
+        let gate = open.clone();
+        runtime.spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let gate = gate.clone();
+                tokio::spawn(async move {
+                    let Ok(server) = TcpStream::connect(address).await else { return };
+                    let ((from, to), (back, answer)) = (client.into_split(), server.into_split());
+                    tokio::select! {
+                        () = pass(from, answer, gate.subscribe()) => {}
+                        () = pass(back, to, gate.subscribe()) => {}
+                    }
+                });
+            }
+        });
+        Ok(Self { port, open, runtime })
+    }
+
+    fn set_open(&self, open: bool) {
+        self.open.send_replace(open);
+    }
+}
+
+async fn pass(
+    mut from: tokio::net::tcp::OwnedReadHalf,
+    mut to: tokio::net::tcp::OwnedWriteHalf,
+    mut gate: watch::Receiver<bool>,
+) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let mut buffer = vec![0; 64 * 1024];
+    while let Ok(read @ 1..) = from.read(&mut buffer).await {
+        if gate.wait_for(|open| *open).await.is_err() || to.write_all(&buffer[..read]).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Replicas of one installation.
+struct Replicas {
+    plane: ControlPlane,
+    admin: User,
+    balancer: Balancer,
+    programs: Vec<Program>,
+    running: Vec<Process>,
+    /// Between the second replica and its API server.
+    valve: Valve,
+}
+
+const NAMES: [&str; 2] = ["replica-a", "replica-b"];
+
+impl Replicas {
+    fn start(via: Via) -> Result<Self> {
+        let plane = ControlPlane::builder().kubernetes(Version::Newest).start()?;
+        let admin = plane.admin()?;
+        let balancer = Balancer::start(Vec::new())?;
+        let port = balancer.port();
+        let url = format!("https://127.0.0.1:{port}");
+        let (installed, reach) = match via {
+            Via::Url => (format!("--url={url}"), ["--webhook-url".to_owned(), url]),
+            Via::Service => (
+                format!("--external-name={port}"),
+                ["--webhook-service".to_owned(), format!("terrafusion-system/driftguard-webhook:{port}")],
+            ),
+        };
+        driftguard(&admin, &["install", "--dev", &installed])?.success()?;
+        let operator = plane.service_account("terrafusion-system", "driftguard-operator")?;
+        let address = plane.api_server().address().to_owned();
+        let valve = Valve::before(address.trim_start_matches("https://").parse()?)?;
+        let config = std::fs::read_to_string(operator.kubeconfig())?;
+        let through_valve = plane.folder().join("through-valve.kubeconfig");
+        std::fs::write(
+            &through_valve,
+            config.replace(&address, &format!("https://127.0.0.1:{}", valve.port)),
+        )?;
+        let mut programs = Vec::new();
+        let mut backends = Vec::new();
+        for (name, kubeconfig) in NAMES.into_iter().zip([operator.kubeconfig(), through_valve.as_path()]) {
+            let (port, health) = (free_port()?, free_port()?);
+            backends.push(Backend {
+                address: format!("127.0.0.1:{port}").parse()?,
+                readyz: format!("http://127.0.0.1:{health}/readyz"),
+            });
+            let program = Program::new(name, DRIFTGUARD)
+                .args(["serve".to_owned(), format!("--replica-name={name}")])
+                .args(reach.clone())
+                .args([format!("--bind=127.0.0.1:{port}"), format!("--health-bind=127.0.0.1:{health}")])
+                .arg(format!("--kubeconfig={}", kubeconfig.display()));
+            programs.push(program);
+        }
+        balancer.set_backends(backends);
+        let mut replicas = Self { plane, admin, balancer, programs, running: Vec::new(), valve };
+        // One after the other, so that it is known which one writes.
+        for count in 1..=NAMES.len() {
+            replicas.running.push(replicas.plane.guardian().start(&replicas.programs[count - 1])?);
+            replicas.wait_ready(count)?;
+        }
+        Ok(replicas)
+    }
+
+    fn wait_ready(&self, count: usize) -> Result<()> {
+        let waited = self.balancer.wait_ready(count, LIMIT);
+        waited.map_err(|error| anyhow!("{error:#}\n{}", self.logs()))
+    }
+
+    fn logs(&self) -> String {
+        self.running.iter().map(Process::log_tail).collect::<Vec<_>>().join("\n")
+    }
+
+    fn apply(&self, manifest: &Value) -> Result<()> {
+        self.admin.kubectl_with(&["apply", "-f", "-"], manifest.to_string())?.success().map(drop)
+    }
+
+    fn enforcing(&self, guard: &str) -> Result<Value> {
+        let guard = self.admin.kubectl(&["get", "dg", guard, "-o", "json"])?.json()?;
+        let conditions = guard["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        let enforcing = conditions.into_iter().find(|condition| condition["type"] == "Enforcing");
+        let enforcing = enforcing.context("no condition Enforcing yet")?;
+        ensure!(enforcing["observedGeneration"] == guard["metadata"]["generation"], "not of this generation");
+        Ok(enforcing)
+    }
+
+    fn wait_enforcing(&self, guard: &str) -> Result<()> {
+        until(&format!("{guard} is enforced"), LIMIT, || {
+            let enforcing = self.enforcing(guard)?;
+            ensure!(enforcing["status"] == "True", "{enforcing}");
+            Ok(())
+        })
+        .map_err(|error| anyhow!("{error:#}\n{}", self.logs()))
+    }
+
+    /// Waits until the guard waits for the second replica, and looks for a while whether it goes on to.
+    fn held_back_by_b(&self, guard: &str) -> Result<()> {
+        let held = || {
+            let enforcing = self.enforcing(guard)?;
+            let is_held = enforcing["status"] == "False"
+                && enforcing["reason"] == "ReplicasPending"
+                && enforcing["message"].as_str().is_some_and(|said| said.contains("replica-b"));
+            ensure!(is_held, "{enforcing}");
+            Ok(())
+        };
+        until("the guard waits for replica-b", LIMIT, held)
+            .map_err(|error| anyhow!("{error:#}\n{}", self.logs()))?;
+        let since = Instant::now();
+        until("some time has passed", LIMIT, || {
+            held().map_err(|error| error.context("it waits no more"))?;
+            ensure!(since.elapsed() >= HELD, "{:?}", since.elapsed());
+            Ok(())
+        })
+    }
+
+    fn patch(&self, name: &str, price: &str) -> Result<Output> {
+        let patch = json!({"data": {"price": price}}).to_string();
+        self.admin.kubectl(&["patch", "configmap", name, "--type=merge", "-p", &patch])
+    }
+}
+
+fn guard(name: &str, price: &str) -> Result<Value> {
+    let hash = hash_of(&config_map("default", name, &json!({"price": price})))?;
+    Ok(json!({
+        "apiVersion": "terrafusion.ai/v1", "kind": "DriftGuard",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"targetKind": "ConfigMap", "targetName": name, "expectedHash": hash},
+    }))
+}
+
+#[test]
+fn case_49_a_guard_is_not_enforcing_while_a_replica_has_not_heard_of_it() -> Result<()> {
+    let replicas = Replicas::start(Via::Url)?;
+    replicas.apply(&config_map("default", "late", &json!({"price": "1"})))?;
+    replicas.valve.set_open(false);
+    replicas.apply(&guard("late", "1")?)?;
+    replicas.held_back_by_b("late")?;
+    replicas.valve.set_open(true);
+    replicas.wait_enforcing("late")?;
+    for _ in 0..8 {
+        let said = replicas.patch("late", "2")?.failure()?;
+        ensure!(said.contains("DriftGuard default/late"), "{said}");
+    }
+
+    // Now the same rules, and another hash: nothing is registered anew, so that only what the replica
+    // has applied tells.
+    replicas.valve.set_open(false);
+    replicas.apply(&guard("late", "2")?)?;
+    replicas.held_back_by_b("late")?;
+    replicas.valve.set_open(true);
+    replicas.wait_enforcing("late")?;
+    for _ in 0..8 {
+        replicas.patch("late", "2")?.success()?;
+        let said = replicas.patch("late", "1")?.failure()?;
+        ensure!(said.contains("DriftGuard default/late"), "{said}");
+    }
+    Ok(())
+}
+
+#[test]
+fn case_49_the_first_edit_after_enforcing_is_refused_and_that_comes_soon() -> Result<()> {
+    let replicas = Replicas::start(Via::Service)?;
+    let mut slowest = Duration::ZERO;
+    for round in 0..10 {
+        let name = format!("round-{round}");
+        replicas.apply(&config_map("default", &name, &json!({"price": "1"})))?;
+        let since = Instant::now();
+        replicas.apply(&guard(&name, "1")?)?;
+        replicas.wait_enforcing(&name)?;
+        slowest = slowest.max(since.elapsed());
+        for price in ["2", "3"] {
+            let said = replicas.patch(&name, price)?.failure()?;
+            ensure!(said.contains("DriftGuard default/round"), "{said}");
+        }
+    }
+    println!("slowest from apply to Enforcing, seen by kubectl: {slowest:?}");
+    ensure!(slowest < Duration::from_secs(10), "{slowest:?}");
+    Ok(())
+}
+
+#[test]
+fn a_killed_replica_holds_guards_back_only_until_its_lease_runs_out() -> Result<()> {
+    let replicas = Replicas::start(Via::Service)?;
+    let leases = || {
+        let labelled = "-l=driftguard.terrafusion.ai/replica";
+        let listed = ["get", "leases", "-n", "terrafusion-system", labelled, "-o", "name"];
+        Ok::<_, anyhow::Error>(replicas.admin.kubectl(&listed)?.success()?.lines().count())
+    };
+    ensure!(leases()? == 2, "each replica has a lease of its own");
+    replicas.apply(&config_map("default", "kept", &json!({"price": "1"})))?;
+    replicas.apply(&guard("kept", "1")?)?;
+    replicas.wait_enforcing("kept")?;
+    replicas.running[1].signal(Signal::Kill)?;
+    replicas.running[1].wait(LIMIT)?;
+    // At once: refused by us or for want of an answer, never stored.
+    for price in 2..12 {
+        replicas.patch("kept", &price.to_string())?.failure()?;
+    }
+    replicas.apply(&guard("kept", "2")?)?;
+    replicas.held_back_by_b("kept")?;
+    replicas.wait_enforcing("kept")?;
+    replicas.wait_ready(1)?;
+    replicas.patch("kept", "2")?.success()?;
+
+    // One that is asked to stop is waited for no longer than it answers.
+    let again = replicas.plane.guardian().start(&replicas.programs[1])?;
+    replicas.wait_ready(2)?;
+    ensure!(leases()? == 3, "the killed one's lease is still there");
+    again.signal(Signal::Terminate)?;
+    ensure!(again.wait(LIMIT)? == 0, "{}", again.log_tail());
+    ensure!(leases()? == 2, "it has removed its lease");
+    Ok(())
+}
+
+#[test]
+fn case_34_a_guard_is_enforced_through_every_api_server() -> Result<()> {
+    let plane = ControlPlane::builder().kubernetes(Version::Newest).api_servers(2).start()?;
+    let admins = [plane.admin()?, plane.user_at(&plane.api_servers()[1], "other", &["system:masters"])?];
+    let (port, health) = (free_port()?, free_port()?);
+    let url = format!("https://127.0.0.1:{port}");
+    driftguard(&admins[0], &["install", "--dev", &format!("--url={url}")])?.success()?;
+    let operator = plane.service_account("terrafusion-system", "driftguard-operator")?;
+    let valve = Valve::before(plane.api_servers()[1].address().trim_start_matches("https://").parse()?)?;
+    let program = Program::new("driftguard", DRIFTGUARD)
+        .args(["serve".to_owned(), "--webhook-url".to_owned(), url])
+        .args([format!("--bind=127.0.0.1:{port}"), format!("--health-bind=127.0.0.1:{health}")])
+        .arg(format!("--api-server-endpoint={}", plane.api_servers()[0].address()))
+        .arg(format!("--api-server-endpoint=https://127.0.0.1:{}", valve.port))
+        .arg(format!("--kubeconfig={}", operator.kubeconfig().display()));
+    let serve = plane.guardian().start(&program)?;
+    let status = |name: &str, wanted: &str| {
+        until(&format!("Enforcing of {name} is {wanted}"), LIMIT, || {
+            let path = r#"jsonpath={.status.conditions[?(@.type=="Enforcing")].status}"#;
+            let seen = admins[0].kubectl(&["get", "dg", name, "-o", path])?.success()?;
+            ensure!(seen == wanted, "{seen:?}");
+            Ok(())
+        })
+        .map_err(|error| anyhow!("{error:#}\n{}", serve.log_tail()))
+    };
+    for round in 0..5 {
+        let name = format!("round-{round}");
+        let target = config_map("default", &name, &json!({"price": "1"}));
+        admins[0].kubectl_with(&["apply", "-f", "-"], target.to_string())?.success()?;
+        // The other API server is asked through the valve: a proof by the first one alone is none.
+        let is_held = round == 0;
+        valve.set_open(!is_held);
+        admins[0].kubectl_with(&["apply", "-f", "-"], guard(&name, "1")?.to_string())?.success()?;
+        if is_held {
+            status(&name, "Unknown")?;
+            valve.set_open(true);
+        }
+        status(&name, "True")?;
+        for admin in admins.iter().rev() {
+            let patch = ["patch", "configmap", &name, "--type=merge", "-p", r#"{"data":{"price":"2"}}"#];
+            let said = admin.kubectl(&patch)?.failure()?;
+            ensure!(said.contains("DriftGuard default/round"), "{said}");
+        }
+    }
+    drop(valve.runtime);
+    Ok(())
+}
+
+/// The status of a guard.
+fn status_of(replicas: &Replicas, guard: &str) -> Result<Value> {
+    Ok(replicas.admin.kubectl(&["get", "dg", guard, "-o", "json"])?.json()?["status"].clone())
+}
+
+fn wait_status(
+    replicas: &Replicas,
+    guard: &str,
+    what: &str,
+    holds: impl Fn(&Value) -> bool,
+) -> Result<Value> {
+    until(&format!("{guard}: {what}"), LIMIT, || {
+        let status = status_of(replicas, guard)?;
+        ensure!(holds(&status), "{status}");
+        Ok(status)
+    })
+    .map_err(|error| anyhow!("{error:#}\n{}", replicas.logs()))
+}
+
+fn is_denying(status: &Value) -> bool {
+    let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
+    let is_enforcing = |condition: &Value| condition["type"] == "Enforcing" && condition["status"] == "True";
+    status["enforcement"] == "Deny" && conditions.iter().any(is_enforcing)
+}
+
+/// Puts this into the status of a guard, as somebody who may write statuses.
+fn forge(replicas: &Replicas, guard: &str, noted: &Value) -> Result<()> {
+    let patch = json!({"status": {"enforceAfterClean": noted}}).to_string();
+    let arguments = ["patch", "dg", guard, "--subresource=status", "--type=merge", "-p", &patch];
+    replicas.admin.kubectl(&arguments)?.success().map(drop)
+}
+
+#[test]
+fn an_audit_guard_becomes_deny_once_nothing_would_have_been_refused_for_a_while() -> Result<()> {
+    let mut replicas = Replicas::start(Via::Service)?;
+    // Made by `serve` itself where it signs authors; whoever is first wins.
+    let namespace = "--namespace=terrafusion-system";
+    let secret = ["create", "secret", "generic", "driftguard-signing", namespace];
+    let key = format!("--from-literal=key={}", "k".repeat(32));
+    let made = replicas.admin.kubectl(&[&secret[..], &[key.as_str()]].concat())?;
+    ensure!(made.succeeded() || made.stderr.contains("already exists"), "{made}");
+
+    let audit = |name: &str, after: &str| {
+        let mut guard = guard(name, "1")?;
+        guard["spec"]["enforcement"] = json!("Audit");
+        guard["spec"]["enforceAfterClean"] = json!(after);
+        Ok::<_, anyhow::Error>(guard)
+    };
+    for name in ["clean", "forged"] {
+        replicas.apply(&config_map("default", name, &json!({"price": "1"})))?;
+    }
+    replicas.apply(&audit("clean", "5s")?)?;
+    let first = wait_status(&replicas, "clean", "it is known since when it is clean", |status| {
+        status["enforceAfterClean"]["cleanSince"].is_string()
+    })?;
+    // Somebody goes on writing what is not approved for longer than the guard asks to be clean.
+    let (since, mut price) = (Instant::now(), 10);
+    until("somebody has written for a while", LIMIT, || {
+        price += 1;
+        replicas.patch("clean", &price.to_string())?.success()?;
+        ensure!(since.elapsed() > Duration::from_secs(8), "{:?}", since.elapsed());
+        Ok(())
+    })?;
+    let dirty = status_of(&replicas, "clean")?;
+    ensure!(dirty["enforcement"] == "Audit", "{dirty}");
+    ensure!(dirty["enforceAfterClean"]["promotedAt"].is_null(), "{dirty}");
+    ensure!(dirty["enforceAfterClean"]["cleanSince"] != first["enforceAfterClean"]["cleanSince"], "{dirty}");
+
+    let promoted = wait_status(&replicas, "clean", "it denies", is_denying)?;
+    let said = replicas.patch("clean", "99")?.failure()?;
+    ensure!(said.contains("DriftGuard default/clean"), "{said}");
+    let log: String = replicas.running.iter().map(Process::log).collect();
+    let records = log.lines().filter(|line| line.contains(r#""kind":"promotion""#)).count();
+    ensure!(records == 1, "{records} records of the promotion");
+
+    // What another guard was given, or anybody made up, counts for nothing.
+    replicas.apply(&audit("forged", "72h")?)?;
+    wait_status(&replicas, "forged", "it is known", |status| status["enforceAfterClean"].is_object())?;
+    let copied = promoted["enforceAfterClean"].clone();
+    let old = "2020-01-01T00:00:00Z";
+    let made_up = json!({"cleanSince": old, "promotedAt": old, "signature": "0".repeat(64)});
+    for noted in [copied, made_up] {
+        forge(&replicas, "forged", &noted)?;
+        wait_status(&replicas, "forged", "what was forged is written over", |status| {
+            status["enforceAfterClean"]["signature"] != noted["signature"]
+        })?;
+        let status = status_of(&replicas, "forged")?;
+        ensure!(status["enforcement"] == "Audit", "{status}");
+        ensure!(status["enforceAfterClean"]["promotedAt"].is_null(), "{status}");
+        replicas.patch("forged", "2")?.success()?;
+    }
+
+    // It outlives every replica, and a change of the spec ends it.
+    for process in &replicas.running {
+        process.signal(Signal::Terminate)?;
+    }
+    for process in &replicas.running {
+        process.wait(LIMIT)?;
+    }
+    let start = |program: &Program| replicas.plane.guardian().start(program);
+    replicas.running = replicas.programs.iter().map(start).collect::<Result<_>>()?;
+    replicas.wait_ready(2)?;
+    let after = wait_status(&replicas, "clean", "it still denies", is_denying)?;
+    ensure!(after["enforceAfterClean"] == promoted["enforceAfterClean"], "{after}");
+    replicas.patch("clean", "100")?.failure()?;
+    let mut changed = audit("clean", "72h")?;
+    changed["spec"]["maxFailuresBeforeAlert"] = json!(7);
+    replicas.apply(&changed)?;
+    wait_status(&replicas, "clean", "it lets pass again", |status| {
+        status["enforcement"] == "Audit" && status["enforceAfterClean"]["promotedAt"].is_null()
+    })?;
+    until("a write passes", LIMIT, || replicas.patch("clean", "101")?.success().map(drop))
+}
