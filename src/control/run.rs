@@ -93,10 +93,11 @@ impl Control {
                 (None, false) => Some(Instant::now() + RETRY),
                 (None, true) => standing.next_proof(),
             };
+            let wake = earliest(retry, next_end(&observation, jiff::Timestamp::now()));
             tokio::select! {
                 _ = observations.changed() => {}
                 () = self.registrar.changed() => {}
-                () = until(retry) => {}
+                () = until(wake) => {}
             }
         }
     }
@@ -205,6 +206,21 @@ fn targets(observation: &Observation) -> Vec<&Target> {
         GuardState::Invalid(_) => None,
     });
     valid.collect()
+}
+
+/// When the next pause of a guard ends, which its conditions must tell.
+fn next_end(observation: &Observation, now: jiff::Timestamp) -> Option<Instant> {
+    let valid = observation.index.guards().iter().filter_map(|state| match state {
+        GuardState::Valid(guard) => Some(guard),
+        GuardState::Invalid(_) => None,
+    });
+    let ends = valid.flat_map(|guard| &guard.pauses).map(|pause| pause.until).filter(|end| *end > now);
+    let left = Duration::try_from(ends.min()?.duration_since(now)).ok()?;
+    Instant::now().checked_add(left)
+}
+
+fn earliest(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    one.into_iter().chain(other).min()
 }
 
 async fn until(moment: Option<Instant>) {

@@ -6,6 +6,7 @@
 
 pub mod canonical;
 pub mod diff;
+pub mod exceptions;
 pub mod guard;
 pub mod hash;
 pub mod index;

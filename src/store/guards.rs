@@ -19,6 +19,7 @@ use crate::core::kinds::Catalog;
 use super::Shared;
 use super::catalog::Unresolved;
 use super::convert::{Settings, convert};
+use super::exceptions::Exceptions;
 use super::observation::{Observation, Seen};
 use super::stored::Stored;
 
@@ -33,6 +34,10 @@ type Events = BoxStream<'static, watcher::Result<Event<Stored>>>;
 pub(super) async fn keep(shared: &Shared, unresolved: &watch::Sender<Unresolved>) {
     let mut keeper = Keeper::new(shared.settings.clone());
     let mut catalogs = shared.catalog.subscribe();
+    let mut exceptions = shared.exceptions.subscribe();
+    // A snapshot that knows no exceptions yet would end them all for a moment.
+    let _ = exceptions.wait_for(Option::is_some).await;
+    keeper.exceptions = exceptions.borrow_and_update().clone().unwrap_or_default();
     let mut list = InitialList::Streamed;
     let mut events = watch_guards(&shared.client, list);
     loop {
@@ -68,6 +73,13 @@ pub(super) async fn keep(shared: &Shared, unresolved: &watch::Sender<Unresolved>
                 if let Some(catalog) = catalog {
                     keeper.use_catalog(catalog);
                 }
+            }
+            changed = exceptions.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let new = exceptions.borrow_and_update().clone();
+                keeper.use_exceptions(new.unwrap_or_default());
             }
         }
         publish(shared, &mut keeper, unresolved);
@@ -134,6 +146,7 @@ fn after(error: &watcher::Error, list: &mut InitialList) -> Restart {
 struct Keeper {
     settings: Settings,
     catalog: Option<Arc<Catalog>>,
+    exceptions: Arc<Exceptions>,
     guards: BTreeMap<GuardId, Arc<Seen>>,
     /// Guards of a list that is not complete yet; until it is, the old ones stand.
     listing: Option<BTreeMap<GuardId, Arc<Stored>>>,
@@ -150,6 +163,7 @@ impl Keeper {
         Self {
             settings,
             catalog: None,
+            exceptions: Arc::default(),
             guards: BTreeMap::new(),
             listing: None,
             has_listed: false,
@@ -211,6 +225,7 @@ impl Keeper {
         let none = Catalog::default();
         let catalog = self.catalog.as_deref().unwrap_or(&none);
         let state = convert(&stored, catalog, &self.settings);
+        let state = self.exceptions.apply(state, &stored, self.settings.longest_pause);
         Seen { stored, state, since: self.version + 1 }
     }
 
@@ -222,6 +237,26 @@ impl Keeper {
             let new = self.convert(Arc::clone(&old.stored));
             if !is_same_resolution(&old.state, &new.state) {
                 changed.insert(id.clone(), Arc::new(new));
+            }
+        }
+        self.is_changed = true;
+        self.is_index_stale |= !changed.is_empty();
+        self.guards.extend(changed);
+    }
+
+    /// Pauses guards as these exceptions say, and no longer as former ones did.
+    fn use_exceptions(&mut self, exceptions: Arc<Exceptions>) {
+        self.exceptions = exceptions;
+        let pauses = |state: &GuardState| match state {
+            GuardState::Valid(guard) => guard.pauses.clone(),
+            GuardState::Invalid(_) => Vec::new(),
+        };
+        let mut changed = BTreeMap::new();
+        for (id, old) in &self.guards {
+            let new = self.convert(Arc::clone(&old.stored));
+            if pauses(&old.state) != pauses(&new.state) {
+                // What is registered and proved for it does not depend on pauses.
+                changed.insert(id.clone(), Arc::new(Seen { since: old.since, ..new }));
             }
         }
         self.is_changed = true;

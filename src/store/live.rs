@@ -84,7 +84,11 @@ impl Store {
                     && target.name == object.name
             })
         };
-        let states = listed.items.iter().map(|stored| convert(stored, catalog, &self.shared.settings));
+        let settings = &self.shared.settings;
+        let exceptions = self.shared.exceptions.borrow().clone().unwrap_or_default();
+        let states = listed.items.iter().map(|stored| {
+            exceptions.apply(convert(stored, catalog, settings), stored, settings.longest_pause)
+        });
         Index::build(states.filter(of_object).collect())
     }
 }

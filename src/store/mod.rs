@@ -18,6 +18,7 @@ use crate::core::kinds::Catalog;
 mod catalog;
 pub mod configurations;
 pub mod convert;
+pub mod exceptions;
 mod guards;
 mod live;
 mod observation;
@@ -28,6 +29,7 @@ mod stored;
 pub(crate) use catalog::catalog_of;
 pub use configurations::Configurations;
 pub use convert::Settings;
+pub use exceptions::Exceptions;
 pub use live::{Key, LiveReadError};
 pub use observation::{Observation, Seen};
 pub(crate) use refused::refusal;
@@ -46,6 +48,7 @@ struct Shared {
     observations: watch::Sender<Arc<Observation>>,
     configurations: watch::Sender<Arc<Configurations>>,
     catalog: watch::Sender<Option<Arc<Catalog>>>,
+    exceptions: watch::Sender<Option<Arc<Exceptions>>>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -65,6 +68,7 @@ impl Store {
             observations: watch::Sender::default(),
             configurations: watch::Sender::default(),
             catalog: watch::Sender::default(),
+            exceptions: watch::Sender::default(),
         });
         let running = run(Arc::clone(&shared));
         (Self { shared }, running)
@@ -106,5 +110,6 @@ async fn run(shared: Arc<Shared>) {
     let kinds = catalog::keep(&shared, unresolved.subscribe());
     let guards = guards::keep(&shared, &unresolved);
     let configurations = configurations::keep(&shared);
-    futures::join!(kinds, guards, configurations);
+    let exceptions = exceptions::keep(&shared);
+    futures::join!(kinds, guards, configurations, exceptions);
 }
