@@ -227,6 +227,10 @@ fn against(review: &Review<'_>, operation: Operation, guard: &Guard, now: Timest
     }
     let changes =
         old.and_then(|old| diff::changed(old, object, &guard.scope, MAX_PATHS).ok()).unwrap_or_default();
+    if let Some(pause) = guard.paused(now) {
+        let warning = message::paused(guard, pause);
+        return Opinion::Says(Finding { reason: Reason::Paused, image, changes }, Answer::Warn(warning));
+    }
     let answer = match guard.enforcement {
         Enforcement::Deny | Enforcement::Rewrite => {
             Answer::Deny(message::denial(guard, operation, &changes, image))

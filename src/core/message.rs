@@ -7,6 +7,7 @@
 use super::diff::Changes;
 use super::guard::{Guard, GuardId, InvalidGuard, Target};
 use super::hash::ContentHash;
+use super::pause::{Pause, PausedBy};
 use super::verdict::Operation;
 
 /// Longest first line, in characters.
@@ -75,6 +76,21 @@ pub fn other_version(guard: &Guard, version: &str) -> String {
 pub fn would_deny(guard: &Guard, changes: &Changes) -> String {
     let line =
         format!("{} is pinned by DriftGuard {}: {}; recorded", guard.target, guard.id, summary(changes));
+    clean(&line, MAX_WARNING)
+}
+
+/// The warning when a write passes because the guard is paused.
+#[must_use]
+pub fn paused(guard: &Guard, pause: &Pause) -> String {
+    let by = match &pause.by {
+        PausedBy::Suspend => "spec.suspend".to_owned(),
+        PausedBy::Exception(name) => format!("exception {name}"),
+    };
+    let until = pause.until.strftime("%Y-%m-%dT%H:%M:%SZ");
+    let line = format!(
+        "DriftGuard {} would refuse this change of {}, but is paused by {by} until {until}; recorded",
+        guard.id, guard.target
+    );
     clean(&line, MAX_WARNING)
 }
 

@@ -93,6 +93,8 @@ pub enum Reason {
     AlreadyDrifted,
     /// The target is being deleted.
     TargetDeleted,
+    /// The content would not be what is approved, but the guard is paused.
+    Paused,
 }
 
 impl Reason {
@@ -106,6 +108,7 @@ impl Reason {
             Self::Undecodable => "Undecodable",
             Self::AlreadyDrifted => "AlreadyDrifted",
             Self::TargetDeleted => "TargetDeleted",
+            Self::Paused => "Paused",
         }
     }
 }
