@@ -11,3 +11,4 @@ mod registering;
 mod reporting;
 mod repository;
 mod watching;
+mod ways_through;
