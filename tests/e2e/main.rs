@@ -16,3 +16,4 @@ mod reporting;
 mod repository;
 mod rules;
 mod watching;
+mod ways_through;
