@@ -58,7 +58,8 @@ fn the_command_manifests_prints_what_the_files_hold() {
         yaml.to_owned()
     };
     let both = |first, second| format!("{}---\n{}", held(first), held(second));
-    assert_eq!(printed("crds"), both("crds/driftguard.yaml", "crds/gamaconfig.yaml"));
+    let crds = both("crds/driftguard.yaml", "crds/gamaconfig.yaml");
+    assert_eq!(printed("crds"), format!("{crds}---\n{}", held("crds/driftguardexception.yaml")));
     assert_eq!(printed("webhook"), both("webhook-config/validating.yaml", "webhook-config/mutating.yaml"));
     assert_eq!(printed("deploy"), held("deploy/deployment.yaml"));
     assert!(printed("deploy").contains(&printed("rbac")), "deployment.yaml holds the rights too");

@@ -7,6 +7,7 @@
 //! [`names`] and [`reasons`].
 
 pub mod driftguard;
+pub mod exception;
 pub mod gamaconfig;
 pub mod names;
 pub mod reasons;
@@ -17,6 +18,7 @@ pub mod status;
 pub use driftguard::{
     AlsoApproved, DeletionPolicy, DriftGuard, DriftGuardSpec, Enforcement, FailurePolicy, Suspend,
 };
+pub use exception::{DriftGuardException, DriftGuardExceptionSpec, PausedGuards};
 pub use gamaconfig::{GAMAConfig, GAMAConfigSpec};
 pub use source_ref::{SourceKind, SourceRef};
 pub use status::{ActorSource, DriftGuardStatus, LastDrift, LastRemediation, RemediationResult};

@@ -101,6 +101,13 @@ pub const PROOF_FAILED: &str = "ProofFailed";
 /// Enforcing: by rules that match more than guarded objects, because of too many names.
 pub const REGISTRATION_WIDENED: &str = "RegistrationWidened";
 
+/// Suspended: `spec.suspend` of the guard lets writes pass.
+pub const SUSPENDED_BY_SPEC: &str = "SuspendedBySpec";
+/// Suspended: a DriftGuardException lets writes pass.
+pub const EXCEPTED: &str = "Excepted";
+/// Suspended is false: the last suspension or exception has ended.
+pub const PAUSE_ENDED: &str = "PauseEnded";
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -54,6 +54,54 @@ pub(crate) fn written_moment(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "format": "date-time", "maxLength": 40 })
 }
 
+/// A label selector, bounded.
+pub(crate) fn label_selector(_: &mut SchemaGenerator) -> Schema {
+    let key = json_schema!({ "description": "Key of a label.", "type": "string", "minLength": 1, "maxLength": 317 });
+    json_schema!({
+        "type": "object",
+        "minProperties": 1,
+        "properties": {
+            "matchLabels": {
+                "description": "Labels and the values that they must have.",
+                "type": "object",
+                "minProperties": 1,
+                "maxProperties": 16,
+                "additionalProperties": {
+                    "description": "Value of the label.",
+                    "type": "string",
+                    "maxLength": 63,
+                },
+            },
+            "matchExpressions": {
+                "description": "Further demands on labels; all must be met.",
+                "type": "array",
+                "minItems": 1,
+                "maxItems": 16,
+                "x-kubernetes-list-type": "atomic",
+                "items": {
+                    "type": "object",
+                    "required": ["key", "operator"],
+                    "properties": {
+                        "key": key,
+                        "operator": {
+                            "description": "How the label relates to the values.",
+                            "type": "string",
+                            "enum": ["In", "NotIn", "Exists", "DoesNotExist"],
+                        },
+                        "values": {
+                            "description": "Values; none for Exists and DoesNotExist.",
+                            "type": "array",
+                            "maxItems": 32,
+                            "x-kubernetes-list-type": "atomic",
+                            "items": { "type": "string", "maxLength": 63 },
+                        },
+                    },
+                },
+            },
+        },
+    })
+}
+
 /// An object that may hold anything.
 pub(crate) fn free_form(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true })

@@ -58,7 +58,7 @@ pub struct ClusterArgs {
     #[arg(long, value_name = "UID", hide_short_help = true, requires = "as_user")]
     pub as_uid: Option<String>,
     /// How long one request may take, such as 5s or 1m; 0 for no limit [default: 0]
-    #[arg(long, value_name = "DURATION", hide_short_help = true, value_parser = parse_timeout)]
+    #[arg(long, value_name = "DURATION", hide_short_help = true, value_parser = parse_duration)]
     pub request_timeout: Option<Duration>,
     /// Certificate of the authority that signs the API server's
     #[arg(long, value_name = "FILE", hide_short_help = true)]
@@ -247,7 +247,7 @@ fn non_empty(text: &str) -> Result<String, String> {
 }
 
 /// kubectl's durations: whole seconds, or numbers with ms, s, m or h, as in `1m30s`.
-fn parse_timeout(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     let wrong = || "want a duration such as 5s, 1m or 0".to_owned();
     if let Ok(seconds) = text.parse::<u64>() {
         return Ok(Duration::from_secs(seconds));
@@ -278,10 +278,10 @@ mod tests {
         for (text, want) in
             [("0", 0), ("5", 5_000), ("5s", 5_000), ("1m30s", 90_000), ("250ms", 250), ("2h", 7_200_000)]
         {
-            assert_eq!(parse_timeout(text), Ok(Duration::from_millis(want)), "{text}");
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(want)), "{text}");
         }
         for text in ["", "s", "5x", "-1s", "1.5s", "5s5"] {
-            assert!(parse_timeout(text).is_err(), "{text}");
+            assert!(parse_duration(text).is_err(), "{text}");
         }
     }
 

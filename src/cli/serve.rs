@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
+use jiff::SignedDuration;
 use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
 
@@ -32,7 +33,6 @@ use crate::control::run::Control;
 use crate::control::webhooks::Address;
 use crate::control::would_denies::WouldDenies;
 use crate::core::guard::Enforcement;
-use crate::core::pause;
 use crate::core::rotation::Lifetimes;
 use crate::core::tenure::Terms;
 use crate::store::{self, Store};
@@ -83,6 +83,9 @@ pub struct ServeArgs {
     /// What guards without an enforcement of their own do with unapproved writes
     #[arg(long, value_name = "MODE", default_value = "Deny", value_parser = parse_enforcement)]
     default_enforcement: Enforcement,
+    /// How long exceptions and suspensions may last at most, such as 8h or 30m
+    #[arg(long, value_name = "DURATION", default_value = "8h", value_parser = parse_longest)]
+    max_exception: SignedDuration,
     /// API server through which enforcement is proved; may be repeated [default: all of the cluster]
     #[arg(long, value_name = "URL")]
     api_server_endpoint: Vec<String>,
@@ -130,6 +133,13 @@ fn parse_service(text: &str) -> Result<Service, String> {
         return Err(wrong());
     }
     Ok(Service { namespace: namespace.to_owned(), name: name.to_owned(), port })
+}
+
+/// A duration as kubectl writes them, longer than nothing.
+fn parse_longest(text: &str) -> Result<SignedDuration, String> {
+    let wrong = |_| "want a duration such as 8h or 30m".to_owned();
+    let longest = SignedDuration::try_from(super::cluster::parse_duration(text)?).map_err(|_| wrong(()))?;
+    if longest.is_zero() { Err(wrong(())) } else { Ok(longest) }
 }
 
 fn parse_enforcement(text: &str) -> Result<Enforcement, String> {
@@ -254,6 +264,7 @@ impl Running {
         let settings = store::Settings {
             default_enforcement: args.default_enforcement,
             own_namespace: namespace.clone(),
+            longest_pause: args.max_exception,
         };
         let (signing, keys) = SigningKeeper::new(client.clone(), namespace.clone());
         background.spawn(signing.run());
@@ -305,7 +316,7 @@ impl Running {
             client: client.clone(),
             store: store.clone(),
             keys,
-            longest_pause: pause::LONGEST,
+            longest_pause: args.max_exception,
             notices: notices.clone(),
         };
         let voice = Voice {

@@ -12,6 +12,7 @@ use crate::api::status::DriftGuardStatus;
 use crate::core::guard::{Authorship, Enforcement, Guard, GuardState};
 use crate::core::guard_spec::rival;
 use crate::core::index::Index;
+use crate::core::pause::PausedBy;
 use crate::core::registration::Width;
 
 /// Longest message of a condition; the API allows 32,768 characters, nobody reads as many.
@@ -82,6 +83,10 @@ pub fn status(
     };
     set(&mut status.conditions, ConditionType::Ready, &ready, generation, now);
     set(&mut status.conditions, ConditionType::Enforcing, &enforcing, generation, now);
+    match suspended(state, &status.conditions, now) {
+        Some(says) => set(&mut status.conditions, ConditionType::Suspended, &says, generation, now),
+        None => status.conditions.retain(|condition| condition.type_ != ConditionType::Suspended.as_str()),
+    }
     match conflict {
         Some(says) => set(&mut status.conditions, ConditionType::Conflict, &says, generation, now),
         None => status.conditions.retain(|condition| condition.type_ != ConditionType::Conflict.as_str()),
@@ -114,6 +119,22 @@ pub fn add_kept(
     }
     let says = Says::new("False", reasons::TARGET_NO_LONGER_SERVED, why);
     set(&mut status.conditions, ConditionType::Ready, &says, guard.generation, now);
+}
+
+/// `Suspended`: whether writes pass for a while, why and until when. A guard that never was says nothing.
+fn suspended(state: &GuardState, before: &[Condition], now: Timestamp) -> Option<Says> {
+    let GuardState::Valid(guard) = state else { return None };
+    let Some(pause) = guard.paused(now) else {
+        let known = before.iter().any(|condition| condition.type_ == ConditionType::Suspended.as_str());
+        return known.then(|| Says::new("False", reasons::PAUSE_ENDED, "the guard is enforced again"));
+    };
+    let (reason, by) = match &pause.by {
+        PausedBy::Suspend => (reasons::SUSPENDED_BY_SPEC, "spec.suspend".to_owned()),
+        PausedBy::Exception(name) => (reasons::EXCEPTED, format!("exception {name}")),
+    };
+    // To the second, so that two people read the same.
+    let until = pause.until.strftime("%Y-%m-%dT%H:%M:%SZ");
+    Some(Says::new("True", reason, format!("writes pass until {until} by {by}: {}", pause.reason)))
 }
 
 fn api_enforcement(enforcement: Enforcement) -> ApiEnforcement {
@@ -243,6 +264,7 @@ mod tests {
     use crate::core::guard::{Author, DeletionPolicy, FailurePolicy, GuardId, InvalidGuard, Target};
     use crate::core::hash::ContentHash;
     use crate::core::paths::PathFilter;
+    use crate::core::pause::Pause;
     use crate::core::scope::Scope;
 
     fn guard(name: &str, content: &[u8], enforcement: Enforcement) -> GuardState {
@@ -310,6 +332,24 @@ mod tests {
         assert_eq!(said(&lagging, "Ready"), ("False".into(), "NotEnforcingYet".into()));
         let failed = of(&guard("a", b"1", Enforcement::Deny), &Coverage::Failed("no answer".into()));
         assert_eq!(said(&failed, "Enforcing"), ("Unknown".into(), "ProofFailed".into()));
+    }
+
+    #[test]
+    fn a_pause_is_told_while_it_lasts_and_ends_by_itself() {
+        let GuardState::Valid(mut paused) = guard("a", b"1", Enforcement::Deny) else { unreachable!() };
+        let by = PausedBy::Exception("incident".into());
+        Arc::make_mut(&mut paused).pauses = vec![Pause { by, reason: "page 7".into(), until: at(10) }];
+        let state = GuardState::Valid(paused);
+        let index = Index::build(vec![state.clone()]);
+        let during = status(&state, &index, &Coverage::Proved, None, at(9));
+        assert_eq!(said(&during, "Suspended"), ("True".into(), "Excepted".into()));
+        assert_eq!(said(&during, "Ready"), ("True".into(), "Guarding".into()));
+        let message = &condition(&during, "Suspended").unwrap().message;
+        assert_eq!(message, "writes pass until 1970-01-01T00:00:10Z by exception incident: page 7");
+        let after = status(&state, &index, &Coverage::Proved, Some(&during), at(10));
+        assert_eq!(said(&after, "Suspended"), ("False".into(), "PauseEnded".into()));
+        let never = status(&state, &index, &Coverage::Proved, None, at(10));
+        assert!(condition(&never, "Suspended").is_none());
     }
 
     #[test]

@@ -140,12 +140,13 @@ impl Control {
                     [standing.next_proof(), self.rights.due()].into_iter().flatten().min()
                 }
             };
+            let wake = earliest(retry, next_end(&observation, jiff::Timestamp::now()));
             tokio::select! {
                 _ = observations.changed() => {}
                 _ = replicas.changed() => {}
                 () = self.registrar.changed() => {}
                 _ = denies.changed() => tokio::time::sleep(GATHER).await,
-                () = until(retry) => {}
+                () = until(wake) => {}
                 () = until(due.next.map(moment)) => {}
             }
         }
@@ -282,6 +283,21 @@ fn targets(observation: &Observation) -> Vec<&Target> {
 fn moment(time: jiff::Timestamp) -> Instant {
     let left = Duration::try_from(time.duration_since(jiff::Timestamp::now())).unwrap_or_default();
     Instant::now() + left.max(GATHER)
+}
+
+/// When the next pause of a guard ends, which its conditions must tell.
+fn next_end(observation: &Observation, now: jiff::Timestamp) -> Option<Instant> {
+    let valid = observation.index.guards().iter().filter_map(|state| match state {
+        GuardState::Valid(guard) => Some(guard),
+        GuardState::Invalid(_) => None,
+    });
+    let ends = valid.flat_map(|guard| &guard.pauses).map(|pause| pause.until).filter(|end| *end > now);
+    let left = Duration::try_from(ends.min()?.duration_since(now)).ok()?;
+    Instant::now().checked_add(left)
+}
+
+fn earliest(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    one.into_iter().chain(other).min()
 }
 
 async fn until(moment: Option<Instant>) {

@@ -9,6 +9,7 @@ pub mod author_access;
 pub mod canonical;
 pub mod definition;
 pub mod diff;
+pub mod exceptions;
 pub mod guard;
 pub mod guard_spec;
 pub mod guard_spec_rivals;

@@ -5,7 +5,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 };
 use kube::CustomResourceExt as _;
 
-use crate::api::{DriftGuard, GAMAConfig};
+use crate::api::{DriftGuard, DriftGuardException, GAMAConfig};
 
 use super::labels;
 
@@ -13,6 +13,12 @@ use super::labels;
 #[must_use]
 pub fn driftguard() -> CustomResourceDefinition {
     tidied(DriftGuard::crd())
+}
+
+/// The CRD of `DriftGuardException`.
+#[must_use]
+pub fn exception() -> CustomResourceDefinition {
+    tidied(DriftGuardException::crd())
 }
 
 /// The CRD of `GAMAConfig`.

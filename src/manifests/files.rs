@@ -48,7 +48,7 @@ pub fn all() -> Result<Vec<GeneratedFile>, ManifestError> {
     let crds = super::crds()?;
     let webhook = super::webhook()?;
     let mut files = Vec::new();
-    let paths = ["crds/driftguard.yaml", "crds/gamaconfig.yaml"];
+    let paths = ["crds/driftguard.yaml", "crds/gamaconfig.yaml", "crds/driftguardexception.yaml"];
     for (path, manifest) in paths.into_iter().zip(&crds) {
         files.push(file(path, &manifest.yaml()?));
     }

@@ -150,12 +150,16 @@ impl Manifest {
     }
 }
 
-/// Both CRDs.
+/// The CRDs.
 ///
 /// # Errors
 /// [`ManifestError`], see there.
 pub fn crds() -> Result<Vec<Manifest>, ManifestError> {
-    Ok(vec![Manifest::new(&crds::driftguard())?, Manifest::new(&crds::gamaconfig())?])
+    Ok(vec![
+        Manifest::new(&crds::driftguard())?,
+        Manifest::new(&crds::gamaconfig())?,
+        Manifest::new(&crds::exception())?,
+    ])
 }
 
 /// Account, roles and bindings.

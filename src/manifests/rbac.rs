@@ -24,11 +24,18 @@ struct Grant {
 }
 
 /// Rights in the whole cluster.
-const CLUSTER: [Grant; 12] = [
+const CLUSTER: [Grant; 13] = [
     Grant {
         why: "guards are watched, and found by the name of their target",
         groups: &["terrafusion.ai"],
         resources: &["driftguards"],
+        names: &[],
+        verbs: &["list", "watch"],
+    },
+    Grant {
+        why: "exceptions are watched: while one is active, writes to the guards that it names pass",
+        groups: &["terrafusion.ai"],
+        resources: &["driftguardexceptions"],
         names: &[],
         verbs: &["list", "watch"],
     },

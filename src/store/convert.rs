@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
 use crate::api::{self, DriftGuardSpec, names, reasons};
@@ -17,6 +18,7 @@ use crate::core::guard::{
 use crate::core::hash::ContentHash;
 use crate::core::kinds::Catalog;
 use crate::core::paths::PathFilter;
+use crate::core::pause::{self, Pause, PausedBy};
 use crate::core::promotion::{self, Promotion};
 use crate::core::scope::Scope;
 use crate::core::signature::SigningKey;
@@ -35,6 +37,8 @@ pub struct Settings {
     pub default_enforcement: Enforcement,
     /// Namespace of this installation.
     pub own_namespace: String,
+    /// How long a pause may last (`--max-exception`).
+    pub longest_pause: SignedDuration,
 }
 
 /// Converts one guard.
@@ -102,6 +106,7 @@ impl<'a> Conversion<'a> {
         let also_approved = also_approved(&spec).map_err(held)?;
         let filter = filter(&spec).map_err(held)?;
         let scope = Scope::new(&target.group, &target.kind, filter);
+        let authorship = self.authorship();
         Ok(Guard {
             id: self.stored.id(),
             uid: self.stored.uid().to_owned(),
@@ -115,8 +120,8 @@ impl<'a> Conversion<'a> {
                 api::DeletionPolicy::Allow => DeletionPolicy::Allow,
                 api::DeletionPolicy::Deny => DeletionPolicy::Deny,
             },
-            pauses: Vec::new(),
-            authorship: self.authorship(),
+            pauses: suspension(&spec, self.stored, &authorship, self.settings).into_iter().collect(),
+            authorship,
             replicas_path: replicas_path.filter(|path| covers(&scope, path)),
             managed_by: managed_by(self.stored),
             contact: annotation(self.stored, names::ANNOTATION_CONTACT),
@@ -239,6 +244,26 @@ fn also_approved(spec: &DriftGuardSpec) -> Result<Vec<AlsoApproved>, String> {
             })
         })
         .collect()
+}
+
+/// The pause that `spec.suspend` asks for: counted from when the spec was signed, and where nobody
+/// signed it from when the guard was made, so that it cannot be renewed without anybody's name.
+fn suspension(
+    spec: &DriftGuardSpec,
+    stored: &Stored,
+    authorship: &Authorship,
+    settings: &Settings,
+) -> Option<Pause> {
+    let suspend = spec.suspend.as_ref()?;
+    let since = match authorship {
+        Authorship::Signed(author) => author.at,
+        Authorship::Unknown => stored.created().unwrap_or(Timestamp::MIN),
+    };
+    Some(Pause {
+        by: PausedBy::Suspend,
+        reason: suspend.reason.clone(),
+        until: pause::end(suspend.until.0, since, settings.longest_pause),
+    })
 }
 
 fn filter(spec: &DriftGuardSpec) -> Result<PathFilter, String> {

@@ -8,7 +8,11 @@ use crate::core::kinds::KindEntry;
 const HASH: &str = "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
 
 fn settings() -> Settings {
-    Settings { default_enforcement: Enforcement::Deny, own_namespace: "terrafusion-system".into() }
+    Settings {
+        default_enforcement: Enforcement::Deny,
+        own_namespace: "terrafusion-system".into(),
+        longest_pause: pause::LONGEST,
+    }
 }
 
 fn catalog() -> Catalog {

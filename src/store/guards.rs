@@ -20,6 +20,7 @@ use crate::core::signature::SigningKey;
 use super::Shared;
 use super::catalog::Unresolved;
 use super::convert::{Settings, convert, promotion};
+use super::exceptions::Exceptions;
 use super::observation::{Observation, Seen};
 use super::stored::Stored;
 
@@ -43,6 +44,10 @@ pub(super) async fn keep(shared: &Shared, unresolved: &watch::Sender<Unresolved>
     let known = tokio::time::timeout(KEY_WAIT, keys.wait_for(Option::is_some)).await;
     drop(known);
     keeper.use_key(keys.borrow_and_update().clone());
+    let mut exceptions = shared.exceptions.subscribe();
+    // A snapshot that knows no exceptions yet would end them all for a moment.
+    let _ = exceptions.wait_for(Option::is_some).await;
+    keeper.exceptions = exceptions.borrow_and_update().clone().unwrap_or_default();
     let mut list = InitialList::Streamed;
     let mut events = watch_guards(&shared.client, list);
     loop {
@@ -82,6 +87,13 @@ pub(super) async fn keep(shared: &Shared, unresolved: &watch::Sender<Unresolved>
                 if let Some(catalog) = catalog {
                     keeper.use_catalog(catalog);
                 }
+            }
+            changed = exceptions.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let new = exceptions.borrow_and_update().clone();
+                keeper.use_exceptions(new.unwrap_or_default());
             }
         }
         publish(shared, &mut keeper, unresolved);
@@ -149,6 +161,7 @@ struct Keeper {
     settings: Settings,
     key: Option<SigningKey>,
     catalog: Option<Arc<Catalog>>,
+    exceptions: Arc<Exceptions>,
     guards: BTreeMap<GuardId, Arc<Seen>>,
     /// What the kinds of guards were found to mean. In memory alone: a process that starts goes by
     /// what discovery says then.
@@ -169,6 +182,7 @@ impl Keeper {
             settings,
             key: None,
             catalog: None,
+            exceptions: Arc::default(),
             guards: BTreeMap::new(),
             resolved: BTreeMap::new(),
             listing: None,
@@ -259,14 +273,16 @@ impl Keeper {
         let none = Catalog::default();
         let catalog = self.catalog.as_deref().unwrap_or(&none);
         let key = self.key.as_ref();
+        let excepted = |state| self.exceptions.apply(state, &stored, self.settings.longest_pause);
         let state = convert(&stored, catalog, &self.settings, key);
         let (since, needed) = (self.version + 1, stored.revision());
         let same = old.filter(|old| old.stored.uid() == stored.uid() && old.stored.spec() == stored.spec());
         let before = same.and_then(|old| self.resolved.get(&old.stored.id()));
         let Some((before, why)) = before.and_then(|entry| Some((entry, departure(entry, &state)?))) else {
+            let state = excepted(state);
             return Seen { stored, state, since, needed, kept: None };
         };
-        let state = convert(&stored, &Catalog::new(vec![before.clone()]), &self.settings, key);
+        let state = excepted(convert(&stored, &Catalog::new(vec![before.clone()]), &self.settings, key));
         Seen { stored, state, since, needed, kept: Some(why) }
     }
 
@@ -328,6 +344,26 @@ impl Keeper {
         for new in changed.values() {
             self.remember(new);
         }
+        self.guards.extend(changed);
+    }
+
+    /// Pauses guards as these exceptions say, and no longer as former ones did.
+    fn use_exceptions(&mut self, exceptions: Arc<Exceptions>) {
+        self.exceptions = exceptions;
+        let pauses = |state: &GuardState| match state {
+            GuardState::Valid(guard) => guard.pauses.clone(),
+            GuardState::Invalid(_) => Vec::new(),
+        };
+        let mut changed = BTreeMap::new();
+        for (id, old) in &self.guards {
+            let new = self.convert(Arc::clone(&old.stored), Some(old.as_ref()));
+            if pauses(&old.state) != pauses(&new.state) {
+                // What is registered and proved for it does not depend on pauses.
+                changed.insert(id.clone(), Arc::new(Seen { since: old.since, ..new }));
+            }
+        }
+        self.is_changed = true;
+        self.is_index_stale |= !changed.is_empty();
         self.guards.extend(changed);
     }
 

@@ -31,7 +31,11 @@ fn catalog(kinds: &[&str]) -> Arc<Catalog> {
 }
 
 fn keeper() -> Keeper {
-    Keeper::new(Settings { default_enforcement: Enforcement::Deny, own_namespace: "own".into() })
+    Keeper::new(Settings {
+        default_enforcement: Enforcement::Deny,
+        own_namespace: "own".into(),
+        longest_pause: crate::core::pause::LONGEST,
+    })
 }
 
 /// A keeper that has listed `guards` and knows Widgets.

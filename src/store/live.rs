@@ -127,8 +127,12 @@ impl Store {
             })
         };
         let key = self.shared.keys.borrow().clone();
-        let states =
-            listed.items.iter().map(|stored| convert(stored, catalog, &self.shared.settings, key.as_ref()));
+        let settings = &self.shared.settings;
+        let exceptions = self.shared.exceptions.borrow().clone().unwrap_or_default();
+        let states = listed.items.iter().map(|stored| {
+            let state = convert(stored, catalog, settings, key.as_ref());
+            exceptions.apply(state, stored, settings.longest_pause)
+        });
         Index::build(states.filter(of_object).collect())
     }
 }

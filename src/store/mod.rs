@@ -19,6 +19,7 @@ use crate::core::signature::SigningKey;
 mod catalog;
 pub mod configurations;
 pub mod convert;
+pub mod exceptions;
 mod guards;
 mod live;
 mod observation;
@@ -31,6 +32,7 @@ mod stored;
 pub(crate) use catalog::catalog_of;
 pub use configurations::Configurations;
 pub use convert::Settings;
+pub use exceptions::Exceptions;
 pub use live::{Key, LiveReadError};
 pub use observation::{Observation, Seen};
 pub use proposed::{Proposed, rights};
@@ -51,6 +53,7 @@ struct Shared {
     observations: watch::Sender<Arc<Observation>>,
     configurations: watch::Sender<Arc<Configurations>>,
     catalog: watch::Sender<Option<Arc<Catalog>>>,
+    exceptions: watch::Sender<Option<Arc<Exceptions>>>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -81,6 +84,7 @@ impl Store {
             observations: watch::Sender::default(),
             configurations: watch::Sender::default(),
             catalog: watch::Sender::default(),
+            exceptions: watch::Sender::default(),
         });
         let running = run(Arc::clone(&shared));
         (Self { shared }, running)
@@ -128,5 +132,6 @@ async fn run(shared: Arc<Shared>) {
     let kinds = catalog::keep(&shared, unresolved.subscribe());
     let guards = guards::keep(&shared, &unresolved);
     let configurations = configurations::keep(&shared);
-    futures::join!(kinds, guards, configurations);
+    let exceptions = exceptions::keep(&shared);
+    futures::join!(kinds, guards, configurations, exceptions);
 }

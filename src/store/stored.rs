@@ -6,7 +6,8 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::Resource;
 use kube::core::NamespaceResourceScope;
 use serde::{Deserialize, Deserializer};
@@ -41,6 +42,7 @@ struct WireMeta {
     uid: Option<String>,
     resource_version: Option<String>,
     generation: Option<i64>,
+    creation_timestamp: Option<Time>,
     labels: Option<BTreeMap<String, String>>,
     annotations: Option<BTreeMap<String, String>>,
 }
@@ -48,13 +50,23 @@ struct WireMeta {
 impl<'de> Deserialize<'de> for Stored {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let Wire { metadata, spec, status } = Wire::deserialize(deserializer)?;
-        let WireMeta { name, namespace, uid, resource_version, generation, labels, annotations } = metadata;
+        let WireMeta {
+            name,
+            namespace,
+            uid,
+            resource_version,
+            generation,
+            creation_timestamp,
+            labels,
+            annotations,
+        } = metadata;
         let meta = ObjectMeta {
             name,
             namespace,
             uid,
             resource_version,
             generation,
+            creation_timestamp,
             labels,
             annotations,
             ..ObjectMeta::default()
@@ -83,6 +95,12 @@ impl Stored {
     #[must_use]
     pub fn generation(&self) -> i64 {
         self.meta.generation.unwrap_or_default()
+    }
+
+    /// `metadata.creationTimestamp`.
+    #[must_use]
+    pub fn created(&self) -> Option<Timestamp> {
+        self.meta.creation_timestamp.as_ref().map(|time| time.0)
     }
 
     /// `metadata.resourceVersion`.

@@ -22,7 +22,11 @@ fn client() -> Client {
 }
 
 fn reviews() -> GuardReviews {
-    let settings = Settings { default_enforcement: Enforcement::Deny, own_namespace: "own".into() };
+    let settings = Settings {
+        default_enforcement: Enforcement::Deny,
+        own_namespace: "own".into(),
+        longest_pause: crate::core::pause::LONGEST,
+    };
     let (_, keys) = SigningKeeper::new(client(), "own".into());
     let (notices, _) = notices::channel(std::sync::Arc::new(Metrics::default()));
     GuardReviews {

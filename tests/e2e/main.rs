@@ -19,3 +19,4 @@ mod repository;
 mod rights;
 mod rules;
 mod watching;
+mod ways_through;

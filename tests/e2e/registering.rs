@@ -55,6 +55,7 @@ impl Registering {
         let settings = driftguard::store::Settings {
             default_enforcement: Enforcement::Deny,
             own_namespace: NAMESPACE.into(),
+            longest_pause: driftguard::core::pause::LONGEST,
         };
         let (store, watching) = Store::new(client.clone(), settings);
         let watched = tokio::spawn(watching);

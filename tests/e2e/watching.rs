@@ -38,8 +38,11 @@ impl Watching {
         }
         let wait = ["wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"];
         admin.kubectl(&wait).unwrap().success().unwrap();
-        let settings =
-            Settings { default_enforcement: Enforcement::Deny, own_namespace: "terrafusion-system".into() };
+        let settings = Settings {
+            default_enforcement: Enforcement::Deny,
+            own_namespace: "terrafusion-system".into(),
+            longest_pause: driftguard::core::pause::LONGEST,
+        };
         let (store, running) = Store::new(admin.client().unwrap(), settings);
         let task = tokio::spawn(running);
         tokio::time::timeout(LIMIT, store.synced()).await.expect("the store syncs");

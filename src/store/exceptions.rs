@@ -1,0 +1,168 @@
+//! The watch of exceptions. One that cannot be read pauses nothing, and is reported.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use jiff::SignedDuration;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::core::NamespaceResourceScope;
+use kube::runtime::watcher::Event;
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Api, Resource};
+use serde::Deserialize;
+
+use crate::api::DriftGuardException;
+use crate::core::exceptions::{Exception, Terms};
+use crate::core::guard::{GuardId, GuardState};
+
+use super::Shared;
+use super::stored::Stored;
+
+/// How long the first answer is waited for: guards must be enforced also while exceptions cannot be read.
+const FIRST_ANSWER: Duration = Duration::from_secs(5);
+
+/// All exceptions that can be read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Exceptions {
+    by_id: BTreeMap<GuardId, Exception>,
+}
+
+impl Exceptions {
+    /// The exceptions, by namespace and name.
+    pub fn all(&self) -> impl Iterator<Item = &Exception> {
+        self.by_id.values()
+    }
+
+    /// The guard with the pauses that exceptions ask for, beside its own.
+    #[must_use]
+    pub fn apply(&self, state: GuardState, stored: &Stored, longest: SignedDuration) -> GuardState {
+        let GuardState::Valid(mut guard) = state else { return state };
+        let id = stored.id();
+        let label = |key: &str| stored.label(key);
+        let pauses: Vec<_> = self
+            .of_namespace(&id.namespace)
+            .filter_map(|exception| exception.pause_of(&id.namespace, &id.name, label, longest))
+            .collect();
+        if !pauses.is_empty() {
+            Arc::make_mut(&mut guard).pauses.extend(pauses);
+        }
+        GuardState::Valid(guard)
+    }
+
+    fn of_namespace<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a Exception> {
+        let first = GuardId { namespace: namespace.to_owned(), name: String::new() };
+        let rest = self.by_id.range(first..);
+        rest.map(|(_, exception)| exception).take_while(move |exception| exception.namespace == namespace)
+    }
+
+    fn put(&mut self, object: &Raw) {
+        let id = object.0.id();
+        match object.read() {
+            Ok(exception) => {
+                self.by_id.insert(id, exception);
+            }
+            Err(problem) => {
+                tracing::warn!(
+                    namespace = id.namespace,
+                    name = id.name,
+                    problem,
+                    "an exception pauses nothing: it cannot be used"
+                );
+                self.by_id.remove(&id);
+            }
+        }
+    }
+}
+
+/// An exception as the API server sent it, the spec still text: one that makes no sense must not stop
+/// the watch of all others.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(transparent)]
+struct Raw(Stored);
+
+impl Raw {
+    fn read(&self) -> Result<Exception, String> {
+        let GuardId { namespace, name } = self.0.id();
+        let since = self.0.created().ok_or_else(|| "it does not say when it was made".to_owned())?;
+        Ok(Exception { namespace, name, since, terms: Terms::parse(self.0.spec())? })
+    }
+}
+
+impl Resource for Raw {
+    type DynamicType = ();
+    type Scope = NamespaceResourceScope;
+
+    fn kind(dt: &()) -> Cow<'_, str> {
+        DriftGuardException::kind(dt)
+    }
+    fn group(dt: &()) -> Cow<'_, str> {
+        DriftGuardException::group(dt)
+    }
+    fn version(dt: &()) -> Cow<'_, str> {
+        DriftGuardException::version(dt)
+    }
+    fn plural(dt: &()) -> Cow<'_, str> {
+        DriftGuardException::plural(dt)
+    }
+    fn meta(&self) -> &ObjectMeta {
+        self.0.meta()
+    }
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        self.0.meta_mut()
+    }
+}
+
+/// Keeps the exceptions up to date, for ever.
+pub(super) async fn keep(shared: &Shared) {
+    let api: Api<Raw> = Api::all(shared.client.clone());
+    let mut events = std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff());
+    let mut known = Exceptions::default();
+    let mut listing = Exceptions::default();
+    let first = tokio::time::sleep(FIRST_ANSWER);
+    let mut first = std::pin::pin!(first);
+    let mut waits = true;
+    loop {
+        let event = tokio::select! {
+            event = events.next() => event,
+            () = &mut first, if waits => {
+                waits = false;
+                tell(shared, &known);
+                continue;
+            }
+        };
+        match event {
+            None => return,
+            Some(Ok(Event::Init)) => {
+                listing = Exceptions::default();
+                continue;
+            }
+            Some(Ok(Event::InitApply(object))) => {
+                listing.put(&object);
+                continue;
+            }
+            Some(Ok(Event::InitDone)) => known = std::mem::take(&mut listing),
+            Some(Ok(Event::Apply(object))) => known.put(&object),
+            Some(Ok(Event::Delete(object))) => {
+                known.by_id.remove(&object.0.id());
+            }
+            Some(Err(error)) => {
+                tracing::warn!(%error, "the watch of DriftGuardExceptions failed; trying again");
+            }
+        }
+        waits = false;
+        tell(shared, &known);
+    }
+}
+
+fn tell(shared: &Shared, known: &Exceptions) {
+    shared.exceptions.send_if_modified(|before| {
+        let changed = before.as_deref() != Some(known);
+        if changed {
+            *before = Some(Arc::new(known.clone()));
+        }
+        changed
+    });
+}

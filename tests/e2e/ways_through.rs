@@ -1,0 +1,134 @@
+//! Ways through a guard: exceptions and `suspend`, which end by themselves.
+
+use anyhow::{Result, ensure};
+use driftguard_control_plane::{Output, until};
+use serde_json::{Value, json};
+
+use crate::installation::{Installation, LIMIT, Via, config_map};
+
+const TARGET: &str = "configmap/limits";
+
+/// A moment so many seconds ahead, as RFC 3339.
+fn ahead(seconds: i64) -> String {
+    let now = jiff::Timestamp::now();
+    (now + jiff::SignedDuration::from_secs(seconds)).strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+fn exception(namespace: &str, name: &str, guards: &Value, until: &str) -> Value {
+    json!({
+        "apiVersion": "terrafusion.ai/v1", "kind": "DriftGuardException",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"guards": guards, "until": until, "reason": "incident 7"},
+    })
+}
+
+fn edit(on: &Installation, namespace: &str, value: &str) -> Result<Output> {
+    let patch = json!({"data": {"maximum": value}}).to_string();
+    on.admin.kubectl(&["patch", TARGET, "-n", namespace, "--type=merge", "-p", &patch])
+}
+
+/// A guarded ConfigMap in a namespace of its own.
+fn guarded(on: &Installation, namespace: &str) -> Result<String> {
+    on.namespace(namespace)?;
+    on.apply(&config_map(namespace, "limits", &json!({"maximum": "10"})))?.success()?;
+    on.pin_live(namespace, TARGET)
+}
+
+/// Waits until the guard says that it is (`True`) or no longer is (`False`) suspended.
+fn suspended(on: &Installation, namespace: &str, guard: &str, status: &str) -> Result<()> {
+    let condition = format!("--for=condition=Suspended={status}");
+    let object = format!("dg/{guard}");
+    on.admin.kubectl(&["wait", &condition, "--timeout=60s", "-n", namespace, &object])?.success().map(drop)
+}
+
+#[test]
+fn an_exception_lets_writes_pass_with_a_warning_and_ends_by_itself() -> Result<()> {
+    let on = Installation::shared(Via::Url)?;
+    let selector = json!({"selector": {"matchLabels": {"team": "risk"}}});
+    let forms = [
+        ("names", json!({"names": ["limits-guard"]})),
+        ("selector", selector),
+        ("all", json!({"all": true})),
+    ];
+    for (form, guards) in forms {
+        let ns = format!("excepted-{form}");
+        let guard = guarded(on, &ns)?;
+        on.admin.kubectl(&["label", &format!("dg/{guard}"), "-n", &ns, "team=risk"])?.success()?;
+        on.refused(&ns, TARGET, || edit(on, &ns, "11"))?;
+        on.apply(&exception(&ns, "incident", &guards, &ahead(15)))?.success()?;
+        suspended(on, &ns, &guard, "True")?;
+        let passed = edit(on, &ns, "12")?;
+        ensure!(
+            passed.stderr.contains("Warning") && passed.stderr.contains("exception incident"),
+            "{passed}"
+        );
+        passed.success()?;
+        suspended(on, &ns, &guard, "False")?;
+        on.refused(&ns, TARGET, || edit(on, &ns, "13"))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_suspended_guard_lets_writes_pass_until_it_ends_by_itself() -> Result<()> {
+    let on = Installation::shared(Via::Url)?;
+    let ns = "suspended";
+    let guard = guarded(on, ns)?;
+    let suspend = json!({"spec": {"suspend": {"until": ahead(15), "reason": "migration"}}}).to_string();
+    on.admin
+        .kubectl(&["patch", &format!("dg/{guard}"), "-n", ns, "--type=merge", "-p", &suspend])?
+        .success()?;
+    suspended(on, ns, &guard, "True")?;
+    edit(on, ns, "11")?.success()?;
+    suspended(on, ns, &guard, "False")?;
+    on.refused(ns, TARGET, || edit(on, ns, "12"))?;
+    Ok(())
+}
+
+#[test]
+fn an_exception_pauses_nothing_elsewhere_and_deleting_it_ends_it() -> Result<()> {
+    let on = Installation::shared(Via::Url)?;
+    let (ns, other) = ("excepted-here", "excepted-elsewhere");
+    let guard = guarded(on, ns)?;
+    guarded(on, other)?;
+    on.apply(&exception(ns, "incident", &json!({"all": true}), &ahead(3600)))?.success()?;
+    suspended(on, ns, &guard, "True")?;
+    on.refused(other, TARGET, || edit(on, other, "11"))?;
+    on.admin.kubectl(&["delete", "dge/incident", "-n", ns])?.success()?;
+    suspended(on, ns, &guard, "False")?;
+    on.refused(ns, TARGET, || edit(on, ns, "12"))?;
+    Ok(())
+}
+
+#[test]
+fn an_exception_says_exactly_which_guards_and_cannot_be_changed() -> Result<()> {
+    let on = Installation::shared(Via::Url)?;
+    let ns = on.namespace("exception-schema")?;
+    let two = json!({"all": true, "names": ["a"]});
+    for guards in [json!({}), json!({"all": false}), two, json!({"selector": {}}), json!({"names": []})] {
+        on.apply(&exception(&ns, "wrong", &guards, &ahead(60)))?.failure()?;
+    }
+    on.apply(&exception(&ns, "incident", &json!({"all": true}), &ahead(60)))?.success()?;
+    let longer = json!({"spec": {"until": ahead(7200)}}).to_string();
+    let patch = ["patch", "dge/incident", "-n", &ns, "--type=merge", "-p", &longer];
+    let said = on.admin.kubectl(&patch)?.failure()?;
+    ensure!(said.contains("an exception cannot be changed"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn the_right_to_change_guards_is_no_right_to_make_exceptions() -> Result<()> {
+    let on = Installation::shared(Via::Url)?;
+    let ns = on.namespace("exception-rights")?;
+    let role = ["create", "role", "guards", "--verb=*", "--resource=driftguards.terrafusion.ai", "-n", &ns];
+    on.admin.kubectl(&role)?.success()?;
+    on.admin
+        .kubectl(&["create", "rolebinding", "guards", "--role=guards", "--user=carol", "-n", &ns])?
+        .success()?;
+    let carol = on.plane.user("carol", &["developers"])?;
+    let manifest = exception(&ns, "incident", &json!({"all": true}), &ahead(60)).to_string();
+    let said = carol.kubectl_with(&["create", "-f", "-"], manifest)?.failure()?;
+    ensure!(said.contains("cannot create resource \"driftguardexceptions\""), "{said}");
+    until("carol may read guards", LIMIT, || carol.kubectl(&["get", "dg", "-n", &ns])?.success().map(drop))?;
+    Ok(())
+}
