@@ -33,7 +33,6 @@ use crate::control::run::Control;
 use crate::control::webhooks::Address;
 use crate::control::would_denies::WouldDenies;
 use crate::core::guard::Enforcement;
-use crate::core::pause;
 use crate::core::rotation::Lifetimes;
 use crate::core::tenure::Terms;
 use crate::store::{self, Store};
