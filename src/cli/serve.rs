@@ -370,7 +370,12 @@ impl Running {
         }));
         let registrar = Registrar::new(
             client.clone(),
-            registrar::Settings { own_namespace: namespace, address, bundle: trusted },
+            registrar::Settings {
+                own_namespace: namespace,
+                address,
+                bundle: trusted,
+                longest_pause: args.max_exception,
+            },
             store.configurations(),
         );
         let api_server_endpoints = args.api_server_endpoint.clone();

@@ -45,6 +45,7 @@ pub struct Metrics {
     registrations: Family<ResultLabel, Counter>,
     widened: Gauge,
     contended: Gauge,
+    broken_glass: Gauge,
     definition_changes: Family<ResultLabel, Counter>,
     proofs: Family<ResultLabel, Counter>,
     status_writes: Family<ResultLabel, Counter>,
@@ -69,6 +70,7 @@ impl Default for Metrics {
             registrations: Family::default(),
             widened: Gauge::default(),
             contended: Gauge::default(),
+            broken_glass: Gauge::default(),
             definition_changes: Family::default(),
             proofs: Family::default(),
             status_writes: Family::default(),
@@ -123,6 +125,11 @@ impl Metrics {
             "dropped_events",
             "Events dropped because there were too many",
             self.dropped_events.clone(),
+        );
+        registry.register(
+            "broken_glass",
+            "1 while the glass is broken and every write passes",
+            self.broken_glass.clone(),
         );
         registry.register("leader", "1 while this replica holds the lease", self.leader.clone());
         registry.register("admission_reviews_in_flight", "Reviews being answered", self.in_flight.clone());
@@ -179,6 +186,11 @@ impl Metrics {
     /// Sets how many resources have rules that match more than guarded objects.
     pub fn widened(&self, resources: usize) {
         self.widened.set(i64::try_from(resources).unwrap_or(i64::MAX));
+    }
+
+    /// Tells whether the glass is broken, so that every write passes.
+    pub fn broken_glass(&self, is: bool) {
+        self.broken_glass.set(i64::from(is));
     }
 
     /// Tells whether somebody keeps altering the webhook configurations.
