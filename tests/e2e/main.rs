@@ -7,6 +7,7 @@ mod canary;
 mod certificates;
 mod draining;
 mod gate;
+mod hostile;
 mod install;
 mod installation;
 mod living;
