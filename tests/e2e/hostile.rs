@@ -8,8 +8,12 @@ use anyhow::{Context as _, Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use driftguard::cert::{authority, crypto_provider};
-use driftguard_control_plane::{Version, until};
+use driftguard_control_plane::{ControlPlane, Version, free_port, until};
 use futures::future::join_all;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+};
+use rustls::pki_types::PrivateKeyDer;
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -39,6 +43,11 @@ struct Webhook {
 
 impl Webhook {
     fn of(on: &Installation) -> Result<Self> {
+        Self::shown_to(on, None)
+    }
+
+    /// For a client that shows a certificate.
+    fn shown_to(on: &Installation, client: Option<&Client>) -> Result<Self> {
         let path = "jsonpath={.webhooks[0].clientConfig.url}";
         let arguments = ["get", "validatingwebhookconfiguration", "driftguard", "-o", path];
         let url = on.admin.kubectl(&arguments)?.success()?;
@@ -49,8 +58,14 @@ impl Webhook {
         }
         let config = ClientConfig::builder_with_provider(crypto_provider())
             .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+            .with_root_certificates(roots);
+        let config = match client {
+            None => config.with_no_client_auth(),
+            Some(client) => config.with_client_auth_cert(
+                vec![client.certificate.der().clone()],
+                PrivateKeyDer::Pkcs8(client.key.serialize_der().into()),
+            )?,
+        };
         Ok(Self { address, connector: TlsConnector::from(Arc::new(config)) })
     }
 
@@ -83,6 +98,52 @@ impl Webhook {
 
     async fn ask(&self, path: &str, review: &Value) -> Result<(u16, String)> {
         self.post(path, "application/json", review.to_string().as_bytes()).await
+    }
+}
+
+/// A client certificate with its key.
+struct Client {
+    certificate: rcgen::Certificate,
+    key: KeyPair,
+}
+
+impl Client {
+    fn named(name: &str, authority: &CertifiedIssuer<'_, KeyPair>) -> Result<Self> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let key = KeyPair::generate()?;
+        Ok(Self { certificate: params.signed_by(&key, authority)?, key })
+    }
+
+    /// The files by which an API server shows this certificate to webhooks at `port`; gives the flag.
+    fn configure(&self, folder: &std::path::Path, port: u16) -> Result<String> {
+        let kubeconfig = folder.join("webhooks.kubeconfig");
+        let user = json!({
+            "client-certificate-data": BASE64.encode(self.certificate.pem()),
+            "client-key-data": BASE64.encode(self.key.serialize_pem()),
+        });
+        let users = json!([{"name": format!("127.0.0.1:{port}"), "user": user}]);
+        std::fs::write(
+            &kubeconfig,
+            json!({"apiVersion": "v1", "kind": "Config", "users": users}).to_string(),
+        )?;
+        let plugin = |name: &str| {
+            json!({"name": name, "configuration": {
+                "apiVersion": "apiserver.config.k8s.io/v1", "kind": "WebhookAdmissionConfiguration",
+                "kubeConfigFile": kubeconfig,
+            }})
+        };
+        let admission = folder.join("admission.yaml");
+        std::fs::write(
+            &admission,
+            json!({
+                "apiVersion": "apiserver.config.k8s.io/v1", "kind": "AdmissionConfiguration",
+                "plugins": [plugin("ValidatingAdmissionWebhook"), plugin("MutatingAdmissionWebhook")],
+            })
+            .to_string(),
+        )?;
+        Ok(format!("--admission-control-config-file={}", admission.display()))
     }
 }
 
@@ -353,5 +414,39 @@ fn a_forged_review_tells_nothing_and_changes_nothing() -> Result<()> {
         Ok(())
     })?;
     ensure!(stand()? == before, "a forged review has changed something");
+    Ok(())
+}
+
+#[test]
+fn api_servers_that_show_a_certificate_are_known_and_nobody_else_is_served() -> Result<()> {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.distinguished_name.push(DnType::CommonName, "webhook-clients");
+    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
+    let (server, other) =
+        (Client::named("kube-apiserver", &authority)?, Client::named("front-proxy", &authority)?);
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("clients.crt");
+    std::fs::write(&file, authority.pem())?;
+    let port = free_port()?;
+    let flag = server.configure(folder.path(), port)?;
+    let plane = ControlPlane::builder().kubernetes(Version::Newest).api_server_flag(flag).start()?;
+    let flags = [format!("--client-ca={}", file.display()), "--client-name=kube-apiserver".to_owned()];
+    let on = Installation::start_on(plane, port, Via::Url, &flags)?;
+    guarded(&on, "known", "Deny")?;
+    write_honestly(&on, "known")?;
+    let records = on.records_of("market-guard", "market-guard")?;
+    ensure!(records.iter().all(|record| record["authenticated"] == true), "{records:?}");
+
+    let object = |price: &str| config_map("known", "market", &json!({"price": price}));
+    let review = forged("known", "market", "u", &object("1"), &object("2"));
+    let runtime = runtime()?;
+    let ask = |client: Option<&Client>| {
+        let hook = Webhook::shown_to(&on, client)?;
+        runtime.block_on(hook.ask("/validate/g1/fail", &review))
+    };
+    ensure!(ask(Some(&server))?.0 == 200, "the API server's certificate is not served");
+    ensure!(ask(Some(&other)).is_err(), "another name is served");
+    ensure!(ask(None).is_err(), "nobody in particular is served");
     Ok(())
 }
