@@ -233,7 +233,7 @@ impl Metrics {
         self.in_flight.dec();
     }
 
-    /// Counts a TLS handshake of a client: `ok`, `failed`, or `anonymous` where a client
+    /// Counts a TLS handshake of a client: `ok`, `failed`, `stranger` of another name, or `anonymous` where a client
     /// certificate is demanded.
     pub fn handshake(&self, result: &'static str) {
         self.handshakes.get_or_create(&ResultLabel { result }).inc();
