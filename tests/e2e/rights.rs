@@ -30,8 +30,11 @@ const UNUSED: [(&str, &str, &str, &str); 2] = [
     ),
 ];
 
+/// Makes the operator do something in a namespace.
+type Step = fn(&Installation, &str) -> Result<()>;
+
 /// What the operator must have had occasion to do. A feature that needs a right adds a step that uses it.
-const STEPS: [(&str, fn(&Installation, &str) -> Result<()>); 8] = [
+const STEPS: [(&str, Step); 8] = [
     ("proves a guard by a ConfigMap, and refuses, which becomes an Event", |on, ns| {
         on.apply(&config_map(ns, "settings", &json!({"a": "1"})))?.success()?;
         on.pin_live(ns, "configmap/settings")?;
