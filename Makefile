@@ -11,8 +11,11 @@ CARGO_DENY         := $(CACHE)/tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-
 CARGO_FUZZ_VERSION := 0.13.2
 CARGO_FUZZ         := $(CACHE)/tools/cargo-fuzz-$(CARGO_FUZZ_VERSION)/bin/cargo-fuzz
 
-# How long `make fuzz` runs.
+# How long `make fuzz` runs each target.
 SECONDS ?= 60
+# Targets, each with its committed corpus.
+FUZZED  := canonical:corpus review:corpora/reviews rewriting:corpora/reviews paths:corpora/paths \
+           guard_spec:corpora/guards authorities:corpora/authorities
 
 # Everything at once, tests included: with fewer packages or targets cargo would choose other features of shared
 # dependencies, and compile them a second time.
@@ -30,7 +33,7 @@ help: ## Lists what can be made
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  K8S=1.33         for control-plane and up: one of $(K8S_MINORS)"
-	@echo "  SECONDS=600      for fuzz: how long"
+	@echo "  SECONDS=600      for fuzz: how long for each target"
 	@echo "  KUBEBUILDER_ASSETS, when set, is used instead of building etcd, kube-apiserver and kubectl"
 
 build: needs-rust ## Builds the program: target/release/driftguard
@@ -70,9 +73,13 @@ generate: needs-rust ## Writes crds/, webhook-config/ and deploy/ anew from the 
 check-generated: needs-rust ## Fails when a generated file is stale
 	cargo test --locked --workspace --test generated
 
-fuzz: $(CARGO_FUZZ) ## Fuzzes the canonical form against the oracle (SECONDS=60)
+fuzz: $(CARGO_FUZZ) ## Fuzzes whatever reads bytes of others, one after the other (SECONDS=60 each)
 	@# The pinned compiler, told to accept the sanitizers of a nightly one: no second toolchain is needed.
-	cd fuzz && RUSTC_BOOTSTRAP=1 $(CARGO_FUZZ) run canonical -- -max_total_time=$(SECONDS)
+	@# The first folder takes what is found; the other ones are committed and stay as they are.
+	@set -e; cd fuzz; for fuzzed in $(FUZZED); do \
+	  mkdir -p corpus/$${fuzzed%:*}; \
+	  RUSTC_BOOTSTRAP=1 $(CARGO_FUZZ) run $${fuzzed%:*} corpus/$${fuzzed%:*} ../tests/core/$${fuzzed#*:} -- -max_total_time=$(SECONDS); \
+	done
 
 bench: needs-rust ## Measures cost and speed against two floors (BENCH='--rounds 9': other options)
 	@tests/control-plane/build $(NEWEST)

@@ -81,3 +81,11 @@ pub const ANNOTATION_ADOPT: &str = "driftguard.terrafusion.ai/adopt";
 pub const ANNOTATION_GENERATION: &str = "driftguard.terrafusion.ai/generation";
 /// Annotation of the Lease of a replica: what it says of itself, JSON.
 pub const ANNOTATION_REPLICA: &str = "driftguard.terrafusion.ai/replica";
+/// Annotation of our webhook configurations: until when every guard lets writes pass.
+pub const ANNOTATION_BREAKGLASS_UNTIL: &str = "driftguard.terrafusion.ai/breakglass-until";
+/// Why, in the words of whoever broke the glass.
+pub const ANNOTATION_BREAKGLASS_REASON: &str = "driftguard.terrafusion.ai/breakglass-reason";
+/// By whom, as far as the command could tell.
+pub const ANNOTATION_BREAKGLASS_BY: &str = "driftguard.terrafusion.ai/breakglass-by";
+/// When `serve` first saw it. Written by `serve` alone.
+pub const ANNOTATION_BREAKGLASS_SEEN: &str = "driftguard.terrafusion.ai/breakglass-seen";

@@ -89,6 +89,8 @@ pub const RULES_COMPARED: &str = "RulesCompared";
 pub const DETECT_ONLY: &str = "DetectOnly";
 /// Enforcing is false: the registered rules do not cover this generation yet.
 pub const REGISTRATION_PENDING: &str = "RegistrationPending";
+/// Enforcing is false: somebody broke the glass, so that every write passes for a while.
+pub const BROKEN_GLASS: &str = "BrokenGlass";
 /// Enforcing is false: somebody keeps altering the registered rules; the message names them.
 pub const REGISTRATION_CONTENDED: &str = "RegistrationContended";
 /// Ready is false: discovery finds the target's kind no longer, or another one in its place; the guard

@@ -248,14 +248,19 @@ fn read(secret: Secret, namespace: &str) -> Found {
 }
 
 fn authorities(secret: &Secret, namespace: &str) -> Result<(Authority, Option<Authority>), SecretError> {
-    let value = |key: &'static str| {
-        secret
-            .data
-            .as_ref()
-            .and_then(|data| data.get(key))
-            .map(|bytes| bytes.0.as_slice())
-            .filter(|bytes| !bytes.is_empty())
-    };
+    read_data(secret.data.as_ref().unwrap_or(&BTreeMap::new()), namespace)
+}
+
+/// The authority that the data of a Secret holds, and its successor.
+///
+/// # Errors
+/// [`SecretError`] says which key is missing or wrong.
+pub fn read_data(
+    data: &BTreeMap<String, ByteString>,
+    namespace: &str,
+) -> Result<(Authority, Option<Authority>), SecretError> {
+    let value =
+        |key: &'static str| data.get(key).map(|bytes| bytes.0.as_slice()).filter(|bytes| !bytes.is_empty());
     let needed = |key| value(key).ok_or(SecretError::Missing { namespace: namespace.to_owned(), key });
     let current = Authority::from_pem_of_any_time(needed(CERTIFICATE)?, needed(KEY)?, value(BUNDLE))
         .map_err(|error| SecretError::Unusable { namespace: namespace.to_owned(), error })?;

@@ -5,6 +5,9 @@ use std::sync::Arc;
 use rustls::pki_types::CertificateDer;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::FromDer as _;
 
 use super::crypto_provider;
 use super::resolver::LeafResolver;
@@ -72,4 +75,14 @@ pub fn server_config(
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(config)
+}
+/// Whether a certificate is for one of `names`, by its common name or a DNS name.
+#[must_use]
+pub fn is_named(certificate: &CertificateDer<'_>, names: &[String]) -> bool {
+    let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { return false };
+    let is_one = |name: &str| names.iter().any(|known| known == name);
+    let common = certificate.subject().iter_common_name().any(|name| name.as_str().is_ok_and(is_one));
+    let alternative = certificate.subject_alternative_name().ok().flatten();
+    let others = alternative.iter().flat_map(|names| &names.value.general_names);
+    common || others.into_iter().any(|name| matches!(name, GeneralName::DNSName(name) if is_one(name)))
 }

@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 pub mod adopt;
+pub mod breakglass;
 pub mod cluster;
 pub mod exit;
 pub mod guard;
@@ -59,6 +60,8 @@ pub enum Command {
     Install(install::InstallArgs),
     /// Remove DriftGuard from a cluster
     Uninstall(uninstall::UninstallArgs),
+    /// Let writes pass for a while, also when DriftGuard is down
+    Breakglass(breakglass::BreakglassArgs),
     /// Print the manifests that `install` applies
     Manifests(manifests::ManifestsArgs),
     /// Print the versions of this program and of the API server
@@ -127,6 +130,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Adopt(args) => one_thread()?.block_on(adopt::run(args)),
         Command::Install(args) => one_thread()?.block_on(install::run(args)),
         Command::Uninstall(args) => one_thread()?.block_on(uninstall::run(args)),
+        Command::Breakglass(args) => one_thread()?.block_on(breakglass::run(args)),
         Command::Manifests(args) => one_thread()?.block_on(manifests::run(args)),
         Command::Version(args) => one_thread()?.block_on(version::run(args)),
     }

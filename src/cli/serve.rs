@@ -80,6 +80,9 @@ pub struct ServeArgs {
     /// Authorities (PEM) of the client certificates that API servers show; whoever shows none is refused
     #[arg(long, value_name = "FILE")]
     client_ca: Option<PathBuf>,
+    /// Name (common name or DNS name) that such a certificate must have; may be repeated [default: any]
+    #[arg(long, value_name = "NAME", requires = "client_ca")]
+    client_name: Vec<String>,
     /// What guards without an enforcement of their own do with unapproved writes
     #[arg(long, value_name = "MODE", default_value = "Deny", value_parser = parse_enforcement)]
     default_enforcement: Enforcement,
@@ -333,6 +336,7 @@ impl Running {
                 bind: args.bind,
                 tls,
                 clients_known: clients.is_some(),
+                client_names: args.client_name.clone(),
                 activity: Arc::clone(&activity),
                 metrics: Arc::clone(&metrics),
             },
@@ -370,7 +374,12 @@ impl Running {
         }));
         let registrar = Registrar::new(
             client.clone(),
-            registrar::Settings { own_namespace: namespace, address, bundle: trusted },
+            registrar::Settings {
+                own_namespace: namespace,
+                address,
+                bundle: trusted,
+                longest_pause: args.max_exception,
+            },
             store.configurations(),
         );
         let api_server_endpoints = args.api_server_endpoint.clone();

@@ -29,6 +29,8 @@ pub enum Coverage {
     Widened(Width),
     /// Somebody keeps altering the registered rules.
     Contended(String),
+    /// Somebody broke the glass, and until when.
+    BrokenGlass(Timestamp),
     /// Not yet, and why.
     Pending(String),
     /// Registered and proved, but a replica that answers reviews may judge by something older.
@@ -151,6 +153,12 @@ fn enforcing(guard: &Guard, coverage: &Coverage) -> Says {
     let mode = guard.enforcement.as_str();
     match coverage {
         Coverage::Pending(why) => Says::new("False", reasons::REGISTRATION_PENDING, why.clone()),
+        Coverage::BrokenGlass(until) => {
+            let message = format!(
+                "the glass is broken: every write passes until {until:.0}; driftguard breakglass --end ends it"
+            );
+            Says::new("False", reasons::BROKEN_GLASS, message)
+        }
         Coverage::Contended(why) => Says::new("False", reasons::REGISTRATION_CONTENDED, why.clone()),
         Coverage::Replicas(why) => Says::new("False", reasons::REPLICAS_PENDING, why.clone()),
         Coverage::Failed(why) => Says::new("Unknown", reasons::PROOF_FAILED, why.clone()),

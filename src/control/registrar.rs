@@ -8,14 +8,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::admissionregistration::v1::{
     MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
 };
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::api::names;
+use crate::core::breakglass::BrokenGlass;
+use crate::core::guard::FailurePolicy;
 use crate::core::registration::{self, Hook, Registration, Widened, own};
 use crate::store::configurations::Watched;
 use crate::store::{Configurations, Observation};
@@ -23,7 +27,7 @@ use crate::store::{Configurations, Observation};
 use super::lease::{Fence, NotHolding};
 use super::repairs::Repairs;
 pub use super::side::Altered;
-use super::side::{Side, generation, read, revision};
+use super::side::{Side, generation, mend_glass, read, revision};
 use super::webhooks::{Address, Configuration};
 
 /// How often a write is tried when somebody else writes at the same time.
@@ -38,6 +42,8 @@ pub struct Settings {
     pub address: Address,
     /// The authorities that API servers trust for that, PEM; empty until they are known.
     pub bundle: watch::Receiver<Bytes>,
+    /// How long broken glass may count after it was first seen.
+    pub longest_pause: SignedDuration,
 }
 
 /// What stands in the cluster after [`Registrar::apply`].
@@ -51,6 +57,8 @@ pub struct Applied {
     pub repaired: Option<Altered>,
     /// Resources whose entries match more than guarded objects.
     pub widened: Vec<Widened>,
+    /// Until when the glass is broken, if it is: writes pass unseen.
+    pub broken_until: Option<Timestamp>,
 }
 
 /// Why the configurations are not what they should be.
@@ -117,6 +125,29 @@ struct Wanted {
     validating: Registration,
     mutating: Registration,
     bundle: Bytes,
+}
+
+impl Wanted {
+    /// What is wanted while the glass is broken: no entry for guarded objects, since a replica that lives
+    /// would refuse, and none that can refuse anything.
+    fn broken(&self) -> Self {
+        let open = |hook| {
+            let mut entries = own::entries(hook);
+            entries.iter_mut().for_each(|entry| entry.failure_policy = FailurePolicy::Ignore);
+            Registration { entries, ..Registration::default() }
+        };
+        Self { validating: open(Hook::Validate), mutating: open(Hook::Mutate), bundle: self.bundle.clone() }
+    }
+}
+
+/// What the annotations of a configuration ask for.
+fn glass(meta: &ObjectMeta) -> Option<BrokenGlass> {
+    let annotations = meta.annotations.as_ref()?;
+    let time = |key: &str| annotations.get(key)?.parse().ok();
+    annotations.contains_key(names::ANNOTATION_BREAKGLASS_UNTIL).then(|| BrokenGlass {
+        until: time(names::ANNOTATION_BREAKGLASS_UNTIL),
+        seen: time(names::ANNOTATION_BREAKGLASS_SEEN),
+    })
 }
 
 /// What was last seen to be right, so that it need not be read again.
@@ -218,8 +249,22 @@ impl Registrar {
         wanted: &Wanted,
         fence: &Fence,
     ) -> Result<Applied, RegistrarError> {
-        let validating = read(&self.validating).await?;
-        let mutating = read(&self.mutating).await?;
+        let mut validating = read(&self.validating).await?;
+        let mut mutating = read(&self.mutating).await?;
+        let now = Timestamp::now();
+        let glass = validating.as_ref().and_then(|found| glass(&found.metadata));
+        let broken_until = glass.as_ref().and_then(|glass| glass.end(now, self.settings.longest_pause));
+        let seen = glass
+            .filter(|_| broken_until.is_some())
+            .map(|glass| glass.seen.map_or(now, |seen| seen.min(now)).to_string());
+        let wanted = if let Some(until) = broken_until {
+            tracing::error!(%until, "the glass is broken: writes to guarded objects pass (driftguard breakglass --end)");
+            &wanted.broken()
+        } else {
+            validating = mend_glass(&self.validating, validating, fence).await?;
+            mutating = mend_glass(&self.mutating, mutating, fence).await?;
+            wanted
+        };
         let found = [generation(validating.as_ref()), generation(mutating.as_ref())];
         self.highest = found.into_iter().fold(self.highest, u64::max);
         let gate = Side {
@@ -228,6 +273,7 @@ impl Registrar {
             found: validating,
             entries: &wanted.validating.entries,
             bundle: &wanted.bundle,
+            seen,
         };
         let convenience = Side {
             api: self.mutating.clone(),
@@ -235,6 +281,7 @@ impl Registrar {
             found: mutating,
             entries: &wanted.mutating.entries,
             bundle: &wanted.bundle,
+            seen: None,
         };
         let mut repaired = None;
         if !gate.is_right() || !convenience.is_right() {
@@ -250,6 +297,7 @@ impl Registrar {
             written: wrote_gate || wrote_convenience,
             repaired,
             widened: wanted.validating.widened.clone(),
+            broken_until,
         };
         self.confirmed = Some(Confirmed {
             version,
@@ -280,7 +328,9 @@ impl Registrar {
     fn still_confirmed(&mut self, version: u64, bundle: &Bytes) -> Option<Applied> {
         let configurations = self.configurations.borrow_and_update().clone();
         let confirmed = self.confirmed.as_ref()?;
-        let same = confirmed.version == version
+        let over = confirmed.applied.broken_until.is_some_and(|until| Timestamp::now() >= until);
+        let same = !over
+            && confirmed.version == version
             && confirmed.bundle == bundle
             && is_old_news(&configurations.validating, confirmed.validating)
             && is_old_news(&configurations.mutating, confirmed.mutating);

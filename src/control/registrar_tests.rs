@@ -220,6 +220,7 @@ impl Rig {
         let (lease, fence) = Fence::held_by_hand();
         let settings = Settings {
             own_namespace: "terrafusion-system".into(),
+            longest_pause: crate::core::pause::LONGEST,
             address: Address::Service {
                 namespace: "terrafusion-system".into(),
                 name: "driftguard-webhook".into(),

@@ -185,6 +185,17 @@ impl Control {
         if let Some(altered) = &applied.repaired {
             self.alarm.registration_altered(altered, observation);
         }
+        self.metrics.broken_glass(applied.broken_until.is_some());
+        if let Some(until) = applied.broken_until {
+            standing.note(
+                Attempt::Broken(Coverage::BrokenGlass(until)),
+                observation.version,
+                false,
+                Instant::now(),
+            );
+            let left = until.duration_since(jiff::Timestamp::now());
+            return Some(Duration::try_from(left).unwrap_or_default());
+        }
         self.metrics.widened(applied.widened.len());
         standing.note_widened(applied.widened);
         self.rights.look(&self.client, &targets(observation), Instant::now()).await;

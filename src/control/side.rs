@@ -37,13 +37,17 @@ pub(super) struct Side<'a, K> {
     pub(super) found: Option<K>,
     pub(super) entries: &'a [Entry],
     pub(super) bundle: &'a Bytes,
+    /// When broken glass was first seen, to be noted; `None` while it is whole.
+    pub(super) seen: Option<String>,
 }
 
 impl<K: Configuration> Side<'_, K> {
     /// Whether what stands there is what is wanted, under whatever generation.
     pub(super) fn is_right(&self) -> bool {
         let wanted = self.render(generation(self.found.as_ref()));
-        self.found.as_ref().map_or(wanted.is_empty(), |found| holds(found, &wanted))
+        self.found.as_ref().map_or(wanted.is_empty(), |found| {
+            holds(found, &wanted) && (self.seen.is_none() || noted(found) == self.seen.as_ref())
+        })
     }
 
     pub(super) fn altered(&self) -> Option<Altered> {
@@ -94,6 +98,9 @@ impl<K: Configuration> Side<'_, K> {
             },
             "webhooks": wanted,
         });
+        if let Some(seen) = &self.seen {
+            patch["metadata"]["annotations"][names::ANNOTATION_BREAKGLASS_SEEN] = seen.as_str().into();
+        }
         if let Some(version) = self.found.as_ref().and_then(|found| found.resource_version()) {
             // Whoever wrote in between is looked at first.
             patch["metadata"]["resourceVersion"] = version.into();
@@ -118,6 +125,37 @@ impl<K: Configuration> Side<'_, K> {
         )
         .await
     }
+}
+
+fn noted<K: Configuration>(found: &K) -> Option<&String> {
+    found.annotations().get(names::ANNOTATION_BREAKGLASS_SEEN)
+}
+
+/// Takes away what asked for broken glass, where it stands. Gives what stands there then.
+pub(super) async fn mend_glass<K: Configuration>(
+    api: &Api<K>,
+    found: Option<K>,
+    fence: &Fence,
+) -> Result<Option<K>, RegistrarError> {
+    let keys = [
+        names::ANNOTATION_BREAKGLASS_UNTIL,
+        names::ANNOTATION_BREAKGLASS_REASON,
+        names::ANNOTATION_BREAKGLASS_BY,
+        names::ANNOTATION_BREAKGLASS_SEEN,
+    ];
+    let Some(object) =
+        found.as_ref().filter(|found| keys.iter().any(|key| found.annotations().contains_key(*key)))
+    else {
+        return Ok(found);
+    };
+    fence.check()?;
+    let none: std::collections::BTreeMap<&str, Option<&str>> =
+        keys.into_iter().map(|key| (key, None)).collect();
+    let patch = json!({"metadata": {"resourceVersion": object.resource_version(), "annotations": none}});
+    let params =
+        PatchParams { field_manager: Some(names::FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    let patch = Patch::Merge(&patch);
+    request::<K, _>("mend", api.patch(names::WEBHOOK_CONFIGURATION, &params, &patch)).await.map(Some)
 }
 
 /// Whether our entries in `found` are exactly `wanted`. Their order means nothing: the API server

@@ -6,6 +6,7 @@
 
 pub mod author;
 pub mod author_access;
+pub mod breakglass;
 pub mod canonical;
 pub mod definition;
 pub mod diff;

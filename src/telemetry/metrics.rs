@@ -45,6 +45,7 @@ pub struct Metrics {
     registrations: Family<ResultLabel, Counter>,
     widened: Gauge,
     contended: Gauge,
+    broken_glass: Gauge,
     definition_changes: Family<ResultLabel, Counter>,
     proofs: Family<ResultLabel, Counter>,
     status_writes: Family<ResultLabel, Counter>,
@@ -69,6 +70,7 @@ impl Default for Metrics {
             registrations: Family::default(),
             widened: Gauge::default(),
             contended: Gauge::default(),
+            broken_glass: Gauge::default(),
             definition_changes: Family::default(),
             proofs: Family::default(),
             status_writes: Family::default(),
@@ -123,6 +125,11 @@ impl Metrics {
             "dropped_events",
             "Events dropped because there were too many",
             self.dropped_events.clone(),
+        );
+        registry.register(
+            "broken_glass",
+            "1 while the glass is broken and every write passes",
+            self.broken_glass.clone(),
         );
         registry.register("leader", "1 while this replica holds the lease", self.leader.clone());
         registry.register("admission_reviews_in_flight", "Reviews being answered", self.in_flight.clone());
@@ -181,6 +188,11 @@ impl Metrics {
         self.widened.set(i64::try_from(resources).unwrap_or(i64::MAX));
     }
 
+    /// Tells whether the glass is broken, so that every write passes.
+    pub fn broken_glass(&self, is: bool) {
+        self.broken_glass.set(i64::from(is));
+    }
+
     /// Tells whether somebody keeps altering the webhook configurations.
     pub fn contended(&self, is: bool) {
         self.contended.set(i64::from(is));
@@ -221,7 +233,7 @@ impl Metrics {
         self.in_flight.dec();
     }
 
-    /// Counts a TLS handshake of a client: `ok`, `failed`, or `anonymous` where a client
+    /// Counts a TLS handshake of a client: `ok`, `failed`, `stranger` of another name, or `anonymous` where a client
     /// certificate is demanded.
     pub fn handshake(&self, result: &'static str) {
         self.handshakes.get_or_create(&ResultLabel { result }).inc();

@@ -15,7 +15,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::connection::Connection;
 use super::lane::{Lane, Protocol};
-use crate::cert::tls::ALPN_H2;
+use crate::cert::tls::{ALPN_H2, is_named};
 use crate::telemetry::metrics::Metrics;
 
 /// Connections at once. An API server keeps one over HTTP/2, or some 25 over HTTP/1.1.
@@ -32,6 +32,8 @@ pub(super) struct Front {
     pub(super) tls: TlsAcceptor,
     /// Whether a client must have shown a certificate.
     pub(super) clients_known: bool,
+    /// Names of which its certificate must have one; any when empty.
+    pub(super) client_names: Arc<[String]>,
     pub(super) lanes: Arc<Lanes>,
     pub(super) open: Arc<Semaphore>,
     pub(super) metrics: Arc<Metrics>,
@@ -111,6 +113,7 @@ impl Front {
         let lanes = Arc::clone(&self.lanes);
         let metrics = Arc::clone(&self.metrics);
         let clients_known = self.clients_known;
+        let client_names = Arc::clone(&self.client_names);
         handshakes.spawn(async move {
             // Answers are small and complete: waiting to fill a packet would only delay them.
             let _ = stream.set_nodelay(true);
@@ -123,8 +126,13 @@ impl Front {
                 Err(_) => return metrics.handshake("failed"),
             };
             let (_, session) = stream.get_ref();
-            if clients_known && session.peer_certificates().is_none() {
-                return metrics.handshake("anonymous");
+            if clients_known {
+                let Some(certificate) = session.peer_certificates().and_then(<[_]>::first) else {
+                    return metrics.handshake("anonymous");
+                };
+                if !client_names.is_empty() && !is_named(certificate, &client_names) {
+                    return metrics.handshake("stranger");
+                }
             }
             let protocol =
                 if session.alpn_protocol() == Some(ALPN_H2) { Protocol::Http2 } else { Protocol::Http1 };

@@ -5,7 +5,7 @@
 //! times.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::Router;
 use axum::body::Body;
@@ -15,10 +15,9 @@ use axum::routing::post;
 use futures::FutureExt as _;
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, StatusCode, Version};
-use tokio::sync::Semaphore;
 
 use super::activity::Activity;
-use super::body::{self, BodyError};
+use super::body::{self, BodyError, Collected, Room};
 use super::reviews::{Asked, Reply, Reviews};
 use super::route::{self, Route, Subject};
 use crate::core::registration::Hook;
@@ -26,13 +25,6 @@ use crate::telemetry::metrics::Metrics;
 
 /// Requests at once, answered or waiting. An API server has 400 writes in flight by default.
 const MOST_REQUESTS: usize = 4096;
-/// Longest a body may take to arrive while it holds room. The largest one takes milliseconds from an
-/// API server; a client that sends nothing must not keep others waiting.
-const ARRIVAL: Duration = Duration::from_secs(3);
-/// Memory for bodies, in units; requests wait for their share. Together 192 MiB, so eight of the
-/// largest reviews at a time.
-const UNIT: usize = 64 * 1024;
-const UNITS: usize = 192 * 1024 * 1024 / UNIT;
 
 /// What every request needs.
 #[derive(Debug)]
@@ -40,12 +32,12 @@ pub(super) struct Desk {
     pub(super) reviews: Reviews,
     pub(super) activity: Arc<Activity>,
     pub(super) metrics: Arc<Metrics>,
-    room: Semaphore,
+    room: Room,
 }
 
 impl Desk {
     pub(super) fn new(reviews: Reviews, activity: Arc<Activity>, metrics: Arc<Metrics>) -> Self {
-        Self { reviews, activity, metrics, room: Semaphore::new(UNITS) }
+        Self { reviews, activity, metrics, room: Room::default() }
     }
 }
 
@@ -124,22 +116,20 @@ async fn review(desk: &Desk, hook: Hook, request: Request, asked: Asked) -> Repl
         .get(CONTENT_LENGTH)
         .and_then(|length| length.to_str().ok())
         .and_then(|length| length.parse::<usize>().ok());
-    let size = declared.map_or(body::LIMIT, |length| length.min(body::LIMIT));
-    let units = u32::try_from(size.div_ceil(UNIT).max(1)).unwrap_or(u32::MAX);
-    // Never closed; without room there would only be no bound.
-    let _room = desk.room.acquire_many(units).await;
-    let Ok(collected) = tokio::time::timeout(ARRIVAL, body::collect(request.into_body(), declared)).await
-    else {
-        desk.reviews.unanswered("Stalled", asked);
-        return Reply::Failed(StatusCode::REQUEST_TIMEOUT, "the admission review did not arrive in time");
-    };
-    match collected {
-        Ok(body) if asked.route.subject == Subject::Guards => desk.reviews.guard(hook, &body, asked).await,
-        Ok(body) => match hook {
-            Hook::Validate => desk.reviews.validate(&body, asked).await,
-            Hook::Mutate => desk.reviews.mutate(&body, asked),
+    let collected = body::collect(request.into_body(), declared, &desk.room).await;
+    match &collected {
+        Ok(Collected { body, .. }) if asked.route.subject == Subject::Guards => {
+            desk.reviews.guard(hook, body, asked).await
+        }
+        Ok(Collected { body, .. }) => match hook {
+            Hook::Validate => desk.reviews.validate(body, asked).await,
+            Hook::Mutate => desk.reviews.mutate(body, asked),
         },
-        Err(error @ BodyError::TooLarge { .. }) => too_large(desk, &error, asked),
+        Err(error @ BodyError::TooLarge { .. }) => too_large(desk, error, asked),
+        Err(BodyError::Stalled) => {
+            desk.reviews.unanswered("Stalled", asked);
+            Reply::Failed(StatusCode::REQUEST_TIMEOUT, "the admission review did not arrive in time")
+        }
         Err(BodyError::Broken(error)) => {
             tracing::debug!(%error, "a review did not arrive whole");
             desk.reviews.unanswered("BrokenOff", asked);

@@ -6,7 +6,7 @@
 //! goes by the failure policy of the entry that called.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
@@ -27,6 +27,7 @@ use crate::core::judge::judge_knowing;
 use crate::core::registration::Hook;
 use crate::core::rewrite::rewrite;
 use crate::core::verdict::{Attempt, Fact, Judgement, Question, Reason, ReviewError, Unguarded, Verdict};
+use crate::telemetry::allowance::Allowance;
 use crate::telemetry::events::EventSink;
 use crate::telemetry::metrics::Metrics;
 use crate::trail::record::{Circumstances, Record};
@@ -40,6 +41,9 @@ const LIVE_READS: usize = 32;
 /// The part of the API server's time after which a live read is given up, so that our answer still
 /// arrives.
 const READ_SHARE: f64 = 0.7;
+/// Alarms by reviews that nobody authenticated: at once, and per second after that.
+const ALARM_BURST: u32 = 10;
+const ALARMS_PER_SECOND: u32 = 1;
 /// Longest text of an attempt that is kept, in bytes. A forged review may hold megabytes.
 const MAX_TEXT: usize = 512;
 
@@ -58,6 +62,7 @@ pub struct Reviews {
     metrics: Arc<Metrics>,
     would_denies: Arc<WouldDenies>,
     live_reads: Semaphore,
+    alarms: Mutex<Allowance>,
     of_guards: Option<GuardReviews>,
 }
 
@@ -119,6 +124,7 @@ impl Reviews {
             metrics,
             would_denies,
             live_reads,
+            alarms: Mutex::new(Allowance::new(ALARM_BURST, ALARMS_PER_SECOND, Instant::now())),
             of_guards: None,
         }
     }
@@ -256,6 +262,12 @@ impl Reviews {
     /// Counts a request that got no answer.
     pub(super) fn unanswered(&self, reason: &'static str, asked: Asked) {
         self.count("unanswered", reason, asked);
+    }
+
+    /// Whether something may be logged as an error and counted as one: always when clients are known, else
+    /// at a bounded rate.
+    pub(super) fn may_alarm(&self) -> bool {
+        self.authenticated || self.alarms.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now())
     }
 
     /// Counts a write to the definition of a guarded kind.

@@ -239,3 +239,11 @@ async fn the_deletion_of_a_definition_that_guards_rely_on_passes_and_is_told() {
     assert_eq!(dry.response, told.response);
     assert!(dry.records.is_empty() && !dry.page.contains("definition_changes_total{"), "{}", dry.page);
 }
+
+#[tokio::test]
+async fn forged_changes_of_definitions_raise_a_bounded_number_of_alarms() {
+    let (reviews, ..) = reviews(TestGuards::known(), &Arc::new(Metrics::default()));
+    let alarms = (0..10_000).filter(|_| reviews.may_alarm()).count();
+    // One a second is added, however long this takes.
+    assert!((10..100).contains(&alarms), "{alarms}");
+}

@@ -33,6 +33,8 @@ pub struct AdmissionSettings {
     pub tls: ServerConfig,
     /// Whether only clients that show a certificate, which `tls` verifies, are served.
     pub clients_known: bool,
+    /// Names of which such a certificate must have one; any when empty.
+    pub client_names: Vec<String>,
     /// Counts shared with readiness.
     pub activity: Arc<Activity>,
     /// What is counted for Prometheus.
@@ -56,7 +58,7 @@ impl Admission {
     /// # Errors
     /// When the address cannot be bound.
     pub async fn start(settings: AdmissionSettings, reviews: Reviews) -> io::Result<Self> {
-        let AdmissionSettings { bind, tls, clients_known, activity, metrics } = settings;
+        let AdmissionSettings { bind, tls, clients_known, client_names, activity, metrics } = settings;
         let listener = TcpListener::bind(bind).await?;
         let address = listener.local_addr()?;
         let desk = Arc::new(Desk::new(reviews, Arc::clone(&activity), Arc::clone(&metrics)));
@@ -69,6 +71,7 @@ impl Admission {
             listener: Some(listener),
             tls: TlsAcceptor::from(Arc::new(tls)),
             clients_known,
+            client_names: client_names.into(),
             lanes: Arc::clone(&lanes),
             open: Arc::clone(&open),
             metrics,

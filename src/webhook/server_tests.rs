@@ -195,6 +195,23 @@ async fn with_a_client_authority_nobody_else_is_served() {
 }
 
 #[tokio::test]
+async fn a_client_of_the_known_authority_with_another_name_is_refused() {
+    let mut client = ClientCertificate::generate();
+    client.wanted = "front-proxy";
+    let server = Fixture::start_with(TestGuards::known(), Some(&client)).await;
+    for protocol in BOTH {
+        let dial = server.dial_as(protocol, Some(&client));
+        let sent = async {
+            let mut client = connect(&dial, protocol).await?;
+            client.send(post(review("u", APPROVED).to_string())).await.map_err(std::io::Error::other)
+        };
+        assert!(soon(sent).await.is_err(), "its name is kube-apiserver");
+    }
+    let page = server.metrics.encode().unwrap();
+    assert!(page.contains(r#"handshakes_total{result="stranger"} 2"#), "{page}");
+}
+
+#[tokio::test]
 async fn our_own_handshake_passes_although_it_shows_no_certificate() {
     let known = ClientCertificate::generate();
     let server = Fixture::start_with(TestGuards::known(), Some(&known)).await;

@@ -230,6 +230,7 @@ impl Fixture {
             bind: "127.0.0.1:0".parse().unwrap(),
             tls: tls::server_config(resolver, client.map(|client| client.authority.as_slice())).unwrap(),
             clients_known: client.is_some(),
+            client_names: client.map(|client| client.wanted.to_owned()).into_iter().collect(),
             activity: Arc::clone(&activity),
             metrics: Arc::clone(&metrics),
         };
@@ -267,6 +268,8 @@ pub(super) struct ClientCertificate {
     authority: Vec<CertificateDer<'static>>,
     certificate: CertificateDer<'static>,
     key: PrivateKeyDer<'static>,
+    /// The name that a server asks for that knows its authority.
+    pub(super) wanted: &'static str,
 }
 
 impl ClientCertificate {
@@ -275,11 +278,12 @@ impl ClientCertificate {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         let mut params = CertificateParams::default();
+        params.distinguished_name.push(rcgen::DnType::CommonName, "kube-apiserver");
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &authority).unwrap().der().clone();
         let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
-        Self { authority: vec![authority.der().clone()], certificate, key }
+        Self { authority: vec![authority.der().clone()], certificate, key, wanted: "kube-apiserver" }
     }
 }
 

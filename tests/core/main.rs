@@ -3,6 +3,7 @@
 
 mod corpus;
 mod differential;
+mod hostile;
 mod layering;
 mod oracle;
 mod properties;

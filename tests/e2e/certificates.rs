@@ -51,7 +51,7 @@ async fn write(api: Api<ConfigMap>, stop: Arc<AtomicBool>, written: Arc<AtomicUs
     Ok(())
 }
 
-fn registered(admin: &User) -> Result<String> {
+pub(crate) fn registered(admin: &User) -> Result<String> {
     let path = "jsonpath={.webhooks[0].clientConfig.caBundle}";
     admin.kubectl(&["get", "validatingwebhookconfiguration", "driftguard", "-o", path])?.success()
 }

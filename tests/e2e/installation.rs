@@ -73,8 +73,13 @@ impl Installation {
     }
 
     fn on_with(plane: ControlPlane, via: Via, level: &str) -> Result<Self> {
+        Self::start_on(plane, free_port()?, via, &[format!("--log-level={level}")])
+    }
+
+    /// DriftGuard on this control plane, at this port, with further flags of `serve`.
+    pub(crate) fn start_on(plane: ControlPlane, port: u16, via: Via, flags: &[String]) -> Result<Self> {
         let admin = plane.admin()?;
-        let (port, health_port) = (free_port()?, free_port()?);
+        let health_port = free_port()?;
         let url = format!("https://127.0.0.1:{port}");
         let address = match via {
             Via::Url => format!("--url={url}"),
@@ -89,7 +94,8 @@ impl Installation {
             }
         };
         let program = Program::new("driftguard", DRIFTGUARD)
-            .args(["serve".to_owned(), format!("--log-level={level}")])
+            .arg("serve")
+            .args(flags.iter().cloned())
             .args(reach)
             .args([format!("--bind=127.0.0.1:{port}"), format!("--health-bind=127.0.0.1:{health_port}")])
             .arg(format!("--kubeconfig={}", operator.kubeconfig().display()));

@@ -9,6 +9,7 @@ mod certificates;
 mod draining;
 mod garbage;
 mod gate;
+mod hostile;
 mod install;
 mod installation;
 mod living;

@@ -61,7 +61,12 @@ impl Registering {
         let watched = tokio::spawn(watching);
         let authority = driftguard::cert::Authority::generate(jiff::Timestamp::now()).unwrap();
         let (bundle, bundles) = watch::channel(Bytes::from(authority.certificate_pem()));
-        let settings = Settings { own_namespace: NAMESPACE.into(), address, bundle: bundles };
+        let settings = Settings {
+            own_namespace: NAMESPACE.into(),
+            address,
+            bundle: bundles,
+            longest_pause: driftguard::core::pause::LONGEST,
+        };
         let registrar = Registrar::new(client, settings, store.configurations());
         let tasks = vec![held, watched];
         Self { _plane: plane, admin, registrar, fence, _bundle: bundle, tasks, version: 0 }
