@@ -39,7 +39,7 @@ help: ## Lists what can be made
 build: needs-rust ## Builds the program: target/release/driftguard
 	cargo build --locked --release --bin driftguard
 
-control-plane: ## Builds etcd, kube-apiserver and kubectl, once (K8S=MINOR: only that version)
+control-plane: ## Builds the programs of a control plane, once (K8S=MINOR: only that version)
 	@tests/control-plane/build $(K8S)
 
 up: needs-rust ## Starts a control plane to play with and prints how to use it (K8S=MINOR)
