@@ -76,6 +76,7 @@ impl Demo {
         self.refuse_other_kinds()?;
         self.let_pass()?;
         self.approve()?;
+        self.rewrite()?;
         self.look()?;
         self.uninstall(&serve)
     }
@@ -197,6 +198,28 @@ impl Demo {
         let price =
             ["get", "configmap", "prices", "-n", NAMESPACE, "-o", "jsonpath={.data.espresso}{\"\\n\"}"];
         ensure!(self.kubectl(&price)?.success()?.trim() == "4.50", "the approved price was not stored");
+        Ok(())
+    }
+
+    fn rewrite(&self) -> Result<()> {
+        heading("A guard may also put the approved content back instead of refusing");
+        let mode = r#"{"spec":{"enforcement":"Rewrite"}}"#;
+        self.kubectl(&["patch", "dg", "prices-guard", "-n", NAMESPACE, "--type=merge", "-p", mode])?
+            .success()?;
+        let look = ["get", "configmap", "prices", "-n", NAMESPACE, "-o", "json"];
+        let before = self.admin.kubectl(&look)?.success()?;
+        let patch = r#"{"data":{"espresso":"9.99"}}"#;
+        let change = ["patch", "configmap", "prices", "-n", NAMESPACE, "--type=merge", "-p", patch];
+        // Until the mutating webhook is registered the change is refused, as before.
+        let output = until("the change is put back", LIMIT, || {
+            let output = self.admin.kubectl(&change)?;
+            ensure!(output.succeeded(), "{output}");
+            Ok(output)
+        })?;
+        println!("$ kubectl {}", self.said(&change));
+        ensure!(show(output).stderr.contains("put back"), "the user was not told");
+        ensure!(self.admin.kubectl(&look)?.success()? == before, "the price was not put back");
+        println!("  -> put back; the object is unchanged to the resourceVersion");
         Ok(())
     }
 
