@@ -238,13 +238,15 @@ fn a_promotion_counts_only_when_it_is_signed_and_comes_from_a_status_alone() {
     let (mut keeper, first) = synced(vec![audit(1, None)]);
     assert_eq!(enforcement(&first), Enforcement::Audit);
     keeper.use_key(Some(key.clone()));
+    let verified = keeper.observe().unwrap();
+    assert_eq!(verified.guards[0].since, first.guards[0].since, "the guard is no other one for that");
     keeper.take(Event::Apply(audit(2, Some(sign(&key, "b", 1, &known)))));
     let forged = keeper.observe().unwrap();
-    assert_eq!((enforcement(&forged), forged.version), (Enforcement::Audit, first.version));
+    assert_eq!((enforcement(&forged), forged.version), (Enforcement::Audit, verified.version));
     keeper.take(Event::Apply(audit(3, Some(sign(&key, "a", 1, &known)))));
     let promoted = keeper.observe().unwrap();
     assert_eq!((enforcement(&promoted), promoted.guards[0].needed), (Enforcement::Deny, 3));
-    assert!(promoted.version > first.version, "others have to follow, and the rules as well");
+    assert!(promoted.version > verified.version, "others have to follow, and the rules as well");
     keeper.use_key(None);
     assert_eq!(enforcement(&keeper.observe().unwrap()), Enforcement::Audit, "nothing verifies it");
 }

@@ -255,8 +255,11 @@ pub(crate) fn guard_spec(spec: &[u8]) {
     else {
         return;
     };
-    let settings =
-        Settings { default_enforcement: Enforcement::Deny, own_namespace: "terrafusion-system".to_owned() };
+    let settings = Settings {
+        default_enforcement: Enforcement::Deny,
+        own_namespace: "terrafusion-system".to_owned(),
+        longest_pause: driftguard::core::pause::LONGEST,
+    };
     let state = convert::convert(&stored, &catalog(), &settings, Some(&key));
     match &state {
         GuardState::Valid(guard) => {

@@ -30,7 +30,7 @@ const UNUSED: [(&str, &str, &str, &str); 2] = [
     ),
 ];
 
-/// Makes the operator do something in a namespace.
+/// One thing done in a namespace of its own.
 type Step = fn(&Installation, &str) -> Result<()>;
 
 /// What the operator must have had occasion to do. A feature that needs a right adds a step that uses it.

@@ -1,10 +1,11 @@
 //! Ways through a guard: exceptions and `suspend`, which end by themselves.
 
 use anyhow::{Result, ensure};
-use driftguard_control_plane::{Output, until};
+use driftguard_control_plane::guardian::Signal;
+use driftguard_control_plane::{Output, Version, until};
 use serde_json::{Value, json};
 
-use crate::installation::{Installation, LIMIT, Via, config_map};
+use crate::installation::{Installation, LIMIT, Via, config_map, driftguard};
 
 const TARGET: &str = "configmap/limits";
 
@@ -130,5 +131,49 @@ fn the_right_to_change_guards_is_no_right_to_make_exceptions() -> Result<()> {
     let said = carol.kubectl_with(&["create", "-f", "-"], manifest)?.failure()?;
     ensure!(said.contains("cannot create resource \"driftguardexceptions\""), "{said}");
     until("carol may read guards", LIMIT, || carol.kubectl(&["get", "dg", "-n", &ns])?.success().map(drop))?;
+    Ok(())
+}
+
+#[test]
+fn broken_glass_lets_writes_pass_until_its_end_whether_serve_lives_or_not() -> Result<()> {
+    let on = Installation::start(Via::Url, Version::Newest)?;
+    let ns = "glass";
+    let guard = guarded(&on, ns)?;
+    on.refused(ns, TARGET, || edit(&on, ns, "11"))?;
+    let passes = |on: &Installation, value: &str| {
+        until("the edit passes", LIMIT, || edit(on, ns, value)?.success()).map(drop)
+    };
+    // Another value each time: an edit that changes nothing would pass.
+    let refuses = |on: &Installation| {
+        let new = || jiff::Timestamp::now().as_nanosecond().to_string();
+        until("the edit is refused", LIMIT, || edit(on, ns, &new())?.failure()).map(drop)
+    };
+    let break_it = |on: &Installation, time: &str| {
+        driftguard(&on.admin, &["breakglass", "--for", time, "--reason", "incident 8"])?.success()
+    };
+    // Alive: honoured, told, and ended by hand.
+    break_it(&on, "10m")?;
+    passes(&on, "12")?;
+    until("the guard says so", LIMIT, || {
+        let said = on.get(ns, &format!("dg/{guard}"))?["status"]["conditions"].to_string();
+        ensure!(said.contains("BrokenGlass"), "{said}");
+        Ok(())
+    })?;
+    driftguard(&on.admin, &["breakglass", "--end"])?.success()?;
+    refuses(&on)?;
+    on.wait_enforcing(ns, &guard)?;
+    // A short one ends by itself, and leaves nothing behind.
+    break_it(&on, "3s")?;
+    passes(&on, "14")?;
+    refuses(&on)?;
+    let left =
+        on.admin.kubectl(&["get", "validatingwebhookconfiguration", "driftguard", "-o", "json"])?.json()?;
+    ensure!(!left.to_string().contains("breakglass-until"), "{left}");
+    // Dead: only the API server is needed.
+    on.serve.signal(Signal::Kill)?;
+    let said = edit(&on, ns, "16")?.failure()?;
+    ensure!(said.contains("failed calling webhook"), "{said}");
+    break_it(&on, "10m")?;
+    passes(&on, "17")?;
     Ok(())
 }
