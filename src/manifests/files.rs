@@ -14,13 +14,8 @@ resources:
 - deployment.yaml
 ";
 
-const CRDS: &str = "\
-apiVersion: kustomize.config.k8s.io/v1beta1
-kind: Kustomization
-resources:
-- driftguard.yaml
-- gamaconfig.yaml
-";
+/// Files with one CRD each, in the order of [`super::crds`].
+const CRDS: [&str; 3] = ["crds/driftguard.yaml", "crds/gamaconfig.yaml", "crds/driftguardexception.yaml"];
 
 /// A component of the base, for those who let DriftGuard write targets.
 const REMEDIATION: &str = "\
@@ -48,8 +43,7 @@ pub fn all() -> Result<Vec<GeneratedFile>, ManifestError> {
     let crds = super::crds()?;
     let webhook = super::webhook()?;
     let mut files = Vec::new();
-    let paths = ["crds/driftguard.yaml", "crds/gamaconfig.yaml", "crds/driftguardexception.yaml"];
-    for (path, manifest) in paths.into_iter().zip(&crds) {
+    for (path, manifest) in CRDS.into_iter().zip(&crds) {
         files.push(file(path, &manifest.yaml()?));
     }
     let paths = ["webhook-config/validating.yaml", "webhook-config/mutating.yaml"];
@@ -58,10 +52,21 @@ pub fn all() -> Result<Vec<GeneratedFile>, ManifestError> {
     }
     files.push(file("deploy/deployment.yaml", &super::stream(&super::deployment(&settings)?)?));
     files.push(file("deploy/kustomization.yaml", BASE));
-    files.push(file("crds/kustomization.yaml", CRDS));
+    files.push(file("crds/kustomization.yaml", &kustomization(CRDS)));
     files.push(file("deploy/remediation/kustomization.yaml", REMEDIATION));
     files.push(file("deploy/remediation/remediation.yaml", &super::stream(&super::remediation(&settings)?)?));
     Ok(files)
+}
+
+/// A kustomization of files beside it.
+fn kustomization<const N: usize>(paths: [&str; N]) -> String {
+    let mut text =
+        "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources:\n".to_owned();
+    for path in paths {
+        let name = path.rsplit_once('/').map_or(path, |(_, name)| name);
+        text.push_str(&format!("- {name}\n"));
+    }
+    text
 }
 
 fn file(path: &'static str, yaml: &str) -> GeneratedFile {
