@@ -27,7 +27,7 @@ fn administrator(version: Version) -> Result<User> {
 fn with_crds(version: Version) -> Result<ControlPlane> {
     let plane = ControlPlane::builder().kubernetes(version).start()?;
     let admin = plane.admin()?;
-    let applied = admin.kubectl(&["apply", "-f", &path("crds")])?;
+    let applied = admin.kubectl(&["apply", "-k", &path("crds")])?;
     ensure!(!applied.stderr.contains("Warning"), "the API server warns about a CRD: {}", applied.stderr);
     applied.success()?;
     let crds = ["crd/driftguards.terrafusion.ai", "crd/gamaconfigs.terrafusion.ai"];
