@@ -173,12 +173,12 @@ fn refuse_hopeless(subject: &Subject, entry: Option<&KindEntry>) -> anyhow::Resu
     // Without discovery the plural is guessed; the server would refuse such a guard all the same.
     let plural = || format!("{}s", subject.kind.to_ascii_lowercase());
     let target = Target {
-        group: subject.group().to_owned(),
-        version: subject.api_version.rsplit('/').next().unwrap_or_default().to_owned(),
-        kind: subject.kind.clone(),
-        resource: entry.map_or_else(plural, |entry| entry.plural.clone()),
-        namespace: subject.namespace.clone(),
-        name: subject.name.clone(),
+        group: subject.group().into(),
+        version: subject.api_version.rsplit('/').next().unwrap_or_default().into(),
+        kind: subject.kind.as_str().into(),
+        resource: entry.map_or_else(|| plural().into(), |entry| entry.plural.clone()),
+        namespace: subject.namespace.as_deref().map(Into::into),
+        name: subject.name.as_str().into(),
     };
     match store::refusal(&target, names::NAMESPACE) {
         Some(why) => bail!("{}: {why}", subject.place()),

@@ -116,5 +116,5 @@ async fn discovered(word: &str, args: &ManifestsArgs) -> anyhow::Result<TargetKi
     let cluster = cluster.connect().await.with_context(asking)?;
     let served = Served::load(&cluster).await.with_context(asking)?;
     let entry = served.resolve(word)?;
-    Ok(TargetKind { group: entry.group.clone(), plural: entry.plural.clone() })
+    Ok(TargetKind { group: entry.group.as_str().into(), plural: entry.plural.as_str().into() })
 }

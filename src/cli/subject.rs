@@ -199,7 +199,7 @@ pub(super) async fn live(
         let namespace = entry.namespaced.then(|| cluster.namespace.clone());
         let path = request::path(entry, namespace.as_deref(), Some(name));
         let scope = Scope::new(&entry.group, &entry.kind, filter.clone());
-        let (api_version, kind) = (entry.api_version(), entry.kind.clone());
+        let (api_version, kind) = (entry.api_version(), entry.kind.as_str().to_owned());
         let mut subject = Subject {
             api_version,
             kind,

@@ -52,7 +52,7 @@ impl Alarm {
 
 fn attempt(altered: &Altered, guard: &GuardState) -> Attempt {
     let (guard_uid, guard_generation) = match guard {
-        GuardState::Valid(guard) => (guard.uid.clone(), guard.generation),
+        GuardState::Valid(guard) => (guard.uid.as_str().to_owned(), guard.generation),
         GuardState::Invalid(invalid) => (String::new(), invalid.generation),
     };
     Attempt {
@@ -60,12 +60,12 @@ fn attempt(altered: &Altered, guard: &GuardState) -> Attempt {
         guard_uid,
         guard_generation,
         target: Target {
-            group: "admissionregistration.k8s.io".to_owned(),
-            version: "v1".to_owned(),
-            kind: altered.kind.to_owned(),
-            resource: format!("{}s", altered.kind.to_ascii_lowercase()),
+            group: "admissionregistration.k8s.io".into(),
+            version: "v1".into(),
+            kind: altered.kind.into(),
+            resource: format!("{}s", altered.kind.to_ascii_lowercase()).into(),
             namespace: None,
-            name: names::WEBHOOK_CONFIGURATION.to_owned(),
+            name: names::WEBHOOK_CONFIGURATION.into(),
         },
         target_uid: String::new(),
         operation: if altered.deleted { Operation::Delete } else { Operation::Update },

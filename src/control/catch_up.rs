@@ -6,13 +6,16 @@
 //! that: the newest one goes away with the guard that bears it.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
 use kube::api::ListParams;
 
 use crate::api::DriftGuard;
-use crate::store::{Observation, Store};
+use crate::core::guard::GuardId;
+use crate::store::{Observation, Seen, Store};
 
 /// Guards read at once.
 const PAGE: u32 = 500;
@@ -28,7 +31,8 @@ type Needed = HashMap<String, i64>;
 pub(super) async fn caught_up(client: &kube::Client, store: &Store) {
     let mut observations = store.observations();
     let mut needed = loop {
-        match list(client).await {
+        let observation = Arc::clone(&observations.borrow_and_update());
+        match list(client, &observation).await {
             Ok(needed) => break needed,
             Err(error) => {
                 tracing::warn!(error, "cannot list the guards before taking over; trying again");
@@ -42,7 +46,8 @@ pub(super) async fn caught_up(client: &kube::Client, store: &Store) {
         if tokio::time::timeout(RETRY, seen).await.is_ok() {
             return;
         }
-        if let Ok(now) = list(client).await {
+        let observation = Arc::clone(&observations.borrow_and_update());
+        if let Ok(now) = list(client, &observation).await {
             needed.retain(|uid, _| now.contains_key(uid));
         }
     }
@@ -50,13 +55,18 @@ pub(super) async fn caught_up(client: &kube::Client, store: &Store) {
 
 /// Whether each needed guard was seen, at least as new.
 fn has_all(observation: &Observation, needed: &Needed) -> bool {
+    if needed.is_empty() {
+        return true;
+    }
     let seen = observation.guards.iter().filter(|seen| {
-        needed.get(seen.stored.uid()).is_some_and(|generation| seen.stored.generation() >= *generation)
+        needed.get(seen.stored.uid().as_str()).is_some_and(|generation| seen.stored.generation() >= *generation)
     });
     seen.count() == needed.len()
 }
 
-async fn list(client: &kube::Client) -> Result<Needed, String> {
+/// The guards that exist and are not in `observation` as they are: none, mostly, so that not all of them
+/// need be held.
+async fn list(client: &kube::Client, observation: &Observation) -> Result<Needed, String> {
     let api: Api<DriftGuard> = Api::all(client.clone());
     let mut page = ListParams::default().limit(PAGE);
     let mut needed = Needed::new();
@@ -66,8 +76,16 @@ async fn list(client: &kube::Client) -> Result<Needed, String> {
             .map_err(|_| "the API server did not answer in time".to_owned())?
             .map_err(|error| error.to_string())?;
         for guard in list.items {
-            let (uid, generation) = (guard.metadata.uid, guard.metadata.generation);
-            needed.insert(uid.unwrap_or_default(), generation.unwrap_or_default());
+            let ObjectMeta { namespace, name, uid, generation, .. } = guard.metadata;
+            let id = GuardId {
+                namespace: namespace.unwrap_or_default().into(),
+                name: name.unwrap_or_default().into(),
+            };
+            let (uid, generation) = (uid.unwrap_or_default(), generation.unwrap_or_default());
+            let is_as_new = |seen: &Seen| *seen.stored.uid() == uid && seen.stored.generation() >= generation;
+            if !observation.guard(&id).is_some_and(is_as_new) {
+                needed.insert(uid, generation);
+            }
         }
         match list.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => page = page.continue_token(&token),
@@ -79,11 +97,9 @@ async fn list(client: &kube::Client) -> Result<Needed, String> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-    use std::sync::Arc;
-
     use super::*;
     use crate::core::guard::{GuardState, InvalidGuard};
-    use crate::store::{Seen, Stored};
+    use crate::store::Stored;
 
     fn observation(guards: &[(&str, i64)]) -> Observation {
         let seen = |(uid, generation): &(&str, i64)| {
@@ -92,17 +108,18 @@ mod tests {
             );
             let stored: Stored = serde_json::from_str(&json).unwrap();
             let invalid = InvalidGuard {
-                id: stored.id(),
+                id: stored.id().clone(),
                 generation: *generation,
                 target: None,
                 reason: "Test",
                 message: String::new(),
             };
             Arc::new(Seen {
-                stored: Arc::new(stored),
-                state: GuardState::Invalid(invalid),
+                stored,
+                state: GuardState::Invalid(Arc::new(invalid)),
                 since: 1,
                 kept: None,
+                resolved: None,
                 needed: 1,
             })
         };

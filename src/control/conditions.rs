@@ -280,7 +280,6 @@ mod tests {
             id: GuardId { namespace: "g".into(), name: name.into() },
             uid: String::new(),
             generation: 4,
-            resource_version: "1".into(),
             target: Target {
                 group: String::new(),
                 version: "v1".into(),
@@ -291,7 +290,7 @@ mod tests {
             },
             scope: Scope::new("", "ConfigMap", PathFilter::everything()),
             expected: ContentHash::of(content),
-            also_approved: Vec::new(),
+            also_approved: Box::default(),
             enforcement,
             failure_policy: FailurePolicy::Fail,
             deletion_policy: DeletionPolicy::Allow,
@@ -369,13 +368,13 @@ mod tests {
 
     #[test]
     fn an_invalid_guard_says_why_in_both_conditions() {
-        let invalid = GuardState::Invalid(InvalidGuard {
+        let invalid = GuardState::Invalid(Arc::new(InvalidGuard {
             id: GuardId { namespace: "g".into(), name: "a".into() },
             generation: 2,
             target: None,
             reason: "TargetUnknown",
             message: "the API server serves no kind Widget".into(),
-        });
+        }));
         let status = of(&invalid, &Coverage::Proved);
         assert_eq!(said(&status, "Ready"), ("False".into(), "TargetUnknown".into()));
         assert_eq!(said(&status, "Enforcing"), ("False".into(), "TargetUnknown".into()));
@@ -448,7 +447,7 @@ mod tests {
         assert!(message.contains("`driftguard adopt -n g a`"), "{message}");
         let GuardState::Valid(guard) = state else { unreachable!() };
         let author = Author { user: "alice".into(), groups: Vec::new(), at: at(1) };
-        let signed = Guard { authorship: Authorship::Signed(author), ..Guard::clone(&guard) };
+        let signed = Guard { authorship: Authorship::Signed(Arc::new(author)), ..Guard::clone(&guard) };
         let signed = GuardState::Valid(Arc::new(signed));
         let index = Index::build(vec![signed.clone()]);
         let adopted = status(&signed, &index, &Coverage::Proved, Some(&unsigned), at(2));

@@ -246,7 +246,10 @@ impl Member {
         let of_discovery = [reasons::TARGET_UNKNOWN, reasons::TARGET_AMBIGUOUS];
         match &seen.state {
             GuardState::Invalid(invalid) => of_discovery.contains(&invalid.reason),
-            GuardState::Valid(_) => !self.store.has_key() && seen.stored.status_json().contains("promotedAt"),
+            GuardState::Valid(_) => {
+                let noted = seen.stored.status().enforce_after_clean();
+                !self.store.has_key() && noted.is_some_and(|noted| noted.promoted_at.is_some())
+            }
         }
     }
 
@@ -256,7 +259,7 @@ impl Member {
         let notes = self.would_denies.read(|| asking(observation));
         let unsettled = observation.guards.iter().filter(|seen| self.is_unsettled(seen));
         let mut unsettled: Vec<String> =
-            unsettled.take(MOST_UNSETTLED + 1).map(|seen| seen.stored.uid().to_owned()).collect();
+            unsettled.take(MOST_UNSETTLED + 1).map(|seen| seen.stored.uid().into()).collect();
         let more_unsettled = unsettled.len() > MOST_UNSETTLED;
         unsettled.truncate(MOST_UNSETTLED);
         Said {

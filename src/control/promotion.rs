@@ -67,18 +67,17 @@ struct Asks {
 
 /// The time that a guard asks for.
 fn asked(seen: &Seen) -> Option<Duration> {
-    let spec = seen.stored.spec();
-    if !spec.contains("enforceAfterClean") {
+    if !seen.stored.asks_for_promotion() {
         return None;
     }
-    let asks: Asks = serde_json::from_str(spec).ok()?;
+    let asks: Asks = serde_json::from_str(seen.stored.spec()).ok()?;
     promotion::duration(&asks.enforce_after_clean?)
 }
 
 /// Uids of the guards that ask for it.
 pub(super) fn asking(observation: &Observation) -> HashSet<String> {
     let asking = observation.guards.iter().filter(|seen| asked(seen).is_some());
-    asking.map(|seen| seen.stored.uid().to_owned()).collect()
+    asking.map(|seen| seen.stored.uid().into()).collect()
 }
 
 impl Promotions {
@@ -112,7 +111,7 @@ impl Promotions {
                 due.promoted.push(Arc::clone(guard));
             }
             due.next = [due.next, promotion::due(&known, after)].into_iter().flatten().min();
-            due.of.insert(guard.uid.clone(), noted(&known, guard, &key));
+            due.of.insert(guard.uid.as_str().to_owned(), noted(&known, guard, &key));
         }
         due
     }
@@ -141,7 +140,7 @@ impl Promotions {
                 "nothing would have been refused for as long as enforceAfterClean asks, so {} now refuses unapproved writes to {}",
                 guard.id, guard.target
             );
-            tracing::info!(namespace = guard.id.namespace, name = guard.id.name, "a guard now denies");
+            tracing::info!(namespace = %guard.id.namespace, name = %guard.id.name, "a guard now denies");
             let id = uuid::Uuid::now_v7().to_string();
             self.records.put(&Record::promoted(guard, id, Timestamp::now(), &message, &self.replica));
             let event = Event {
@@ -164,9 +163,9 @@ fn regarding(guard: &Guard) -> ObjectReference {
     ObjectReference {
         api_version: Some(format!("{}/{}", names::GROUP, names::VERSION)),
         kind: Some("DriftGuard".into()),
-        namespace: Some(guard.id.namespace.clone()),
-        name: Some(guard.id.name.clone()),
-        uid: Some(guard.uid.clone()),
+        namespace: Some(guard.id.namespace.as_str().into()),
+        name: Some(guard.id.name.as_str().into()),
+        uid: Some(guard.uid.as_str().into()),
         ..ObjectReference::default()
     }
 }

@@ -170,7 +170,6 @@ fn guard(name: &str) -> GuardState {
         id: GuardId { namespace: "g".into(), name: name.into() },
         uid: String::new(),
         generation: 1,
-        resource_version: "1".into(),
         target: Target {
             group: String::new(),
             version: "v1".into(),
@@ -181,7 +180,7 @@ fn guard(name: &str) -> GuardState {
         },
         scope: Scope::new("", "ConfigMap", PathFilter::everything()),
         expected: ContentHash::of(b""),
-        also_approved: Vec::new(),
+        also_approved: Box::default(),
         enforcement: Enforcement::Deny,
         failure_policy: FailurePolicy::Fail,
         deletion_policy: DeletionPolicy::Allow,

@@ -42,7 +42,11 @@ impl Rights {
         let mut wanted: BTreeMap<TargetKind, BTreeSet<String>> = BTreeMap::new();
         for target in targets {
             let places = wanted.entry(kind(target)).or_default();
-            places.extend(target.namespace.clone());
+            if let Some(namespace) = &target.namespace
+                && !places.contains(namespace.as_str())
+            {
+                places.insert(namespace.as_str().to_owned());
+            }
         }
         self.known.retain(|(kind, _), _| wanted.contains_key(kind));
         for (kind, namespaces) in wanted {
@@ -70,7 +74,7 @@ impl Rights {
 
     /// Whether a dry run of this target is worth trying.
     pub(super) fn may_patch(&self, target: &Target) -> bool {
-        let place = (kind(target), target.namespace.clone().unwrap_or_default());
+        let place = (kind(target), target.namespace.as_deref().unwrap_or_default().to_owned());
         self.holds(&(place.0.clone(), String::new())) == Some(true) || self.holds(&place) != Some(false)
     }
 
@@ -104,7 +108,7 @@ impl Rights {
 }
 
 fn kind(target: &Target) -> TargetKind {
-    TargetKind { group: target.group.clone(), plural: target.resource.clone() }
+    TargetKind { group: target.group.as_str().into(), plural: target.resource.as_str().into() }
 }
 
 async fn ask(client: &kube::Client, (kind, namespace): &Place) -> Option<bool> {

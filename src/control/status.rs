@@ -9,13 +9,13 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _, stream};
 use jiff::Timestamp;
-use kube::Api;
+use kube::{Api, Resource as _};
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
 use crate::api::reasons::ConditionType;
 use crate::api::{DriftGuard, DriftGuardStatus, names};
-use crate::store::{Observation, Seen};
+use crate::store::{Observation, Reported, Seen};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::notices::{Notice, NoticeSink};
 
@@ -43,6 +43,22 @@ pub(super) struct Written {
     pub(super) waiting: usize,
 }
 
+/// What a status is made of besides its guard.
+#[derive(Clone, Copy)]
+struct Facts<'a> {
+    observation: &'a Observation,
+    standing: &'a Standing,
+    agreement: &'a Agreement,
+    due: &'a Due,
+    now: Timestamp,
+}
+
+impl Facts<'_> {
+    fn coverage(&self, seen: &Seen) -> Coverage {
+        self.agreement.limit(seen, self.standing.coverage(seen.since, seen.state.target()))
+    }
+}
+
 /// Writes statuses for as long as the fence holds.
 pub(super) struct StatusWriter<'a> {
     pub(super) client: kube::Client,
@@ -63,36 +79,91 @@ impl StatusWriter<'_> {
         now: Timestamp,
     ) -> Written {
         let mut result = Written::default();
+        let facts = Facts { observation, standing, agreement, due, now };
         // Some at a time: the new statuses of a hundred thousand guards would fill the memory.
         for part in observation.guards.chunks(BATCH) {
             // Boxed, since the compiler cannot yet see that a stream of borrowing futures may be sent.
             let mut writes: Vec<BoxFuture<'_, bool>> = Vec::new();
             for seen in part {
-                let before = seen.stored.status();
-                let coverage = agreement.limit(seen, standing.coverage(seen.since, seen.state.target()));
+                let coverage = facts.coverage(seen);
                 result.waiting += usize::from(matches!(coverage, Coverage::Replicas(_)));
-                let mut status =
-                    conditions::status(&seen.state, &observation.index, &coverage, Some(&before), now);
-                if let Some(why) = &seen.kept {
-                    conditions::add_kept(&mut status, &seen.state, why, &before, now);
-                }
-                if let Some(missing) = seen.state.target().and_then(|target| self.rights.missing(target)) {
-                    conditions::say_missing_right(&mut status, &missing);
-                }
-                if due.is_known {
-                    status.enforce_after_clean = due.of.get(seen.stored.uid()).cloned();
-                }
-                if status != before {
-                    self.announce(seen, &before, &status);
-                    writes.push(self.write(seen, json!(status)).boxed());
+                let known = seen.stored.status();
+                if !known.says(&self.wanted(seen, &facts, &coverage, &known.ground())) {
+                    writes.push(self.bring(seen, facts, coverage).boxed());
                 }
             }
             let mut written = stream::iter(writes).buffer_unordered(CONCURRENCY);
             while let Some(done) = written.next().await {
                 result.failed += usize::from(!done);
             }
+            // Where nothing is to be written nothing above waits, and reviews want their turn.
+            tokio::task::yield_now().await;
         }
         result
+    }
+
+    /// The status that a guard should have, built on `before`.
+    fn wanted(
+        &self,
+        seen: &Seen,
+        facts: &Facts<'_>,
+        coverage: &Coverage,
+        before: &DriftGuardStatus,
+    ) -> DriftGuardStatus {
+        let (index, now) = (&facts.observation.index, facts.now);
+        let mut status = conditions::status(&seen.state, index, coverage, Some(before), now);
+        if let Some(why) = &seen.kept {
+            conditions::add_kept(&mut status, &seen.state, why, before, now);
+        }
+        if let Some(missing) = seen.state.target().and_then(|target| self.rights.missing(target)) {
+            conditions::say_missing_right(&mut status, &missing);
+        }
+        if facts.due.is_known {
+            status.enforce_after_clean = facts.due.of.get(seen.stored.uid().as_str()).cloned();
+        }
+        status
+    }
+
+    /// Writes what is new about one guard. Tells whether there is nothing left to do for it.
+    async fn bring(&self, seen: &Seen, facts: Facts<'_>, coverage: Coverage) -> bool {
+        let before = if seen.stored.status().is_empty() {
+            DriftGuardStatus::default()
+        } else {
+            // Only a summary of it is kept.
+            match self.read(seen).await {
+                Ok(Some(before)) => before,
+                // The guard is gone, or changed since it was seen: the watch will tell.
+                Ok(None) => return true,
+                Err(()) => return false,
+            }
+        };
+        let status = self.wanted(seen, &facts, &coverage, &before);
+        if status == before {
+            return true;
+        }
+        self.announce(seen, &before, &status);
+        self.write(seen, json!(status)).await
+    }
+
+    /// The status as it stands, of exactly the version that was seen.
+    async fn read(&self, seen: &Seen) -> Result<Option<DriftGuardStatus>, ()> {
+        let id = seen.stored.id();
+        let api: Api<Reported> = Api::namespaced(self.client.clone(), &id.namespace);
+        let error = match tokio::time::timeout(REQUEST_TIMEOUT, api.get_opt(&id.name)).await {
+            Ok(Ok(found)) => {
+                let same = found.filter(|found| {
+                    found.meta().uid.as_deref() == Some(seen.stored.uid())
+                        && found.meta().resource_version.as_deref()
+                            == Some(&*seen.stored.resource_version())
+                });
+                return Ok(same.map(|found| found.status()));
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "the API server did not answer in time".to_owned(),
+        };
+        self.metrics.status_write("failed");
+        tracing::warn!(namespace = %id.namespace, name = %id.name, error, "the status of a guard could not be read");
+        Err(())
     }
 
     /// Tells once, when it begins, that nobody is known to have approved a guard. What begins and ends
@@ -105,13 +176,13 @@ impl StatusWriter<'_> {
         let (None, Some(condition)) = (unknown(before), unknown(after)) else { return };
         let id = seen.stored.id();
         tracing::warn!(
-            namespace = id.namespace,
-            name = id.name,
+            namespace = %id.namespace,
+            name = %id.name,
             "no valid signature says who approved a guard"
         );
         self.notices.put(Notice {
-            guard: id,
-            uid: seen.stored.uid().to_owned(),
+            guard: id.clone(),
+            uid: seen.stored.uid().into(),
             reason: "AuthorUnknown",
             note: condition.message,
         });
@@ -142,8 +213,8 @@ impl StatusWriter<'_> {
         let Ok(answer) = sent else {
             self.metrics.status_write("failed");
             tracing::warn!(
-                namespace = id.namespace,
-                name = id.name,
+                namespace = %id.namespace,
+                name = %id.name,
                 "the API server did not take a status in time"
             );
             return false;
@@ -157,7 +228,7 @@ impl StatusWriter<'_> {
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => true,
             Err(error) => {
                 self.metrics.status_write("failed");
-                tracing::warn!(namespace = id.namespace, name = id.name, %error, "the status of a guard could not be written");
+                tracing::warn!(namespace = %id.namespace, name = %id.name, %error, "the status of a guard could not be written");
                 false
             }
         }

@@ -125,13 +125,15 @@ pub fn needed(aim: &Aim, auto_remediate: bool, sources: &[SourceObject]) -> Vec<
 fn of_target(target: &Target, verb: &'static str) -> Access {
     // A POST names no object. Asked with a name, a rule on that name would say yes to what a POST is
     // refused.
-    let name = if verb == "create" { String::new() } else { target.name.clone() };
+    let name = if verb == "create" { String::new() } else { target.name.as_str().to_owned() };
     // The API server authorises requests for a Namespace within that very namespace.
     let is_namespace = target.group.is_empty() && target.resource == "namespaces";
-    let namespace = if is_namespace { name.clone() } else { target.namespace.clone().unwrap_or_default() };
+    let namespace = if is_namespace { name.clone() } else {
+        target.namespace.as_deref().unwrap_or_default().to_owned()
+    };
     Access {
-        group: target.group.clone(),
-        resource: target.resource.clone(),
+        group: target.group.as_str().into(),
+        resource: target.resource.as_str().into(),
         subresource: String::new(),
         namespace,
         name,

@@ -120,7 +120,7 @@ fn alert(
     let mut user = review.user();
     user.groups.truncate(User::MAX_GROUPS);
     let (guard_uid, guard_generation): (String, i64) = match first {
-        GuardState::Valid(guard) => (guard.uid.clone(), guard.generation),
+        GuardState::Valid(guard) => (guard.uid.as_str().to_owned(), guard.generation),
         GuardState::Invalid(invalid) => (String::new(), invalid.generation),
     };
     let object = review.old_object.as_ref().or(review.object.as_ref());
@@ -129,12 +129,12 @@ fn alert(
         guard_uid,
         guard_generation,
         target: Target {
-            group: definitions::GROUP.to_owned(),
-            version: review.version.clone(),
-            kind: "CustomResourceDefinition".to_owned(),
-            resource: definitions::RESOURCE.to_owned(),
+            group: definitions::GROUP.into(),
+            version: review.version.as_str().into(),
+            kind: "CustomResourceDefinition".into(),
+            resource: definitions::RESOURCE.into(),
             namespace: None,
-            name: name.to_owned(),
+            name: name.into(),
         },
         target_uid: object.and_then(|object| metadata_text(object, "uid").ok()).unwrap_or_default(),
         operation,
@@ -159,7 +159,7 @@ mod tests {
     use crate::core::guard::InvalidGuard;
 
     fn index() -> Index {
-        Index::build(vec![GuardState::Invalid(InvalidGuard {
+        Index::build(vec![GuardState::Invalid(Arc::new(InvalidGuard {
             id: GuardId { namespace: "n".into(), name: "g".into() },
             generation: 1,
             target: Some(Target {
@@ -172,7 +172,7 @@ mod tests {
             }),
             reason: "Test",
             message: String::new(),
-        })])
+        }))])
     }
 
     fn definition(name: &str) -> Value {

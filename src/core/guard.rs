@@ -11,14 +11,15 @@ use jiff::Timestamp;
 use super::hash::ContentHash;
 use super::pause::Pause;
 use super::scope::Scope;
+use super::text::Text;
 
 /// Namespace and name of a `DriftGuard`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct GuardId {
     /// Namespace of the guard itself, not of its target.
-    pub namespace: String,
+    pub namespace: Text,
     /// Name of the guard.
-    pub name: String,
+    pub name: Text,
 }
 
 impl fmt::Display for GuardId {
@@ -31,24 +32,24 @@ impl fmt::Display for GuardId {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Target {
     /// API group, empty for core.
-    pub group: String,
+    pub group: Text,
     /// The version in which the object is hashed: `targetApiVersion` or discovery's preferred one.
-    pub version: String,
+    pub version: Text,
     /// Kind as discovery spells it.
-    pub kind: String,
+    pub kind: Text,
     /// Plural resource name as it stands in URLs and webhook rules.
-    pub resource: String,
+    pub resource: Text,
     /// Namespace; `None` for a cluster-scoped kind.
-    pub namespace: Option<String>,
+    pub namespace: Option<Text>,
     /// Object name.
-    pub name: String,
+    pub name: Text,
 }
 
 impl Target {
     /// `group/version`, or `version` alone for core.
     #[must_use]
     pub fn api_version(&self) -> String {
-        if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
+        if self.group.is_empty() { self.version.as_str().to_owned() } else { format!("{}/{}", self.group, self.version) }
     }
 }
 
@@ -150,7 +151,7 @@ pub struct AlsoApproved {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Authorship {
     /// The signature is valid for exactly this guard and spec.
-    Signed(Author),
+    Signed(Arc<Author>),
     /// There is no valid signature: the guard is enforced as it stands, but nothing is fetched or
     /// written for it across objects until somebody adopts it.
     Unknown,
@@ -173,11 +174,9 @@ pub struct Guard {
     /// Which guard.
     pub id: GuardId,
     /// `metadata.uid` of the guard.
-    pub uid: String,
+    pub uid: Text,
     /// `metadata.generation` of the guard.
     pub generation: i64,
-    /// `metadata.resourceVersion` of the guard as it was read.
-    pub resource_version: String,
     /// What it pins.
     pub target: Target,
     /// Which part of the target is pinned, compiled once.
@@ -185,7 +184,7 @@ pub struct Guard {
     /// The approved hash.
     pub expected: ContentHash,
     /// Further approved hashes.
-    pub also_approved: Vec<AlsoApproved>,
+    pub also_approved: Box<[AlsoApproved]>,
     /// Effective enforcement: the spec's, or the default of this installation.
     pub enforcement: Enforcement,
     /// Effective failure policy.
@@ -198,13 +197,13 @@ pub struct Guard {
     pub authorship: Authorship,
     /// Where the count stands that the `scale` subresource of the target changes, as keys from the
     /// object's root; `None` when the kind has no such subresource or the count is not pinned.
-    pub replicas_path: Option<Vec<String>>,
+    pub replicas_path: Option<Arc<[String]>>,
     /// The tool that manages the guard, if one is recognised.
     pub managed_by: Option<ManagedBy>,
     /// Annotation `driftguard.terrafusion.ai/contact`.
-    pub contact: Option<String>,
+    pub contact: Option<Text>,
     /// Annotation `driftguard.terrafusion.ai/runbook`.
-    pub runbook: Option<String>,
+    pub runbook: Option<Text>,
 }
 
 impl Guard {
@@ -229,15 +228,11 @@ impl Guard {
 
 /// A guard as it stands in the cluster, usable or not.
 #[derive(Debug, Clone)]
-#[allow(
-    clippy::large_enum_variant,
-    reason = "guards that cannot be used are few, and never on the fast path"
-)]
 pub enum GuardState {
     /// It can be enforced.
     Valid(Arc<Guard>),
     /// It cannot be enforced as written.
-    Invalid(InvalidGuard),
+    Invalid(Arc<InvalidGuard>),
 }
 
 /// A guard that cannot be enforced as written, and why.

@@ -5,43 +5,60 @@
 //! Guards that cannot be enforced, kinds that are ambiguous and several guards on one target are
 //! states kept here, never reasons to leave a guard out.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher as _, RandomState};
+
+use hashbrown::HashTable;
 
 use super::guard::{GuardState, Target};
-
-/// Guards by name, of one namespace of one resource.
-type ByName = HashMap<String, Vec<usize>>;
-/// Guards by namespace, of one resource. Cluster-scoped objects stand under the empty name, which
-/// no namespace can have.
-type ByNamespace = HashMap<String, ByName>;
+use super::text::Text;
 
 /// An immutable snapshot of all guards.
+///
+/// Names stand in the guards alone: the table holds positions, a few bytes for each guard.
 #[derive(Debug, Default)]
 pub struct Index {
     guards: Vec<GuardState>,
-    by_group: HashMap<String, HashMap<String, ByNamespace>>,
+    /// By target, the position of the first guard of it.
+    first: HashTable<u32>,
+    /// By position, the next guard of the same target: few guards have one.
+    next: HashMap<u32, u32>,
+    /// Groups and resources that any guard pins.
+    resources: HashMap<Text, HashSet<Text>>,
+    /// Keyed by chance, so that nobody can choose names that collide.
+    hasher: RandomState,
 }
 
 impl Index {
     /// Builds the index of these guards.
     #[must_use]
     pub fn build(mut guards: Vec<GuardState>) -> Self {
+        // In order already where they come from a sorted map, which this finds out in one pass.
         guards.sort_by(|left, right| left.id().cmp(right.id()));
-        let mut by_group: HashMap<String, HashMap<String, ByNamespace>> = HashMap::new();
-        for (position, guard) in guards.iter().enumerate() {
-            let Some(target) = guard.target() else { continue };
-            by_group
-                .entry(target.group.clone())
-                .or_default()
-                .entry(target.resource.clone())
-                .or_default()
-                .entry(target.namespace.clone().unwrap_or_default())
-                .or_default()
-                .entry(target.name.clone())
-                .or_default()
-                .push(position);
+        let hasher = RandomState::new();
+        let mut first = HashTable::with_capacity(guards.len());
+        let mut next = HashMap::new();
+        let mut resources: HashMap<Text, HashSet<Text>> = HashMap::new();
+        // From the end, so that each target's first guard is what the table holds in the end.
+        for (position, state) in guards.iter().enumerate().rev() {
+            let Some(target) = state.target() else { continue };
+            // The API server's memory would be full long before.
+            let Ok(place) = u32::try_from(position) else { continue };
+            let of = |at: &u32| target_at(&guards, *at);
+            let slot = first.entry(
+                hash(&hasher, key(target)),
+                |at| of(at).is_some_and(|other| key(other) == key(target)),
+                |at| of(at).map_or(0, |other| hash(&hasher, key(other))),
+            );
+            if let hashbrown::hash_table::Entry::Occupied(later) = &slot {
+                next.insert(place, *later.get());
+            }
+            slot.insert(place);
+            if !resources.get(target.group.as_str()).is_some_and(|all| all.contains(target.resource.as_str())) {
+                resources.entry(target.group.clone()).or_default().insert(target.resource.clone());
+            }
         }
-        Self { guards, by_group }
+        Self { guards, first, next, resources, hasher }
     }
 
     /// All guards, sorted by namespace and name.
@@ -58,14 +75,11 @@ impl Index {
         namespace: &str,
         name: &str,
     ) -> impl Iterator<Item = &'a GuardState> + Clone + use<'a> {
-        let positions = self
-            .by_group
-            .get(group)
-            .and_then(|resources| resources.get(resource))
-            .and_then(|namespaces| namespaces.get(namespace))
-            .and_then(|names| names.get(name))
-            .map_or(&[] as &[usize], Vec::as_slice);
-        positions.iter().map(|&position| &self.guards[position])
+        let wanted = (group, resource, namespace, name);
+        let is = |at: &u32| target_at(&self.guards, *at).is_some_and(|target| key(target) == wanted);
+        let first = self.first.find(hash(&self.hasher, wanted), is).copied();
+        std::iter::successors(first, |at| self.next.get(at).copied())
+            .filter_map(|at| self.guards.get(usize::try_from(at).ok()?))
     }
 
     /// The guards of the object that `target` names, whatever version each of them hashes.
@@ -84,8 +98,24 @@ impl Index {
     /// Whether any guard pins an object of this resource.
     #[must_use]
     pub fn guards_resource(&self, group: &str, resource: &str) -> bool {
-        self.by_group.get(group).is_some_and(|resources| resources.contains_key(resource))
+        self.resources.get(group).is_some_and(|resources| resources.contains(resource))
     }
+}
+
+/// Group, resource, namespace and name. Cluster-scoped objects stand under the empty namespace, which
+/// no other can have.
+type Key<'a> = (&'a str, &'a str, &'a str, &'a str);
+
+fn key(target: &Target) -> Key<'_> {
+    (&target.group, &target.resource, target.namespace.as_deref().unwrap_or_default(), &target.name)
+}
+
+fn hash(hasher: &RandomState, key: Key<'_>) -> u64 {
+    hasher.hash_one(key)
+}
+
+fn target_at(guards: &[GuardState], at: u32) -> Option<&Target> {
+    guards.get(usize::try_from(at).ok()?)?.target()
 }
 
 #[cfg(test)]
@@ -94,7 +124,7 @@ mod tests {
     use super::*;
 
     fn guard(name: &str, namespace: Option<&str>, target: &str) -> GuardState {
-        GuardState::Invalid(InvalidGuard {
+        GuardState::Invalid(Arc::new(InvalidGuard {
             id: GuardId { namespace: "guards".into(), name: name.into() },
             generation: 1,
             target: Some(Target {
@@ -102,12 +132,12 @@ mod tests {
                 version: "v1".into(),
                 kind: "ConfigMap".into(),
                 resource: "configmaps".into(),
-                namespace: namespace.map(str::to_owned),
+                namespace: namespace.map(Into::into),
                 name: target.into(),
             }),
             reason: "Test",
             message: String::new(),
-        })
+        }))
     }
 
     fn names<'a>(found: impl Iterator<Item = &'a GuardState>) -> Vec<&'a str> {

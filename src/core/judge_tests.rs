@@ -32,11 +32,10 @@ fn guard_of(kind: &str, approved: &str) -> Guard {
         id: GuardId { namespace: "g".into(), name: "x-guard".into() },
         uid: "g-1".into(),
         generation: 3,
-        resource_version: "7".into(),
         target: target(kind),
         expected: hash_object(approved.as_bytes(), &scope).unwrap(),
         scope,
-        also_approved: Vec::new(),
+        also_approved: Box::default(),
         enforcement: Enforcement::Deny,
         failure_policy: FailurePolicy::Fail,
         deletion_policy: DeletionPolicy::Allow,
@@ -147,14 +146,14 @@ fn a_further_approval_passes_until_the_moment_it_ends() {
     let hash = hash_object(changed("2").as_bytes(), &guard().scope).unwrap();
     let with_until = |until: &str| {
         let also = AlsoApproved { hash, until: Some(until.parse().unwrap()), reason: None };
-        index([Guard { also_approved: vec![also], ..guard() }])
+        index([Guard { also_approved: Box::new([also]), ..guard() }])
     };
     let body = update(&changed("2"), APPROVED);
     assert_eq!(verdict_of(&body, &with_until("2026-06-01T12:00:01Z")), Verdict::Allow);
     denied(&body, &with_until("2026-06-01T12:00:00Z"));
     let forever = AlsoApproved { hash, until: None, reason: None };
     assert_eq!(
-        verdict_of(&body, &index([Guard { also_approved: vec![forever], ..guard() }])),
+        verdict_of(&body, &index([Guard { also_approved: Box::new([forever]), ..guard() }])),
         Verdict::Allow
     );
 }
@@ -490,7 +489,7 @@ fn a_scale_is_judged_by_the_object_with_its_new_count() {
     let scale =
         |spec: &str| format!(r#"{{"kind":"Scale","metadata":{{"name":"x","namespace":"n"}},"spec":{spec}}}"#);
     let guard = |enforcement| Guard {
-        replicas_path: Some(vec!["spec".into(), "replicas".into()]),
+        replicas_path: Some(Arc::new(["spec".into(), "replicas".into()])),
         enforcement,
         ..guard_of("Workload", &workload("3"))
     };

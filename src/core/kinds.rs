@@ -4,6 +4,9 @@
 //! `apps`, then the only match; otherwise the guard must name `targetApiVersion`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::text::Text;
 
 /// Groups that win over others when `targetApiVersion` is absent, first one first.
 const PREFERRED_GROUPS: [&str; 3] = ["", "terrafusion.ai", "apps"];
@@ -12,13 +15,13 @@ const PREFERRED_GROUPS: [&str; 3] = ["", "terrafusion.ai", "apps"];
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct KindEntry {
     /// API group, empty for core.
-    pub group: String,
+    pub group: Text,
     /// API version.
-    pub version: String,
+    pub version: Text,
     /// Kind, in the server's spelling.
-    pub kind: String,
+    pub kind: Text,
     /// Plural resource name.
-    pub plural: String,
+    pub plural: Text,
     /// Whether objects live in namespaces.
     pub namespaced: bool,
     /// Whether this is the version discovery prefers for this kind in its group.
@@ -29,7 +32,7 @@ impl KindEntry {
     /// `group/version`, or `version` alone for core.
     #[must_use]
     pub fn api_version(&self) -> String {
-        if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
+        if self.group.is_empty() { self.version.as_str().to_owned() } else { format!("{}/{}", self.group, self.version) }
     }
 }
 
@@ -42,7 +45,7 @@ pub struct Catalog {
 
 /// Where the count stands that the subresource `scale` changes, by group, version and plural; keys
 /// from the object's root. Kinds without that subresource are not in it.
-pub type ReplicasPaths = BTreeMap<(String, String, String), Vec<String>>;
+pub type ReplicasPaths = BTreeMap<(String, String, String), Arc<[String]>>;
 
 /// Why a kind could not be resolved.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -99,9 +102,9 @@ impl Catalog {
 
     /// Where the count of a kind stands; `None` when it has no subresource `scale`.
     #[must_use]
-    pub fn replicas_path(&self, entry: &KindEntry) -> Option<&[String]> {
-        let key = (entry.group.clone(), entry.version.clone(), entry.plural.clone());
-        self.replicas_paths.get(&key).map(Vec::as_slice)
+    pub fn replicas_path(&self, entry: &KindEntry) -> Option<&Arc<[String]>> {
+        let key = [&entry.group, &entry.version, &entry.plural].map(|text| text.as_str().to_owned());
+        self.replicas_paths.get(&key.into())
     }
 
     /// All entries, sorted.

@@ -31,4 +31,5 @@ mod scan;
 pub mod scope;
 pub mod signature;
 pub mod tenure;
+pub mod text;
 pub mod verdict;

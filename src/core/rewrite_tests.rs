@@ -22,7 +22,6 @@ fn guard(group: &str, kind: &str, approved: &str, filter: PathFilter, name: &str
         id: GuardId { namespace: "g".into(), name: name.into() },
         uid: "g-1".into(),
         generation: 1,
-        resource_version: "7".into(),
         target: Target {
             group: group.into(),
             version: "v1".into(),
@@ -33,7 +32,7 @@ fn guard(group: &str, kind: &str, approved: &str, filter: PathFilter, name: &str
         },
         expected: hash_object(approved.as_bytes(), &scope).unwrap(),
         scope,
-        also_approved: Vec::new(),
+        also_approved: Box::default(),
         enforcement: Enforcement::Rewrite,
         failure_policy: FailurePolicy::Fail,
         deletion_policy: DeletionPolicy::Allow,

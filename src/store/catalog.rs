@@ -122,10 +122,10 @@ fn served(group: &str, version_name: &str, version: &APIVersionDiscovery) -> imp
         let kind = resource.response_kind.as_ref()?.kind.clone()?;
         let plural = resource.resource.clone()?;
         readable.then(|| KindEntry {
-            group: group.to_owned(),
-            version: version_name.to_owned(),
-            kind,
-            plural,
+            group: group.into(),
+            version: version_name.into(),
+            kind: kind.into(),
+            plural: plural.into(),
             namespaced: resource.scope.as_deref() == Some("Namespaced"),
             preferred: false,
         })

@@ -22,6 +22,7 @@ use crate::core::pause::{self, Pause, PausedBy};
 use crate::core::promotion::{self, Promotion};
 use crate::core::scope::Scope;
 use crate::core::signature::SigningKey;
+use crate::core::text::Text;
 
 use super::refused::refusal;
 use super::stored::Stored;
@@ -51,7 +52,7 @@ pub fn convert(
 ) -> GuardState {
     match Conversion::new(stored, catalog, settings, key).finish() {
         Ok(guard) => GuardState::Valid(Arc::new(guard)),
-        Err(invalid) => GuardState::Invalid(*invalid),
+        Err(invalid) => GuardState::Invalid(invalid.into()),
     }
 }
 
@@ -108,10 +109,9 @@ impl<'a> Conversion<'a> {
         let scope = Scope::new(&target.group, &target.kind, filter);
         let authorship = self.authorship();
         Ok(Guard {
-            id: self.stored.id(),
-            uid: self.stored.uid().to_owned(),
+            id: self.stored.id().clone(),
+            uid: self.stored.uid().clone(),
             generation: self.stored.generation(),
-            resource_version: self.stored.resource_version().to_owned(),
             expected,
             also_approved,
             enforcement: self.enforcement(&spec),
@@ -139,7 +139,7 @@ impl<'a> Conversion<'a> {
         self.key
             .zip(self.stored.annotation(names::ANNOTATION_AUTHOR))
             .and_then(|(key, annotation)| author::verify(key, approved, annotation))
-            .map_or(Authorship::Unknown, Authorship::Signed)
+            .map_or(Authorship::Unknown, |author| Authorship::Signed(Arc::new(author)))
     }
 
     /// What the spec or the installation says, unless the guard has become one of `Deny`.
@@ -151,7 +151,7 @@ impl<'a> Conversion<'a> {
     }
 
     /// The target, and where its count stands if it can be scaled.
-    fn target(&self) -> Result<(Target, Option<Vec<String>>), Box<InvalidGuard>> {
+    fn target(&self) -> Result<(Target, Option<Arc<[String]>>), Box<InvalidGuard>> {
         let aim = self
             .aim
             .as_ref()
@@ -162,14 +162,18 @@ impl<'a> Conversion<'a> {
             .resolve(&aim.target_kind, api_version)
             .map_err(|error| self.invalid(error.reason(), error.to_string(), None))?;
         let id = self.stored.id();
-        let given = aim.target_namespace.clone().filter(|text| !text.is_empty());
+        let given = aim.target_namespace.as_deref().filter(|text| !text.is_empty());
+        // What is written twice is held once.
+        let shared = |text: &str, known: &Text| if text == known { known.clone() } else { text.into() };
         let target = Target {
             group: found.group.clone(),
             version: found.version.clone(),
             kind: found.kind.clone(),
             resource: found.plural.clone(),
-            namespace: found.namespaced.then(|| given.unwrap_or(id.namespace)),
-            name: aim.target_name.clone(),
+            namespace: found
+                .namespaced
+                .then(|| given.map_or_else(|| id.namespace.clone(), |text| shared(text, &id.namespace))),
+            name: shared(&aim.target_name, &id.name),
         };
         if !is_object_name(&target.name) {
             let message = format!("no object can be named {:?}; mend spec.targetName", target.name);
@@ -181,13 +185,13 @@ impl<'a> Conversion<'a> {
                 format!("{why}; delete this guard or name another target"),
                 None,
             )),
-            None => Ok((target, self.catalog.replicas_path(found).map(<[String]>::to_vec))),
+            None => Ok((target, self.catalog.replicas_path(found).cloned())),
         }
     }
 
     fn invalid(&self, reason: &'static str, message: String, target: Option<Target>) -> Box<InvalidGuard> {
         Box::new(InvalidGuard {
-            id: self.stored.id(),
+            id: self.stored.id().clone(),
             generation: self.stored.generation(),
             target,
             reason,
@@ -204,12 +208,9 @@ fn covers(scope: &Scope, path: &[String]) -> bool {
 /// about exactly this spec of exactly this guard.
 #[must_use]
 pub fn promotion(stored: &Stored, key: &SigningKey) -> Option<Promotion> {
-    if !stored.status_json().contains("enforceAfterClean") {
-        return None;
-    }
-    let noted = stored.status().enforce_after_clean?;
+    let noted = stored.status().enforce_after_clean()?;
     let promotion =
-        Promotion { clean_since: noted.clean_since.0, promoted_at: noted.promoted_at.map(|at| at.0) };
+        Promotion { clean_since: noted.clean_since.0, promoted_at: noted.promoted_at.as_ref().map(|at| at.0) };
     promotion::verifies(key, stored.uid(), stored.generation(), &promotion, &noted.signature)
         .then_some(promotion)
 }
@@ -232,7 +233,7 @@ fn hash(field: &str, text: &str) -> Result<ContentHash, String> {
     text.parse().map_err(|error| format!("{field} is {error}"))
 }
 
-fn also_approved(spec: &DriftGuardSpec) -> Result<Vec<AlsoApproved>, String> {
+fn also_approved(spec: &DriftGuardSpec) -> Result<Box<[AlsoApproved]>, String> {
     spec.also_approved
         .iter()
         .enumerate()
@@ -325,8 +326,8 @@ fn managed_by(stored: &Stored) -> Option<ManagedBy> {
     }
 }
 
-fn annotation(stored: &Stored, key: &str) -> Option<String> {
-    stored.annotation(key).map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned)
+fn annotation(stored: &Stored, key: &str) -> Option<Text> {
+    stored.annotation(key).map(str::trim).filter(|text| !text.is_empty()).map(Text::from)
 }
 
 #[cfg(test)]

@@ -17,9 +17,10 @@ use serde::Deserialize;
 use crate::api::DriftGuardException;
 use crate::core::exceptions::{Exception, Terms};
 use crate::core::guard::{GuardId, GuardState};
+use crate::core::text::Text;
 
 use super::Shared;
-use super::stored::Stored;
+use super::stored::{Received, Stored};
 
 /// How long the first answer is waited for: guards must be enforced also while exceptions cannot be read.
 const FIRST_ANSWER: Duration = Duration::from_secs(5);
@@ -53,7 +54,7 @@ impl Exceptions {
     }
 
     fn of_namespace<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a Exception> {
-        let first = GuardId { namespace: namespace.to_owned(), name: String::new() };
+        let first = GuardId { namespace: namespace.into(), name: Text::default() };
         let rest = self.by_id.range(first..);
         rest.map(|(_, exception)| exception).take_while(move |exception| exception.namespace == namespace)
     }
@@ -66,8 +67,8 @@ impl Exceptions {
             }
             Err(problem) => {
                 tracing::warn!(
-                    namespace = id.namespace,
-                    name = id.name,
+                    namespace = %id.namespace,
+                    name = %id.name,
                     problem,
                     "an exception pauses nothing: it cannot be used"
                 );
@@ -81,13 +82,13 @@ impl Exceptions {
 /// the watch of all others.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(transparent)]
-struct Raw(Stored);
+struct Raw(Received);
 
 impl Raw {
     fn read(&self) -> Result<Exception, String> {
         let GuardId { namespace, name } = self.0.id();
         let since = self.0.created().ok_or_else(|| "it does not say when it was made".to_owned())?;
-        Ok(Exception { namespace, name, since, terms: Terms::parse(self.0.spec())? })
+        Ok(Exception { namespace: namespace.into(), name: name.into(), since, terms: Terms::parse(self.0.spec())? })
     }
 }
 

@@ -1,6 +1,6 @@
 //! The watch of guards, and the snapshots made of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt as _, watcher as watch_resource};
 use kube::{Api, Client};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::api::reasons;
 use crate::core::guard::{GuardId, GuardState};
@@ -22,7 +23,7 @@ use super::catalog::Unresolved;
 use super::convert::{Settings, convert, promotion};
 use super::exceptions::Exceptions;
 use super::observation::{Observation, Seen};
-use super::stored::Stored;
+use super::stored::{Received, Stored};
 
 /// Most events taken into one snapshot: many changes at once cost one index, yet none waits long.
 const MAX_BATCH: usize = 1_000;
@@ -32,7 +33,11 @@ const RESYNC_PAUSE: Duration = Duration::from_secs(5);
 /// How long the first snapshot waits for the key by which authors are verified.
 const KEY_WAIT: Duration = Duration::from_secs(10);
 
-type Events = BoxStream<'static, watcher::Result<Event<Stored>>>;
+/// After a snapshot, how many times as long as it took no other is made: each costs time in proportion
+/// to all guards, of which a storm of changes must not take more than this share.
+const REST: u32 = 4;
+
+type Events = BoxStream<'static, watcher::Result<Event<Received>>>;
 
 /// Keeps index and observations up to date, for ever.
 pub(super) async fn keep(shared: &Shared, unresolved: &watch::Sender<Unresolved>) {
@@ -96,17 +101,22 @@ pub(super) async fn keep(shared: &Shared, unresolved: &watch::Sender<Unresolved>
                 keeper.use_exceptions(new.unwrap_or_default());
             }
         }
-        publish(shared, &mut keeper, unresolved);
+        let began = Instant::now();
+        if publish(shared, &mut keeper, unresolved) {
+            tokio::time::sleep(began.elapsed() * REST).await;
+        }
     }
 }
 
-fn publish(shared: &Shared, keeper: &mut Keeper, unresolved: &watch::Sender<Unresolved>) {
-    let Some(observation) = keeper.observe() else { return };
+/// Tells whether there was anything to publish.
+fn publish(shared: &Shared, keeper: &mut Keeper, unresolved: &watch::Sender<Unresolved>) -> bool {
+    let Some(observation) = keeper.observe() else { return false };
     // First what decides, then what reports: nobody must act on a guard that is not yet enforced.
     shared.index.store(Arc::clone(&observation.index));
     shared.observations.send_replace(Arc::new(observation));
     let now = keeper.unresolved();
     unresolved.send_if_modified(|before| std::mem::replace(before, now) != now);
+    true
 }
 
 /// How the guards are first read.
@@ -123,7 +133,7 @@ fn watch_guards(client: &Client, list: InitialList) -> Events {
         InitialList::Streamed => watcher::Config::default().streaming_lists(),
         InitialList::Listed => watcher::Config::default(),
     };
-    watch_resource(Api::<Stored>::all(client.clone()), config).default_backoff().boxed()
+    watch_resource(Api::<Received>::all(client.clone()), config).default_backoff().boxed()
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,11 +173,10 @@ struct Keeper {
     catalog: Option<Arc<Catalog>>,
     exceptions: Arc<Exceptions>,
     guards: BTreeMap<GuardId, Arc<Seen>>,
-    /// What the kinds of guards were found to mean. In memory alone: a process that starts goes by
-    /// what discovery says then.
-    resolved: BTreeMap<GuardId, KindEntry>,
+    /// What the kinds of guards were ever found to mean, each held once.
+    kinds: BTreeSet<Arc<KindEntry>>,
     /// Guards of a list that is not complete yet; until it is, the old ones stand.
-    listing: Option<BTreeMap<GuardId, Arc<Stored>>>,
+    listing: Option<BTreeMap<GuardId, Stored>>,
     has_listed: bool,
     version: u64,
     index: Arc<Index>,
@@ -184,7 +193,7 @@ impl Keeper {
             catalog: None,
             exceptions: Arc::default(),
             guards: BTreeMap::new(),
-            resolved: BTreeMap::new(),
+            kinds: BTreeSet::new(),
             listing: None,
             has_listed: false,
             version: 0,
@@ -195,15 +204,23 @@ impl Keeper {
         }
     }
 
-    fn take(&mut self, event: Event<Stored>) {
+    fn take(&mut self, event: Event<Received>) {
         match event {
             Event::Init => self.listing = Some(BTreeMap::new()),
-            Event::InitApply(stored) => {
-                self.listing.get_or_insert_default().insert(stored.id(), Arc::new(stored));
+            Event::InitApply(received) => {
+                let listing = self.listing.get_or_insert_default();
+                let stored = Stored::from(received);
+                let old = self.guards.get(stored.id()).map(|seen| &seen.stored);
+                // Before it in the list stands one of the same namespace, mostly.
+                let stored = match old.or_else(|| listing.range(..stored.id()).next_back().map(|(_, near)| near)) {
+                    Some(other) => stored.sharing(other),
+                    None => stored,
+                };
+                listing.insert(stored.id().clone(), stored);
             }
             Event::InitDone => self.finish_listing(),
-            Event::Apply(stored) => self.apply(Arc::new(stored)),
-            Event::Delete(stored) => self.remove(&stored.id()),
+            Event::Apply(received) => self.apply(received.into()),
+            Event::Delete(received) => self.remove(&received.id()),
         }
     }
 
@@ -217,13 +234,12 @@ impl Keeper {
     }
 
     fn remove(&mut self, id: &GuardId) {
-        self.resolved.remove(id);
         if let Some(gone) = self.guards.remove(id) {
             // Told by state and not by the review, which does not come while nobody answers.
             let target = gone.state.target().map(ToString::to_string).unwrap_or_default();
             tracing::warn!(
-                namespace = id.namespace,
-                name = id.name,
+                namespace = %id.namespace,
+                name = %id.name,
                 target,
                 "a guard was deleted: nothing pins its target any more"
             );
@@ -232,29 +248,25 @@ impl Keeper {
         }
     }
 
-    fn apply(&mut self, stored: Arc<Stored>) {
-        let id = stored.id();
+    fn apply(&mut self, stored: Stored) {
         self.is_changed = true;
-        if let Some(old) = self.guards.get(&id)
+        let old = self.guards.get(stored.id()).map(Arc::clone);
+        let stored = match &old {
+            Some(old) => stored.sharing(&old.stored),
+            None => stored,
+        };
+        let id = stored.id().clone();
+        if let Some(old) = &old
             && old.stored.means_the_same(&stored)
             && self.is_promotion_same(old, &stored)
         {
-            let seen = Seen {
-                stored,
-                state: old.state.clone(),
-                since: old.since,
-                needed: old.needed,
-                kept: old.kept.clone(),
-            };
-            self.guards.insert(id, Arc::new(seen));
+            self.guards.insert(id, Arc::new(Seen { stored, ..Seen::clone(old) }));
             return;
         }
-        let old = self.guards.get(&id).map(Arc::clone);
-        let seen = self.convert(stored, old.as_deref());
+        let seen = self.convert(&stored, old.as_deref());
         if is_unresolved(&seen.state) {
             self.unresolved.count += 1;
         }
-        self.remember(&seen);
         self.guards.insert(id, Arc::new(seen));
         self.is_index_stale = true;
     }
@@ -263,48 +275,49 @@ impl Keeper {
     fn is_promotion_same(&self, old: &Seen, stored: &Stored) -> bool {
         let Some(key) = &self.key else { return true };
         let at = |stored: &Stored| promotion(stored, key).and_then(|promotion| promotion.promoted_at);
-        old.stored.status_json() == stored.status_json() || at(&old.stored) == at(stored)
+        old.stored.status().enforce_after_clean() == stored.status().enforce_after_clean()
+            || at(&old.stored) == at(stored)
     }
 
     /// Converts a guard. `old` is what it was before: while its spec stays, so does the resource that
     /// its kind was found to mean, whatever discovery says later. Whoever takes a CRD away, or adds one
     /// of the same kind, must not turn a guard to another resource or to none.
-    fn convert(&self, stored: Arc<Stored>, old: Option<&Seen>) -> Seen {
+    fn convert(&mut self, stored: &Stored, old: Option<&Seen>) -> Seen {
         let none = Catalog::default();
         let catalog = self.catalog.as_deref().unwrap_or(&none);
         let key = self.key.as_ref();
-        let excepted = |state| self.exceptions.apply(state, &stored, self.settings.longest_pause);
-        let state = convert(&stored, catalog, &self.settings, key);
+        let excepted = |state| self.exceptions.apply(state, stored, self.settings.longest_pause);
+        let state = convert(stored, catalog, &self.settings, key);
         let (since, needed) = (self.version + 1, stored.revision());
         let same = old.filter(|old| old.stored.uid() == stored.uid() && old.stored.spec() == stored.spec());
-        let before = same.and_then(|old| self.resolved.get(&old.stored.id()));
-        let Some((before, why)) = before.and_then(|entry| Some((entry, departure(entry, &state)?))) else {
+        let before = same.and_then(|old| old.resolved.clone());
+        let stored = stored.clone();
+        let gone = before.and_then(|entry| departure(&entry, &state).map(|why| (entry, why)));
+        let Some((before, why)) = gone else {
             let state = excepted(state);
-            return Seen { stored, state, since, needed, kept: None };
+            let resolved = self.meaning(&state);
+            return Seen { stored, state, since, needed, kept: None, resolved };
         };
-        let state = excepted(convert(&stored, &Catalog::new(vec![before.clone()]), &self.settings, key));
-        Seen { stored, state, since, needed, kept: Some(why) }
+        let alone = Catalog::new(vec![KindEntry::clone(&before)]);
+        let state = excepted(convert(&stored, &alone, &self.settings, key));
+        Seen { stored, state, since, needed, kept: Some(why.into()), resolved: Some(before) }
     }
 
-    /// Remembers what the kind of a guard was found to mean.
-    fn remember(&mut self, seen: &Seen) {
-        let id = seen.stored.id();
-        if seen.kept.is_some() {
-            return;
+    /// What the kind of a guard was found to mean.
+    fn meaning(&mut self, state: &GuardState) -> Option<Arc<KindEntry>> {
+        let target = state.target()?;
+        let is = |entry: &&KindEntry| {
+            entry.group == target.group && entry.plural == target.resource && entry.version == target.version
+        };
+        let found = self.catalog.as_deref()?.entries().iter().find(is)?;
+        // Alone in a catalog, it must be what a kind without a version means.
+        let entry = KindEntry { preferred: true, ..found.clone() };
+        if let Some(known) = self.kinds.get(&entry) {
+            return Some(Arc::clone(known));
         }
-        let found = seen.state.target().and_then(|target| {
-            let is = |entry: &&KindEntry| {
-                entry.group == target.group
-                    && entry.plural == target.resource
-                    && entry.version == target.version
-            };
-            self.catalog.as_deref()?.entries().iter().find(is).cloned()
-        });
-        match found {
-            // Alone in a catalog, it must be what a kind without a version means.
-            Some(entry) => drop(self.resolved.insert(id, KindEntry { preferred: true, ..entry })),
-            None => drop(self.resolved.remove(&id)),
-        }
+        let entry = Arc::new(entry);
+        self.kinds.insert(Arc::clone(&entry));
+        Some(entry)
     }
 
     /// Looks up every kind anew.
@@ -316,35 +329,29 @@ impl Keeper {
     /// Verifies anew what was signed: authors, and promotions.
     fn use_key(&mut self, key: Option<SigningKey>) {
         self.key = key;
-        let before: Vec<Arc<Seen>> = self.guards.values().cloned().collect();
-        for old in before {
-            let new = self.convert(Arc::clone(&old.stored), Some(&old));
+        for old in self.all() {
+            let new = self.convert(&old.stored, Some(&old));
             // A guard counts as new only when another enforcement is in effect, not for its author.
             let (since, needed) = if is_same_resolution(&old.state, &new.state) {
                 (old.since, old.needed)
             } else {
                 (new.since, new.needed)
             };
-            self.guards.insert(new.stored.id(), Arc::new(Seen { since, needed, ..new }));
+            self.guards.insert(new.stored.id().clone(), Arc::new(Seen { since, needed, ..new }));
         }
         self.is_changed = true;
         self.is_index_stale |= !self.guards.is_empty();
     }
 
     fn convert_all(&mut self) {
-        let mut changed = BTreeMap::new();
-        for (id, old) in &self.guards {
-            let new = self.convert(Arc::clone(&old.stored), Some(old));
+        for old in self.all() {
+            let new = self.convert(&old.stored, Some(&old));
             if !is_same_resolution(&old.state, &new.state) || old.kept != new.kept {
-                changed.insert(id.clone(), Arc::new(new));
+                self.guards.insert(new.stored.id().clone(), Arc::new(new));
+                self.is_index_stale = true;
             }
         }
         self.is_changed = true;
-        self.is_index_stale |= !changed.is_empty();
-        for new in changed.values() {
-            self.remember(new);
-        }
-        self.guards.extend(changed);
     }
 
     /// Pauses guards as these exceptions say, and no longer as former ones did.
@@ -354,17 +361,21 @@ impl Keeper {
             GuardState::Valid(guard) => guard.pauses.clone(),
             GuardState::Invalid(_) => Vec::new(),
         };
-        let mut changed = BTreeMap::new();
-        for (id, old) in &self.guards {
-            let new = self.convert(Arc::clone(&old.stored), Some(old.as_ref()));
+        for old in self.all() {
+            let new = self.convert(&old.stored, Some(&old));
             if pauses(&old.state) != pauses(&new.state) {
                 // What is registered and proved for it does not depend on pauses.
-                changed.insert(id.clone(), Arc::new(Seen { since: old.since, ..new }));
+                let new = Seen { since: old.since, ..new };
+                self.guards.insert(new.stored.id().clone(), Arc::new(new));
+                self.is_index_stale = true;
             }
         }
         self.is_changed = true;
-        self.is_index_stale |= !changed.is_empty();
-        self.guards.extend(changed);
+    }
+
+    /// The guards as they stand, to go through while they are replaced.
+    fn all(&self) -> Vec<Arc<Seen>> {
+        self.guards.values().cloned().collect()
     }
 
     /// The snapshot, when something changed since the last one and all is known that it needs.

@@ -10,7 +10,7 @@ use crate::core::kinds::Catalog;
 
 use super::Store;
 use super::convert::convert;
-use super::stored::Stored;
+use super::stored::{Received, Stored};
 
 /// An object, as the index is asked for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,14 +77,14 @@ impl Store {
         let Some(catalog) = self.shared.catalog.borrow().clone() else {
             return Err(LiveReadError::NoCatalog { name: name() });
         };
-        let api: Api<Stored> = Api::all(self.shared.client.clone());
+        let api: Api<Received> = Api::all(self.shared.client.clone());
         // No resource version: the newest state, not what some cache holds.
         let params = ListParams::default().fields(&format!("spec.targetName={}", escaped(object.name)));
         let listed = api
             .list(&params)
             .await
             .map_err(|error| LiveReadError::List { name: name(), error: Box::new(error) })?;
-        Ok(self.index_of(&listed, &catalog, object))
+        Ok(self.index_of(listed, &catalog, object))
     }
 
     /// An object as it stands: the bytes that the API server sends, since decoding them would change
@@ -117,7 +117,7 @@ impl Store {
         }
     }
 
-    fn index_of(&self, listed: &ObjectList<Stored>, catalog: &Catalog, object: Key<'_>) -> Index {
+    fn index_of(&self, listed: ObjectList<Received>, catalog: &Catalog, object: Key<'_>) -> Index {
         let of_object = |state: &GuardState| {
             state.target().is_some_and(|target| {
                 target.group == object.group
@@ -129,9 +129,10 @@ impl Store {
         let key = self.shared.keys.borrow().clone();
         let settings = &self.shared.settings;
         let exceptions = self.shared.exceptions.borrow().clone().unwrap_or_default();
-        let states = listed.items.iter().map(|stored| {
-            let state = convert(stored, catalog, settings, key.as_ref());
-            exceptions.apply(state, stored, settings.longest_pause)
+        let states = listed.items.into_iter().map(|received| {
+            let stored = Stored::from(received);
+            let state = convert(&stored, catalog, settings, key.as_ref());
+            exceptions.apply(state, &stored, settings.longest_pause)
         });
         Index::build(states.filter(of_object).collect())
     }

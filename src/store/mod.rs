@@ -28,6 +28,7 @@ mod refused;
 mod scales;
 mod schedule;
 mod stored;
+mod summary;
 
 pub(crate) use catalog::catalog_of;
 pub use configurations::Configurations;
@@ -37,7 +38,9 @@ pub use live::{Key, LiveReadError};
 pub use observation::{Observation, Seen};
 pub use proposed::{Proposed, rights};
 pub(crate) use refused::refusal;
+pub(crate) use stored::Received as Reported;
 pub use stored::Stored;
+pub use summary::Summary;
 
 /// A handle on what the watches have seen; clones share it.
 #[derive(Debug, Clone)]

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::core::guard::GuardState;
+use crate::core::guard::{GuardId, GuardState};
 use crate::core::index::Index;
+use crate::core::kinds::KindEntry;
+use crate::core::text::Text;
 
 use super::stored::Stored;
 
@@ -21,17 +23,29 @@ pub struct Observation {
     pub revision: u64,
 }
 
+impl Observation {
+    /// One guard.
+    #[must_use]
+    pub fn guard(&self, id: &GuardId) -> Option<&Seen> {
+        let at = self.guards.binary_search_by(|seen| seen.stored.id().cmp(id)).ok()?;
+        self.guards.get(at).map(AsRef::as_ref)
+    }
+}
+
 /// One guard of a snapshot.
 #[derive(Debug, Clone)]
 pub struct Seen {
-    /// As the API server sent it.
-    pub stored: Arc<Stored>,
+    /// What the API server sent.
+    pub stored: Stored,
     /// As the index holds it.
     pub state: GuardState,
     /// The version of the first snapshot that holds it as it is.
     pub since: u64,
     /// Why it goes by a kind that was found before, where discovery now finds none or another.
-    pub kept: Option<String>,
+    pub kept: Option<Text>,
+    /// What its kind was found to mean. In memory alone: a process that starts goes by what discovery
+    /// says then.
+    pub resolved: Option<Arc<KindEntry>>,
     /// The resource version at which it was first seen as it is: whoever has applied that much judges
     /// by it.
     pub needed: u64,

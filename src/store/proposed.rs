@@ -88,7 +88,7 @@ pub fn rights(id: &GuardId, state: &GuardState, spec: &DriftGuardSpec) -> Vec<Ac
                 SourceKind::Secret | SourceKind::Git => Reads::Secret,
                 SourceKind::Service => Reads::Service,
             },
-            namespace: of.namespace.clone().unwrap_or_else(|| id.namespace.clone()),
+            namespace: of.namespace.clone().unwrap_or_else(|| id.namespace.as_str().to_owned()),
             name: of.name.clone(),
         })
         .collect();

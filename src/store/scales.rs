@@ -4,6 +4,8 @@
 //! custom resource says in its CRD where. While a CRD cannot be read, what was known of it stands, and
 //! otherwise what nearly all of them say: taken from the wrong place a count is refused, never passed.
 
+use std::sync::Arc;
+
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Api;
 use kube::core::discovery::v2::APIGroupDiscoveryList;
@@ -45,7 +47,7 @@ pub(super) async fn read(
     previous: Option<&Catalog>,
 ) -> (ReplicasPaths, Option<kube::Error>) {
     let crds: Api<CustomResourceDefinition> = Api::all(shared.client.clone());
-    let usual = || USUAL.map(str::to_owned).to_vec();
+    let usual = || Arc::<[String]>::from(USUAL.map(str::to_owned));
     let mut paths = ReplicasPaths::new();
     let mut unread = None;
     for kind in scalable {
@@ -72,11 +74,11 @@ pub(super) async fn read(
 
 /// `specReplicasPath` of a version, such as `.spec.replicas`: a JSON path without lists, as the API
 /// server demands.
-fn declared(crd: &CustomResourceDefinition, version: &str) -> Option<Vec<String>> {
+fn declared(crd: &CustomResourceDefinition, version: &str) -> Option<Arc<[String]>> {
     let version = crd.spec.versions.iter().find(|each| each.name == version)?;
     let path = &version.subresources.as_ref()?.scale.as_ref()?.spec_replicas_path;
     let keys: Vec<String> = path.split('.').filter(|key| !key.is_empty()).map(str::to_owned).collect();
-    (!keys.is_empty()).then_some(keys)
+    (!keys.is_empty()).then(|| keys.into())
 }
 
 #[cfg(test)]
@@ -109,7 +111,7 @@ mod tests {
             },
         }))
         .unwrap();
-        assert_eq!(declared(&crd, "v1").unwrap(), ["spec", "size", "wanted"]);
+        assert_eq!(*declared(&crd, "v1").unwrap(), ["spec", "size", "wanted"]);
         assert_eq!(declared(&crd, "v2"), None);
     }
 }

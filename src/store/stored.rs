@@ -1,10 +1,11 @@
-//! A `DriftGuard` as the API server sent it: spec and status still raw text.
+//! A `DriftGuard` as the API server sent it, its spec still raw text, and what of it is kept.
 //!
 //! Reading it cannot fail for anything that a spec may hold, so that one object which this version
 //! does not understand stops neither a watch nor a list: it becomes an invalid guard by itself.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -13,15 +14,28 @@ use kube::core::NamespaceResourceScope;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use crate::api::{DriftGuard, DriftGuardStatus};
+use crate::api::{DriftGuard, DriftGuardStatus, names};
 use crate::core::guard::GuardId;
+use crate::core::text::Text;
 
-/// A `DriftGuard` with metadata read, and spec and status as raw JSON.
+use super::summary::Summary;
+
+/// The annotations that anything depends on. Others may be larger than the object
+/// (`last-applied-configuration` is), and are not kept.
+const ANNOTATIONS: [&str; 5] = [
+    names::ANNOTATION_AUTHOR,
+    names::ANNOTATION_CONTACT,
+    names::ANNOTATION_RUNBOOK,
+    "argocd.argoproj.io/tracking-id",
+    "meta.helm.sh/release-name",
+];
+
+/// A `DriftGuard` with metadata read, and spec and status as raw JSON: what watches and lists deliver.
 ///
-/// Of the metadata only what identifies, versions and labels an object is kept: `managedFields` can
+/// Of the metadata only what identifies, versions and labels an object is read: `managedFields` can
 /// be larger than all the rest, and as deep as the object.
 #[derive(Debug, Clone)]
-pub struct Stored {
+pub(crate) struct Received {
     meta: ObjectMeta,
     spec: Option<Box<RawValue>>,
     status: Option<Box<RawValue>>,
@@ -47,7 +61,7 @@ struct WireMeta {
     annotations: Option<BTreeMap<String, String>>,
 }
 
-impl<'de> Deserialize<'de> for Stored {
+impl<'de> Deserialize<'de> for Received {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let Wire { metadata, spec, status } = Wire::deserialize(deserializer)?;
         let WireMeta {
@@ -75,91 +89,202 @@ impl<'de> Deserialize<'de> for Stored {
     }
 }
 
+impl Received {
+    /// Namespace and name.
+    pub(super) fn id(&self) -> GuardId {
+        GuardId {
+            namespace: self.meta.namespace.as_deref().unwrap_or_default().into(),
+            name: self.meta.name.as_deref().unwrap_or_default().into(),
+        }
+    }
+
+    /// `metadata.creationTimestamp`.
+    pub(super) fn created(&self) -> Option<Timestamp> {
+        self.meta.creation_timestamp.as_ref().map(|time| time.0)
+    }
+
+    /// The raw spec, `null` when there is none.
+    pub(super) fn spec(&self) -> &str {
+        self.spec.as_deref().map_or("null", RawValue::get)
+    }
+
+    /// The status; an empty one when there is none or when it is not ours to understand.
+    pub(crate) fn status(&self) -> DriftGuardStatus {
+        let text = self.status.as_deref().map_or("null", RawValue::get);
+        serde_json::from_str::<Option<DriftGuardStatus>>(text).ok().flatten().unwrap_or_default()
+    }
+}
+
+/// What is kept of a `DriftGuard`. Clones share nearly all of it, and so do versions of one guard
+/// that differ in their status alone.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    source: Arc<Source>,
+    revision: Revision,
+    status: Summary,
+}
+
+/// What decides about writes.
+#[derive(Debug, PartialEq, Eq)]
+struct Source {
+    id: GuardId,
+    uid: Text,
+    generation: i64,
+    created: Option<Timestamp>,
+    labels: Pairs,
+    annotations: Pairs,
+    spec: Box<str>,
+    asks_for_promotion: bool,
+}
+
+/// Sorted keys with their values.
+type Pairs = Box<[(Box<str>, Box<str>)]>;
+
+/// A resource version. API servers count, and a number takes no allocation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Revision {
+    Number(u64),
+    Other(Box<str>),
+}
+
+impl Revision {
+    fn of(text: &str) -> Self {
+        match text.parse::<u64>() {
+            Ok(number) if number.to_string() == text => Self::Number(number),
+            _ => Self::Other(text.into()),
+        }
+    }
+}
+
+impl From<Received> for Stored {
+    fn from(received: Received) -> Self {
+        let status = Summary::of(&received.status());
+        let spec = received.spec();
+        let source = Source {
+            id: received.id(),
+            uid: received.meta.uid.as_deref().unwrap_or_default().into(),
+            generation: received.meta.generation.unwrap_or_default(),
+            created: received.created(),
+            labels: pairs(received.meta.labels.as_ref(), |_| true),
+            annotations: pairs(received.meta.annotations.as_ref(), |key| ANNOTATIONS.contains(&key)),
+            asks_for_promotion: spec.contains("enforceAfterClean"),
+            spec: spec.into(),
+        };
+        let revision = Revision::of(received.meta.resource_version.as_deref().unwrap_or_default());
+        Self { source: Arc::new(source), revision, status }
+    }
+}
+
+fn pairs(all: Option<&BTreeMap<String, String>>, is_kept: impl Fn(&str) -> bool) -> Pairs {
+    let kept = all.into_iter().flatten().filter(|(key, _)| is_kept(key));
+    kept.map(|(key, value)| (key.as_str().into(), value.as_str().into())).collect()
+}
+
+fn value<'a>(pairs: &'a Pairs, key: &str) -> Option<&'a str> {
+    let at = pairs.binary_search_by(|(known, _)| (**known).cmp(key)).ok()?;
+    Some(&pairs[at].1)
+}
+
+impl<'de> Deserialize<'de> for Stored {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Received::deserialize(deserializer).map(Self::from)
+    }
+}
+
 impl Stored {
     /// Namespace and name.
     #[must_use]
-    pub fn id(&self) -> GuardId {
-        GuardId {
-            namespace: self.meta.namespace.clone().unwrap_or_default(),
-            name: self.meta.name.clone().unwrap_or_default(),
-        }
+    pub fn id(&self) -> &GuardId {
+        &self.source.id
     }
 
     /// `metadata.uid`.
     #[must_use]
-    pub fn uid(&self) -> &str {
-        self.meta.uid.as_deref().unwrap_or_default()
+    pub fn uid(&self) -> &Text {
+        &self.source.uid
     }
 
     /// `metadata.generation`.
     #[must_use]
     pub fn generation(&self) -> i64 {
-        self.meta.generation.unwrap_or_default()
+        self.source.generation
     }
 
     /// `metadata.creationTimestamp`.
     #[must_use]
     pub fn created(&self) -> Option<Timestamp> {
-        self.meta.creation_timestamp.as_ref().map(|time| time.0)
+        self.source.created
     }
 
     /// `metadata.resourceVersion`.
     #[must_use]
-    pub fn resource_version(&self) -> &str {
-        self.meta.resource_version.as_deref().unwrap_or_default()
+    pub fn resource_version(&self) -> Cow<'_, str> {
+        match &self.revision {
+            Revision::Number(number) => number.to_string().into(),
+            Revision::Other(text) => (&**text).into(),
+        }
     }
 
     /// The resource version as the number that API servers count with; 0 when it is none.
     #[must_use]
     pub fn revision(&self) -> u64 {
-        self.resource_version().parse().unwrap_or_default()
+        match &self.revision {
+            Revision::Number(number) => *number,
+            Revision::Other(text) => text.parse().unwrap_or_default(),
+        }
     }
 
     /// A label.
     #[must_use]
     pub fn label(&self, key: &str) -> Option<&str> {
-        self.meta.labels.as_ref()?.get(key).map(String::as_str)
+        value(&self.source.labels, key)
     }
 
-    /// An annotation.
+    /// An annotation, of those that are kept.
     #[must_use]
     pub fn annotation(&self, key: &str) -> Option<&str> {
-        self.meta.annotations.as_ref()?.get(key).map(String::as_str)
+        debug_assert!(ANNOTATIONS.contains(&key), "{key} is not kept");
+        value(&self.source.annotations, key)
     }
 
     /// The raw spec, `null` when there is none.
     #[must_use]
     pub fn spec(&self) -> &str {
-        self.spec.as_deref().map_or("null", RawValue::get)
+        &self.source.spec
     }
 
-    /// The raw status, `null` when there is none.
+    /// Whether the spec may ask for `enforceAfterClean`: nearly none does, and no other need be parsed.
     #[must_use]
-    pub fn status_json(&self) -> &str {
-        self.status.as_deref().map_or("null", RawValue::get)
+    pub fn asks_for_promotion(&self) -> bool {
+        self.source.asks_for_promotion
     }
 
-    /// The status; an empty one when there is none or when it is not ours to understand.
+    /// What the status says.
     #[must_use]
-    pub fn status(&self) -> DriftGuardStatus {
-        serde_json::from_str::<Option<DriftGuardStatus>>(self.status_json())
-            .ok()
-            .flatten()
-            .unwrap_or_default()
+    pub fn status(&self) -> &Summary {
+        &self.status
     }
 
     /// Whether what decides about writes stands as in `other`: only status or bookkeeping differ.
     #[must_use]
     pub fn means_the_same(&self, other: &Self) -> bool {
-        self.uid() == other.uid()
-            && self.generation() == other.generation()
-            && self.meta.labels == other.meta.labels
-            && self.meta.annotations == other.meta.annotations
-            && self.spec() == other.spec()
+        Arc::ptr_eq(&self.source, &other.source) || self.source == other.source
+    }
+
+    /// The same, sharing with `other` what is equal: all but the status, or the namespace.
+    pub(super) fn sharing(mut self, other: &Self) -> Self {
+        if self.means_the_same(other) {
+            self.source = Arc::clone(&other.source);
+        } else if self.source.id.namespace == other.source.id.namespace
+            && let Some(source) = Arc::get_mut(&mut self.source)
+        {
+            source.id.namespace = other.source.id.namespace.clone();
+        }
+        self
     }
 }
 
-impl Resource for Stored {
+impl Resource for Received {
     type DynamicType = ();
     type Scope = NamespaceResourceScope;
 
@@ -201,7 +326,7 @@ mod tests {
                 r#"{{"type":"ADDED","object":{{"apiVersion":"terrafusion.ai/v1","kind":"DriftGuard","metadata":{{"name":"g","namespace":"n","managedFields":[{{"fieldsV1":{}}}]}},"spec":{spec}}}}}"#,
                 deep(500)
             );
-            let event: WatchEvent<Stored> = serde_json::from_str(&line).unwrap();
+            let event: WatchEvent<Received> = serde_json::from_str(&line).unwrap();
             let WatchEvent::Added(stored) = event else { unreachable!() };
             assert_eq!(stored.spec(), spec);
             assert_eq!(stored.id().to_string(), "n/g");
@@ -214,15 +339,39 @@ mod tests {
             r#"{{"apiVersion":"terrafusion.ai/v1","kind":"DriftGuardList","metadata":{{"resourceVersion":"7"}},"items":[{{"metadata":{{"name":"a","namespace":"n","resourceVersion":"5"}},"spec":{}}},{{"metadata":{{"name":"b","namespace":"n"}}}}]}}"#,
             deep(5000)
         );
-        let list: ObjectList<Stored> = serde_json::from_str(&list).unwrap();
+        let list: ObjectList<Received> = serde_json::from_str(&list).unwrap();
         assert_eq!(list.items.len(), 2);
-        assert_eq!(list.items[0].revision(), 5);
-        assert_eq!(list.items[1].revision(), 0);
+        let revisions = list.items.into_iter().map(|item| Stored::from(item).revision());
+        assert_eq!(revisions.collect::<Vec<_>>(), [5, 0]);
     }
 
     #[test]
     fn a_status_that_is_not_understood_counts_as_none() {
         let stored: Stored = serde_json::from_str(r#"{"metadata":{},"status":{"conditions":7}}"#).unwrap();
-        assert_eq!(stored.status(), DriftGuardStatus::default());
+        assert!(stored.status().is_empty());
+    }
+
+    #[test]
+    fn a_resource_version_is_given_back_as_it_came() {
+        for text in ["7", "007", "", "v1", "18446744073709551616"] {
+            let json = format!(r#"{{"metadata":{{"resourceVersion":"{text}"}}}}"#);
+            let stored: Stored = serde_json::from_str(&json).unwrap();
+            assert_eq!(stored.resource_version(), text);
+        }
+    }
+
+    #[test]
+    fn versions_that_differ_in_their_status_alone_share_the_rest() {
+        let read = |status: &str| -> Stored {
+            let labels = r#""labels":{"b":"1","a":"2"},"annotations":{"other":"x"}"#;
+            let json = format!(r#"{{"metadata":{{"name":"g",{labels}}},"spec":{{"a":1}},"status":{status}}}"#);
+            serde_json::from_str(&json).unwrap()
+        };
+        let (first, second) = (read("null"), read(r#"{"observedGeneration":1}"#));
+        assert!(!Arc::ptr_eq(&first.source, &second.source));
+        let second = second.sharing(&first);
+        assert!(Arc::ptr_eq(&first.source, &second.source));
+        assert_ne!(first.status(), second.status());
+        assert_eq!((second.label("a"), second.label("b"), second.label("c")), (Some("2"), Some("1"), None));
     }
 }

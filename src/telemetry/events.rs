@@ -183,8 +183,8 @@ fn regarding(attempt: &Attempt) -> ObjectReference {
     ObjectReference {
         api_version: Some(format!("{}/{}", names::GROUP, names::VERSION)),
         kind: Some("DriftGuard".into()),
-        namespace: Some(attempt.guard.namespace.clone()),
-        name: Some(attempt.guard.name.clone()),
+        namespace: Some(attempt.guard.namespace.as_str().into()),
+        name: Some(attempt.guard.name.as_str().into()),
         uid: (!attempt.guard_uid.is_empty()).then(|| attempt.guard_uid.clone()),
         ..ObjectReference::default()
     }
@@ -193,9 +193,9 @@ fn regarding(attempt: &Attempt) -> ObjectReference {
 fn reference(target: &Target, uid: &str) -> ObjectReference {
     ObjectReference {
         api_version: Some(target.api_version()),
-        kind: Some(target.kind.clone()),
-        namespace: target.namespace.clone(),
-        name: Some(target.name.clone()),
+        kind: Some(target.kind.as_str().into()),
+        namespace: target.namespace.as_ref().map(Into::into),
+        name: Some(target.name.as_str().into()),
         uid: (!uid.is_empty()).then(|| uid.to_owned()),
         ..ObjectReference::default()
     }

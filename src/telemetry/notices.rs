@@ -102,8 +102,8 @@ fn regarding(notice: &Notice) -> ObjectReference {
     ObjectReference {
         api_version: Some(format!("{}/{}", names::GROUP, names::VERSION)),
         kind: Some("DriftGuard".into()),
-        namespace: Some(notice.guard.namespace.clone()),
-        name: Some(notice.guard.name.clone()),
+        namespace: Some(notice.guard.namespace.as_str().into()),
+        name: Some(notice.guard.name.as_str().into()),
         uid: (!notice.uid.is_empty()).then(|| notice.uid.clone()),
         ..ObjectReference::default()
     }

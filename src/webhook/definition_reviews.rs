@@ -36,7 +36,7 @@ impl Reviews {
                         "changed"
                     });
                     tracing::error!(
-                        name = alert.attempt.target.name,
+                        name = %alert.attempt.target.name,
                         reason = reason.as_str(),
                         user = alert.attempt.user.name.chars().take(128).collect::<String>(),
                         "{}",

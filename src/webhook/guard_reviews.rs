@@ -180,8 +180,8 @@ impl<'a> Asking<'a> {
             .as_ref()
             .or(self.old.as_ref())
             .map_or(("", ""), |wire| (wire.metadata.namespace.as_str(), wire.metadata.name.as_str()));
-        let namespace = if namespace.is_empty() { &self.request.namespace } else { namespace };
-        GuardId { namespace: namespace.to_owned(), name: name.to_owned() }
+        let namespace = if namespace.is_empty() { self.request.namespace.as_str() } else { namespace };
+        GuardId { namespace: namespace.into(), name: name.into() }
     }
 
     fn author(&self, at: Timestamp) -> Author {
@@ -216,7 +216,7 @@ impl<'a> Asking<'a> {
         let mut groups = user.groups.clone();
         groups.truncate(User::MAX_GROUPS);
         Some(GuardAttempt {
-            guard_uid: stored.as_ref().map(|stored| stored.uid().to_owned()).unwrap_or_default(),
+            guard_uid: stored.as_ref().map(|stored| stored.uid().as_str().to_owned()).unwrap_or_default(),
             guard_generation: stored.as_ref().map(Stored::generation).unwrap_or_default(),
             target: proposed.and_then(|proposed| proposed.state.target().cloned()),
             operation: self.operation,

@@ -30,11 +30,11 @@ pub(super) async fn look(client: &kube::Client, state: &GuardState) -> Option<St
 
 async fn read(client: &kube::Client, target: &Target) -> Option<PartialObjectMeta<DynamicObject>> {
     let resource = ApiResource {
-        group: target.group.clone(),
-        version: target.version.clone(),
+        group: target.group.as_str().into(),
+        version: target.version.as_str().into(),
         api_version: target.api_version(),
-        kind: target.kind.clone(),
-        plural: target.resource.clone(),
+        kind: target.kind.as_str().into(),
+        plural: target.resource.as_str().into(),
     };
     let api: Api<DynamicObject> = match &target.namespace {
         Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),

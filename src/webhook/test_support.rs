@@ -120,7 +120,6 @@ pub(super) fn guard() -> GuardState {
         id: GuardId { namespace: "trading".into(), name: "market-settings-guard".into() },
         uid: "guard-uid".into(),
         generation: 3,
-        resource_version: "7".into(),
         target: Target {
             group: String::new(),
             version: "v1".into(),
@@ -131,7 +130,7 @@ pub(super) fn guard() -> GuardState {
         },
         scope,
         expected,
-        also_approved: vec![],
+        also_approved: Box::default(),
         enforcement: Enforcement::Deny,
         failure_policy: FailurePolicy::Fail,
         deletion_policy: DeletionPolicy::Allow,

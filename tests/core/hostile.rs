@@ -52,7 +52,7 @@ fn guard(target: Target, enforcement: Enforcement, filter: PathFilter, approved:
         replicas_path: (target.kind == "Deployment").then(|| vec!["spec".to_owned(), "replicas".to_owned()]),
         target,
         scope,
-        also_approved: Vec::new(),
+        also_approved: Box::default(),
         enforcement,
         failure_policy: FailurePolicy::Fail,
         deletion_policy: DeletionPolicy::Deny,
@@ -82,13 +82,13 @@ static GUARDS: LazyLock<Index> = LazyLock::new(|| {
             r#"{"data":{"a":"MQ=="}}"#,
         ),
         guard(target("apps", "Deployment", "r"), Enforcement::Rewrite, ignoring.unwrap(), deployment),
-        GuardState::Invalid(InvalidGuard {
+        GuardState::Invalid(Arc::new(InvalidGuard {
             id: GuardId { namespace: "g".to_owned(), name: "bad".to_owned() },
             generation: 1,
             target: Some(target("", "ConfigMap", "bad")),
             reason: "InvalidSpec",
             message: "broken".to_owned(),
-        }),
+        })),
     ])
 });
 

@@ -127,11 +127,10 @@ fn guard(group: &str, resource: &str, namespace: Option<&str>, name: &str) -> Gu
         id: GuardId { namespace: "guards".into(), name: format!("{resource}-{name}") },
         uid: String::new(),
         generation: 1,
-        resource_version: "1".into(),
         scope: Scope::new(group, resource, PathFilter::everything()),
         target,
         expected: ContentHash::of(b""),
-        also_approved: Vec::new(),
+        also_approved: Box::default(),
         enforcement: Enforcement::Deny,
         failure_policy: FailurePolicy::Fail,
         deletion_policy: DeletionPolicy::Allow,
@@ -307,7 +306,7 @@ async fn what_passes_while_nobody_answers(version: Version) {
             valid(guard("", "configmaps", Some("a"), "prices")),
             valid(Guard { deletion_policy: deny, ..guard("", "configmaps", Some("a"), "kept") }),
             valid(Guard {
-                replicas_path: Some(vec!["spec".into(), "replicas".into()]),
+                replicas_path: Some(Arc::new(["spec".into(), "replicas".into()])),
                 ..guard("apps", "deployments", Some("a"), "web")
             }),
             valid(Guard { deletion_policy: deny, ..guard("", "pods", Some("a"), "single") }),

@@ -70,7 +70,7 @@ fn guard(review: &[u8]) -> anyhow::Result<Guard> {
         expected: hash_object(object.as_bytes(), &scope)?,
         target,
         scope,
-        also_approved: Vec::new(),
+        also_approved: Box::default(),
         enforcement: Enforcement::Deny,
         failure_policy: FailurePolicy::Fail,
         deletion_policy: DeletionPolicy::Allow,

@@ -35,7 +35,7 @@ pub(super) fn judge(
     if let Some(Target { namespace: Some(namespace), .. }) = refused
         && fact.is_none()
     {
-        return Verdict::Ask(Question::Namespace(namespace.clone()));
+        return Verdict::Ask(Question::Namespace(namespace.as_str().to_owned()));
     }
     sum_up(review, guards, |state, target| match state {
         GuardState::Valid(guard) if refuses(guard) => against(guard, target, fact),

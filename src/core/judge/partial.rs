@@ -59,10 +59,10 @@ fn part(review: &Review<'_>, form: Form, guard: &Guard) -> Option<Part> {
     let object = review.object.as_ref()?;
     match form {
         Form::Scale => {
-            let keys = guard.replicas_path.clone()?;
+            let keys = guard.replicas_path.as_deref()?;
             let new = count(object);
             let old = review.old_object.as_ref().map(count);
-            (old.as_ref() != Some(&new)).then_some(Part { keys, value: new })
+            (old.as_ref() != Some(&new)).then_some(Part { keys: keys.to_vec(), value: new })
         }
         Form::Binding if guard.scope.covers(&NODE_NAME) => {
             let keys = NODE_NAME.map(str::to_owned).to_vec();

@@ -41,11 +41,10 @@ fn guard(target: Target) -> Guard {
         id: GuardId { namespace: "guards".into(), name: format!("{target}-guard") },
         uid: "uid".into(),
         generation: 1,
-        resource_version: "1".into(),
         scope: Scope::new(&target.group, &target.kind, PathFilter::everything()),
         target,
         expected: ContentHash::of(b""),
-        also_approved: Vec::new(),
+        also_approved: Box::default(),
         enforcement: Enforcement::Deny,
         failure_policy: FailurePolicy::Fail,
         deletion_policy: DeletionPolicy::Allow,
@@ -138,13 +137,13 @@ fn guards_that_do_not_block_and_guards_of_policy_ignore_fail_open() {
 
 #[test]
 fn a_guard_that_cannot_be_evaluated_fails_open() {
-    let state = GuardState::Invalid(InvalidGuard {
+    let state = GuardState::Invalid(Arc::new(InvalidGuard {
         id: GuardId { namespace: "guards".into(), name: "g".into() },
         generation: 1,
         target: Some(target("configmaps", Some("a"), "x")),
         reason: "InvalidSpec",
         message: String::new(),
-    });
+    }));
     let entries = without_definitions(validating(&Index::build(vec![state]), &settings()).entries);
     assert_eq!(
         summary(&entries, &[("a", "x")]),
@@ -183,7 +182,7 @@ fn rules(entries: &[Entry]) -> Vec<String> {
 #[test]
 fn subresources_are_asked_for_by_name_each_with_its_own_operations() {
     let scaled = Guard {
-        replicas_path: Some(vec!["spec".into(), "replicas".into()]),
+        replicas_path: Some(Arc::new(["spec".into(), "replicas".into()])),
         ..guard(target("deployments", Some("a"), "x"))
     };
     assert_eq!(
@@ -223,7 +222,7 @@ fn an_update_that_cannot_touch_pinned_content_is_left_out_where_cel_can_tell() {
     assert_eq!(touch("configmaps"), Some(Touch::Data));
     assert_eq!(touch("deployments"), Some(Touch::Spec));
     assert_eq!(touch("gamaconfigs"), None, "numbers of any form");
-    let scaled = Guard { replicas_path: Some(Vec::new()), ..guard(target("deployments", Some("a"), "x")) };
+    let scaled = Guard { replicas_path: Some(Arc::default()), ..guard(target("deployments", Some("a"), "x")) };
     let entries = made([scaled]);
     assert_eq!(entries.iter().find(|entry| entry.resources == ["deployments/scale"]).unwrap().touch, None);
     let deletes = entries.iter().find(|entry| entry.operations == [Operation::Delete]).unwrap();
@@ -257,7 +256,7 @@ fn definitions_of_guarded_kinds_and_of_ours_are_watched_and_never_block() {
 fn a_thousand_guards_of_many_kinds_fit_into_few_entries() {
     let resources = ["configmaps", "deployments", "pods", "gamaconfigs"];
     let guards = (0..1000).map(|n| Guard {
-        replicas_path: Some(Vec::new()),
+        replicas_path: Some(Arc::default()),
         deletion_policy: if n % 3 == 0 { DeletionPolicy::Deny } else { DeletionPolicy::Allow },
         ..guard(target(resources[n % 4], Some(&format!("ns-{}", n % 40)), &format!("object-{n}")))
     });

@@ -1,0 +1,162 @@
+//! What of a guard's status is kept: enough to tell whether another one would say anything new.
+//!
+//! A status is longer than all else of a guard together, and a hundred thousand of them would be most of
+//! our memory. So the part that is computed from the guard stands here as a digest. Whoever has
+//! something new to say reads the status itself first.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use sha2::{Digest as _, Sha256};
+
+use crate::api::reasons::ConditionType;
+use crate::api::status::{DriftGuardStatus, EnforceAfterClean};
+
+/// The conditions that are computed from the guard alone.
+const COMPUTED: [ConditionType; 5] = [
+    ConditionType::Ready,
+    ConditionType::Enforcing,
+    ConditionType::Suspended,
+    ConditionType::Conflict,
+    ConditionType::AuthorUnknown,
+];
+
+/// A status in few bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Summary {
+    digest: [u8; 16],
+    enforce_after_clean: Option<Box<EnforceAfterClean>>,
+    is_empty: bool,
+    was_suspended: bool,
+}
+
+impl Summary {
+    /// Sums up a status.
+    #[must_use]
+    pub fn of(status: &DriftGuardStatus) -> Self {
+        let has = |of_type: ConditionType| {
+            status.conditions.iter().any(|condition| condition.type_ == of_type.as_str())
+        };
+        Self {
+            digest: digest(status),
+            enforce_after_clean: status.enforce_after_clean.clone().map(Box::new),
+            is_empty: *status == DriftGuardStatus::default(),
+            was_suspended: has(ConditionType::Suspended),
+        }
+    }
+
+    /// Whether a status computed on [`Self::ground`] says what this one says already. Times of
+    /// transition do not count: where all else is the same, they do not move.
+    #[must_use]
+    pub fn says(&self, status: &DriftGuardStatus) -> bool {
+        self.digest == digest(status)
+    }
+
+    /// Whether there is no status at all, or none that can be understood.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.is_empty
+    }
+
+    /// What is known about `enforceAfterClean`.
+    #[must_use]
+    pub fn enforce_after_clean(&self) -> Option<&EnforceAfterClean> {
+        self.enforce_after_clean.as_deref()
+    }
+
+    /// A status that leads to the same computed part as the whole one would.
+    #[must_use]
+    pub fn ground(&self) -> DriftGuardStatus {
+        let suspended = Condition {
+            type_: ConditionType::Suspended.as_str().to_owned(),
+            status: String::new(),
+            reason: String::new(),
+            message: String::new(),
+            observed_generation: None,
+            last_transition_time: Time(Timestamp::UNIX_EPOCH),
+        };
+        DriftGuardStatus {
+            conditions: self.was_suspended.then_some(suspended).into_iter().collect(),
+            enforce_after_clean: self.enforce_after_clean.as_deref().cloned(),
+            ..DriftGuardStatus::default()
+        }
+    }
+}
+
+/// A digest of what is computed. Of SHA-256, since its input comes from whoever may write a status.
+fn digest(status: &DriftGuardStatus) -> [u8; 16] {
+    let mut hasher = Sha256::new();
+    // Lengths go along, so that no text can pass for two.
+    let mut text = |part: Option<&str>| {
+        let part = part.map(str::as_bytes);
+        hasher.update(part.map_or(u64::MAX, |part| part.len() as u64).to_le_bytes());
+        hasher.update(part.unwrap_or_default());
+    };
+    let number = |number: Option<i64>| number.map(|number| number.to_string());
+    text(number(status.observed_generation).as_deref());
+    text(status.canonical_form.as_deref());
+    text(status.enforcement.map(|enforcement| format!("{enforcement:?}")).as_deref());
+    let promotion = status.enforce_after_clean.as_ref();
+    text(promotion.map(|known| known.clean_since.0.as_second().to_string()).as_deref());
+    let promoted = promotion.and_then(|known| known.promoted_at.as_ref());
+    text(promoted.map(|at| at.0.as_second().to_string()).as_deref());
+    text(promotion.map(|known| known.signature.as_str()));
+    for of_type in COMPUTED {
+        let found = status.conditions.iter().find(|condition| condition.type_ == of_type.as_str());
+        text(found.map(|condition| condition.status.as_str()));
+        text(found.map(|condition| condition.reason.as_str()));
+        text(found.map(|condition| condition.message.as_str()));
+        text(found.and_then(|condition| number(condition.observed_generation)).as_deref());
+    }
+    let mut short = [0; 16];
+    short.copy_from_slice(&hasher.finalize()[..16]);
+    short
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(message: &str, second: i64) -> DriftGuardStatus {
+        let condition = Condition {
+            type_: "Ready".into(),
+            status: "True".into(),
+            reason: "Guarding".into(),
+            message: message.into(),
+            observed_generation: Some(1),
+            last_transition_time: Time(Timestamp::from_second(second).unwrap_or_default()),
+        };
+        DriftGuardStatus { conditions: vec![condition], ..DriftGuardStatus::default() }
+    }
+
+    #[test]
+    fn another_message_is_new_and_another_time_is_not() {
+        let summary = Summary::of(&status("a", 1));
+        assert!(summary.says(&status("a", 2)));
+        assert!(!summary.says(&status("b", 1)));
+        assert!(!summary.says(&DriftGuardStatus::default()));
+    }
+
+    #[test]
+    fn what_others_write_is_not_ours_to_compare() {
+        let mut other = status("a", 1);
+        let drifted = Condition { type_: "Drifted".into(), ..other.conditions[0].clone() };
+        other.conditions.insert(0, drifted);
+        other.current_hash = Some("x".into());
+        assert!(Summary::of(&other).says(&status("a", 1)));
+    }
+
+    #[test]
+    fn that_a_guard_was_suspended_is_remembered() {
+        let mut suspended = status("a", 1);
+        suspended.conditions[0].type_ = "Suspended".into();
+        assert_eq!(Summary::of(&suspended).ground().conditions.len(), 1);
+        assert!(Summary::of(&status("a", 1)).ground().conditions.is_empty());
+    }
+
+    #[test]
+    fn no_status_is_told_from_one_that_says_nothing_computed() {
+        assert!(Summary::of(&DriftGuardStatus::default()).is_empty());
+        let foreign = DriftGuardStatus { hash_match: Some(true), ..DriftGuardStatus::default() };
+        assert!(!Summary::of(&foreign).is_empty());
+    }
+}
