@@ -59,7 +59,9 @@ fn has_all(observation: &Observation, needed: &Needed) -> bool {
         return true;
     }
     let seen = observation.guards.iter().filter(|seen| {
-        needed.get(seen.stored.uid().as_str()).is_some_and(|generation| seen.stored.generation() >= *generation)
+        needed
+            .get(seen.stored.uid().as_str())
+            .is_some_and(|generation| seen.stored.generation() >= *generation)
     });
     seen.count() == needed.len()
 }

@@ -278,10 +278,10 @@ mod tests {
     fn guard(name: &str, content: &[u8], enforcement: Enforcement) -> GuardState {
         GuardState::Valid(Arc::new(Guard {
             id: GuardId { namespace: "g".into(), name: name.into() },
-            uid: String::new(),
+            uid: "".into(),
             generation: 4,
             target: Target {
-                group: String::new(),
+                group: "".into(),
                 version: "v1".into(),
                 kind: "ConfigMap".into(),
                 resource: "configmaps".into(),

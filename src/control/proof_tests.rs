@@ -78,7 +78,7 @@ impl Server {
 
 fn target(name: &str) -> Target {
     Target {
-        group: String::new(),
+        group: "".into(),
         version: "v1".into(),
         kind: "ConfigMap".into(),
         resource: "configmaps".into(),

@@ -168,10 +168,10 @@ fn applied(before: &Value, sent: &Value) -> Value {
 fn guard(name: &str) -> GuardState {
     GuardState::Valid(Arc::new(Guard {
         id: GuardId { namespace: "g".into(), name: name.into() },
-        uid: String::new(),
+        uid: "".into(),
         generation: 1,
         target: Target {
-            group: String::new(),
+            group: "".into(),
             version: "v1".into(),
             kind: "ConfigMap".into(),
             resource: "configmaps".into(),

@@ -144,7 +144,7 @@ mod tests {
 
     fn target(resource: &str, namespace: &str) -> Target {
         Target {
-            group: String::new(),
+            group: "".into(),
             version: "v1".into(),
             kind: "X".into(),
             resource: resource.into(),

@@ -195,9 +195,9 @@ mod tests {
         let wide = Widened { group: String::new(), resource: "configmaps".into(), width: Width::Namespaces };
         standing.note_widened(vec![wide]);
         let target = |resource: &str| Target {
-            group: String::new(),
+            group: "".into(),
             version: "v1".into(),
-            kind: String::new(),
+            kind: "".into(),
             resource: resource.into(),
             namespace: Some("n".into()),
             name: "x".into(),

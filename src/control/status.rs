@@ -9,8 +9,8 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _, stream};
 use jiff::Timestamp;
-use kube::{Api, Resource as _};
 use kube::api::{Patch, PatchParams};
+use kube::{Api, Resource as _};
 use serde_json::json;
 
 use crate::api::reasons::ConditionType;
@@ -153,8 +153,7 @@ impl StatusWriter<'_> {
             Ok(Ok(found)) => {
                 let same = found.filter(|found| {
                     found.meta().uid.as_deref() == Some(seen.stored.uid())
-                        && found.meta().resource_version.as_deref()
-                            == Some(&*seen.stored.resource_version())
+                        && found.meta().resource_version.as_deref() == Some(&*seen.stored.resource_version())
                 });
                 return Ok(same.map(|found| found.status()));
             }

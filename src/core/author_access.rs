@@ -128,9 +128,8 @@ fn of_target(target: &Target, verb: &'static str) -> Access {
     let name = if verb == "create" { String::new() } else { target.name.as_str().to_owned() };
     // The API server authorises requests for a Namespace within that very namespace.
     let is_namespace = target.group.is_empty() && target.resource == "namespaces";
-    let namespace = if is_namespace { name.clone() } else {
-        target.namespace.as_deref().unwrap_or_default().to_owned()
-    };
+    let namespace =
+        if is_namespace { name.clone() } else { target.namespace.as_deref().unwrap_or_default().to_owned() };
     Access {
         group: target.group.as_str().into(),
         resource: target.resource.as_str().into(),
@@ -151,7 +150,7 @@ mod tests {
             version: "v1".into(),
             kind: "Kind".into(),
             resource: resource.into(),
-            namespace: namespace.map(str::to_owned),
+            namespace: namespace.map(Into::into),
             name: "x".into(),
         })
     }

@@ -155,6 +155,8 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
     use serde_json::{Value, json};
 
+    use std::sync::Arc;
+
     use super::*;
     use crate::core::guard::InvalidGuard;
 

@@ -49,7 +49,11 @@ impl Target {
     /// `group/version`, or `version` alone for core.
     #[must_use]
     pub fn api_version(&self) -> String {
-        if self.group.is_empty() { self.version.as_str().to_owned() } else { format!("{}/{}", self.group, self.version) }
+        if self.group.is_empty() {
+            self.version.as_str().to_owned()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
     }
 }
 

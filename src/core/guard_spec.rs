@@ -202,7 +202,7 @@ mod tests {
     #[test]
     fn the_first_line_of_a_refusal_stands_alone() {
         let access = Access {
-            group: String::new(),
+            group: "".into(),
             resource: "configmaps".into(),
             subresource: String::new(),
             namespace: "n".into(),
@@ -210,7 +210,7 @@ mod tests {
             verb: "update",
         };
         let target = Target {
-            group: String::new(),
+            group: "".into(),
             version: "v1".into(),
             kind: "ConfigMap".into(),
             resource: "configmaps".into(),

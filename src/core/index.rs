@@ -54,7 +54,8 @@ impl Index {
                 next.insert(place, *later.get());
             }
             slot.insert(place);
-            if !resources.get(target.group.as_str()).is_some_and(|all| all.contains(target.resource.as_str())) {
+            if !resources.get(target.group.as_str()).is_some_and(|all| all.contains(target.resource.as_str()))
+            {
                 resources.entry(target.group.clone()).or_default().insert(target.resource.clone());
             }
         }
@@ -121,6 +122,8 @@ fn target_at(guards: &[GuardState], at: u32) -> Option<&Target> {
 #[cfg(test)]
 mod tests {
     use super::super::guard::{GuardId, InvalidGuard};
+    use std::sync::Arc;
+
     use super::*;
 
     fn guard(name: &str, namespace: Option<&str>, target: &str) -> GuardState {
@@ -128,7 +131,7 @@ mod tests {
             id: GuardId { namespace: "guards".into(), name: name.into() },
             generation: 1,
             target: Some(Target {
-                group: String::new(),
+                group: "".into(),
                 version: "v1".into(),
                 kind: "ConfigMap".into(),
                 resource: "configmaps".into(),
@@ -170,7 +173,7 @@ mod tests {
     fn a_guard_without_a_known_target_is_kept() {
         let mut state = guard("a", None, "x");
         if let GuardState::Invalid(invalid) = &mut state {
-            invalid.target = None;
+            Arc::make_mut(invalid).target = None;
         }
         assert_eq!(Index::build(vec![state]).guards().len(), 1);
     }

@@ -383,7 +383,9 @@ fn against_invalid(review: &Review<'_>, guard: &InvalidGuard, target: &Target) -
 fn record(review: &Review<'_>, state: &GuardState, target: &Target, finding: &Finding) -> Attempt {
     let object = review.old_object.as_ref().or(review.object.as_ref());
     let (guard_uid, guard_generation, enforcement) = match state {
-        GuardState::Valid(guard) => (guard.uid.as_str().to_owned(), guard.generation, Some(guard.enforcement)),
+        GuardState::Valid(guard) => {
+            (guard.uid.as_str().to_owned(), guard.generation, Some(guard.enforcement))
+        }
         GuardState::Invalid(invalid) => (String::new(), invalid.generation, None),
     };
     let mut user = review.user();

@@ -17,10 +17,10 @@ fn now() -> Timestamp {
 
 fn target(kind: &str) -> Target {
     Target {
-        group: String::new(),
+        group: "".into(),
         version: "v1".into(),
         kind: kind.into(),
-        resource: format!("{}s", kind.to_lowercase()),
+        resource: format!("{}s", kind.to_lowercase()).into(),
         namespace: Some("n".into()),
         name: "x".into(),
     }
@@ -192,7 +192,7 @@ fn a_guard_that_cannot_be_evaluated_lets_nothing_change() {
         reason: "InvalidSpec",
         message: "expectedHash is no SHA-256".into(),
     };
-    let index = Index::build(vec![GuardState::Invalid(invalid)]);
+    let index = Index::build(vec![GuardState::Invalid(Arc::new(invalid))]);
     let (message, attempt) = denied(&update(&changed("2"), APPROVED), &index);
     assert!(message.contains("mend the guard") && message.contains("expectedHash"), "{message}");
     assert_eq!(attempt.reason, Reason::GuardInvalid);
@@ -204,7 +204,7 @@ fn the_objects_own_name_counts_not_the_requests() {
     let renamed = changed("2").replace(r#""name":"x""#, r#""name":"y""#);
     let create = review("configmaps", "CREATE", &renamed, "null", "");
     let want = Unguarded {
-        group: String::new(),
+        group: "".into(),
         resource: "configmaps".into(),
         namespace: Some("n".into()),
         name: "y".into(),
@@ -277,8 +277,8 @@ fn the_first_line_stays_within_its_bound_however_long_the_names_are() {
     let long = "a".repeat(253);
     for managed_by in [None, Some(ManagedBy::Flux)] {
         let mut guard = Guard { managed_by, ..guard() };
-        guard.id = GuardId { namespace: "n".repeat(63), name: long.clone() };
-        guard.target.name.clone_from(&long);
+        guard.id = GuardId { namespace: "n".repeat(63).into(), name: long.as_str().into() };
+        guard.target.name = long.as_str().into();
         let body = update(&changed("2"), APPROVED).replace(r#""name":"x""#, &format!(r#""name":"{long}""#));
         let (message, _) = denied(&body, &index([guard]));
         let first = message.lines().next().unwrap();

@@ -32,7 +32,11 @@ impl KindEntry {
     /// `group/version`, or `version` alone for core.
     #[must_use]
     pub fn api_version(&self) -> String {
-        if self.group.is_empty() { self.version.as_str().to_owned() } else { format!("{}/{}", self.group, self.version) }
+        if self.group.is_empty() {
+            self.version.as_str().to_owned()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
     }
 }
 
@@ -151,7 +155,7 @@ mod tests {
             group: group.into(),
             version: version.into(),
             kind: kind.into(),
-            plural: format!("{}s", kind.to_lowercase()),
+            plural: format!("{}s", kind.to_lowercase()).into(),
             namespaced: true,
             preferred,
         }

@@ -26,7 +26,7 @@ fn guard(group: &str, kind: &str, approved: &str, filter: PathFilter, name: &str
             group: group.into(),
             version: "v1".into(),
             kind: kind.into(),
-            resource: format!("{}s", kind.to_lowercase()),
+            resource: format!("{}s", kind.to_lowercase()).into(),
             namespace: Some("n".into()),
             name: "x".into(),
         },
@@ -336,7 +336,7 @@ fn a_paused_guard_or_one_that_cannot_be_evaluated_puts_nothing_back() {
         reason: "InvalidSpec",
         message: String::new(),
     };
-    let both = Index::build(vec![GuardState::Valid(Arc::new(one())), GuardState::Invalid(broken)]);
+    let both = Index::build(vec![GuardState::Valid(Arc::new(one())), GuardState::Invalid(Arc::new(broken))]);
     assert_eq!(patch_of(&body, &both), None);
     assert!(why(&body, &both).contains("\nnot put back: DriftGuard g/zz cannot be evaluated"));
 }

@@ -209,8 +209,10 @@ fn covers(scope: &Scope, path: &[String]) -> bool {
 #[must_use]
 pub fn promotion(stored: &Stored, key: &SigningKey) -> Option<Promotion> {
     let noted = stored.status().enforce_after_clean()?;
-    let promotion =
-        Promotion { clean_since: noted.clean_since.0, promoted_at: noted.promoted_at.as_ref().map(|at| at.0) };
+    let promotion = Promotion {
+        clean_since: noted.clean_since.0,
+        promoted_at: noted.promoted_at.as_ref().map(|at| at.0),
+    };
     promotion::verifies(key, stored.uid(), stored.generation(), &promotion, &noted.signature)
         .then_some(promotion)
 }

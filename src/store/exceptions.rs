@@ -88,7 +88,12 @@ impl Raw {
     fn read(&self) -> Result<Exception, String> {
         let GuardId { namespace, name } = self.0.id();
         let since = self.0.created().ok_or_else(|| "it does not say when it was made".to_owned())?;
-        Ok(Exception { namespace: namespace.into(), name: name.into(), since, terms: Terms::parse(self.0.spec())? })
+        Ok(Exception {
+            namespace: namespace.into(),
+            name: name.into(),
+            since,
+            terms: Terms::parse(self.0.spec())?,
+        })
     }
 }
 

@@ -212,10 +212,11 @@ impl Keeper {
                 let stored = Stored::from(received);
                 let old = self.guards.get(stored.id()).map(|seen| &seen.stored);
                 // Before it in the list stands one of the same namespace, mostly.
-                let stored = match old.or_else(|| listing.range(..stored.id()).next_back().map(|(_, near)| near)) {
-                    Some(other) => stored.sharing(other),
-                    None => stored,
-                };
+                let stored =
+                    match old.or_else(|| listing.range(..stored.id()).next_back().map(|(_, near)| near)) {
+                        Some(other) => stored.sharing(other),
+                        None => stored,
+                    };
                 listing.insert(stored.id().clone(), stored);
             }
             Event::InitDone => self.finish_listing(),

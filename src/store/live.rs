@@ -186,7 +186,7 @@ mod tests {
             name: "a b".into(),
         };
         assert_eq!(path(&target), "/apis/apps/v1/namespaces/n/deployments/a%20b");
-        target = Target { group: String::new(), namespace: None, resource: "nodes".into(), ..target };
+        target = Target { group: "".into(), namespace: None, resource: "nodes".into(), ..target };
         assert_eq!(path(&target), "/api/v1/nodes/a%20b");
     }
 

@@ -62,7 +62,7 @@ mod tests {
             version: "v1".into(),
             kind: "Kind".into(),
             resource: resource.into(),
-            namespace: namespace.map(str::to_owned),
+            namespace: namespace.map(Into::into),
             name: name.into(),
         };
         refusal(&target, OWN).is_some()

@@ -364,7 +364,8 @@ mod tests {
     fn versions_that_differ_in_their_status_alone_share_the_rest() {
         let read = |status: &str| -> Stored {
             let labels = r#""labels":{"b":"1","a":"2"},"annotations":{"other":"x"}"#;
-            let json = format!(r#"{{"metadata":{{"name":"g",{labels}}},"spec":{{"a":1}},"status":{status}}}"#);
+            let json =
+                format!(r#"{{"metadata":{{"name":"g",{labels}}},"spec":{{"a":1}},"status":{status}}}"#);
             serde_json::from_str(&json).unwrap()
         };
         let (first, second) = (read("null"), read(r#"{"observedGeneration":1}"#));

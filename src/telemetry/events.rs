@@ -209,17 +209,17 @@ mod tests {
     fn told(guard: &str) -> Told {
         let attempt = Attempt {
             guard: GuardId { namespace: "g".into(), name: guard.into() },
-            guard_uid: String::new(),
+            guard_uid: "".into(),
             guard_generation: 1,
             target: Target {
-                group: String::new(),
+                group: "".into(),
                 version: "v1".into(),
                 kind: "ConfigMap".into(),
                 resource: "configmaps".into(),
                 namespace: Some("n".into()),
                 name: "x".into(),
             },
-            target_uid: String::new(),
+            target_uid: "".into(),
             operation: Operation::Update,
             sub_resource: String::new(),
             dry_run: false,

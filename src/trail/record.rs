@@ -371,7 +371,7 @@ mod tests {
             guard_uid: "5d3c0e6e-6f0e-4a3b-9f0e-0d6a7e1f2a11".into(),
             guard_generation: 2,
             target: Target {
-                group: String::new(),
+                group: "".into(),
                 version: "v1".into(),
                 kind: "ConfigMap".into(),
                 resource: "configmaps".into(),
@@ -384,7 +384,7 @@ mod tests {
             dry_run: false,
             user: User {
                 name: "alice".into(),
-                uid: String::new(),
+                uid: "".into(),
                 groups: vec!["traders".into(), "system:authenticated".into()],
             },
             field_manager: "kubectl-edit".into(),

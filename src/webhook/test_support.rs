@@ -121,7 +121,7 @@ pub(super) fn guard() -> GuardState {
         uid: "guard-uid".into(),
         generation: 3,
         target: Target {
-            group: String::new(),
+            group: "".into(),
             version: "v1".into(),
             kind: "ConfigMap".into(),
             resource: "configmaps".into(),

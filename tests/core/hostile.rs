@@ -32,22 +32,21 @@ const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
 fn target(group: &str, kind: &str, name: &str) -> Target {
     Target {
-        group: group.to_owned(),
-        version: "v1".to_owned(),
-        kind: kind.to_owned(),
-        resource: format!("{}s", kind.to_lowercase()),
-        namespace: Some("n".to_owned()),
-        name: name.to_owned(),
+        group: group.into(),
+        version: "v1".into(),
+        kind: kind.into(),
+        resource: format!("{}s", kind.to_lowercase()).into(),
+        namespace: Some("n".into()),
+        name: name.into(),
     }
 }
 
 fn guard(target: Target, enforcement: Enforcement, filter: PathFilter, approved: &str) -> GuardState {
     let scope = Scope::new(&target.group, &target.kind, filter);
     GuardState::Valid(Arc::new(Guard {
-        id: GuardId { namespace: "g".to_owned(), name: format!("{}-{}", target.resource, target.name) },
-        uid: "g-1".to_owned(),
+        id: GuardId { namespace: "g".into(), name: format!("{}-{}", target.resource, target.name).into() },
+        uid: "g-1".into(),
         generation: 1,
-        resource_version: "7".to_owned(),
         expected: hash_object(approved.as_bytes(), &scope).unwrap(),
         replicas_path: (target.kind == "Deployment").then(|| vec!["spec".to_owned(), "replicas".to_owned()]),
         target,
@@ -83,7 +82,7 @@ static GUARDS: LazyLock<Index> = LazyLock::new(|| {
         ),
         guard(target("apps", "Deployment", "r"), Enforcement::Rewrite, ignoring.unwrap(), deployment),
         GuardState::Invalid(Arc::new(InvalidGuard {
-            id: GuardId { namespace: "g".to_owned(), name: "bad".to_owned() },
+            id: GuardId { namespace: "g".into(), name: "bad".into() },
             generation: 1,
             target: Some(target("", "ConfigMap", "bad")),
             reason: "InvalidSpec",
@@ -219,10 +218,10 @@ pub(crate) fn paths(input: &[u8]) {
 
 fn catalog() -> Catalog {
     let entry = |group: &str, kind: &str| KindEntry {
-        group: group.to_owned(),
-        version: "v1".to_owned(),
-        kind: kind.to_owned(),
-        plural: format!("{}s", kind.to_lowercase()),
+        group: group.into(),
+        version: "v1".into(),
+        kind: kind.into(),
+        plural: format!("{}s", kind.to_lowercase()).into(),
         namespaced: true,
         preferred: true,
     };
@@ -257,7 +256,7 @@ pub(crate) fn guard_spec(spec: &[u8]) {
     };
     let settings = Settings {
         default_enforcement: Enforcement::Deny,
-        own_namespace: "terrafusion-system".to_owned(),
+        own_namespace: "terrafusion-system".into(),
         longest_pause: driftguard::core::pause::LONGEST,
     };
     let state = convert::convert(&stored, &catalog(), &settings, Some(&key));

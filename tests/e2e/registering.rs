@@ -120,12 +120,12 @@ fn guard(group: &str, resource: &str, namespace: Option<&str>, name: &str) -> Gu
         version: "v1".into(),
         kind: resource.into(),
         resource: resource.into(),
-        namespace: namespace.map(str::to_owned),
+        namespace: namespace.map(Into::into),
         name: name.into(),
     };
     Guard {
-        id: GuardId { namespace: "guards".into(), name: format!("{resource}-{name}") },
-        uid: String::new(),
+        id: GuardId { namespace: "guards".into(), name: format!("{resource}-{name}").into() },
+        uid: "".into(),
         generation: 1,
         scope: Scope::new(group, resource, PathFilter::everything()),
         target,

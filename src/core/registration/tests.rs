@@ -31,14 +31,14 @@ fn target(resource: &str, namespace: Option<&str>, name: &str) -> Target {
         version: "v1".into(),
         kind: kind.into(),
         resource: resource.into(),
-        namespace: namespace.map(str::to_owned),
+        namespace: namespace.map(Into::into),
         name: name.into(),
     }
 }
 
 fn guard(target: Target) -> Guard {
     Guard {
-        id: GuardId { namespace: "guards".into(), name: format!("{target}-guard") },
+        id: GuardId { namespace: "guards".into(), name: format!("{target}-guard").into() },
         uid: "uid".into(),
         generation: 1,
         scope: Scope::new(&target.group, &target.kind, PathFilter::everything()),
@@ -222,7 +222,8 @@ fn an_update_that_cannot_touch_pinned_content_is_left_out_where_cel_can_tell() {
     assert_eq!(touch("configmaps"), Some(Touch::Data));
     assert_eq!(touch("deployments"), Some(Touch::Spec));
     assert_eq!(touch("gamaconfigs"), None, "numbers of any form");
-    let scaled = Guard { replicas_path: Some(Arc::default()), ..guard(target("deployments", Some("a"), "x")) };
+    let scaled =
+        Guard { replicas_path: Some(Arc::default()), ..guard(target("deployments", Some("a"), "x")) };
     let entries = made([scaled]);
     assert_eq!(entries.iter().find(|entry| entry.resources == ["deployments/scale"]).unwrap().touch, None);
     let deletes = entries.iter().find(|entry| entry.operations == [Operation::Delete]).unwrap();
@@ -338,8 +339,8 @@ fn names_of_entries_are_unique_and_fully_qualified() {
         }
     }
     let mut long = guard(target("gamaconfigs", Some("a"), "x"));
-    long.target.group = format!("{}.io", "g".repeat(200));
-    long.target.resource = "r".repeat(40);
+    long.target.group = format!("{}.io", "g".repeat(200)).into();
+    long.target.resource = "r".repeat(40).into();
     guards.push(long);
     let entries = made(guards);
     assert!(entries.len() > 12, "{}", entries.len());
