@@ -48,7 +48,8 @@ fn guard(target: Target, enforcement: Enforcement, filter: PathFilter, approved:
         uid: "g-1".into(),
         generation: 1,
         expected: hash_object(approved.as_bytes(), &scope).unwrap(),
-        replicas_path: (target.kind == "Deployment").then(|| vec!["spec".to_owned(), "replicas".to_owned()]),
+        replicas_path: (target.kind == "Deployment")
+            .then(|| Arc::new(["spec".to_owned(), "replicas".to_owned()]) as Arc<[String]>),
         target,
         scope,
         also_approved: Box::default(),
