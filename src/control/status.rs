@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _, stream};
 use jiff::Timestamp;
-use kube::api::{Patch, PatchParams};
+use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, Resource as _};
 use serde_json::json;
 
@@ -149,9 +149,11 @@ impl StatusWriter<'_> {
     async fn read(&self, seen: &Seen) -> Result<Option<DriftGuardStatus>, ()> {
         let id = seen.stored.id();
         let api: Api<Reported> = Api::namespaced(self.client.clone(), &id.namespace);
-        let error = match tokio::time::timeout(REQUEST_TIMEOUT, api.get_opt(&id.name)).await {
+        // A list of one, which API servers answer like a `get`: that right we need for nothing else.
+        let only = ListParams::default().fields(&format!("metadata.name={}", id.name));
+        let error = match tokio::time::timeout(REQUEST_TIMEOUT, api.list(&only)).await {
             Ok(Ok(found)) => {
-                let same = found.filter(|found| {
+                let same = found.items.into_iter().find(|found| {
                     found.meta().uid.as_deref() == Some(seen.stored.uid())
                         && found.meta().resource_version.as_deref() == Some(&*seen.stored.resource_version())
                 });
