@@ -44,6 +44,7 @@ impl Reviews {
                     );
                 }
                 self.count("warn", reason.as_str(), asked);
+                self.note_would_denies(std::slice::from_ref(&alert.attempt), now);
                 self.tell(alert.attempt, false, &alert.warning, &review.uid, now);
                 warnings.push(alert.warning);
             }

@@ -443,10 +443,7 @@ impl GuardReviews {
         if before.is_some_and(|before| guard_spec::same_rules(&before.state, &proposed.state)) {
             return Ok(());
         }
-        let refuse = |other: &GuardId| Err(guard_spec::conflict(id, other, target));
-        if let Some(other) = guard_spec::rival(&proposed.state, self.store.index().guards_of(target)) {
-            return refuse(other);
-        }
+        guard_spec::joins(&proposed.state, target, self.store.index().guards_of(target))?;
         let key = Key {
             group: &target.group,
             resource: &target.resource,
@@ -454,7 +451,7 @@ impl GuardReviews {
             name: &target.name,
         };
         match tokio::time::timeout_at(deadline, self.store.read_guards(key)).await {
-            Ok(Ok(live)) => guard_spec::rival(&proposed.state, live.guards_of(target)).map_or(Ok(()), refuse),
+            Ok(Ok(live)) => guard_spec::joins(&proposed.state, target, live.guards_of(target)),
             Ok(Err(error)) => {
                 tracing::warn!(%error, "the guards of a target could not be read");
                 Err(guard_spec::not_ready(id, "the guards of its target"))

@@ -302,6 +302,7 @@ impl Reviews {
             Verdict::AllowWith { warnings: words, attempts } => {
                 let reason = attempts.first().map_or("Approved", |attempt| attempt.reason.as_str());
                 self.count(if words.is_empty() { "audit" } else { "warn" }, reason, asked);
+                self.note_would_denies(&attempts, now);
                 for attempt in attempts {
                     told(false, words.first().map_or("", String::as_str), attempt);
                 }
@@ -309,6 +310,7 @@ impl Reviews {
             }
             Verdict::Deny { message, attempt } => {
                 self.count("deny", attempt.reason.as_str(), asked);
+                self.note_would_denies(std::slice::from_ref(&*attempt), now);
                 told(true, &message, *attempt);
                 return Reply::Review(response::deny(&uid, &message, &warnings));
             }
@@ -322,21 +324,23 @@ impl Reviews {
             return;
         }
         bound(&mut attempt);
-        self.note_would_deny(&attempt, now);
         self.events.offer(&attempt, denied);
         self.records.put(&Record::of(&attempt, self.circumstances(denied, message, uid, now)));
     }
 
-    /// Notes what keeps `Audit` guards of a target from being promoted. Of all of them, since an attempt
-    /// names but one, and a target seldom has two.
-    fn note_would_deny(&self, attempt: &Attempt, now: Timestamp) {
-        if matches!(attempt.reason, Reason::AlreadyDrifted | Reason::TargetDeleted) {
-            return;
+    /// Notes what keeps `Audit` guards of a target from being promoted. Of all of them, since a refusal
+    /// names but one; a dry run is no attempt.
+    pub(super) fn note_would_denies(&self, attempts: &[Attempt], now: Timestamp) {
+        let would_deny = |attempt: &&Attempt| {
+            !attempt.dry_run && !matches!(attempt.reason, Reason::AlreadyDrifted | Reason::TargetDeleted)
+        };
+        let Some(first) = attempts.iter().find(would_deny) else { return };
+        for attempt in attempts.iter().filter(would_deny) {
+            if attempt.enforcement == Some(Enforcement::Audit) {
+                self.would_denies.note(&attempt.guard_uid, now);
+            }
         }
-        if attempt.enforcement == Some(Enforcement::Audit) {
-            self.would_denies.note(&attempt.guard_uid, now);
-        }
-        for state in self.guards.index().guards_of(&attempt.target) {
+        for state in self.guards.index().guards_of(&first.target) {
             if let GuardState::Valid(guard) = state
                 && guard.enforcement == Enforcement::Audit
             {
