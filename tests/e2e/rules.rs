@@ -130,6 +130,40 @@ fn cases_64_and_75_a_changed_or_deleted_definition_is_told_and_never_taken_for_a
 }
 
 #[test]
+fn case_64_the_deletion_of_our_own_crd_is_told_and_locks_nobody_out() -> Result<()> {
+    let on = Installation::start(Via::Url, Version::Newest)?;
+    let ns = on.namespace("case-64-own")?;
+    on.apply(&config_map(&ns, "settings", &json!({"a": "1"})))?.success()?;
+    on.pin_live(&ns, "configmap/settings")?;
+    let crd = "driftguards.terrafusion.ai";
+    let deleted = on.admin.kubectl(&["delete", "crd", crd])?;
+    ensure!(deleted.stderr.contains("without a review"), "{deleted}");
+    deleted.success()?;
+    let told = record(&on, "DefinitionDeleted", crd)?;
+    ensure!(told["user"]["name"] == "administrator", "{told}");
+    let metrics = on.health("/metrics")?;
+    ensure!(metrics.contains(r#"driftguard_definition_changes_total{result="deleted"}"#), "{metrics}");
+    // With the guards gone, nothing stays that would need them; and the CRD can come back.
+    until("what no guard pins is free", LIMIT, || {
+        let edit = ["patch", "configmap/settings", "-n", &ns, "--type=merge", "-p", DATA];
+        on.admin.kubectl(&edit)?.success()
+    })?;
+    on.admin.kubectl(&["apply", "-f", &crate::repository::path("crds/driftguard.yaml")])?.success()?;
+    on.admin
+        .kubectl(&["wait", "--for=condition=Established", "--timeout=60s", &format!("crd/{crd}")])?
+        .success()?;
+    let held = config_map(&ns, "settings", &json!({"a": "2"}));
+    until("guards are enforced again", LIMIT, || {
+        on.pin(&ns, "configmap/settings", &hash_of(&held)?, &json!({}))
+    })?;
+    on.refused(&ns, "configmap/settings", || {
+        let back = r#"{"data":{"a":"1"}}"#;
+        on.admin.kubectl(&["patch", "configmap/settings", "-n", &ns, "--type=merge", "-p", back])
+    })?;
+    Ok(())
+}
+
+#[test]
 fn case_47_and_69_rules_are_put_back_and_outlive_whoever_answers() -> Result<()> {
     let on = Installation::start(Via::Url, Version::Newest)?;
     let ns = on.namespace("rules")?;
