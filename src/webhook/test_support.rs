@@ -335,7 +335,7 @@ pub(super) fn post_to(path: &str, body: impl Into<Body>) -> Request<Body> {
 pub(super) fn soon<T>(future: impl Future<Output = T>) -> impl Future<Output = T> {
     let place = Location::caller();
     async move {
-        match tokio::time::timeout(Duration::from_secs(20), future).await {
+        match tokio::time::timeout(Duration::from_secs(60), future).await {
             Ok(value) => value,
             Err(_) => panic!("it never happened: {place}"),
         }
