@@ -15,6 +15,7 @@ pub(crate) struct Fleet {
     pub(crate) plane: ControlPlane,
     pub(crate) admin: User,
     pub(crate) running: Vec<Process>,
+    programs: Vec<Program>,
     balancer: Balancer,
     via: Via,
     /// For admission and for health.
@@ -31,7 +32,7 @@ impl Fleet {
             Backend { address: ([127, 0, 0, 1], port).into(), readyz }
         });
         let balancer = Balancer::start(backends.into())?;
-        let mut fleet = Self { plane, admin, running: Vec::new(), balancer, via, ports };
+        let mut fleet = Self { plane, admin, running: Vec::new(), programs: Vec::new(), balancer, via, ports };
         fleet.install()?;
         fleet.start()?;
         Ok(fleet)
@@ -60,15 +61,22 @@ impl Fleet {
                 ["--webhook-service".to_owned(), format!("{SYSTEM}/driftguard-webhook:{port}")]
             }
         };
-        self.running.clear();
-        for (name, (port, health)) in NAMES.into_iter().zip(self.ports) {
-            let program = Program::new(name, DRIFTGUARD)
+        let program = |(name, (port, health))| {
+            Program::new(name, DRIFTGUARD)
                 .args(["serve".to_owned(), format!("--replica-name={name}")])
                 .args(reach.clone())
                 .args([format!("--bind=127.0.0.1:{port}"), format!("--health-bind=127.0.0.1:{health}")])
-                .arg(format!("--kubeconfig={}", operator.kubeconfig().display()));
-            self.running.push(self.plane.guardian().start(&program)?);
-        }
+                .arg(format!("--kubeconfig={}", operator.kubeconfig().display()))
+        };
+        self.programs = NAMES.into_iter().zip(self.ports).map(program).collect();
+        let start = |program: &Program| self.plane.guardian().start(program);
+        self.running = self.programs.iter().map(start).collect::<Result<_>>()?;
+        self.wait_ready(NAMES.len())
+    }
+
+    /// Starts a replica again that has ended, and waits until both are ready.
+    pub(crate) fn start_again(&self, replica: usize) -> Result<()> {
+        self.plane.guardian().start(&self.programs[replica])?;
         self.wait_ready(NAMES.len())
     }
 
