@@ -29,6 +29,7 @@ use crate::control::lease::Keeper;
 use crate::control::member::Member;
 use crate::control::promotion::Promotions;
 use crate::control::registrar::{self, Registrar};
+use crate::control::rights::Rights;
 use crate::control::run::Control;
 use crate::control::webhooks::Address;
 use crate::control::would_denies::WouldDenies;
@@ -372,6 +373,7 @@ impl Running {
             // An error means that the sender is gone, which is a stop, too.
             let _ = let_go.wait_for(|keep| !keep).await;
         }));
+        let rights = Rights::new(namespace.as_str());
         let registrar = Registrar::new(
             client.clone(),
             registrar::Settings {
@@ -395,7 +397,7 @@ impl Running {
             metrics,
             alarm,
             notices,
-            rights: Default::default(),
+            rights,
         };
         background.spawn(control.run());
         Ok(Self { admission, health, keep_lease, leasing, keep_member, member, background })

@@ -226,6 +226,7 @@ impl Control {
             fence: self.fence.clone(),
             metrics: Arc::clone(&self.metrics),
             rights: &self.rights,
+            key: self.promotions.keys.borrow().clone(),
             notices: self.notices.clone(),
         };
         writer.write_all(observation, standing, agreement, due, jiff::Timestamp::now()).await

@@ -15,7 +15,8 @@ use serde_json::json;
 
 use crate::api::reasons::ConditionType;
 use crate::api::{DriftGuard, DriftGuardStatus, names};
-use crate::store::{Observation, Seen};
+use crate::core::signature::SigningKey;
+use crate::store::{Observation, Seen, resolution};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::notices::{Notice, NoticeSink};
 
@@ -50,6 +51,8 @@ pub(super) struct StatusWriter<'a> {
     pub(super) metrics: Arc<Metrics>,
     pub(super) notices: NoticeSink,
     pub(super) rights: &'a Rights,
+    /// The key by which what is kept in a status is signed; without it that is left alone.
+    pub(super) key: Option<SigningKey>,
 }
 
 impl StatusWriter<'_> {
@@ -78,6 +81,9 @@ impl StatusWriter<'_> {
                 }
                 if let Some(missing) = seen.state.target().and_then(|target| self.rights.missing(target)) {
                     conditions::say_missing_right(&mut status, &missing);
+                }
+                if let Some(key) = &self.key {
+                    status.resolved_target = resolution::to_note(&seen.state, &seen.stored, key);
                 }
                 if due.is_known {
                     status.enforce_after_clean = due.of.get(seen.stored.uid()).cloned();

@@ -24,6 +24,7 @@ pub mod paths;
 pub mod pause;
 pub mod promotion;
 pub mod registration;
+pub mod resolution;
 mod review;
 pub mod rewrite;
 pub mod rotation;

@@ -12,16 +12,18 @@ use kube::{Api, Client};
 use tokio::sync::watch;
 
 use crate::api::reasons;
-use crate::core::guard::{GuardId, GuardState};
+use crate::core::guard::{GuardId, GuardState, Target};
 use crate::core::index::Index;
 use crate::core::kinds::{Catalog, KindEntry};
+use crate::core::resolution::entry;
 use crate::core::signature::SigningKey;
 
 use super::Shared;
 use super::catalog::Unresolved;
-use super::convert::{Settings, convert, promotion};
+use super::convert::{Settings, promotion};
 use super::exceptions::Exceptions;
 use super::observation::{Observation, Seen};
+use super::resolution::{self, convert_keeping};
 use super::stored::Stored;
 
 /// Most events taken into one snapshot: many changes at once cost one index, yet none waits long.
@@ -163,8 +165,7 @@ struct Keeper {
     catalog: Option<Arc<Catalog>>,
     exceptions: Arc<Exceptions>,
     guards: BTreeMap<GuardId, Arc<Seen>>,
-    /// What the kinds of guards were found to mean. In memory alone: a process that starts goes by
-    /// what discovery says then.
+    /// What the kinds of guards were found to mean.
     resolved: BTreeMap<GuardId, KindEntry>,
     /// Guards of a list that is not complete yet; until it is, the old ones stand.
     listing: Option<BTreeMap<GuardId, Arc<Stored>>>,
@@ -238,6 +239,7 @@ impl Keeper {
         if let Some(old) = self.guards.get(&id)
             && old.stored.means_the_same(&stored)
             && self.is_promotion_same(old, &stored)
+            && !self.is_turned(old, &stored)
         {
             let seen = Seen {
                 stored,
@@ -266,43 +268,40 @@ impl Keeper {
         old.stored.status_json() == stored.status_json() || at(&old.stored) == at(stored)
     }
 
+    /// Whether a status names, signed, another resource than the guard goes by.
+    fn is_turned(&self, old: &Seen, stored: &Stored) -> bool {
+        let Some(key) = &self.key else { return false };
+        old.stored.status_json() != stored.status_json()
+            && resolution::noted(stored, key).is_some_and(|noted| {
+                let is_it = |target: &Target| target.group == noted.group && target.resource == noted.plural;
+                !old.state.target().is_some_and(is_it)
+            })
+    }
+
     /// Converts a guard. `old` is what it was before: while its spec stays, so does the resource that
     /// its kind was found to mean, whatever discovery says later. Whoever takes a CRD away, or adds one
     /// of the same kind, must not turn a guard to another resource or to none.
+    ///
+    /// What the holder of the lease has signed goes before what this process remembers, so that all
+    /// replicas go by the same, and one that had no key at first, too.
     fn convert(&self, stored: Arc<Stored>, old: Option<&Seen>) -> Seen {
         let none = Catalog::default();
         let catalog = self.catalog.as_deref().unwrap_or(&none);
         let key = self.key.as_ref();
-        let excepted = |state| self.exceptions.apply(state, &stored, self.settings.longest_pause);
-        let state = convert(&stored, catalog, &self.settings, key);
-        let (since, needed) = (self.version + 1, stored.revision());
+        let noted = key.and_then(|key| resolution::noted(&stored, key));
         let same = old.filter(|old| old.stored.uid() == stored.uid() && old.stored.spec() == stored.spec());
-        let before = same.and_then(|old| self.resolved.get(&old.stored.id()));
-        let Some((before, why)) = before.and_then(|entry| Some((entry, departure(entry, &state)?))) else {
-            let state = excepted(state);
-            return Seen { stored, state, since, needed, kept: None };
-        };
-        let state = excepted(convert(&stored, &Catalog::new(vec![before.clone()]), &self.settings, key));
-        Seen { stored, state, since, needed, kept: Some(why) }
+        let before = noted.as_ref().or_else(|| same.and_then(|old| self.resolved.get(&old.stored.id())));
+        let (state, kept) = convert_keeping(&stored, catalog, &self.settings, key, before);
+        let state = self.exceptions.apply(state, &stored, self.settings.longest_pause);
+        let (since, needed) = (self.version + 1, stored.revision());
+        Seen { stored, state, since, needed, kept }
     }
 
     /// Remembers what the kind of a guard was found to mean.
     fn remember(&mut self, seen: &Seen) {
         let id = seen.stored.id();
-        if seen.kept.is_some() {
-            return;
-        }
-        let found = seen.state.target().and_then(|target| {
-            let is = |entry: &&KindEntry| {
-                entry.group == target.group
-                    && entry.plural == target.resource
-                    && entry.version == target.version
-            };
-            self.catalog.as_deref()?.entries().iter().find(is).cloned()
-        });
-        match found {
-            // Alone in a catalog, it must be what a kind without a version means.
-            Some(entry) => drop(self.resolved.insert(id, KindEntry { preferred: true, ..entry })),
+        match seen.state.target() {
+            Some(target) => drop(self.resolved.insert(id, entry(target))),
             None => drop(self.resolved.remove(&id)),
         }
     }
@@ -325,6 +324,7 @@ impl Keeper {
             } else {
                 (new.since, new.needed)
             };
+            self.remember(&new);
             self.guards.insert(new.stored.id(), Arc::new(Seen { since, needed, ..new }));
         }
         self.is_changed = true;
@@ -389,31 +389,6 @@ impl Keeper {
 
     fn unresolved(&self) -> Unresolved {
         self.unresolved
-    }
-}
-
-/// Why discovery no longer finds the resource that a guard goes by; `None` where it does, in whatever
-/// version.
-fn departure(before: &KindEntry, now: &GuardState) -> Option<String> {
-    let meant = format!("{}.{}", before.plural, before.group);
-    let goes_on = "the guard goes on for the resource that it was made for";
-    match now {
-        GuardState::Invalid(invalid)
-            if matches!(invalid.reason, reasons::TARGET_UNKNOWN | reasons::TARGET_AMBIGUOUS) =>
-        {
-            Some(format!("{}; {goes_on}, {}", invalid.message, meant.trim_end_matches('.')))
-        }
-        other => {
-            let target = other.target()?;
-            (target.group != before.group || target.resource != before.plural).then(|| {
-                format!(
-                    "{} now means {}; {goes_on}, {}: set targetApiVersion to the one that is meant",
-                    before.kind,
-                    target.api_version(),
-                    meant.trim_end_matches('.')
-                )
-            })
-        }
     }
 }
 

@@ -259,3 +259,123 @@ fn a_status_does_not_change_what_others_have_to_have_applied() {
     let later = keeper.observe().unwrap();
     assert_eq!((later.guards[0].needed, later.revision), (4, 9));
 }
+
+fn key() -> SigningKey {
+    SigningKey::new(&[7; crate::core::signature::KEY_LENGTH]).unwrap()
+}
+
+/// The guard with what the holder of the lease makes of it in its status.
+fn noted(seen: &Seen, revision: u64) -> Stored {
+    let target = resolution::to_note(&seen.state, &seen.stored, &key()).unwrap();
+    with_status(&seen.stored, revision, &json!({"resolvedTarget": target}))
+}
+
+fn with_status(stored: &Stored, revision: u64, status: &serde_json::Value) -> Stored {
+    let spec: serde_json::Value = serde_json::from_str(stored.spec()).unwrap();
+    let metadata = json!({"name": stored.id().name, "namespace": "n", "uid": stored.uid(),
+        "generation": stored.generation(), "resourceVersion": revision.to_string()});
+    serde_json::from_str(&json!({"metadata": metadata, "spec": spec, "status": status}).to_string()).unwrap()
+}
+
+/// A process that starts when these groups serve Widgets.
+fn started(groups: &[&str], guard: Stored) -> Keeper {
+    let mut keeper = keeper();
+    keeper.use_key(Some(key()));
+    keeper.use_catalog(widgets_of(groups));
+    keeper.take(Event::Init);
+    keeper.take(Event::InitApply(guard));
+    keeper.take(Event::InitDone);
+    keeper
+}
+
+fn group(keeper: &mut Keeper) -> Option<String> {
+    let observation = keeper.observe().unwrap();
+    observation.guards[0].state.target().map(|target| target.group.clone())
+}
+
+#[test]
+fn a_process_that_starts_goes_by_the_resource_that_was_signed() {
+    let (_, before) = synced(vec![guard("a", "Widget", 1, 0)]);
+    let signed = noted(&before.guards[0], 2);
+    for groups in [&[][..], &["b.io"], &["b.io", "c.io"], &["a.io", "apps"], &["a.io"]] {
+        let mut keeper = started(groups, signed.clone());
+        assert_eq!(group(&mut keeper).as_deref(), Some("a.io"), "{groups:?}");
+        // Nor does it forget when somebody takes the status away.
+        keeper.take(Event::Apply(with_status(&signed, 3, &json!({}))));
+        keeper.use_catalog(widgets_of(&["c.io"]));
+        assert_eq!(group(&mut keeper).as_deref(), Some("a.io"), "{groups:?}");
+    }
+}
+
+#[test]
+fn a_forged_or_copied_status_leaves_a_guard_to_discovery() {
+    let (_, before) = synced(vec![guard("a", "Widget", 1, 0)]);
+    let seen = &before.guards[0];
+    let honest = resolution::to_note(&seen.state, &seen.stored, &key()).unwrap();
+    let mut of_another = guard("a", "Widget", 1, 0);
+    kube::Resource::meta_mut(&mut of_another).uid = Some("another".into());
+    let copied = resolution::to_note(&seen.state, &of_another, &key()).unwrap();
+    let mut of_former = guard("a", "Widget", 1, 0);
+    kube::Resource::meta_mut(&mut of_former).generation = Some(0);
+    let former = resolution::to_note(&seen.state, &of_former, &key()).unwrap();
+    let elsewhere = crate::api::status::ResolvedTarget { api_version: "evil.io/v1".into(), ..honest.clone() };
+    let unsigned = crate::api::status::ResolvedTarget { signature: String::new(), ..honest };
+    for forged in [copied, former, elsewhere, unsigned] {
+        let status = json!({"resolvedTarget": forged});
+        let mut keeper = started(&["b.io"], with_status(&seen.stored, 2, &status));
+        assert_eq!(group(&mut keeper).as_deref(), Some("b.io"), "{forged:?}");
+        // One that runs is not turned either.
+        let mut keeper = started(&["b.io"], guard("a", "Widget", 1, 0));
+        keeper.take(Event::Apply(with_status(&seen.stored, 2, &status)));
+        assert_eq!(group(&mut keeper).as_deref(), Some("b.io"), "{forged:?}");
+    }
+}
+
+#[test]
+fn a_process_without_the_key_follows_the_others_once_it_has_it() {
+    let (_, before) = synced(vec![guard("a", "Widget", 1, 0)]);
+    let mut keeper = keeper();
+    keeper.use_catalog(widgets_of(&["b.io"]));
+    keeper.take(Event::Init);
+    keeper.take(Event::InitApply(noted(&before.guards[0], 2)));
+    keeper.take(Event::InitDone);
+    assert_eq!(group(&mut keeper).as_deref(), Some("b.io"));
+    keeper.use_key(Some(key()));
+    assert_eq!(group(&mut keeper).as_deref(), Some("a.io"));
+}
+
+#[test]
+fn a_resource_that_is_kept_is_followed_to_the_version_that_is_served() {
+    let (_, before) = synced(vec![guard("a", "Widget", 1, 0)]);
+    let of = |group: &str, version: &str| KindEntry {
+        group: group.into(),
+        version: version.into(),
+        ..widgets_of(&["a.io"]).entries()[0].clone()
+    };
+    let path = vec!["spec".to_owned(), "size".to_owned()];
+    let scaled = [(("a.io".to_owned(), "v2".to_owned(), "widgets".to_owned()), path.clone())];
+    let catalog = Catalog::new(vec![of("a.io", "v2"), of("b.io", "v1")]).with_replicas_paths(scaled.into());
+    let mut keeper = started(&["a.io"], noted(&before.guards[0], 2));
+    keeper.use_catalog(Arc::new(catalog));
+    let after = keeper.observe().unwrap();
+    let GuardState::Valid(guard) = &after.guards[0].state else { panic!("{:?}", after.guards[0].state) };
+    assert_eq!(guard.target.api_version(), "a.io/v2");
+    assert_eq!(guard.replicas_path, Some(path));
+    assert!(after.guards[0].kept.is_some());
+}
+
+#[test]
+fn what_is_noted_of_a_guard_that_cannot_be_used_stays_if_it_is_ours() {
+    let (_, before) = synced(vec![guard("a", "Widget", 1, 0)]);
+    let signed = noted(&before.guards[0], 2);
+    let invalid = GuardState::Invalid(crate::core::guard::InvalidGuard {
+        id: signed.id(),
+        generation: 1,
+        target: None,
+        reason: reasons::INVALID_SPEC,
+        message: String::new(),
+    });
+    assert_eq!(resolution::to_note(&invalid, &signed, &key()), signed.status().resolved_target);
+    let other = SigningKey::new(&[8; crate::core::signature::KEY_LENGTH]).unwrap();
+    assert_eq!(resolution::to_note(&invalid, &signed, &other), None);
+}

@@ -9,7 +9,7 @@ use crate::core::index::Index;
 use crate::core::kinds::Catalog;
 
 use super::Store;
-use super::convert::convert;
+use super::resolution::{self, convert_keeping};
 use super::stored::Stored;
 
 /// An object, as the index is asked for it.
@@ -130,7 +130,8 @@ impl Store {
         let settings = &self.shared.settings;
         let exceptions = self.shared.exceptions.borrow().clone().unwrap_or_default();
         let states = listed.items.iter().map(|stored| {
-            let state = convert(stored, catalog, settings, key.as_ref());
+            let noted = key.as_ref().and_then(|key| resolution::noted(stored, key));
+            let (state, _) = convert_keeping(stored, catalog, settings, key.as_ref(), noted.as_ref());
             exceptions.apply(state, stored, settings.longest_pause)
         });
         Index::build(states.filter(of_object).collect())
