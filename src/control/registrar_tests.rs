@@ -111,9 +111,12 @@ impl Server {
             format!("{} {}", name.trim_end_matches(".terrafusion.ai"), path.as_str().unwrap())
         };
         let texts = webhooks.as_array().into_iter().flatten().map(text);
-        // Those for definitions of kinds and for guards themselves are always there.
+        // Those for definitions of kinds and for our own kinds are always there.
+        let own = ["/driftguards", "/driftguardexceptions"];
         texts
-            .filter(|text: &String| !text.starts_with("define-") && !text.ends_with("/driftguards"))
+            .filter(|text: &String| {
+                !text.starts_with("define-") && own.iter().all(|kind| !text.ends_with(kind))
+            })
             .collect()
     }
 

@@ -167,6 +167,25 @@ impl Reviews {
         Reply::Review(reply)
     }
 
+    /// Answers a review of an exception. The mutating hook has nothing to say about one.
+    pub(super) fn exception(&self, hook: Hook, body: &[u8], asked: Asked) -> Reply {
+        let now = Timestamp::now();
+        let Some(of_guards) = self.of_guards.as_ref().filter(|_| hook == Hook::Validate) else {
+            return Reply::Failed(StatusCode::NOT_FOUND, "no such webhook");
+        };
+        // What cannot be read is not refused: such an exception pauses nothing.
+        let Some(answer) = of_guards.validate_exception(body, now) else {
+            self.count("unanswered", UNDECODABLE, asked);
+            return Reply::Failed(StatusCode::BAD_REQUEST, "this is no admission review of an exception");
+        };
+        self.count(answer.verdict, answer.reason, asked);
+        if let Some(told) = answer.told {
+            let circumstances = self.circumstances(told.denied, &told.message, &told.review_uid, now);
+            self.records.put(&Record::of_exception(&told, circumstances));
+        }
+        Reply::Review(answer.reply)
+    }
+
     /// Answers a review of the gate.
     pub(super) async fn validate(&self, body: &[u8], asked: Asked) -> Reply {
         let now = Timestamp::now();

@@ -31,16 +31,19 @@ pub(super) enum Subject {
     Targets,
     /// Guards themselves.
     Guards,
+    /// Exceptions, by which guards are paused.
+    Exceptions,
 }
 
 impl Route {
     /// Reads what follows the hook in a path: `g17/fail` or `g17/ignore`, and for our own kinds
-    /// `/driftguards` behind it.
+    /// `/driftguards` or `/driftguardexceptions` behind it.
     pub(super) fn parse(rest: &str) -> Option<Self> {
         let (generation, rest) = rest.split_once('/')?;
         let (policy, subject) = match rest.split_once('/') {
             None => (rest, Subject::Targets),
             Some((policy, names::DRIFTGUARDS)) => (policy, Subject::Guards),
+            Some((policy, names::EXCEPTIONS)) => (policy, Subject::Exceptions),
             Some(_) => return None,
         };
         let failure_policy = match policy {
@@ -86,6 +89,14 @@ mod tests {
         assert_eq!(
             Route::parse("g17/fail/driftguards"),
             Some(Route { generation: 17, failure_policy: FailurePolicy::Fail, subject: Subject::Guards })
+        );
+        assert_eq!(
+            Route::parse("g17/ignore/driftguardexceptions"),
+            Some(Route {
+                generation: 17,
+                failure_policy: FailurePolicy::Ignore,
+                subject: Subject::Exceptions
+            })
         );
         assert_eq!(
             Route::parse("g0/fail"),

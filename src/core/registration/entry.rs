@@ -147,7 +147,7 @@ fn entry_name(class: &Class<'_>, word: &str, number: usize) -> String {
     format!("{head}.{digest}.{NAME_SUFFIX}")
 }
 
-fn policy_word(policy: FailurePolicy) -> &'static str {
+pub(super) fn policy_word(policy: FailurePolicy) -> &'static str {
     match policy {
         FailurePolicy::Fail => "fail",
         FailurePolicy::Ignore => "ignore",
