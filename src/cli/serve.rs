@@ -312,15 +312,20 @@ impl Running {
             .run(),
         );
 
-        let alarm = Alarm { replica: replica.clone(), records: records.clone(), events: sink.clone() };
         let (notices, announcing) = notices::channel(Arc::clone(&metrics));
         background.spawn(announcing.run(client.clone(), replica.clone()));
+        let alarm = Alarm {
+            replica: replica.clone(),
+            records: records.clone(),
+            events: sink.clone(),
+            notices: notices.clone(),
+        };
         let guard_reviews = GuardReviews {
             client: client.clone(),
             store: store.clone(),
             keys,
             longest_pause: args.max_exception,
-            notices: notices.clone(),
+            notices,
         };
         let voice = Voice {
             replica: replica.clone(),
@@ -394,7 +399,7 @@ impl Running {
             api_server_endpoints,
             metrics,
             alarm,
-            notices,
+            longest_pause: args.max_exception,
             rights: Default::default(),
         };
         background.spawn(control.run());

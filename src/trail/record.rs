@@ -255,9 +255,37 @@ impl<'a> Record<'a> {
             authenticated: true,
             message,
         };
-        let target = &guard.target;
         Self {
             kind: Kind::Promotion,
+            enforcement: Some(crate::core::guard::Enforcement::Deny.as_str()),
+            ..Self::of_state(guard, "Promoted", circumstances)
+        }
+    }
+
+    /// The record of a guard that begins to let writes pass for a while, or no longer does.
+    #[must_use]
+    pub fn of_pause(
+        guard: &'a crate::core::guard::Guard,
+        reason: &'static str,
+        pause: Option<Pause<'a>>,
+        circumstances: Circumstances<'a>,
+    ) -> Self {
+        Self {
+            kind: Kind::Pause,
+            enforcement: Some(guard.enforcement.as_str()),
+            pause,
+            ..Self::of_state(guard, reason, circumstances)
+        }
+    }
+
+    /// The record of what became of a guard by our own doing.
+    fn of_state(
+        guard: &'a crate::core::guard::Guard,
+        reason: &'static str,
+        circumstances: Circumstances<'a>,
+    ) -> Self {
+        let target = &guard.target;
+        Self {
             guard: Some(Guard {
                 namespace: &guard.id.namespace,
                 name: &guard.id.name,
@@ -273,8 +301,7 @@ impl<'a> Record<'a> {
                 uid: "",
             }),
             attribution: Attribution::Itself,
-            enforcement: Some(crate::core::guard::Enforcement::Deny.as_str()),
-            ..Self::unjudged("Promoted", None, circumstances)
+            ..Self::unjudged(reason, None, circumstances)
         }
     }
 
