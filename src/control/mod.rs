@@ -3,6 +3,7 @@
 pub mod access;
 mod agreement;
 pub mod alarm;
+mod broken_glass;
 mod catch_up;
 pub mod conditions;
 pub mod endpoints;

@@ -192,15 +192,18 @@ impl Control {
         if let Some(altered) = &applied.repaired {
             self.alarm.registration_altered(altered, observation);
         }
-        self.metrics.broken_glass(applied.broken_until.is_some());
-        if let Some(until) = applied.broken_until {
+        for turn in &applied.glass {
+            self.alarm.glass(turn, observation);
+        }
+        self.metrics.broken_glass(applied.broken.is_some());
+        if let Some(broken) = applied.broken {
+            let left = broken.until.duration_since(jiff::Timestamp::now());
             standing.note(
-                Attempt::Broken(Coverage::BrokenGlass(until)),
+                Attempt::Broken(Coverage::BrokenGlass(broken)),
                 observation.version,
                 false,
                 Instant::now(),
             );
-            let left = until.duration_since(jiff::Timestamp::now());
             return Some(Duration::try_from(left).unwrap_or_default());
         }
         self.metrics.widened(applied.widened.len());

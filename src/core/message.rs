@@ -8,7 +8,7 @@ use super::diff::Changes;
 use super::guard::{Guard, GuardId, InvalidGuard, Target};
 use super::hash::ContentHash;
 use super::pause::{Pause, PausedBy};
-use super::verdict::Operation;
+use super::verdict::{Attempt, Operation};
 
 /// Longest first line, in characters.
 pub const MAX_FIRST_LINE: usize = 200;
@@ -101,6 +101,22 @@ pub fn paused(guard: &Guard, pause: &Pause, changes: &Changes) -> String {
         pause.until,
         summary(changes),
         guard.target
+    );
+    clean(&line, MAX_WARNING)
+}
+
+/// The warning of a write that would have been refused, were the glass not broken.
+#[must_use]
+pub fn broken_glass(attempt: &Attempt) -> String {
+    let paths = match attempt.paths.as_slice() {
+        [] => String::new(),
+        paths => format!(" ({})", paths.join(", ")),
+    };
+    let line = format!(
+        "DriftGuard {} would refuse this {} of {}{paths}, but the glass is broken: it passes; recorded",
+        attempt.guard,
+        attempt.operation.as_str(),
+        attempt.target
     );
     clean(&line, MAX_WARNING)
 }

@@ -278,6 +278,17 @@ impl<'a> Record<'a> {
         }
     }
 
+    /// The record of broken glass, or of its end; every guard is concerned.
+    #[must_use]
+    pub fn of_glass(reason: &'static str, pause: Pause<'a>, circumstances: Circumstances<'a>) -> Self {
+        Self {
+            kind: Kind::Glass,
+            attribution: Attribution::Itself,
+            pause: Some(pause),
+            ..Self::unjudged(reason, None, circumstances)
+        }
+    }
+
     /// The record of what became of a guard by our own doing.
     fn of_state(
         guard: &'a crate::core::guard::Guard,

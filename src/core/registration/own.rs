@@ -69,6 +69,7 @@ pub fn entries(hook: Hook) -> Vec<Entry> {
                 namespaced: true,
                 selection: Selection { namespaces: Namespaces::All, names: None },
                 touch: None,
+                broken: false,
             };
             let writes = [Operation::Create, Operation::Update];
             match hook {
