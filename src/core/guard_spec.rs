@@ -10,7 +10,7 @@ use super::guard::{GuardId, GuardState, Target};
 
 /// How far a user's clock may be ahead of ours: whoever asks for the longest pause computes its end
 /// by their own clock. What counts for longer is cut off at every use.
-const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(60);
+pub(super) const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(60);
 /// Most rights named in a refusal.
 const MAX_NAMED: usize = 20;
 

@@ -13,6 +13,7 @@ use super::index::Index;
 mod condition;
 pub mod definitions;
 mod entry;
+pub mod glass;
 pub mod own;
 mod selection;
 mod touch;
