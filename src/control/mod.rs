@@ -5,6 +5,7 @@ mod agreement;
 pub mod alarm;
 mod catch_up;
 pub mod conditions;
+mod crowd;
 pub mod endpoints;
 pub mod lease;
 pub mod member;
