@@ -6,6 +6,7 @@ pub mod alarm;
 mod broken_glass;
 mod catch_up;
 pub mod conditions;
+mod crowd;
 pub mod endpoints;
 mod exceptions;
 pub mod lease;
