@@ -88,8 +88,11 @@ fn guards(mut report: watch::Receiver<bool>) -> Frames {
     let first = stream::iter(0..GUARDS).map(|number| event("ADDED", &guard(number, false)));
     let told = stream::once(async move {
         report.wait_for(|report| *report).await.unwrap();
-        event("BOOKMARK", &json!({"apiVersion": "terrafusion.ai/v1", "kind": "DriftGuard",
-            "metadata": {"resourceVersion": "1000001"}}))
+        event(
+            "BOOKMARK",
+            &json!({"apiVersion": "terrafusion.ai/v1", "kind": "DriftGuard",
+            "metadata": {"resourceVersion": "1000001"}}),
+        )
     });
     let second = stream::iter(0..GUARDS).map(|number| event("MODIFIED", &guard(number, true)));
     let end = stream::once(async move { event("BOOKMARK", &end) });
@@ -119,7 +122,9 @@ fn client(report: &watch::Receiver<bool>) -> kube::Client {
                 "/api" => one(kinds()),
                 "/apis" => one(json!({"apiVersion": "apidiscovery.k8s.io/v2",
                     "kind": "APIGroupDiscoveryList", "metadata": {}, "items": []})),
-                _ => one(json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": "1"}, "items": []})),
+                _ => one(
+                    json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": "1"}, "items": []}),
+                ),
             };
             Ok::<_, Infallible>(Response::new(StreamBody::new(frames)))
         }
