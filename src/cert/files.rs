@@ -157,10 +157,9 @@ impl CertificateFiles {
             PrivateKeyDer::from_pem_slice(&contents.key).map_err(|_| FilesError::Key(self.key.clone()))?;
         let certified =
             CertifiedKey::from_der(chain, key, &crypto_provider()).map_err(|error| match error {
-                rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => FilesError::KeyMismatch {
-                    key: self.key.clone(),
-                    certificate: self.certificate.clone(),
-                },
+                rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
+                    FilesError::KeyMismatch { key: self.key.clone(), certificate: self.certificate.clone() }
+                }
                 rustls::Error::InvalidCertificate(error) => {
                     self.unreadable(&self.certificate, error.to_string())
                 }

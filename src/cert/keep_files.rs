@@ -91,8 +91,7 @@ impl FilesKeeper {
         kept.began |= trust != Trust::Unknown;
         kept.sight.registered(trust, now);
         let name = self.identity.registered();
-        let parse =
-            |contents: Contents| Ok((self.files.parse(&contents, name, now)?, contents));
+        let parse = |contents: Contents| Ok((self.files.parse(&contents, name, now)?, contents));
         match contents.and_then(parse) {
             Ok((found, contents)) => {
                 self.good(kept);

@@ -160,10 +160,9 @@ impl<Id: Clone + PartialEq> Sight<Id> {
         match self.trust {
             Trust::Unknown => false,
             Trust::Nobody => true,
-            Trust::Only(_) => self
-                .since
-                .iter()
-                .any(|(seen, since)| seen == id && shift(*since, self.settle) <= now),
+            Trust::Only(_) => {
+                self.since.iter().any(|(seen, since)| seen == id && shift(*since, self.settle) <= now)
+            }
         }
     }
 
