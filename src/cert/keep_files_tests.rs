@@ -84,7 +84,7 @@ impl Rig {
     }
 
     fn is_broken(&self) -> bool {
-        self.keeper.metrics.encode().unwrap().contains("driftguard_certificate_files_broken 1")
+        self.keeper.metrics.encode().unwrap().contains("\ndriftguard_certificate_files_broken 1\n")
     }
 }
 
