@@ -26,7 +26,7 @@ use crate::store::{Configurations, Observation};
 use super::lease::{Fence, NotHolding};
 use super::repairs::Repairs;
 pub use super::side::Altered;
-use super::side::{Side, generation, mend_glass, read, revision};
+use super::side::{CaBundle, Side, generation, mend_glass, read, revision};
 use super::webhooks::{Address, Configuration};
 
 /// Longest text taken from an annotation about broken glass, in characters.
@@ -43,6 +43,9 @@ pub struct Settings {
     pub address: Address,
     /// The authorities that API servers trust for that, PEM; empty until they are known.
     pub bundle: watch::Receiver<Bytes>,
+    /// The Certificate (`NAMESPACE/NAME`) whose authority somebody else, such as cert-manager's cainjector,
+    /// writes into the configurations; `None` where `bundle` is written by us.
+    pub injected_from: Option<String>,
     /// How long broken glass may count after it was first seen.
     pub longest_pause: SignedDuration,
 }
@@ -105,6 +108,17 @@ pub enum RegistrarError {
         /// Whether somebody else wrote it in between, so that looking again helps.
         conflict: bool,
     },
+    /// Whoever keeps `caBundle` has not written it yet.
+    #[error(
+        "{entries} entries of the webhook configurations have no caBundle yet, and let writes pass until they have: \
+         cert-manager's cainjector must run and know Certificate {from}"
+    )]
+    NotInjected {
+        /// How many entries.
+        entries: usize,
+        /// Where it is to be taken from.
+        from: String,
+    },
     /// Somebody keeps altering it.
     #[error(
         "{kind} {} was altered by {by}; it is repaired again in {} s: stop what alters it",
@@ -128,6 +142,7 @@ impl RegistrarError {
             Self::NotHolding(_) => "NotHolding",
             Self::NoAuthority => "NoAuthority",
             Self::Api { .. } => "RegistrationFailed",
+            Self::NotInjected { .. } => "BundleNotInjected",
             Self::Contended { .. } => "RegistrationContended",
         }
     }
@@ -137,6 +152,8 @@ impl RegistrarError {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Contended { wait, .. } => Some(*wait),
+            // It is watched, too.
+            Self::NotInjected { .. } => Some(Duration::from_secs(1)),
             _ => None,
         }
     }
@@ -147,7 +164,7 @@ impl RegistrarError {
 struct Wanted {
     validating: Registration,
     mutating: Registration,
-    bundle: Bytes,
+    bundle: CaBundle,
 }
 
 impl Wanted {
@@ -189,7 +206,7 @@ fn glass_of(meta: &ObjectMeta) -> Option<BrokenGlass> {
 #[derive(Debug)]
 struct Confirmed {
     version: u64,
-    bundle: Bytes,
+    bundle: CaBundle,
     validating: Option<u64>,
     mutating: Option<u64>,
     applied: Applied,
@@ -267,7 +284,7 @@ impl Registrar {
         if bundle.is_empty() {
             return Err(RegistrarError::NoAuthority);
         }
-        if let Some(applied) = self.still_confirmed(observation.version, &bundle) {
+        if let Some(applied) = self.still_confirmed(observation.version, &self.ca_bundle(bundle.clone())) {
             return Ok(applied);
         }
         self.confirmed = None;
@@ -335,6 +352,13 @@ impl Registrar {
         let next = self.highest + 1;
         let (validating, wrote_gate) = gate.settle(next, fence).await?;
         let (mutating, wrote_convenience) = convenience.settle(next, fence).await?;
+        let missing = Side::without_bundle(&wanted.bundle, validating.as_ref())
+            + Side::without_bundle(&wanted.bundle, mutating.as_ref());
+        if let (CaBundle::InjectedFrom(from), 1.., None) = (&wanted.bundle, missing, &broken) {
+            // What is written once it is there is no repair.
+            self.last = None;
+            return Err(RegistrarError::NotInjected { entries: missing, from: from.clone() });
+        }
         let (validating, mutating) = if broken.is_some() {
             (validating, mutating)
         } else {
@@ -394,17 +418,22 @@ impl Registrar {
         // Reviews of guards themselves are wanted whether or not there is a guard.
         validating.entries.extend(own::entries(Hook::Validate));
         mutating.entries.extend(own::entries(Hook::Mutate));
-        Wanted { validating, mutating, bundle }
+        Wanted { validating, mutating, bundle: self.ca_bundle(bundle) }
+    }
+
+    /// Who tells API servers whom to trust.
+    fn ca_bundle(&self, bundle: Bytes) -> CaBundle {
+        self.settings.injected_from.clone().map_or(CaBundle::Ours(bundle), CaBundle::InjectedFrom)
     }
 
     /// The last result, when neither what is wanted nor what stands there changed since.
-    fn still_confirmed(&mut self, version: u64, bundle: &Bytes) -> Option<Applied> {
+    fn still_confirmed(&mut self, version: u64, bundle: &CaBundle) -> Option<Applied> {
         let configurations = self.configurations.borrow_and_update().clone();
         let confirmed = self.confirmed.as_ref()?;
         let over = confirmed.applied.broken.as_ref().is_some_and(|broken| Timestamp::now() >= broken.until);
         let same = !over
             && confirmed.version == version
-            && confirmed.bundle == bundle
+            && confirmed.bundle == *bundle
             && is_old_news(&configurations.validating, confirmed.validating)
             && is_old_news(&configurations.mutating, confirmed.mutating);
         same.then(|| confirmed.applied.clone())

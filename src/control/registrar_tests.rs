@@ -167,6 +167,11 @@ fn applied(before: &Value, sent: &Value) -> Value {
     let mut after = sent.as_array().cloned().unwrap_or_default();
     for entry in &mut after {
         let old = before.iter().find(|old| old["name"] == entry["name"]);
+        // Nobody here applies it who does not go on: it is somebody else's.
+        let bundle = old.map(|old| &old["clientConfig"]["caBundle"]).filter(|bundle| bundle.is_string());
+        if let (Some(bundle), None) = (bundle, entry["clientConfig"].get("caBundle")) {
+            entry["clientConfig"]["caBundle"] = bundle.clone();
+        }
         let foreign = old.and_then(|old| old["matchConditions"].as_array()).into_iter().flatten();
         for condition in foreign.filter(|condition| {
             condition["name"] != "guarded-objects" && condition["name"] != "pinned-content"
@@ -228,6 +233,15 @@ impl Rig {
     }
 
     fn on(server: Server) -> Self {
+        Self::with(server, None)
+    }
+
+    /// A registrar that leaves `caBundle` to somebody else.
+    fn injected() -> Self {
+        Self::with(Server::default(), Some("ns/serving".to_owned()))
+    }
+
+    fn with(server: Server, injected_from: Option<String>) -> Self {
         let (configurations, watched) = watch::channel(Arc::default());
         let (bundle, bundles) = watch::channel(Bytes::from_static(b"PEM"));
         let (lease, fence) = Fence::held_by_hand();
@@ -240,6 +254,7 @@ impl Rig {
                 port: 443,
             },
             bundle: bundles,
+            injected_from,
         };
         let registrar = Registrar::new(server.client(), settings, watched);
         Self { server, registrar, configurations, bundle, lease, fence }
@@ -419,6 +434,69 @@ async fn nothing_is_registered_without_an_authority() {
     rig.bundle.send_replace(Bytes::new());
     assert_eq!(rig.try_apply(1, &["a"]).await.unwrap_err().reason(), "NoAuthority");
     assert_eq!(rig.server.requests(), 0);
+}
+
+impl Server {
+    /// Gives every entry that has none a bundle, as cainjector does; or all of them another one.
+    fn inject(&self, bundle: &str, all: bool) {
+        for resource in [VALIDATING, MUTATING] {
+            self.alter(resource, |object| {
+                for webhook in object["webhooks"].as_array_mut().unwrap() {
+                    if all || webhook["clientConfig"].get("caBundle").is_none() {
+                        webhook["clientConfig"]["caBundle"] = json!(bundle);
+                    }
+                }
+            });
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_injected_bundle_is_asked_for_waited_for_and_never_written() {
+    let mut rig = Rig::injected();
+    assert_eq!(rig.try_apply(1, &["a"]).await.unwrap_err().reason(), "BundleNotInjected");
+    let stored = rig.server.0.lock().unwrap().objects.clone();
+    for resource in [VALIDATING, MUTATING] {
+        let annotations = &stored[resource]["metadata"]["annotations"];
+        assert_eq!(annotations["cert-manager.io/inject-ca-from"], "ns/serving");
+        let text = stored[resource]["webhooks"].to_string();
+        assert!(!text.contains("caBundle") && !text.contains(r#""failurePolicy":"Fail""#), "{text}");
+    }
+    rig.server.inject("T05F", false);
+    let applied = rig.apply(1, &["a"]).await;
+    assert_eq!((applied.written, applied.repaired), (true, None));
+    assert_eq!(
+        rig.server.entries()[0],
+        format!("write-fail.configmaps.v1.core /validate/g{}/fail", applied.generation)
+    );
+    let writes = rig.server.writes();
+    // The injector changes it: that is no alteration, and nothing is written.
+    rig.server.inject("VFdP", true);
+    rig.tell();
+    let again = rig.apply(1, &["a"]).await;
+    assert_eq!((again.written, again.repaired, again.generation), (false, None, applied.generation));
+    assert_eq!(rig.server.writes(), writes);
+    // Another guard of the same kind changes an entry that has its bundle, and that stays.
+    rig.apply(2, &["a", "b"]).await;
+    let text = rig.server.0.lock().unwrap().objects[VALIDATING]["webhooks"].to_string();
+    assert!(text.contains("VFdP") && !text.contains("T05F"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_entry_that_loses_its_injected_bundle_goes_on_refusing() {
+    let mut rig = Rig::injected();
+    assert!(rig.try_apply(1, &["a"]).await.is_err());
+    rig.server.inject("T05F", false);
+    rig.apply(1, &["a"]).await;
+    rig.server.alter(VALIDATING, |object| {
+        for webhook in object["webhooks"].as_array_mut().unwrap() {
+            webhook["clientConfig"].as_object_mut().unwrap().remove("caBundle");
+        }
+    });
+    rig.tell();
+    assert_eq!(rig.try_apply(1, &["a"]).await.unwrap_err().reason(), "BundleNotInjected");
+    let text = rig.server.0.lock().unwrap().objects[VALIDATING]["webhooks"].to_string();
+    assert!(text.contains(r#""failurePolicy":"Fail""#), "{text}");
 }
 
 #[tokio::test(start_paused = true)]

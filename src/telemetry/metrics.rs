@@ -55,6 +55,7 @@ pub struct Metrics {
     handshakes: Family<ResultLabel, Counter>,
     self_checks: Family<ResultLabel, Counter>,
     certificate_end: Gauge,
+    certificate_files_broken: Gauge,
     unknown_authors: Gauge,
 }
 
@@ -80,6 +81,7 @@ impl Default for Metrics {
             handshakes: Family::default(),
             self_checks: Family::default(),
             certificate_end: Gauge::default(),
+            certificate_files_broken: Gauge::default(),
             unknown_authors: Gauge::default(),
         };
         metrics.register();
@@ -139,6 +141,11 @@ impl Metrics {
             "certificate_end_timestamp_seconds",
             "End of the served certificate, in seconds since 1970",
             self.certificate_end.clone(),
+        );
+        registry.register(
+            "certificate_files_broken",
+            "1 while the certificate files cannot be used and what was served before is served on",
+            self.certificate_files_broken.clone(),
         );
         registry.register(
             "guards_of_unknown_author",
@@ -247,6 +254,11 @@ impl Metrics {
     /// Sets when the served certificate ends, in seconds since 1970.
     pub fn certificate_end(&self, seconds: i64) {
         self.certificate_end.set(seconds);
+    }
+
+    /// Tells whether the files with the certificate cannot be used.
+    pub fn certificate_files_broken(&self, are: bool) {
+        self.certificate_files_broken.set(i64::from(are));
     }
 
     /// All metrics as text.

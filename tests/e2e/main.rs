@@ -7,6 +7,7 @@ mod authors;
 mod canary;
 mod certificates;
 mod draining;
+mod files;
 mod fleet;
 mod garbage;
 mod gate;

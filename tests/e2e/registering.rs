@@ -65,6 +65,7 @@ impl Registering {
             own_namespace: NAMESPACE.into(),
             address,
             bundle: bundles,
+            injected_from: None,
             longest_pause: driftguard::core::pause::LONGEST,
         };
         let registrar = Registrar::new(client, settings, store.configurations());
