@@ -256,7 +256,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
     use super::*;
 
-    fn entry(name: &str, policy: &str, client: Value) -> Value {
+    fn entry(name: &str, policy: &str, client: &Value) -> Value {
         json!({"name": name, "failurePolicy": policy, "clientConfig": client, "sideEffects": "None", "admissionReviewVersions": ["v1"]})
     }
 
@@ -267,9 +267,9 @@ mod tests {
         serde_json::from_value(json!({
             "metadata": {"name": "driftguard", "resourceVersion": "7", "annotations": {"other": "stays"}},
             "webhooks": [
-                entry("theirs.example.com", "Fail", json!({"url": "https://x/validate/g17/fail"})),
-                entry(&format!("{NAME_PREFIX}.write-fail.x.terrafusion.ai"), "Fail", at_url),
-                entry(&format!("{NAME_PREFIX}.approve-fail.y.terrafusion.ai"), "Fail", at_service),
+                entry("theirs.example.com", "Fail", &json!({"url": "https://x/validate/g17/fail"})),
+                entry(&format!("{NAME_PREFIX}.write-fail.x.terrafusion.ai"), "Fail", &at_url),
+                entry(&format!("{NAME_PREFIX}.approve-fail.y.terrafusion.ai"), "Fail", &at_service),
             ],
         }))
         .unwrap()

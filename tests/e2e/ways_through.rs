@@ -179,7 +179,10 @@ fn the_role_for_exceptions_gives_the_right_to_make_and_end_them_and_no_other() -
         dora.kubectl(&["auth", "can-i", verb, resource, "-n", namespace]).map(|said| said.succeeded())
     };
     let exceptions = "driftguardexceptions.terrafusion.ai";
-    until("the right is there", LIMIT, || Ok(ensure!(may("create", exceptions, ns)?, "not yet")))?;
+    until("the right is there", LIMIT, || {
+        ensure!(may("create", exceptions, ns)?, "not yet");
+        Ok(())
+    })?;
     for verb in ["get", "list", "watch", "delete"] {
         ensure!(may(verb, exceptions, ns)?, "{verb}");
     }
