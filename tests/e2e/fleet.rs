@@ -32,7 +32,8 @@ impl Fleet {
             Backend { address: ([127, 0, 0, 1], port).into(), readyz }
         });
         let balancer = Balancer::start(backends.into())?;
-        let mut fleet = Self { plane, admin, running: Vec::new(), programs: Vec::new(), balancer, via, ports };
+        let mut fleet =
+            Self { plane, admin, running: Vec::new(), programs: Vec::new(), balancer, via, ports };
         fleet.install()?;
         fleet.start()?;
         Ok(fleet)

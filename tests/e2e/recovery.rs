@@ -28,7 +28,12 @@ pub(crate) const GUARDED: [Target; 9] = [
     Target { namespace: SYSTEM, kind: "configmap", name: "market-settings", edit: DATA },
     Target { namespace: SYSTEM, kind: "secret", name: "registry", edit: STRING_DATA },
     Target { namespace: SYSTEM, kind: "deployment", name: "config-service", edit: SPEC },
-    Target { namespace: SYSTEM, kind: "serviceaccount", name: "config-service", edit: r#"{"secrets":[{"name":"x"}]}"# },
+    Target {
+        namespace: SYSTEM,
+        kind: "serviceaccount",
+        name: "config-service",
+        edit: r#"{"secrets":[{"name":"x"}]}"#,
+    },
     Target { namespace: "", kind: "clusterrole", name: "auditors", edit: r#"{"rules":[]}"# },
 ];
 /// Whose labels pass while nobody answers; see `docs/design/registration-and-proof.md` for those whose do not.

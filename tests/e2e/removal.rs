@@ -49,7 +49,10 @@ fn uninstall_after_every_replica_was_killed_leaves_nothing_that_is_in_the_way() 
         .admin
         .kubectl(&["patch", "dg", &guard, "-n", "trading", "--type=merge", "-p", loosen])?
         .success()?;
-    ensure!(driftguard(&fleet.admin, &["uninstall"])?.success()?.is_empty(), "there was nothing left to delete");
+    ensure!(
+        driftguard(&fleet.admin, &["uninstall"])?.success()?.is_empty(),
+        "there was nothing left to delete"
+    );
 
     // Guards that stayed are enforced again after an install: what changed meanwhile stays as it is.
     fleet.install()?;
@@ -73,8 +76,12 @@ fn uninstall_after_every_replica_was_killed_leaves_nothing_that_is_in_the_way() 
 fn pods_come_back_and_namespaces_go_while_every_replica_is_dead() -> Result<()> {
     let mut fleet = Fleet::on(ControlPlane::builder().workloads().start()?, Via::Url)?;
     guard_all(&fleet)?;
-    let namespace =
-        |name| Target { namespace: "", kind: "namespace", name, edit: r#"{"metadata":{"labels":{"a":"b"}}}"# };
+    let namespace = |name| Target {
+        namespace: "",
+        kind: "namespace",
+        name,
+        edit: r#"{"metadata":{"labels":{"a":"b"}}}"#,
+    };
     for name in ["trading", "billing"] {
         fleet.pin("billing", &namespace(name), &json!({}))?;
     }
@@ -101,7 +108,8 @@ fn pods_come_back_and_namespaces_go_while_every_replica_is_dead() -> Result<()> 
     // Only what may not be deleted waits for somebody who can tell that its namespace goes.
     fleet.admin.kubectl(&["delete", "namespace", "kept", "--wait=false"])?.success()?;
     until("the namespace says what it waits for", LIMIT, || {
-        let status = fleet.admin.kubectl(&["get", "namespace", "kept", "-o", "jsonpath={.status}"])?.success()?;
+        let status =
+            fleet.admin.kubectl(&["get", "namespace", "kept", "-o", "jsonpath={.status}"])?.success()?;
         ensure!(status.contains(UNANSWERED), "{status}");
         Ok(())
     })?;

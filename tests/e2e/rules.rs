@@ -187,7 +187,10 @@ fn disarm(on: &Installation, kind: &str) -> Result<()> {
         ("matchPolicy", json!("Exact")),
         ("timeoutSeconds", json!(1)),
         ("clientConfig", json!({"url": "https://127.0.0.1:1/validate/g1/fail"})),
-        ("rules", json!([{"apiGroups": [""], "apiVersions": ["v1"], "resources": ["nodes"], "operations": ["CREATE"]}])),
+        (
+            "rules",
+            json!([{"apiGroups": [""], "apiVersions": ["v1"], "resources": ["nodes"], "operations": ["CREATE"]}]),
+        ),
     ];
     let mut patch: Vec<Value> = ways
         .iter()
