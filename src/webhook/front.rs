@@ -13,6 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
+use super::activity::Activity;
 use super::connection::Connection;
 use super::lane::{Lane, Protocol};
 use crate::cert::tls::{ALPN_H2, is_named};
@@ -36,6 +37,7 @@ pub(super) struct Front {
     pub(super) client_names: Arc<[String]>,
     pub(super) lanes: Arc<Lanes>,
     pub(super) open: Arc<Semaphore>,
+    pub(super) activity: Arc<Activity>,
     pub(super) metrics: Arc<Metrics>,
 }
 
@@ -111,6 +113,7 @@ impl Front {
     ) {
         let tls = self.tls.clone();
         let lanes = Arc::clone(&self.lanes);
+        let activity = Arc::clone(&self.activity);
         let metrics = Arc::clone(&self.metrics);
         let clients_known = self.clients_known;
         let client_names = Arc::clone(&self.client_names);
@@ -137,6 +140,8 @@ impl Front {
             let protocol =
                 if session.alpn_protocol() == Some(ALPN_H2) { Protocol::Http2 } else { Protocol::Http1 };
             metrics.handshake("ok");
+            // Its request is under way, and would be lost on an HTTP/1.1 connection that is closed as idle.
+            activity.touch();
             lanes.of(protocol).give(Connection::new(stream, permit), peer);
         });
     }

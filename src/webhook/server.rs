@@ -74,6 +74,7 @@ impl Admission {
             client_names: client_names.into(),
             lanes: Arc::clone(&lanes),
             open: Arc::clone(&open),
+            activity: Arc::clone(&activity),
             metrics,
         };
         let (stop, stopped) = watch::channel(false);
