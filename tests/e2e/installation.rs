@@ -33,6 +33,7 @@ pub(crate) struct Installation {
     pub(crate) plane: ControlPlane,
     pub(crate) admin: User,
     pub(crate) serve: Process,
+    program: Program,
     health_port: u16,
 }
 
@@ -100,9 +101,15 @@ impl Installation {
             .args([format!("--bind=127.0.0.1:{port}"), format!("--health-bind=127.0.0.1:{health_port}")])
             .arg(format!("--kubeconfig={}", operator.kubeconfig().display()));
         let serve = plane.guardian().start(&program)?;
-        let installation = Self { plane, admin, serve, health_port };
+        let installation = Self { plane, admin, serve, program, health_port };
         installation.wait_ready()?;
         Ok(installation)
+    }
+
+    /// Starts `serve` anew, after whoever asks has ended it.
+    pub(crate) fn start_again(&mut self) -> Result<()> {
+        self.serve = self.plane.guardian().start(&self.program)?;
+        self.wait_ready()
     }
 
     fn wait_ready(&self) -> Result<()> {
