@@ -89,3 +89,13 @@ pub const ANNOTATION_BREAKGLASS_REASON: &str = "driftguard.terrafusion.ai/breakg
 pub const ANNOTATION_BREAKGLASS_BY: &str = "driftguard.terrafusion.ai/breakglass-by";
 /// When `serve` first saw it. Written by `serve` alone.
 pub const ANNOTATION_BREAKGLASS_SEEN: &str = "driftguard.terrafusion.ai/breakglass-seen";
+/// By whom it was ended before its time, as far as the command could tell.
+pub const ANNOTATION_BREAKGLASS_ENDED_BY: &str = "driftguard.terrafusion.ai/breakglass-ended-by";
+/// Everything that stands in our webhook configurations about broken glass.
+pub const BREAKGLASS_ANNOTATIONS: [&str; 5] = [
+    ANNOTATION_BREAKGLASS_UNTIL,
+    ANNOTATION_BREAKGLASS_REASON,
+    ANNOTATION_BREAKGLASS_BY,
+    ANNOTATION_BREAKGLASS_SEEN,
+    ANNOTATION_BREAKGLASS_ENDED_BY,
+];

@@ -313,15 +313,20 @@ impl Running {
             .run(),
         );
 
-        let alarm = Alarm { replica: replica.clone(), records: records.clone(), events: sink.clone() };
         let (notices, announcing) = notices::channel(Arc::clone(&metrics));
         background.spawn(announcing.run(client.clone(), replica.clone()));
+        let alarm = Alarm {
+            replica: replica.clone(),
+            records: records.clone(),
+            events: sink.clone(),
+            notices: notices.clone(),
+        };
         let guard_reviews = GuardReviews {
             client: client.clone(),
             store: store.clone(),
             keys,
             longest_pause: args.max_exception,
-            notices: notices.clone(),
+            notices,
         };
         let voice = Voice {
             replica: replica.clone(),
@@ -396,8 +401,8 @@ impl Running {
             api_server_endpoints,
             metrics,
             alarm,
-            notices,
             rights,
+            longest_pause: args.max_exception,
         };
         background.spawn(control.run());
         Ok(Self { admission, health, keep_lease, leasing, keep_member, member, background })

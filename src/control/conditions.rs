@@ -15,6 +15,8 @@ use crate::core::index::Index;
 use crate::core::pause::PausedBy;
 use crate::core::registration::Width;
 
+use super::registrar::Broken;
+
 /// Longest message of a condition; the API allows 32,768 characters, nobody reads as many.
 const MAX_MESSAGE: usize = 1024;
 
@@ -29,8 +31,8 @@ pub enum Coverage {
     Widened(Width),
     /// Somebody keeps altering the registered rules.
     Contended(String),
-    /// Somebody broke the glass, and until when.
-    BrokenGlass(Timestamp),
+    /// Somebody broke the glass: who, why and until when.
+    BrokenGlass(Broken),
     /// Not yet, and why.
     Pending(String),
     /// Registered and proved, but a replica that answers reviews may judge by something older.
@@ -153,9 +155,9 @@ fn enforcing(guard: &Guard, coverage: &Coverage) -> Says {
     let mode = guard.enforcement.as_str();
     match coverage {
         Coverage::Pending(why) => Says::new("False", reasons::REGISTRATION_PENDING, why.clone()),
-        Coverage::BrokenGlass(until) => {
+        Coverage::BrokenGlass(Broken { until, by, reason }) => {
             let message = format!(
-                "the glass is broken: every write passes until {until:.0}; driftguard breakglass --end ends it"
+                "{by} broke the glass ({reason}): every write passes until {until:.0}, recorded; driftguard breakglass --end ends it"
             );
             Says::new("False", reasons::BROKEN_GLASS, message)
         }

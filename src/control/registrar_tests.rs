@@ -78,10 +78,20 @@ impl Server {
         if !version.is_null() && *version != object["metadata"]["resourceVersion"] {
             return failure(StatusCode::CONFLICT, "Conflict");
         }
-        object["webhooks"] =
-            if is_apply { applied(&object["webhooks"], &sent["webhooks"]) } else { sent["webhooks"].clone() };
-        if let Some(annotations) = sent["metadata"].get("annotations") {
-            object["metadata"]["annotations"] = annotations.clone();
+        if is_apply {
+            object["webhooks"] = applied(&object["webhooks"], &sent["webhooks"]);
+            // The one that only an apply writes goes with it.
+            if let Some(annotations) = object["metadata"]["annotations"].as_object_mut() {
+                annotations.remove(names::ANNOTATION_BREAKGLASS_SEEN);
+            }
+        } else if let Some(webhooks) = sent.get("webhooks") {
+            object["webhooks"] = webhooks.clone();
+        }
+        for (key, value) in sent["metadata"]["annotations"].as_object().into_iter().flatten() {
+            object["metadata"]["annotations"][key] = value.clone();
+        }
+        if let Some(annotations) = object["metadata"]["annotations"].as_object_mut() {
+            annotations.retain(|_, value| !value.is_null());
         }
         state.store(resource, object.clone());
         (StatusCode::OK, state.objects[resource].clone())
@@ -111,9 +121,12 @@ impl Server {
             format!("{} {}", name.trim_end_matches(".terrafusion.ai"), path.as_str().unwrap())
         };
         let texts = webhooks.as_array().into_iter().flatten().map(text);
-        // Those for definitions of kinds and for guards themselves are always there.
+        // Those for definitions of kinds and for our own kinds are always there.
+        let own = ["/driftguards", "/driftguardexceptions"];
         texts
-            .filter(|text: &String| !text.starts_with("define-") && !text.ends_with("/driftguards"))
+            .filter(|text: &String| {
+                !text.starts_with("define-") && own.iter().all(|kind| !text.ends_with(kind))
+            })
             .collect()
     }
 
@@ -435,4 +448,155 @@ async fn what_a_watch_tells_late_is_no_alteration() {
     // The watch still tells the first configuration.
     let applied = rig.apply(2, &["a", "b"]).await;
     assert_eq!((applied.written, rig.server.requests()), (false, requests));
+}
+
+/// Breaks the glass as the command does while no replica lives, but for the entries.
+fn break_glass(rig: &Rig, until: Timestamp) {
+    rig.server.alter(VALIDATING, |object| {
+        let annotations = &mut object["metadata"]["annotations"];
+        annotations[names::ANNOTATION_BREAKGLASS_UNTIL] = json!(until.to_string());
+        annotations[names::ANNOTATION_BREAKGLASS_BY] = json!("alice");
+        annotations[names::ANNOTATION_BREAKGLASS_REASON] = json!("incident 8");
+    });
+    rig.tell();
+}
+
+fn ahead(hours: i64) -> Timestamp {
+    Timestamp::now() + SignedDuration::from_hours(hours)
+}
+
+/// What stands in the validating configuration about broken glass.
+fn noted(rig: &Rig) -> Vec<String> {
+    let state = rig.server.0.lock().unwrap();
+    let annotations = state.objects[VALIDATING]["metadata"]["annotations"].clone();
+    let keys = annotations.as_object().unwrap().keys().filter(|key| key.contains("breakglass"));
+    keys.map(|key| key.rsplit_once("/breakglass-").unwrap().1.to_owned()).collect()
+}
+
+const OPEN: [&str; 2] = [
+    "write-fail.configmaps.v1.core /validate/g2/ignore/broken",
+    "delete-ignore.configmaps.v1.core /validate/g2/ignore/broken",
+];
+
+#[tokio::test(start_paused = true)]
+async fn broken_glass_leaves_every_review_and_lets_none_refuse() {
+    let mut rig = Rig::new();
+    rig.apply(1, &["a"]).await;
+    break_glass(&rig, ahead(1));
+    let applied = rig.apply(1, &["a"]).await;
+    let broken = applied.broken.unwrap();
+    assert_eq!((broken.by.as_str(), broken.reason.as_str()), ("alice", "incident 8"));
+    assert!(matches!(&applied.glass[..], [GlassTurn::Broken(glass)] if glass.by == "alice"));
+    assert_eq!(applied.repaired, None, "whoever broke it altered nothing");
+    assert_eq!(rig.server.entries(), OPEN);
+    let stored = rig.server.0.lock().unwrap().objects[VALIDATING]["webhooks"].clone();
+    for entry in stored.as_array().unwrap() {
+        assert_eq!(entry["failurePolicy"], "Ignore", "{entry}");
+    }
+    assert!(stored.to_string().contains("/ignore/driftguards\""), "guards are still reviewed: {stored}");
+    assert!(noted(&rig).contains(&"seen".to_owned()));
+    rig.tell();
+    let again = rig.apply(1, &["a"]).await;
+    assert_eq!((again.written, again.glass.len()), (false, 0), "it is told once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_replica_goes_on_where_the_last_one_was() {
+    let mut rig = Rig::new();
+    rig.apply(1, &["a"]).await;
+    break_glass(&rig, ahead(1));
+    rig.apply(1, &["a"]).await;
+    let mut other = Rig::on(rig.server.clone());
+    let applied = other.apply(1, &["a"]).await;
+    assert!(applied.broken.is_some() && applied.glass.is_empty(), "{applied:?}");
+    assert!(!applied.written, "nor does it count anew");
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_ends_when_it_says_but_never_later_than_is_allowed() {
+    for (until, seen) in [(ahead(-1), ahead(-2)), (ahead(20), ahead(-9))] {
+        let mut rig = Rig::new();
+        rig.apply(1, &["a"]).await;
+        break_glass(&rig, until);
+        rig.server.alter(VALIDATING, |object| {
+            object["metadata"]["annotations"][names::ANNOTATION_BREAKGLASS_SEEN] = json!(seen.to_string());
+            object["webhooks"][0]["failurePolicy"] = json!("Ignore");
+        });
+        rig.tell();
+        let applied = rig.apply(1, &["a"]).await;
+        assert_eq!(applied.broken, None);
+        assert!(matches!(&applied.glass[..], [GlassTurn::Mended(glass)] if glass.ended_by.is_none()));
+        let strict = ["write-fail.configmaps.v1.core /validate/g2/fail"];
+        assert_eq!(rig.server.entries()[..1], strict);
+        assert!(noted(&rig).is_empty(), "{:?}", noted(&rig));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_nobody_saw_while_it_lasted_is_told_all_the_same() {
+    let mut rig = Rig::new();
+    rig.apply(1, &["a"]).await;
+    break_glass(&rig, ahead(-1));
+    let applied = rig.apply(1, &["a"]).await;
+    assert!(matches!(&applied.glass[..], [GlassTurn::Broken(_), GlassTurn::Mended(_)]), "{applied:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_ends_it_is_told_even_when_the_rules_are_right_already() {
+    let mut rig = Rig::new();
+    rig.apply(1, &["a"]).await;
+    break_glass(&rig, ahead(1));
+    rig.apply(1, &["a"]).await;
+    rig.server.alter(VALIDATING, |object| {
+        let annotations = object["metadata"]["annotations"].as_object_mut().unwrap();
+        annotations.remove(names::ANNOTATION_BREAKGLASS_UNTIL);
+        annotations.insert(names::ANNOTATION_BREAKGLASS_ENDED_BY.to_owned(), json!("bob"));
+    });
+    rig.tell();
+    let applied = rig.apply(1, &["a"]).await;
+    let [GlassTurn::Mended(glass)] = &applied.glass[..] else { panic!("{applied:?}") };
+    assert_eq!((glass.by.as_str(), glass.ended_by.as_deref()), ("alice", Some("bob")));
+    assert_eq!((applied.broken, applied.repaired), (None, None));
+    assert!(rig.server.entries()[0].ends_with("/validate/g3/fail"), "{:?}", rig.server.entries());
+    assert!(noted(&rig).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn broken_again_it_is_told_again_and_is_no_alteration() {
+    let mut rig = Rig::new();
+    rig.apply(1, &["a"]).await;
+    break_glass(&rig, ahead(1));
+    rig.apply(1, &["a"]).await;
+    rig.server.alter(VALIDATING, |object| {
+        let annotations = object["metadata"]["annotations"].as_object_mut().unwrap();
+        annotations.remove(names::ANNOTATION_BREAKGLASS_SEEN);
+    });
+    rig.tell();
+    let applied = rig.apply(1, &["a"]).await;
+    assert!(matches!(&applied.glass[..], [GlassTurn::Broken(_)]), "{applied:?}");
+    assert_eq!(applied.repaired, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_that_cannot_be_read_breaks_nothing() {
+    let mut rig = Rig::new();
+    rig.apply(1, &["a"]).await;
+    rig.server.alter(VALIDATING, |object| {
+        object["metadata"]["annotations"][names::ANNOTATION_BREAKGLASS_UNTIL] = json!("some day");
+    });
+    rig.tell();
+    let applied = rig.apply(1, &["a"]).await;
+    assert_eq!(applied.broken, None);
+    assert!(noted(&rig).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn guards_that_come_while_it_is_broken_are_registered_open() {
+    let mut rig = Rig::new();
+    rig.apply(1, &["a"]).await;
+    break_glass(&rig, ahead(1));
+    rig.apply(1, &["a"]).await;
+    let applied = rig.apply(2, &["a", "b"]).await;
+    assert!(applied.written && applied.glass.is_empty());
+    assert!(rig.server.entries().iter().all(|entry| entry.ends_with("/validate/g3/ignore/broken")));
 }

@@ -44,10 +44,14 @@ pub(super) struct Side<'a, K> {
 impl<K: Configuration> Side<'_, K> {
     /// Whether what stands there is what is wanted, under whatever generation.
     pub(super) fn is_right(&self) -> bool {
+        let noted = || self.found.as_ref().and_then(noted) == self.seen.as_ref();
+        self.is_unaltered() && (self.seen.is_none() || noted())
+    }
+
+    /// Whether the entries are.
+    fn is_unaltered(&self) -> bool {
         let wanted = self.render(generation(self.found.as_ref()));
-        self.found.as_ref().map_or(wanted.is_empty(), |found| {
-            holds(found, &wanted) && (self.seen.is_none() || noted(found) == self.seen.as_ref())
-        })
+        self.found.as_ref().map_or(wanted.is_empty(), |found| holds(found, &wanted))
     }
 
     pub(super) fn altered(&self) -> Option<Altered> {
@@ -55,7 +59,7 @@ impl<K: Configuration> Side<'_, K> {
             writer(found.managed_fields()).unwrap_or("somebody").to_owned()
         });
         let deleted = self.found.is_none();
-        (!self.is_right()).then(|| Altered { kind: kind::<K>(), by, deleted })
+        (!self.is_unaltered()).then(|| Altered { kind: kind::<K>(), by, deleted })
     }
 
     fn render(&self, generation: u64) -> Vec<K::Webhook> {
@@ -137,12 +141,7 @@ pub(super) async fn mend_glass<K: Configuration>(
     found: Option<K>,
     fence: &Fence,
 ) -> Result<Option<K>, RegistrarError> {
-    let keys = [
-        names::ANNOTATION_BREAKGLASS_UNTIL,
-        names::ANNOTATION_BREAKGLASS_REASON,
-        names::ANNOTATION_BREAKGLASS_BY,
-        names::ANNOTATION_BREAKGLASS_SEEN,
-    ];
+    let keys = names::BREAKGLASS_ANNOTATIONS;
     let Some(object) =
         found.as_ref().filter(|found| keys.iter().any(|key| found.annotations().contains_key(*key)))
     else {

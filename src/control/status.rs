@@ -18,9 +18,10 @@ use crate::api::{DriftGuard, DriftGuardStatus, names};
 use crate::core::signature::SigningKey;
 use crate::store::{Observation, Seen, resolution};
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::notices::{Notice, NoticeSink};
+use crate::telemetry::notices::Notice;
 
 use super::agreement::Agreement;
+use super::alarm::Alarm;
 use super::conditions::{self, Coverage};
 use super::lease::Fence;
 use super::promotion::Due;
@@ -44,12 +45,23 @@ pub(super) struct Written {
     pub(super) waiting: usize,
 }
 
+/// What became of one status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sent {
+    /// It stands there.
+    Taken,
+    /// It was about a guard that is gone, or that has changed since.
+    Outdated,
+    /// It must be tried again.
+    Failed,
+}
+
 /// Writes statuses for as long as the fence holds.
 pub(super) struct StatusWriter<'a> {
     pub(super) client: kube::Client,
     pub(super) fence: Fence,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) notices: NoticeSink,
+    pub(super) alarm: &'a Alarm,
     pub(super) rights: &'a Rights,
     /// The key by which what is kept in a status is signed; without it that is left alone.
     pub(super) key: Option<SigningKey>,
@@ -89,8 +101,7 @@ impl StatusWriter<'_> {
                     status.enforce_after_clean = due.of.get(seen.stored.uid()).cloned();
                 }
                 if status != before {
-                    self.announce(seen, &before, &status);
-                    writes.push(self.write(seen, json!(status)).boxed());
+                    writes.push(self.settle(seen, before, status, now).boxed());
                 }
             }
             let mut written = stream::iter(writes).buffer_unordered(CONCURRENCY);
@@ -99,6 +110,22 @@ impl StatusWriter<'_> {
             }
         }
         result
+    }
+
+    /// Writes one status, and tells what is new in it. Gives whether there is nothing left to do for it.
+    async fn settle(
+        &self,
+        seen: &Seen,
+        before: DriftGuardStatus,
+        status: DriftGuardStatus,
+        now: Timestamp,
+    ) -> bool {
+        let sent = self.write(seen, json!(status)).await;
+        if sent == Sent::Taken {
+            self.announce(seen, &before, &status);
+            self.alarm.pauses(seen, &before, &status, now);
+        }
+        sent != Sent::Failed
     }
 
     /// Tells once, when it begins, that nobody is known to have approved a guard. What begins and ends
@@ -115,7 +142,7 @@ impl StatusWriter<'_> {
             name = id.name,
             "no valid signature says who approved a guard"
         );
-        self.notices.put(Notice {
+        self.alarm.notices.put(Notice {
             guard: id,
             uid: seen.stored.uid().to_owned(),
             reason: "AuthorUnknown",
@@ -123,11 +150,10 @@ impl StatusWriter<'_> {
         });
     }
 
-    /// Writes one status. Tells whether there is nothing left to do for it.
-    async fn write(&self, seen: &Seen, status: serde_json::Value) -> bool {
+    async fn write(&self, seen: &Seen, status: serde_json::Value) -> Sent {
         let id = seen.stored.id();
         if self.fence.check().is_err() {
-            return false;
+            return Sent::Failed;
         }
         let api: Api<DriftGuard> = Api::namespaced(self.client.clone(), &id.namespace);
         let patch = json!({
@@ -152,19 +178,19 @@ impl StatusWriter<'_> {
                 name = id.name,
                 "the API server did not take a status in time"
             );
-            return false;
+            return Sent::Failed;
         };
         match answer {
             Ok(_) => {
                 self.metrics.status_write("written");
-                true
+                Sent::Taken
             }
             // The guard is gone, or changed since it was read: the watch will tell.
-            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => true,
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Sent::Outdated,
             Err(error) => {
                 self.metrics.status_write("failed");
                 tracing::warn!(namespace = id.namespace, name = id.name, %error, "the status of a guard could not be written");
-                false
+                Sent::Failed
             }
         }
     }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::canonical::object::Object;
 use super::canonical::{CanonicalError, hash_parsed};
-use super::diff::{self, Changes};
+use super::diff::Changes;
 use super::guard::{Enforcement, Guard, GuardState, InvalidGuard, Target};
 use super::hash::ContentHash;
 use super::index::Index;
@@ -20,7 +20,10 @@ use super::scope::Scope;
 use super::verdict::{Attempt, Fact, Judgement, Operation, Reason, ReviewError, Unguarded, User, Verdict};
 
 mod deletion;
+mod images;
 mod partial;
+
+use images::Images;
 
 /// Field manager of a dry run that proves which replica answers; a nonce follows.
 pub const PROOF_FIELD_MANAGER: &str = "driftguard-proof-";
@@ -209,10 +212,10 @@ pub(super) fn object_key(
 }
 
 pub(super) fn approved_by_all(review: &Review<'_>, guards: &[&GuardState], now: Timestamp) -> bool {
-    let Some(object) = &review.object else { return false };
+    let images = Images::of(review);
     guards.iter().all(|state| match state {
         GuardState::Valid(guard) => {
-            hash_parsed(object, &guard.scope).is_ok_and(|hash| guard.approves(hash, now))
+            images.new_hash(&guard.scope).is_some_and(|hash| hash.is_ok_and(|hash| guard.approves(hash, now)))
         }
         GuardState::Invalid(_) => false,
     })
@@ -275,11 +278,12 @@ fn judge_change(
     guards: &[&GuardState],
     now: Timestamp,
 ) -> Verdict {
+    let images = Images::of(review);
     sum_up(review, guards, |state, target| match state {
         GuardState::Valid(guard) if arrives_as == Arrival::Otherwise => {
-            against_in_another_version(review, guard, now)
+            against_in_another_version(review, &images, guard, now)
         }
-        GuardState::Valid(guard) => against(review, operation, guard, guards, now),
+        GuardState::Valid(guard) => against(review, &images, operation, guard, guards, now),
         GuardState::Invalid(invalid) => against_invalid(review, invalid, target),
     })
 }
@@ -305,29 +309,27 @@ fn act(
 }
 
 /// The opinion of a valid guard on a write that is not approved by all.
-fn against(
-    review: &Review<'_>,
+fn against<'r>(
+    review: &'r Review<'r>,
+    images: &Images<'r>,
     operation: Operation,
-    guard: &Guard,
+    guard: &'r Guard,
     guards: &[&GuardState],
     now: Timestamp,
 ) -> Opinion {
-    let Some(object) = &review.object else { return Opinion::Fine };
-    let new = match hash_parsed(object, &guard.scope) {
-        Ok(hash) => hash,
-        Err(error) => return against_undecodable(guard, &error, now),
+    let new = match images.new_hash(&guard.scope) {
+        None => return Opinion::Fine,
+        Some(Ok(hash)) => hash,
+        Some(Err(error)) => return against_undecodable(guard, &error, now),
     };
     if guard.approves(new, now) {
         return Opinion::Fine;
     }
-    let old = review.old_object.as_ref();
     let image = (!guard.scope.is_secret()).then_some(new);
-    if old.and_then(|old| hash_parsed(old, &guard.scope).ok()) == Some(new) {
+    if images.old_hash(&guard.scope) == Some(new) {
         return left_drifted(guard, image);
     }
-    let changes =
-        old.and_then(|old| diff::changed(old, object, &guard.scope, MAX_PATHS).ok()).unwrap_or_default();
-    let finding = Finding { reason: Reason::HashMismatch, image, changes };
+    let finding = Finding { reason: Reason::HashMismatch, image, changes: images.changes(&guard.scope) };
     let denial = |finding: &Finding| {
         let obstacle = (guard.enforcement == Enforcement::Rewrite)
             .then(|| rewrite::obstacle(review, guards, now).to_string());
@@ -348,12 +350,14 @@ fn against_undecodable(guard: &Guard, error: &CanonicalError, now: Timestamp) ->
 }
 
 /// The opinion of a guard on an object that arrives in a version which it does not hash.
-fn against_in_another_version(review: &Review<'_>, guard: &Guard, now: Timestamp) -> Opinion {
-    let hash = |object: &Option<Object<'_>>| {
-        object.as_ref().and_then(|object| hash_parsed(object, &guard.scope).ok())
-    };
-    let (old, new) = (hash(&review.old_object), hash(&review.object));
-    if old.is_some() && old == new {
+fn against_in_another_version<'r>(
+    review: &Review<'_>,
+    images: &Images<'r>,
+    guard: &'r Guard,
+    now: Timestamp,
+) -> Opinion {
+    let new = images.new_hash(&guard.scope).and_then(Result::ok);
+    if new.is_some() && images.old_hash(&guard.scope) == new {
         return Opinion::Fine;
     }
     in_another_version(guard, &review.version, now)

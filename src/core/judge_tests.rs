@@ -388,6 +388,24 @@ fn each_guard_that_lets_through_is_recorded() {
     assert_eq!(denied(&update(&changed("2"), APPROVED), &guards).1.guard.name, "c");
 }
 
+#[test]
+fn many_guards_of_one_target_are_no_more_work_than_one() {
+    let many = index((0..2_000).map(|number| {
+        let mut guard = Guard { enforcement: Enforcement::Audit, ..guard() };
+        guard.id.name = format!("g{number}");
+        guard
+    }));
+    // A mebibyte each hash: two thousand of them would take minutes where the tests are not optimised.
+    let large = |price: &str| {
+        changed(price).replace("\"data\":{", &format!("\"data\":{{\"text\":\"{}\",", "x".repeat(1 << 20)))
+    };
+    let Verdict::AllowWith { attempts, .. } = verdict_of(&update(&large("2"), &large("1")), &many) else {
+        panic!("not allowed");
+    };
+    assert_eq!(attempts.len(), 2_000);
+    assert!(attempts.iter().all(|attempt| attempt.paths == ["/data/price"]));
+}
+
 fn knowing(body: &str, index: &Index, fact: Fact<'_>) -> Verdict {
     judge_knowing(body.as_bytes(), index, now(), Some(fact)).unwrap().verdict
 }

@@ -8,7 +8,7 @@ use super::diff::Changes;
 use super::guard::{Guard, GuardId, InvalidGuard, Target};
 use super::hash::ContentHash;
 use super::pause::{Pause, PausedBy};
-use super::verdict::Operation;
+use super::verdict::{Attempt, Operation};
 
 /// Longest first line, in characters.
 pub const MAX_FIRST_LINE: usize = 200;
@@ -101,6 +101,22 @@ pub fn paused(guard: &Guard, pause: &Pause, changes: &Changes) -> String {
         pause.until,
         summary(changes),
         guard.target
+    );
+    clean(&line, MAX_WARNING)
+}
+
+/// The warning of a write that would have been refused, were the glass not broken.
+#[must_use]
+pub fn broken_glass(attempt: &Attempt) -> String {
+    let paths = match attempt.paths.as_slice() {
+        [] => String::new(),
+        paths => format!(" ({})", paths.join(", ")),
+    };
+    let line = format!(
+        "DriftGuard {} would refuse this {} of {}{paths}, but the glass is broken: it passes; recorded",
+        attempt.guard,
+        attempt.operation.as_str(),
+        attempt.target
     );
     clean(&line, MAX_WARNING)
 }
@@ -210,7 +226,7 @@ fn first_line(guard: &GuardId, target: &Target, what: &str, next: &str, changes:
 }
 
 /// A text without control characters, cut to so many characters.
-fn clean(text: &str, limit: usize) -> String {
+pub(super) fn clean(text: &str, limit: usize) -> String {
     let safe = |character: char| if character.is_control() { ' ' } else { character };
     if text.chars().count() <= limit {
         return text.chars().map(safe).collect();

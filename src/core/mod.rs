@@ -31,5 +31,6 @@ pub mod rotation;
 mod scan;
 pub mod scope;
 pub mod signature;
+pub mod supplied;
 pub mod tenure;
 pub mod verdict;

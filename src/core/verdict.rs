@@ -118,6 +118,8 @@ pub enum Reason {
     TargetDeleted,
     /// The content would not be what is approved, and passes because the guard is paused.
     Paused,
+    /// It would have been refused, and passes because the glass is broken.
+    BrokenGlass,
     /// What decides could not be read in time.
     TargetUnread,
     /// The definition of a guarded kind is being deleted, and all its objects with it.
@@ -140,6 +142,7 @@ impl Reason {
             Self::AlreadyDrifted => "AlreadyDrifted",
             Self::TargetDeleted => "TargetDeleted",
             Self::Paused => "Paused",
+            Self::BrokenGlass => "BrokenGlass",
             Self::TargetUnread => "TargetUnread",
             Self::DefinitionDeleted => "DefinitionDeleted",
             Self::DefinitionChanged => "DefinitionChanged",

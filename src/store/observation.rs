@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::core::exceptions::Terms;
 use crate::core::guard::GuardState;
 use crate::core::index::Index;
 
@@ -19,6 +20,21 @@ pub struct Observation {
     pub guards: Vec<Arc<Seen>>,
     /// The newest resource version of any guard in it, as a number.
     pub revision: u64,
+}
+
+impl Observation {
+    /// The guards of a namespace that an exception of these terms means, usable or not.
+    pub fn meant_by<'a>(
+        &'a self,
+        namespace: &'a str,
+        terms: &'a Terms,
+    ) -> impl Iterator<Item = &'a Arc<Seen>> {
+        let first = self.guards.partition_point(|seen| seen.stored.namespace() < namespace);
+        self.guards[first..]
+            .iter()
+            .take_while(move |seen| seen.stored.namespace() == namespace)
+            .filter(move |seen| terms.covers(seen.stored.name(), |key| seen.stored.label(key)))
+    }
 }
 
 /// One guard of a snapshot.

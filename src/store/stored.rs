@@ -85,6 +85,18 @@ impl Stored {
         }
     }
 
+    /// `metadata.namespace`.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        self.meta.namespace.as_deref().unwrap_or_default()
+    }
+
+    /// `metadata.name`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.meta.name.as_deref().unwrap_or_default()
+    }
+
     /// `metadata.uid`.
     #[must_use]
     pub fn uid(&self) -> &str {

@@ -45,6 +45,7 @@ impl Reviews {
                     );
                 }
                 self.count("warn", reason.as_str(), asked);
+                self.note_would_denies(std::slice::from_ref(&alert.attempt), now);
                 self.tell(alert.attempt, false, &alert.message, &review.uid, now);
                 warnings.push(alert.warning);
             }

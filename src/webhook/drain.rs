@@ -19,6 +19,8 @@ pub struct DrainTimes {
     pub quiet: Duration,
     /// When everything is over, whatever is open.
     pub limit: Duration,
+    /// How long before that the socket closes at the latest: the time left for what has begun.
+    pub finish: Duration,
 }
 
 impl DrainTimes {
@@ -29,6 +31,7 @@ impl DrainTimes {
             announce: Duration::from_secs(5).min(limit / 2),
             quiet: Duration::from_secs(3).min(limit / 4),
             limit,
+            finish: limit / 5,
         }
     }
 
@@ -36,8 +39,7 @@ impl DrainTimes {
     #[must_use]
     pub fn step(&self, progress: Progress) -> Step {
         let Progress { elapsed, open, quiet_for } = progress;
-        // The last fifth is left for answering what has begun.
-        if elapsed >= self.limit.mul_f64(0.8) {
+        if elapsed >= self.limit.saturating_sub(self.finish) {
             return Step::Close;
         }
         if elapsed < self.announce {
@@ -100,6 +102,7 @@ mod tests {
         announce: Duration::from_secs(5),
         quiet: Duration::from_secs(3),
         limit: Duration::from_secs(25),
+        finish: Duration::from_secs(5),
     };
 
     fn step(elapsed: u64, open: usize, quiet_for: u64) -> Step {

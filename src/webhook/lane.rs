@@ -6,7 +6,6 @@
 //! that was handed to it but has not been looked at when it is stopped; therefore the old server is
 //! stopped only when it has begun with every connection that it was given.
 
-use std::future::{Ready, ready};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
@@ -15,6 +14,7 @@ use std::time::Duration;
 use axum::Router;
 use axum_server::accept::Accept;
 use axum_server::{Handle, Server};
+use futures::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -151,13 +151,33 @@ struct Begin {
     counter: watch::Sender<usize>,
 }
 
-impl<I, S> Accept<I, S> for Begin {
+impl<I: Send + 'static, S: Send + 'static> Accept<I, S> for Begin {
     type Stream = I;
     type Service = S;
-    type Future = Ready<io::Result<(I, S)>>;
+    type Future = BoxFuture<'static, io::Result<(I, S)>>;
 
+    /// Counts when it is polled, not when it is made: axum-server looks in between whether it is to stop, and
+    /// drops the connection then. One that was counted too early would be lost with the request on it.
     fn accept(&self, stream: I, service: S) -> Self::Future {
-        self.counter.send_modify(|count| *count += 1);
-        ready(Ok((stream, service)))
+        let counter = self.counter.clone();
+        Box::pin(async move {
+            counter.send_modify(|count| *count += 1);
+            Ok((stream, service))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_has_begun_only_once_its_server_goes_on_with_it() {
+        let (counter, begun) = watch::channel(0);
+        let accepted = Begin { counter }.accept("connection", "service");
+        assert_eq!(*begun.borrow(), 0, "the server may still drop it");
+        assert_eq!(accepted.await.unwrap(), ("connection", "service"));
+        assert_eq!(*begun.borrow(), 1);
     }
 }

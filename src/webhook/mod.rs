@@ -11,6 +11,7 @@ mod body;
 mod connection;
 mod definition_reviews;
 pub mod drain;
+mod exception_reviews;
 mod front;
 pub mod guard_reviews;
 pub mod guards;

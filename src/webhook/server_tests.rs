@@ -224,7 +224,12 @@ async fn our_own_handshake_passes_although_it_shows_no_certificate() {
 
 /// Long enough for what a test does meanwhile, and over at once when nobody asks any more.
 fn times() -> DrainTimes {
-    DrainTimes { announce: Duration::ZERO, quiet: Duration::from_millis(300), limit: Duration::from_secs(60) }
+    DrainTimes {
+        announce: Duration::ZERO,
+        quiet: Duration::from_millis(300),
+        limit: Duration::from_secs(60),
+        finish: Duration::from_secs(12),
+    }
 }
 
 #[tokio::test]
@@ -329,18 +334,19 @@ async fn no_request_is_lost_while_stopping_under_load() {
             }
         })
         .await;
-        // Nobody goes elsewhere, so that only the limit ends it: the hardest case.
+        // Nobody goes elsewhere, so that the socket closes on them: the hardest case. How long it takes to
+        // answer what has begun is up to the machine.
         let times = DrainTimes {
             announce: Duration::from_millis(500),
-            quiet: Duration::from_secs(10),
-            limit: Duration::from_secs(3),
+            quiet: Duration::from_secs(60),
+            limit: Duration::from_secs(60),
+            finish: Duration::from_secs(58),
         };
-        let finished = soon(server.admission.drain(times)).await;
+        assert!(soon(server.admission.drain(times)).await, "not everything was closed in time");
         let mut answered = 0;
         for asker in askers {
             answered += soon(asker).await.unwrap().unwrap();
         }
-        assert!(finished, "everything was closed in time");
         // What was judged was also answered, so that what GOAWAY refused was not judged.
         let judged = format!(r#"reviews_total{{verdict="deny",reason="HashMismatch"}} {answered}"#);
         let page = server.metrics.encode().unwrap();
@@ -360,8 +366,12 @@ async fn a_client_that_never_finishes_does_not_keep_the_process() {
         }
     })
     .await;
-    let times =
-        DrainTimes { announce: Duration::ZERO, quiet: Duration::ZERO, limit: Duration::from_millis(300) };
+    let times = DrainTimes {
+        announce: Duration::ZERO,
+        quiet: Duration::ZERO,
+        limit: Duration::from_millis(300),
+        finish: Duration::ZERO,
+    };
     assert!(!soon(server.admission.drain(times)).await);
     assert!(soon(sending).await.unwrap().is_err());
     drop(never);

@@ -3,6 +3,7 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::panic::Location;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -329,11 +330,15 @@ pub(super) fn post_to(path: &str, body: impl Into<Body>) -> Request<Body> {
         .unwrap()
 }
 
-/// Waits for something that must happen, and fails the test when it does not.
-pub(super) async fn soon<T>(future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(Duration::from_secs(20), future).await {
-        Ok(value) => value,
-        Err(_) => panic!("it never happened"),
+/// Waits for something that must happen, and fails the test where it was asked for when it does not.
+#[track_caller]
+pub(super) fn soon<T>(future: impl Future<Output = T>) -> impl Future<Output = T> {
+    let place = Location::caller();
+    async move {
+        match tokio::time::timeout(Duration::from_secs(60), future).await {
+            Ok(value) => value,
+            Err(_) => panic!("it never happened: {place}"),
+        }
     }
 }
 

@@ -56,7 +56,7 @@ fn guard(name: &str) -> Value {
 }
 
 /// Everything of ours that a cluster may hold, but for CRDs and the namespace.
-fn ours(user: &User) -> Result<String> {
+pub(crate) fn ours(user: &User) -> Result<String> {
     let kinds = "validatingwebhookconfigurations,mutatingwebhookconfigurations,clusterroles,clusterrolebindings,roles,rolebindings,serviceaccounts,services,deployments,poddisruptionbudgets,networkpolicies,leases,secrets";
     let list = user.kubectl(&["get", kinds, "-A", "-o", "name"])?.success()?;
     Ok(list.lines().filter(|name| name.contains("driftguard")).collect::<Vec<_>>().join("\n"))

@@ -34,7 +34,7 @@ const UNUSED: [(&str, &str, &str, &str); 2] = [
 type Step = fn(&Installation, &str) -> Result<()>;
 
 /// What the operator must have had occasion to do. A feature that needs a right adds a step that uses it.
-const STEPS: [(&str, Step); 8] = [
+const STEPS: [(&str, Step); 9] = [
     ("proves a guard by a ConfigMap, and refuses, which becomes an Event", |on, ns| {
         on.apply(&config_map(ns, "settings", &json!({"a": "1"})))?.success()?;
         on.pin_live(ns, "configmap/settings")?;
@@ -114,6 +114,16 @@ const STEPS: [(&str, Step); 8] = [
             "metadata": {"name": "w", "namespace": ns}});
         until("the kind is served", LIMIT, || on.apply(&widget)?.success())?;
         on.pin_live(ns, "widget/w").map(drop)
+    }),
+    ("says in the status of an exception what it pauses", |on, ns| {
+        let until_then = (jiff::Timestamp::now() + jiff::SignedDuration::from_mins(30)).to_string();
+        on.apply(&json!({"apiVersion": "terrafusion.ai/v1", "kind": "DriftGuardException",
+            "metadata": {"name": "hotfix", "namespace": ns},
+            "spec": {"guards": {"all": true}, "until": until_then, "reason": "why"}}))?
+            .success()?;
+        let wait = ["wait", "--for=condition=Active", "--timeout=60s", "dge/hotfix", "-n", ns];
+        on.admin.kubectl(&wait)?.success()?;
+        on.admin.kubectl(&["delete", "dge/hotfix", "-n", ns])?.success().map(drop)
     }),
     ("makes deleted webhook configurations again", |on, ns| {
         for kind in ["validatingwebhookconfiguration", "mutatingwebhookconfiguration"] {

@@ -66,8 +66,142 @@ fn an_exception_lets_writes_pass_with_a_warning_and_ends_by_itself() -> Result<(
         passed.success()?;
         suspended(on, &ns, &guard, "False")?;
         on.refused(&ns, TARGET, || edit(on, &ns, "13"))?;
+        let began = told(on, "pause", "PauseBegan", &ns, 1)?;
+        ensure!(began[0]["guard"]["name"] == guard.as_str(), "{began:?}");
+        let pause = &began[0]["pause"];
+        ensure!(pause["exception"] == "incident" && pause["reason"] == "incident 7", "{pause}");
+        let ended = told(on, "pause", "PauseEnded", &ns, 1)?;
+        ensure!(ended[0]["pause"]["exception"] == "incident", "{ended:?}");
+        for reason in ["PauseBegan", "PauseEnded"] {
+            let event = event(on, &ns, reason)?;
+            ensure!(event["regarding"]["name"] == guard.as_str(), "{event}");
+            let related = &event["related"];
+            ensure!(related["kind"] == "DriftGuardException" && related["name"] == "incident", "{event}");
+        }
+        let status = on.get(&ns, "dge/incident")?["status"].clone();
+        ensure!(status["guards"] == json!([guard]), "what it paused stays: {status}");
+        ensure!(active(on, &ns, "incident", "False")?["reason"] == "Ended", "{status}");
     }
     Ok(())
+}
+
+/// Records of this kind and reason in a namespace, once there are so many; no more may come.
+fn told(on: &Installation, kind: &str, reason: &str, namespace: &str, count: usize) -> Result<Vec<Value>> {
+    until(&format!("{reason} is recorded"), LIMIT, || {
+        let found: Vec<Value> = on
+            .serve
+            .log()
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+            .filter(|line| line["kind"] == kind && line["reason"] == reason)
+            .filter(|line| line["target"]["namespace"] == namespace || namespace.is_empty())
+            .collect();
+        ensure!(found.len() == count, "{found:?}");
+        Ok(found)
+    })
+}
+
+/// The Event of this reason, which must be a single one.
+fn event(on: &Installation, namespace: &str, reason: &str) -> Result<Value> {
+    until(&format!("an Event says {reason}"), LIMIT, || {
+        let selector = format!("--field-selector=reason={reason}");
+        let events = ["get", "events.events.k8s.io", "-n", namespace, &selector, "-o", "json"];
+        let found = on.admin.kubectl(&events)?.json()?["items"].as_array().cloned().unwrap_or_default();
+        ensure!(found.len() == 1, "{found:?}");
+        Ok(found[0].clone())
+    })
+}
+
+/// The condition `Active` of an exception, once it has this status.
+fn active(on: &Installation, namespace: &str, name: &str, status: &str) -> Result<Value> {
+    until(&format!("{name} is Active={status}"), LIMIT, || {
+        let found = on.get(namespace, &format!("dge/{name}"))?["status"]["conditions"][0].clone();
+        ensure!(found["type"] == "Active" && found["status"] == status, "{found}");
+        Ok(found)
+    })
+}
+
+#[test]
+fn an_exception_that_asks_for_too_much_is_refused_and_who_asked_is_recorded() -> Result<()> {
+    let on = Installation::shared(Via::Url)?;
+    let ns = "exception-reviewed";
+    let guard = guarded(on, ns)?;
+    let make = |name: &str, guards: Value, until: &str, reason: &str| {
+        let mut manifest = exception(ns, name, &guards, until);
+        manifest["spec"]["reason"] = json!(reason);
+        on.admin.kubectl_with(&["create", "-f", "-"], manifest.to_string())
+    };
+    let all = || json!({"all": true});
+    for (name, until, reason, said) in [
+        ("long", ahead(9 * 3600), "why", "too far ahead: 8h at most (--max-exception)"),
+        ("past", ahead(-60), "why", "has passed already"),
+        ("mute", ahead(60), "   ", "spec.reason is blank"),
+    ] {
+        let refused = make(name, all(), &until, reason)?.failure()?;
+        let first = format!("DriftGuardException {ns}/{name} is refused: ");
+        ensure!(refused.contains(&first) && refused.contains(said), "{refused}");
+    }
+    let refused = told(on, "denial", "InvalidException", ns, 3)?;
+    ensure!(refused.iter().all(|record| record["user"]["name"] == "administrator"), "{refused:?}");
+    // A guard may come later, so that its absence is no reason to refuse.
+    let made = make("some", json!({"names": [guard, "missing-guard"]}), &ahead(3600), "release 12")?;
+    ensure!(made.stderr.contains("has no guard missing-guard"), "{made}");
+    made.success()?;
+    let record = told(on, "exceptionChange", "ExceptionCreated", ns, 1)?.remove(0);
+    ensure!(record["user"]["name"] == "administrator" && record["operation"] == "CREATE", "{record}");
+    ensure!(record["target"]["kind"] == "DriftGuardException" && record["target"]["name"] == "some");
+    ensure!(record["pause"]["reason"] == "release 12", "{record}");
+    ensure!(active(on, ns, "some", "True")?["reason"] == "InForce");
+    let shown = on.admin.kubectl(&["get", "dge", "-n", ns])?.success()?;
+    for column in ["UNTIL", "ACTIVE", "REASON", "AGE", "True", "release 12"] {
+        ensure!(shown.contains(column), "{shown}");
+    }
+    // Labels change nothing, and are not even sent to us.
+    on.admin.kubectl(&["label", "dge/some", "-n", ns, "a=b"])?.success()?;
+    on.admin.kubectl(&["delete", "dge/some", "-n", ns])?.success()?;
+    told(on, "exceptionChange", "ExceptionDeleted", ns, 1)?;
+    told(on, "pause", "PauseEnded", ns, 1)?;
+    Ok(())
+}
+
+#[test]
+fn the_role_for_exceptions_gives_the_right_to_make_and_end_them_and_no_other() -> Result<()> {
+    let on = Installation::shared(Via::Url)?;
+    let ns = "exception-role";
+    let guard = guarded(on, ns)?;
+    let role = on.admin.kubectl(&["get", "clusterrole", "driftguard-exceptions", "-o", "json"])?.json()?;
+    let labels = role["metadata"]["labels"].to_string();
+    ensure!(!labels.contains("aggregate-to") && role["aggregationRule"].is_null(), "{role}");
+    let binding = ["create", "rolebinding", "night", "--clusterrole=driftguard-exceptions", "--user=dora"];
+    on.admin.kubectl(&[&binding[..], &["-n", ns]].concat())?.success()?;
+    let dora = on.plane.user("dora", &["on-call"])?;
+    let may = |verb: &str, resource: &str, namespace: &str| {
+        dora.kubectl(&["auth", "can-i", verb, resource, "-n", namespace]).map(|said| said.succeeded())
+    };
+    let exceptions = "driftguardexceptions.terrafusion.ai";
+    until("the right is there", LIMIT, || Ok(ensure!(may("create", exceptions, ns)?, "not yet")))?;
+    for verb in ["get", "list", "watch", "delete"] {
+        ensure!(may(verb, exceptions, ns)?, "{verb}");
+    }
+    for (verb, resource, namespace) in [
+        ("update", exceptions, ns),
+        ("patch", exceptions, ns),
+        ("deletecollection", exceptions, ns),
+        ("patch", "driftguardexceptions.terrafusion.ai/status", ns),
+        ("create", exceptions, "default"),
+        ("update", "driftguards.terrafusion.ai", ns),
+        ("get", "driftguards.terrafusion.ai", ns),
+        ("patch", "configmaps", ns),
+    ] {
+        ensure!(!may(verb, resource, namespace)?, "{verb} {resource} in {namespace}");
+    }
+    let manifest = exception(ns, "night", &json!({"all": true}), &ahead(3600)).to_string();
+    dora.kubectl_with(&["apply", "-f", "-"], manifest)?.success()?;
+    let record = told(on, "exceptionChange", "ExceptionCreated", ns, 1)?.remove(0);
+    ensure!(record["user"]["name"] == "dora", "{record}");
+    suspended(on, ns, &guard, "True")?;
+    dora.kubectl(&["delete", "dge/night", "-n", ns])?.success()?;
+    suspended(on, ns, &guard, "False")
 }
 
 #[test]
@@ -83,6 +217,15 @@ fn a_suspended_guard_lets_writes_pass_until_it_ends_by_itself() -> Result<()> {
     edit(on, ns, "11")?.success()?;
     suspended(on, ns, &guard, "False")?;
     on.refused(ns, TARGET, || edit(on, ns, "12"))?;
+    let began = told(on, "pause", "PauseBegan", ns, 1)?;
+    let pause = &began[0]["pause"];
+    ensure!(pause["by"] == "administrator" && pause["reason"] == "migration", "{began:?}");
+    ensure!(pause["exception"].is_null(), "{began:?}");
+    told(on, "pause", "PauseEnded", ns, 1)?;
+    for reason in ["PauseBegan", "PauseEnded"] {
+        let event = event(on, ns, reason)?;
+        ensure!(event["regarding"]["name"] == guard.as_str() && event["related"].is_null(), "{event}");
+    }
     Ok(())
 }
 

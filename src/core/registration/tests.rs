@@ -435,10 +435,32 @@ fn our_own_namespace_and_kube_system_always_keep_their_names() {
 
 #[test]
 fn when_that_does_not_suffice_namespaces_are_dropped_too() {
-    let made = validating(&many(), &tight(0));
+    let guards = (0..300).map(|n| config_map(&format!("namespace-{n:030}"), &format!("object-{n:040}")));
+    let made = validating(&index(guards), &tight(0));
     assert!(made.widened.iter().all(|widened| widened.width == Width::Everything), "{made:#?}");
-    assert_eq!(made.widened.len(), 2);
+    assert_eq!(made.widened.len(), 1);
     assert!(made.entries.iter().any(|entry| entry.selection.selects("n99", "a stranger")));
+}
+
+#[test]
+fn a_namespace_with_many_guards_widens_nobody_elses_rules() {
+    let crowd = (0..1_600).map(|n| config_map("crowd", &format!("object-{n:0240}")));
+    let others = (0..500).map(|n| config_map(&format!("team-{n}"), "settings"));
+    let made = validating(&index(crowd.chain(others)), &tight(100_000));
+    assert_eq!(made.widened.len(), 1);
+    let hits = |namespace: &str, name: &str| {
+        made.entries.iter().filter(|entry| entry.selection.selects(namespace, name)).count()
+    };
+    assert!(hits("crowd", "a stranger") > 0);
+    assert!(hits("team-7", "settings") > 0);
+    assert_eq!(hits("team-7", "a stranger"), 0);
+}
+
+#[test]
+fn nothing_is_widened_where_that_saves_nothing() {
+    let kinds = (0..300).map(|n| guard(target(&format!("kind{n}s"), Some("n"), "x")));
+    let made = validating(&index(kinds), &tight(100_000));
+    assert!(made.widened.is_empty(), "{:?}", made.widened);
 }
 
 #[test]
@@ -454,7 +476,7 @@ fn a_wide_fail_entry_is_not_doubled_by_an_ignore_entry() {
 
 #[test]
 fn the_ca_bundle_counts() {
-    let heavy = Settings { client_weight: 2_000_000, ..settings() };
+    let heavy = Settings { client_weight: 250_000, ..settings() };
     assert!(!validating(&many(), &heavy).widened.is_empty());
     assert!(validating(&many(), &settings()).widened.is_empty());
 }
@@ -505,6 +527,28 @@ proptest! {
                 let expected = usize::from(guarded.contains(&(namespace.clone(), name.clone())));
                 prop_assert_eq!(hits.count(), expected, "{} {} {:?}", namespace, name, operation);
             }
+        }
+    }
+
+    #[test]
+    fn wide_entries_select_each_guarded_object_once_and_strangers_in_no_kept_namespace(
+        guarded in pairs(),
+        total in 0_usize..20_000,
+    ) {
+        let long = |name: &str| format!("{name}{}", "-".repeat(60));
+        let guards = guarded.iter().map(|(namespace, name)| config_map(namespace, &long(name)));
+        let entries = validating(&index(guards), &tight(total)).entries;
+        let hits = |namespace: &str, name: &str, operation| {
+            let selects = |entry: &&Entry| {
+                entry.operations.contains(&operation) && entry.selection.selects(namespace, name)
+            };
+            entries.iter().filter(selects).count()
+        };
+        for operation in [Operation::Create, Operation::Update, Operation::Delete] {
+            for (namespace, name) in &guarded {
+                prop_assert_eq!(hits(namespace, &long(name), operation), 1, "{} {}", namespace, name);
+            }
+            prop_assert_eq!(hits("kube-system", "a stranger", operation), 0);
         }
     }
 

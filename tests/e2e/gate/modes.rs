@@ -194,6 +194,10 @@ pub(super) fn warn_and_audit_let_through_and_record(on: &Installation, ns: &str)
         "{warned}"
     );
     warned.success()?;
+    for name in ["seen", "told"] {
+        let written = on.get(ns, &format!("configmap/{name}"))?;
+        ensure!(written["data"]["a"] == "2", "let through, yet not written: {written}");
+    }
     on.refused(ns, "configmap/kept", || change("kept"))?;
     for (guard, mode) in guards.iter().zip(["Audit", "Warn"]) {
         let records = on.records_of(guard, &guards[2])?;
