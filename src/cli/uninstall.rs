@@ -59,7 +59,12 @@ pub async fn run(args: UninstallArgs) -> anyhow::Result<Exit> {
     if args.purge {
         removal.purge().await?;
     } else {
-        output::message("\nCRDs and guards stay; `driftguard uninstall --purge` deletes them too");
+        output::message(&format!(
+            "\nCRDs, guards, secret/{} (it proves who approved them) and namespace {} stay; \
+             `driftguard uninstall --purge` deletes all but the namespace",
+            names::SIGNING_SECRET,
+            settings.namespace
+        ));
     }
     Ok(Exit::Clean)
 }
@@ -141,21 +146,23 @@ impl Removal<'_> {
         for manifest in manifests::remediation(self.settings)?.iter().rev() {
             self.delete(manifest, true).await?;
         }
-        self.rights_in_namespaces().await
+        self.further_rights().await
     }
 
-    /// Takes away the rights that were given in single namespaces: they hold our label, wherever they are.
-    async fn rights_in_namespaces(&self) -> anyhow::Result<()> {
+    /// Takes away the rights that were given on further kinds, or in single namespaces: they hold our label,
+    /// wherever they are. A ClusterRole of them would count again after the next install.
+    async fn further_rights(&self) -> anyhow::Result<()> {
         let kind = manifests::targets::TargetKind { group: String::new(), plural: String::new() };
         let prefix = kind.role_name();
         let [role, binding] = manifests::rights_in(&kind, "", &self.settings.namespace, false)?
             .try_into()
             .map_err(|_| anyhow::anyhow!("a role has no binding"))?;
-        for manifest in [binding, role] {
+        let cluster_role = manifests::rights_on(&kind, false)?;
+        for manifest in [binding, role].into_iter().chain(cluster_role) {
             let api: Api<DynamicObject> = Api::all_with(self.cluster.client.clone(), &manifest.resource);
             let labelled = ListParams::default().labels(&format!("{}=driftguard", names::LABEL_PART_OF));
             let found = api.list_metadata(&labelled).await.map_err(|error| {
-                self.cluster.explain("looking for rights that were given in single namespaces", &error)
+                self.cluster.explain("looking for rights that were given on further kinds", &error)
             })?;
             for object in found.items {
                 let (Some(name), place) = (object.metadata.name, object.metadata.namespace) else { continue };
