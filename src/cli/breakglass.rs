@@ -33,14 +33,12 @@ const FIELD_MANAGER: &str = "driftguard-breakglass";
 /// Arguments of `driftguard breakglass`.
 #[derive(Debug, clap::Args)]
 #[command(
-    long_about = "Lets every write pass for a while, even with no replica of DriftGuard alive\n\n\
-                  It changes DriftGuard's two webhook configurations, and needs nothing else: the rights to get and \
-                  patch the validating and the mutating webhook configuration named driftguard. Replicas that live let \
-                  every write to a guarded object pass with a warning and record it; guards say Enforcing=False, reason \
-                  BrokenGlass. It ends by itself once a replica lives: when --for is over, at the latest when serve's \
-                  --max-exception has passed since a replica first saw it. --end ends it at once, whether a replica lives \
-                  or not: while none does, writes to guarded objects are then refused again.",
-    after_help = "Examples:\n  driftguard breakglass --for 1h --reason 'every replica is down, incident 7'\n  \
+    after_help = "Nothing but the API server is needed, with the rights to get and patch the validating and the mutating \
+                  webhook configuration named driftguard. Replicas that live let every write to a guarded object pass \
+                  with a warning, and record it. It ends by itself once a replica lives: after --for, at the latest \
+                  when serve's --max-exception has passed since a replica first saw it. --end ends it at once; while \
+                  no replica lives, writes to guarded objects are then refused again.\n\n\
+                  Examples:\n  driftguard breakglass --for 1h --reason 'every replica is down, incident 7'\n  \
                   driftguard breakglass --end"
 )]
 pub struct BreakglassArgs {
@@ -258,7 +256,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
     use super::*;
 
-    fn entry(name: &str, policy: &str, client: Value) -> Value {
+    fn entry(name: &str, policy: &str, client: &Value) -> Value {
         json!({"name": name, "failurePolicy": policy, "clientConfig": client, "sideEffects": "None", "admissionReviewVersions": ["v1"]})
     }
 
@@ -269,9 +267,9 @@ mod tests {
         serde_json::from_value(json!({
             "metadata": {"name": "driftguard", "resourceVersion": "7", "annotations": {"other": "stays"}},
             "webhooks": [
-                entry("theirs.example.com", "Fail", json!({"url": "https://x/validate/g17/fail"})),
-                entry(&format!("{NAME_PREFIX}.write-fail.x.terrafusion.ai"), "Fail", at_url),
-                entry(&format!("{NAME_PREFIX}.approve-fail.y.terrafusion.ai"), "Fail", at_service),
+                entry("theirs.example.com", "Fail", &json!({"url": "https://x/validate/g17/fail"})),
+                entry(&format!("{NAME_PREFIX}.write-fail.x.terrafusion.ai"), "Fail", &at_url),
+                entry(&format!("{NAME_PREFIX}.approve-fail.y.terrafusion.ai"), "Fail", &at_service),
             ],
         }))
         .unwrap()

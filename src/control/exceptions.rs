@@ -98,14 +98,14 @@ pub(super) struct ExceptionWriter<'a> {
 }
 
 impl ExceptionWriter<'_> {
-    /// Brings the status of every exception up to date. Gives how many could not be written.
+    /// Brings the status of every exception up to date. Tells whether all is written; where one could not
+    /// be, the rest is left for the next time, since registration waits.
     pub(super) async fn write_all(
         &self,
         exceptions: &[Arc<SeenException>],
         observation: &Observation,
         now: Timestamp,
-    ) -> usize {
-        let mut failed = 0;
+    ) -> bool {
         // One after the other: there are few.
         for seen in exceptions {
             let before: DriftGuardExceptionStatus =
@@ -125,10 +125,10 @@ impl ExceptionWriter<'_> {
             );
             let status = status(&seen.read, &guards, &before, self.longest, now);
             if status != before && !self.write(seen, &status).await {
-                failed += 1;
+                return false;
             }
         }
-        failed
+        true
     }
 
     /// Writes one status. Tells whether there is nothing left to do for it.

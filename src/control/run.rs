@@ -131,11 +131,11 @@ impl Control {
             let now = jiff::Timestamp::now();
             let due = self.promotions.due(&observation, &self.roll, watched_since, now);
             let mut reported = self.report(&observation, &standing, &agreement, &due).await;
-            let exceptions = Arc::clone(&excepted.borrow_and_update());
-            reported.failed += self.report_exceptions(&exceptions, &observation).await;
             if reported.failed == 0 && !due.promoted.is_empty() {
                 self.promotions.tell(&self.client, &due.promoted).await;
             }
+            let exceptions = Arc::clone(&excepted.borrow_and_update());
+            reported.failed += usize::from(!self.report_exceptions(&exceptions, &observation).await);
             let retry = match (attempt, reported) {
                 (Some(pause), _) => Some(Instant::now() + pause),
                 (None, Written { failed: 1.., .. }) => Some(Instant::now() + RETRY),
@@ -242,8 +242,8 @@ impl Control {
         writer.write_all(observation, standing, agreement, due, jiff::Timestamp::now()).await
     }
 
-    /// Writes what changed in the status of exceptions. Gives how many could not be written.
-    async fn report_exceptions(&self, exceptions: &[Arc<SeenException>], observation: &Observation) -> usize {
+    /// Writes what changed in the status of exceptions. Tells whether all is written.
+    async fn report_exceptions(&self, exceptions: &[Arc<SeenException>], observation: &Observation) -> bool {
         let writer = ExceptionWriter {
             client: &self.client,
             fence: &self.fence,
