@@ -62,7 +62,12 @@ pub async fn run(args: UninstallArgs) -> anyhow::Result<Exit> {
     if args.purge {
         removal.purge().await?;
     } else {
-        output::message("\nCRDs and guards stay; `driftguard uninstall --purge` deletes them too");
+        output::message(&format!(
+            "\nCRDs, guards, secret/{} (it proves who approved them) and namespace {} stay; \
+             `driftguard uninstall --purge` deletes all but the namespace",
+            names::SIGNING_SECRET,
+            settings.namespace
+        ));
     }
     Ok(Exit::Clean)
 }

@@ -371,6 +371,12 @@ impl Reviews {
         self.records.put(&Record::of(&attempt, self.circumstances(denied, message, uid, now)));
     }
 
+    /// Makes an Event of an attempt that is recorded once for several guards.
+    pub(super) fn event(&self, mut attempt: Attempt, denied: bool) {
+        bound(&mut attempt);
+        self.events.offer(&attempt, denied);
+    }
+
     /// Notes what keeps `Audit` guards of a target from being promoted. Of all of them, since a refusal
     /// names but one; a dry run is no attempt.
     pub(super) fn note_would_denies(&self, attempts: &[Attempt], now: Timestamp) {

@@ -434,7 +434,10 @@ fn rights_on_secrets_are_given_in_the_namespaces_asked_for_and_go_with_the_rest(
     };
     ensure!(may(&["-n", "trading"])? && may(&["-n", "billing"])?);
     ensure!(!may(&["-n", "default"])? && !may(&["-A"])?, "a right on Secrets that nobody gave");
-    done(&admin, &["uninstall"])?;
+    let further = done(&admin, &["manifests", "rbac", "--for", "Deployment"])?.stdout;
+    admin.kubectl_with(&["apply", "-f", "-"], further)?.success()?;
+    let said = done(&admin, &["uninstall"])?.stderr;
+    ensure!(said.contains("namespace terrafusion-system stay"), "{said}");
     ensure!(!may(&["-n", "trading"])? && ours(&admin)?.is_empty(), "left behind: {}", ours(&admin)?);
     Ok(())
 }

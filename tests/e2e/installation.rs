@@ -106,6 +106,12 @@ impl Installation {
         Ok(installation)
     }
 
+    /// Starts `serve` anew, after whoever asks has ended it.
+    pub(crate) fn start_again(&mut self) -> Result<()> {
+        self.serve = self.plane.guardian().start(&self.program)?;
+        self.wait_ready()
+    }
+
     /// Kills `serve` and starts it anew, with further flags.
     pub(crate) fn restart(&mut self, flags: &[&str]) -> Result<()> {
         self.serve.signal(Signal::Kill)?;

@@ -92,6 +92,7 @@ fn cases_64_and_75_a_changed_or_deleted_definition_is_told_and_never_taken_for_a
         "metadata": {"name": "p", "namespace": ns}, "spec": {"size": 1}});
     until("pumps are served", LIMIT, || on.apply(&pump)?.success())?;
     let guard = on.pin(&ns, "pump/p", &hash_of(&pump)?, &json!({}))?;
+    let another = on.pin(&ns, "pump/q", &hash_of(&pump)?, &json!({}))?;
 
     let other = json!({"size": {"type": "integer"}, "mode": {"type": "string", "default": "fast"}});
     let changed = on.apply(&crd(other))?;
@@ -99,7 +100,15 @@ fn cases_64_and_75_a_changed_or_deleted_definition_is_told_and_never_taken_for_a
     changed.success()?;
     let told = record(on, "DefinitionChanged", "pumps.rules.example.com")?;
     ensure!(told["guard"]["name"] == guard.as_str() && told["user"]["name"] == "administrator", "{told}");
-    event(on, &ns, "DefinitionChanged")?;
+    let both = format!("2 DriftGuards ({ns}/{guard}, {ns}/{another})");
+    ensure!(told["message"].as_str().is_some_and(|message| message.contains(&both)), "{told}");
+    until("each guard of the kind has its Event", LIMIT, || {
+        let events = ["get", "events.events.k8s.io", "-n", &ns, "--field-selector=reason=DefinitionChanged"];
+        let of = [&events[..], &["-o", "jsonpath={.items[*].regarding.name}"]].concat();
+        let told = on.admin.kubectl(&of)?.success()?;
+        ensure!(told.contains(&guard) && told.contains(&another), "{told}");
+        Ok(())
+    })?;
     until("the stored object reads otherwise", LIMIT, || {
         ensure!(on.get(&ns, "pump/p")?["spec"]["mode"] == "fast", "not yet");
         Ok(())
@@ -126,6 +135,71 @@ fn cases_64_and_75_a_changed_or_deleted_definition_is_told_and_never_taken_for_a
         Ok(())
     })?;
     ensure!(registered(on)?.contains("pumps"), "the rules stay");
+    Ok(())
+}
+
+#[test]
+fn a_restart_does_not_turn_a_guard_to_another_resource_of_the_same_kind() -> Result<()> {
+    let mut on = Installation::start(Via::Url, Version::Newest)?;
+    let ns = on.namespace("turned")?;
+    let valves = |group: &str| {
+        json!({
+            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+            "metadata": {"name": format!("valves.{group}")},
+            "spec": {"group": group, "scope": "Namespaced",
+                "names": {"kind": "Valve", "plural": "valves", "singular": "valve"},
+                "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {
+                    "type": "object", "properties": {"spec": {"type": "object",
+                        "properties": {"size": {"type": "integer"}}}}}}}]},
+        })
+    };
+    let valve = |group: &str, size: u32| {
+        json!({"apiVersion": format!("{group}/v1"), "kind": "Valve",
+            "metadata": {"name": "v", "namespace": ns}, "spec": {"size": size}})
+    };
+    on.apply(&valves("one.example.com"))?.success()?;
+    until("valves are served", LIMIT, || on.apply(&valve("one.example.com", 1))?.success())?;
+    let guard = on.pin(&ns, "valve/v", &hash_of(&valve("one.example.com", 1))?, &json!({}))?;
+    let noted = until("the resource is noted", LIMIT, || {
+        let status = on.get(&ns, &format!("dg/{guard}"))?["status"].clone();
+        ensure!(status["resolvedTarget"]["apiVersion"] == "one.example.com/v1", "{status}");
+        Ok(status["resolvedTarget"].clone())
+    })?;
+
+    on.serve.signal(Signal::Terminate)?;
+    on.serve.wait(LIMIT)?;
+    on.admin.kubectl(&["delete", "crd", "valves.one.example.com"])?.success()?;
+    on.apply(&valves("two.example.com"))?.success()?;
+    until("the other valves are served", LIMIT, || on.apply(&valve("two.example.com", 7))?.success())?;
+    on.start_again()?;
+    let kept = |on: &Installation| {
+        until("the guard says that it goes on for its own resource", LIMIT, || {
+            let status = on.get(&ns, &format!("dg/{guard}"))?["status"].clone();
+            ensure!(status["conditions"].to_string().contains("TargetNoLongerServed"), "{status}");
+            ensure!(status["resolvedTarget"] == noted, "{status}");
+            Ok(())
+        })
+    };
+    kept(&on)?;
+    ensure!(registered(&on)?.contains("one.example.com") && !registered(&on)?.contains("two.example.com"));
+    // Its own resource comes back, beside the other: what is made of it must be what is approved.
+    on.apply(&valves("one.example.com"))?.success()?;
+    until("valves are served again", LIMIT, || {
+        on.admin.kubectl(&["get", "valves.v1.one.example.com", "-n", &ns])?.success()
+    })?;
+    let said = on.apply(&valve("one.example.com", 2))?.failure()?;
+    ensure!(said.contains("DriftGuard "), "{said}");
+    on.apply(&valve("one.example.com", 1))?.success()?;
+
+    // Nobody can point it elsewhere by a status.
+    let mut forged = noted.clone();
+    forged["apiVersion"] = json!("two.example.com/v1");
+    let patch = json!({"status": {"resolvedTarget": forged}}).to_string();
+    on.admin
+        .kubectl(&["patch", "dg", &guard, "-n", &ns, "--subresource=status", "--type=merge", "-p", &patch])?
+        .success()?;
+    kept(&on)?;
+    ensure!(!registered(&on)?.contains("two.example.com"));
     Ok(())
 }
 

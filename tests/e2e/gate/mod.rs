@@ -61,6 +61,7 @@ cases![
     modes::what_cannot_be_rewritten_is_refused_with_the_reason,
     modes::ignored_paths_are_left_as_a_rewrite_finds_them,
     modes::warn_and_audit_let_through_and_record,
+    modes::mixed_modes_of_one_object_add_up_and_both_hooks_agree,
     subresources::case_18_scaling_passes_where_the_count_is_ignored,
     subresources::case_19_scaling_is_refused_and_the_approved_count_passes,
     subresources::a_custom_resource_is_scaled_where_its_crd_says,
