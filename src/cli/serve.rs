@@ -396,6 +396,7 @@ impl Running {
             alarm,
             notices,
             rights: Default::default(),
+            worked: None,
         };
         background.spawn(control.run());
         Ok(Self { admission, health, keep_lease, leasing, keep_member, member, background })
