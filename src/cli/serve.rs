@@ -469,6 +469,7 @@ impl Running {
             alarm,
             rights,
             longest_pause: args.max_exception,
+            worked: None,
         };
         background.spawn(control.run());
         Ok(Self { admission, health, keep_lease, leasing, keep_member, member, background })

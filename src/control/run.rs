@@ -80,6 +80,8 @@ pub struct Control {
     pub metrics: Arc<Metrics>,
     /// Whether what is guarded may be patched.
     pub rights: Rights,
+    /// The target by which enforcement was last proved; `None` before the first proof.
+    pub worked: Option<Target>,
     /// Tells when somebody altered the registration, and when pauses begin and end.
     pub alarm: Alarm,
     /// How long exceptions may last at most.
@@ -208,7 +210,8 @@ impl Control {
         }
         self.metrics.widened(applied.widened.len());
         standing.note_widened(applied.widened);
-        self.rights.look(&self.client, &targets(observation), Instant::now()).await;
+        let all: Vec<&Target> = targets(observation).map(|(_, target)| target).collect();
+        self.rights.look(&self.client, &all, Instant::now()).await;
         let generation = applied.generation;
         let known = standing.proved(generation, Instant::now());
         let fresh = known.is_none();
@@ -262,14 +265,13 @@ impl Control {
     }
 
     /// Proves a generation through every API server, trying for a while.
-    async fn prove(&self, observation: &Observation, generation: u64) -> Coverage {
-        let targets = targets(observation);
-        if targets.is_empty() {
+    async fn prove(&mut self, observation: &Observation, generation: u64) -> Coverage {
+        if targets(observation).next().is_none() {
             // Nobody is told anything, and nothing is registered.
             return Coverage::Compared;
         }
-        let targets: Vec<&Target> =
-            targets.into_iter().filter(|target| self.rights.may_patch(target)).collect();
+        let usable = targets(observation).filter(|(_, target)| self.rights.may_patch(target));
+        let targets = proof::in_turn(usable, self.worked.as_ref());
         let endpoints = match endpoints::find(&self.config, &self.client, &self.api_server_endpoints).await {
             Ok(endpoints) => endpoints,
             Err(error) => return Coverage::Failed(error.to_string()),
@@ -280,7 +282,10 @@ impl Control {
         loop {
             let nonce = || uuid::Uuid::now_v7().simple().to_string();
             let coverage = match proof::prove(&endpoints, &targets, generation, nonce).await {
-                Ok(Proof::Proved) => Coverage::Proved,
+                Ok(Proof::Proved { by }) => {
+                    self.worked = Some(by);
+                    Coverage::Proved
+                }
                 Ok(Proof::Compared) => Coverage::Compared,
                 Ok(Proof::NotYet { what }) => Coverage::Pending(what),
                 Err(error) => Coverage::Failed(error.to_string()),
@@ -302,13 +307,12 @@ impl Control {
     }
 }
 
-/// Targets by which a proof can be made.
-fn targets(observation: &Observation) -> Vec<&Target> {
-    let valid = observation.index.guards().iter().filter_map(|state| match state {
-        GuardState::Valid(guard) => Some(&guard.target),
+/// Targets by which a proof can be made, each with the namespace of the guard.
+fn targets(observation: &Observation) -> impl Iterator<Item = (&str, &Target)> {
+    observation.index.guards().iter().filter_map(|state| match state {
+        GuardState::Valid(guard) => Some((guard.id.namespace.as_str(), &guard.target)),
         GuardState::Invalid(_) => None,
-    });
-    valid.collect()
+    })
 }
 
 /// When to look at what is due at `time`: not before, and not again and again while it is waited for
