@@ -94,7 +94,7 @@ fn verdict(
     if is_end_of_namespace(review) {
         return Ok(Verdict::Allow);
     }
-    Ok(judge_change(review, operation, arrives_as, &guards, now))
+    Ok(judge_change(review, operation, &guards, now))
 }
 
 /// What a review shows of the object.
@@ -134,13 +134,15 @@ pub(super) fn guards_of<'i>(
     let namespace = key.namespace.as_deref().unwrap_or_default();
     let found = index.lookup(&key.group, &key.resource, namespace, &key.name);
     // Each version that guards hash has an entry of its own, through which the object arrives in
-    // that version: a guard is judged only there.
-    let in_version =
-        |state: &&GuardState| state.target().is_some_and(|target| target.version == review.version);
-    let arrives_as =
-        if found.clone().any(|state| in_version(&state)) { Arrival::AsHashed } else { Arrival::Otherwise };
-    let guards = found
-        .filter(|state| arrives_as == Arrival::Otherwise || in_version(state))
+    // that version: a guard is judged only there, and where it asked for others.
+    let comes_in = |state: &&GuardState| match state {
+        GuardState::Valid(guard) if form == Form::Scale => guard.scaled_in() == Some(&review.version),
+        GuardState::Valid(guard) => guard.written_in().any(|version| version == review.version),
+        GuardState::Invalid(_) => hashes(state, &review.version),
+    };
+    let any = found.clone().any(|state| comes_in(&state));
+    let guards: Vec<&GuardState> = found
+        .filter(|state| !any || comes_in(state))
         .filter(|state| {
             // Of other subresources we know nothing: what they show is no image of the object.
             form != Form::Object
@@ -148,7 +150,12 @@ pub(super) fn guards_of<'i>(
                 || state.target().is_some_and(|target| target.kind == review.kind)
         })
         .collect();
-    (guards, arrives_as)
+    let as_hashed = guards.iter().all(|state| hashes(state, &review.version));
+    (guards, if as_hashed { Arrival::AsHashed } else { Arrival::Otherwise })
+}
+
+fn hashes(state: &GuardState, version: &str) -> bool {
+    state.target().is_some_and(|target| target.version == version)
 }
 
 /// The one exemption: the end of a Namespace was judged when its deletion began.
@@ -167,10 +174,11 @@ fn is_terminating(object: &Object<'_>) -> bool {
 /// In which version an object arrives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Arrival {
-    /// In the one that a guard hashes.
+    /// In the one that its guards hash.
     AsHashed,
-    /// In another one alone, as while rules and index follow a change of the version one after the
-    /// other. No hash of it says anything, so that only writes which change nothing may pass.
+    /// In another one for some guard, as while rules and index follow a change of the version one after
+    /// the other, or when its version is served no longer. No hash of it says anything to that guard, so
+    /// that only writes which change nothing may pass.
     Otherwise,
 }
 
@@ -271,12 +279,11 @@ fn sum_up<'g>(
 fn judge_change(
     review: &Review<'_>,
     operation: Operation,
-    arrives_as: Arrival,
     guards: &[&GuardState],
     now: Timestamp,
 ) -> Verdict {
     sum_up(review, guards, |state, target| match state {
-        GuardState::Valid(guard) if arrives_as == Arrival::Otherwise => {
+        GuardState::Valid(guard) if guard.target.version != review.version => {
             against_in_another_version(review, guard, now)
         }
         GuardState::Valid(guard) => against(review, operation, guard, guards, now),
@@ -347,16 +354,22 @@ fn against_undecodable(guard: &Guard, error: &CanonicalError, now: Timestamp) ->
     act(guard, now, Finding::bare(Reason::Undecodable), |_| message(), |_| message())
 }
 
-/// The opinion of a guard on an object that arrives in a version which it does not hash.
+/// The opinion of a guard on an object that arrives in a version which it does not hash. Nor do its
+/// paths say what lies where in that one.
 fn against_in_another_version(review: &Review<'_>, guard: &Guard, now: Timestamp) -> Opinion {
-    let hash = |object: &Option<Object<'_>>| {
-        object.as_ref().and_then(|object| hash_parsed(object, &guard.scope).ok())
-    };
-    let (old, new) = (hash(&review.old_object), hash(&review.object));
+    let (old, new) = whole_hashes(review, &guard.target);
     if old.is_some() && old == new {
         return Opinion::Fine;
     }
     in_another_version(guard, &review.version, now)
+}
+
+/// The hashes, before and after a write, of all that a guard without paths would pin.
+fn whole_hashes(review: &Review<'_>, target: &Target) -> (Option<ContentHash>, Option<ContentHash>) {
+    let scope = Scope::new(&target.group, &target.kind, PathFilter::everything());
+    let hash =
+        |object: &Option<Object<'_>>| object.as_ref().and_then(|object| hash_parsed(object, &scope).ok());
+    (hash(&review.old_object), hash(&review.object))
 }
 
 fn in_another_version(guard: &Guard, version: &str, now: Timestamp) -> Opinion {
@@ -367,14 +380,12 @@ fn in_another_version(guard: &Guard, version: &str, now: Timestamp) -> Opinion {
 /// A guard that cannot be evaluated says nothing about what is approved, so that only writes which
 /// leave all content as it is may pass: a guard passed over would be a hole.
 fn against_invalid(review: &Review<'_>, guard: &InvalidGuard, target: &Target) -> Opinion {
-    let scope = Scope::new(&target.group, &target.kind, PathFilter::everything());
-    let hash =
-        |object: &Option<Object<'_>>| object.as_ref().and_then(|object| hash_parsed(object, &scope).ok());
-    let (old, new) = (hash(&review.old_object), hash(&review.object));
+    let (old, new) = whole_hashes(review, target);
     if old.is_some() && old == new {
         return Opinion::Fine;
     }
-    let shown = !scope.is_secret() && Form::of(review) == Form::Object;
+    let is_secret = Scope::new(&target.group, &target.kind, PathFilter::everything()).is_secret();
+    let shown = !is_secret && Form::of(review) == Form::Object;
     let image = if shown { new } else { None };
     let finding = Finding { image, ..Finding::bare(Reason::GuardInvalid) };
     Opinion::Says(finding, Answer::Deny(message::invalid_guard(guard)))

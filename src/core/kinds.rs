@@ -110,6 +110,11 @@ impl Catalog {
         &self.entries
     }
 
+    /// All versions in which a resource is served.
+    pub fn versions_of<'a>(&'a self, group: &'a str, plural: &'a str) -> impl Iterator<Item = &'a KindEntry> {
+        self.entries.iter().filter(move |entry| entry.group == group && entry.plural == plural)
+    }
+
     /// Finds the resource that `kind` means. Case does not matter, as in the older operator.
     ///
     /// # Errors

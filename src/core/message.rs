@@ -140,9 +140,15 @@ pub fn undecodable(guard: &GuardId, problem: &str) -> String {
 /// The message when an object arrives in a version that the guard does not hash.
 #[must_use]
 pub fn other_version(guard: &Guard, version: &str) -> String {
+    let hashed = &guard.target.version;
+    let next = if guard.versions.is_gone {
+        format!("{hashed} is no longer served, so set the guard's targetApiVersion anew")
+    } else {
+        format!("try again in some seconds, or through {hashed}")
+    };
     let line = format!(
-        "DriftGuard {} hashes {} in version {}, and this write came in {version}: try again in some seconds",
-        guard.id, guard.target.kind, guard.target.version
+        "DriftGuard {} hashes {} in version {hashed}, and this write came in {version}: {next}",
+        guard.id, guard.target.kind
     );
     clean(&line, MAX_FIRST_LINE)
 }

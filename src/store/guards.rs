@@ -14,14 +14,15 @@ use tokio::sync::watch;
 use crate::api::reasons;
 use crate::core::guard::{GuardId, GuardState};
 use crate::core::index::Index;
-use crate::core::kinds::{Catalog, KindEntry};
+use crate::core::kinds::Catalog;
 use crate::core::signature::SigningKey;
 
 use super::Shared;
 use super::catalog::Unresolved;
-use super::convert::{Settings, convert, promotion};
+use super::convert::{Settings, promotion};
 use super::exceptions::Exceptions;
 use super::observation::{Observation, Seen};
+use super::resolution::{Resolved, resolve};
 use super::stored::Stored;
 
 /// Most events taken into one snapshot: many changes at once cost one index, yet none waits long.
@@ -163,9 +164,6 @@ struct Keeper {
     catalog: Option<Arc<Catalog>>,
     exceptions: Arc<Exceptions>,
     guards: BTreeMap<GuardId, Arc<Seen>>,
-    /// What the kinds of guards were found to mean. In memory alone: a process that starts goes by
-    /// what discovery says then.
-    resolved: BTreeMap<GuardId, KindEntry>,
     /// Guards of a list that is not complete yet; until it is, the old ones stand.
     listing: Option<BTreeMap<GuardId, Arc<Stored>>>,
     has_listed: bool,
@@ -184,7 +182,6 @@ impl Keeper {
             catalog: None,
             exceptions: Arc::default(),
             guards: BTreeMap::new(),
-            resolved: BTreeMap::new(),
             listing: None,
             has_listed: false,
             version: 0,
@@ -217,7 +214,6 @@ impl Keeper {
     }
 
     fn remove(&mut self, id: &GuardId) {
-        self.resolved.remove(id);
         if let Some(gone) = self.guards.remove(id) {
             // Told by state and not by the review, which does not come while nobody answers.
             let target = gone.state.target().map(ToString::to_string).unwrap_or_default();
@@ -244,6 +240,7 @@ impl Keeper {
                 state: old.state.clone(),
                 since: old.since,
                 needed: old.needed,
+                found: old.found.clone(),
                 kept: old.kept.clone(),
             };
             self.guards.insert(id, Arc::new(seen));
@@ -254,7 +251,6 @@ impl Keeper {
         if is_unresolved(&seen.state) {
             self.unresolved.count += 1;
         }
-        self.remember(&seen);
         self.guards.insert(id, Arc::new(seen));
         self.is_index_stale = true;
     }
@@ -266,45 +262,15 @@ impl Keeper {
         old.stored.status_json() == stored.status_json() || at(&old.stored) == at(stored)
     }
 
-    /// Converts a guard. `old` is what it was before: while its spec stays, so does the resource that
-    /// its kind was found to mean, whatever discovery says later. Whoever takes a CRD away, or adds one
-    /// of the same kind, must not turn a guard to another resource or to none.
+    /// Converts a guard. `old` is what it was before.
     fn convert(&self, stored: Arc<Stored>, old: Option<&Seen>) -> Seen {
         let none = Catalog::default();
         let catalog = self.catalog.as_deref().unwrap_or(&none);
-        let key = self.key.as_ref();
-        let excepted = |state| self.exceptions.apply(state, &stored, self.settings.longest_pause);
-        let state = convert(&stored, catalog, &self.settings, key);
+        let Resolved { state, found, kept } =
+            resolve(&stored, old, catalog, &self.settings, self.key.as_ref());
+        let state = self.exceptions.apply(state, &stored, self.settings.longest_pause);
         let (since, needed) = (self.version + 1, stored.revision());
-        let same = old.filter(|old| old.stored.uid() == stored.uid() && old.stored.spec() == stored.spec());
-        let before = same.and_then(|old| self.resolved.get(&old.stored.id()));
-        let Some((before, why)) = before.and_then(|entry| Some((entry, departure(entry, &state)?))) else {
-            let state = excepted(state);
-            return Seen { stored, state, since, needed, kept: None };
-        };
-        let state = excepted(convert(&stored, &Catalog::new(vec![before.clone()]), &self.settings, key));
-        Seen { stored, state, since, needed, kept: Some(why) }
-    }
-
-    /// Remembers what the kind of a guard was found to mean.
-    fn remember(&mut self, seen: &Seen) {
-        let id = seen.stored.id();
-        if seen.kept.is_some() {
-            return;
-        }
-        let found = seen.state.target().and_then(|target| {
-            let is = |entry: &&KindEntry| {
-                entry.group == target.group
-                    && entry.plural == target.resource
-                    && entry.version == target.version
-            };
-            self.catalog.as_deref()?.entries().iter().find(is).cloned()
-        });
-        match found {
-            // Alone in a catalog, it must be what a kind without a version means.
-            Some(entry) => drop(self.resolved.insert(id, KindEntry { preferred: true, ..entry })),
-            None => drop(self.resolved.remove(&id)),
-        }
+        Seen { stored, state, since, needed, found, kept }
     }
 
     /// Looks up every kind anew.
@@ -341,9 +307,6 @@ impl Keeper {
         }
         self.is_changed = true;
         self.is_index_stale |= !changed.is_empty();
-        for new in changed.values() {
-            self.remember(new);
-        }
         self.guards.extend(changed);
     }
 
@@ -392,31 +355,6 @@ impl Keeper {
     }
 }
 
-/// Why discovery no longer finds the resource that a guard goes by; `None` where it does, in whatever
-/// version.
-fn departure(before: &KindEntry, now: &GuardState) -> Option<String> {
-    let meant = format!("{}.{}", before.plural, before.group);
-    let goes_on = "the guard goes on for the resource that it was made for";
-    match now {
-        GuardState::Invalid(invalid)
-            if matches!(invalid.reason, reasons::TARGET_UNKNOWN | reasons::TARGET_AMBIGUOUS) =>
-        {
-            Some(format!("{}; {goes_on}, {}", invalid.message, meant.trim_end_matches('.')))
-        }
-        other => {
-            let target = other.target()?;
-            (target.group != before.group || target.resource != before.plural).then(|| {
-                format!(
-                    "{} now means {}; {goes_on}, {}: set targetApiVersion to the one that is meant",
-                    before.kind,
-                    target.api_version(),
-                    meant.trim_end_matches('.')
-                )
-            })
-        }
-    }
-}
-
 fn is_unresolved(state: &GuardState) -> bool {
     matches!(state, GuardState::Invalid(invalid) if invalid.reason == reasons::TARGET_UNKNOWN)
 }
@@ -425,7 +363,10 @@ fn is_unresolved(state: &GuardState) -> bool {
 fn is_same_resolution(old: &GuardState, new: &GuardState) -> bool {
     match (old, new) {
         (GuardState::Valid(old), GuardState::Valid(new)) => {
-            old.target == new.target && old.enforcement == new.enforcement
+            old.target == new.target
+                && old.enforcement == new.enforcement
+                && old.replicas_path == new.replicas_path
+                && old.versions == new.versions
         }
         (GuardState::Invalid(old), GuardState::Invalid(new)) => old == new,
         _ => false,

@@ -25,6 +25,7 @@ mod live;
 mod observation;
 mod proposed;
 mod refused;
+mod resolution;
 mod scales;
 mod schedule;
 mod stored;

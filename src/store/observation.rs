@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::core::guard::GuardState;
 use crate::core::index::Index;
+use crate::core::kinds::KindEntry;
 
 use super::stored::Stored;
 
@@ -30,6 +31,9 @@ pub struct Seen {
     pub state: GuardState,
     /// The version of the first snapshot that holds it as it is.
     pub since: u64,
+    /// What its kind was found to mean. In memory alone: a process that starts goes by what discovery
+    /// says then.
+    pub found: Option<KindEntry>,
     /// Why it goes by a kind that was found before, where discovery now finds none or another.
     pub kept: Option<String>,
     /// The resource version at which it was first seen as it is: whoever has applied that much judges
