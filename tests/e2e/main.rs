@@ -19,5 +19,6 @@ mod reporting;
 mod repository;
 mod rights;
 mod rules;
+mod versions;
 mod watching;
 mod ways_through;
