@@ -21,6 +21,7 @@ use super::verdict::{Attempt, Fact, Judgement, Operation, Reason, ReviewError, U
 
 mod deletion;
 mod partial;
+pub(super) mod shape;
 
 /// Field manager of a dry run that proves which replica answers; a nonce follows.
 pub const PROOF_FIELD_MANAGER: &str = "driftguard-proof-";
@@ -85,7 +86,14 @@ fn verdict(
     if matches!(form, Form::Scale | Form::Binding) {
         return Ok(partial::judge(review, form, &guards, now, fact));
     }
-    if arrives_as == Arrival::AsHashed && approved_by_all(review, &guards, now) {
+    let mut complete = complete;
+    if !complete && operation == Operation::Update && shape::concerns(&guards) {
+        review.read_rest()?;
+        complete = true;
+    }
+    let is_clear = |state: &&GuardState| !matches!(state, GuardState::Valid(guard) if shape::is_unclear(review, guard, now));
+    let hashed = arrives_as == Arrival::AsHashed && approved_by_all(review, &guards, now);
+    if hashed && guards.iter().all(is_clear) {
         return Ok(Verdict::Allow);
     }
     if !complete {
@@ -324,12 +332,18 @@ fn against(
         Ok(hash) => hash,
         Err(error) => return against_undecodable(guard, &error, now),
     };
-    if guard.approves(new, now) {
-        return Opinion::Fine;
-    }
     let old = review.old_object.as_ref();
     let image = (!guard.scope.is_secret()).then_some(new);
-    if old.and_then(|old| hash_parsed(old, &guard.scope).ok()) == Some(new) {
+    if guard.approves(new, now) {
+        if !shape::is_unclear(review, guard, now) {
+            return Opinion::Fine;
+        }
+        let message = || message::unclear_shape(guard, operation);
+        let finding = Finding { image, ..Finding::bare(Reason::ContentMoved) };
+        return act(guard, now, finding, |_| message(), |_| message());
+    }
+    let stays = shape::stays(old, Some(object));
+    if stays && old.and_then(|old| hash_parsed(old, &guard.scope).ok()) == Some(new) {
         return left_drifted(guard, image);
     }
     let changes =
@@ -364,12 +378,14 @@ fn against_in_another_version(review: &Review<'_>, guard: &Guard, now: Timestamp
     in_another_version(guard, &review.version, now)
 }
 
-/// The hashes, before and after a write, of all that a guard without paths would pin.
+/// The hashes, before and after a write, of all that a guard without paths would pin. The first is
+/// absent where the two do not compare.
 fn whole_hashes(review: &Review<'_>, target: &Target) -> (Option<ContentHash>, Option<ContentHash>) {
     let scope = Scope::new(&target.group, &target.kind, PathFilter::everything());
     let hash =
         |object: &Option<Object<'_>>| object.as_ref().and_then(|object| hash_parsed(object, &scope).ok());
-    (hash(&review.old_object), hash(&review.object))
+    let compares = shape::stays(review.old_object.as_ref(), review.object.as_ref());
+    (if compares { hash(&review.old_object) } else { None }, hash(&review.object))
 }
 
 fn in_another_version(guard: &Guard, version: &str, now: Timestamp) -> Opinion {

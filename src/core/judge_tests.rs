@@ -350,6 +350,56 @@ fn a_guard_whose_version_is_gone_is_judged_beside_those_of_the_version_that_came
 }
 
 #[test]
+fn content_that_moves_between_spec_and_the_top_level_is_not_approved_for_having_the_same_hash() {
+    let object = |fields: &str| {
+        format!(
+            r#"{{"apiVersion":"a.io/v1","kind":"Widget","metadata":{{"name":"x","namespace":"n"}},{fields}}}"#
+        )
+    };
+    let bare = object(r#""config":{"a":1}"#);
+    let drifted = object(r#""config":{"a":2}"#);
+    let within = object(r#""spec":{"config":{"a":1}}"#);
+    let beside = object(r#""spec":{"config":{"a":1}},"config":{"a":"evil"}"#);
+    let guard = |paths: &[&str]| {
+        let filter =
+            if paths.is_empty() { PathFilter::everything() } else { PathFilter::ignoring(paths).unwrap() };
+        let scope = Scope::new("a.io", "Widget", filter);
+        let mut guard = Guard { expected: hash_object(within.as_bytes(), &scope).unwrap(), scope, ..guard() };
+        guard.target.group = "a.io".into();
+        guard.target.resource = "widgets".into();
+        guard
+    };
+    let written = |operation: &str, new: &str, old: &str| {
+        review("widgets", operation, new, old, "")
+            .replace(r#"{"group":"","version""#, r#"{"group":"a.io","version""#)
+    };
+    let all = index([guard(&[])]);
+    for (new, old) in [(&beside, &bare), (&within, &bare), (&bare, &within), (&beside, &drifted)] {
+        let (message, attempt) = denied(&written("UPDATE", new, old), &all);
+        assert_eq!(attempt.reason, Reason::ContentMoved, "{new} {old}");
+        assert!(message.contains("may not move between spec and the top level"), "{message}");
+    }
+    // Nor does it stay as it is, for being as far from what is approved as before.
+    let moved = object(r#""spec":{"config":{"a":2}},"config":{"a":"evil"}"#);
+    assert_eq!(denied(&written("UPDATE", &moved, &drifted), &all).1.reason, Reason::HashMismatch);
+    for (new, old) in
+        [(&beside, &beside), (&within, &beside), (&beside, &within), (&bare, &bare), (&bare, &drifted)]
+    {
+        assert_eq!(verdict_of(&written("UPDATE", new, old), &all), Verdict::Allow, "{new} {old}");
+    }
+    let other = object(r#""spec":{"config":{"a":2}}"#);
+    assert_eq!(verdict_of(&written("UPDATE", &within, &drifted), &all), Verdict::Allow, "it is put right");
+    assert_eq!(verdict_of(&written("UPDATE", &bare, &other), &all), Verdict::Allow, "it is put right");
+    let (message, _) = denied(&written("CREATE", &beside, "null"), &all);
+    assert!(message.contains("leave these out, or add them to ignorePaths"), "{message}");
+    for new in [&within, &bare] {
+        assert_eq!(verdict_of(&written("CREATE", new, "null"), &all), Verdict::Allow);
+    }
+    let told = index([guard(&["/config"])]);
+    assert_eq!(verdict_of(&written("CREATE", &beside, "null"), &told), Verdict::Allow);
+}
+
+#[test]
 fn a_write_without_its_object_is_no_review() {
     for (operation, old) in [("CREATE", "null"), ("UPDATE", APPROVED), ("DELETE", "null")] {
         let body = review("configmaps", operation, "null", old, "");

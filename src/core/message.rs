@@ -153,6 +153,21 @@ pub fn other_version(guard: &Guard, version: &str) -> String {
     clean(&line, MAX_FIRST_LINE)
 }
 
+/// The message when the hash is an approved one but does not say what is pinned.
+#[must_use]
+pub fn unclear_shape(guard: &Guard, operation: Operation) -> String {
+    let why = match operation {
+        Operation::Create => {
+            "with spec and other fields its hash is unclear: leave these out, or add them to ignorePaths"
+        }
+        _ => "content may not move between spec and the top level, where its hash is the same",
+    };
+    let line = format!("DriftGuard {} refuses this: {why}", guard.id);
+    let mut message = clean(&line, MAX_FIRST_LINE);
+    whom_to_ask(guard, &mut message);
+    message
+}
+
 /// The warning of a `Warn` guard that lets a change through.
 #[must_use]
 pub fn would_deny(guard: &Guard, changes: &Changes) -> String {

@@ -119,3 +119,32 @@ fn scaling_through_a_version_that_is_not_hashed_is_no_way_around() -> Result<()>
     }
     Ok(())
 }
+
+#[test]
+fn content_cannot_be_hidden_beside_a_spec_of_the_approved_hash() -> Result<()> {
+    let on = Installation::shared(Via::Url)?;
+    let ns = on.namespace("shape")?;
+    let mut free = version("v1", true, None);
+    free["schema"]["openAPIV3Schema"] =
+        json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    on.apply(&definition("shapes", "Shape", &[free]))?.success()?;
+    let shape = |fields: Value| {
+        let mut shape = object(&ns, "v1", "Shape", &Value::Null);
+        shape.as_object_mut().into_iter().for_each(|shape| drop(shape.remove("spec")));
+        for (name, value) in fields.as_object().cloned().unwrap_or_default() {
+            shape[name] = value;
+        }
+        shape
+    };
+    let plain = shape(json!({"config": {"a": 1}}));
+    until("shapes are served", LIMIT, || on.apply(&plain)?.success())?;
+    on.pin(&ns, "shape/x", &hash_of(&plain)?, &json!({}))?;
+    let hidden = shape(json!({"spec": {"config": {"a": 1}}, "config": {"a": "evil"}}));
+    ensure!(hash_of(&hidden)? == hash_of(&plain)?);
+    for replace in [&["replace", "-f", "-"][..], &["replace", "--force", "-f", "-"]] {
+        let said = on.admin.kubectl_with(replace, hidden.to_string())?.failure()?;
+        ensure!(said.contains("spec and"), "{said}");
+    }
+    on.apply(&plain)?.success()?;
+    Ok(())
+}
