@@ -246,6 +246,17 @@ fn scaling_is_asked_for_in_whichever_version_it_is_served() {
 }
 
 #[test]
+fn a_live_read_goes_by_the_resource_that_was_found_as_well() {
+    let (keeper, before) = synced(vec![guard("a", "Widget", 1, 0), guard("b", "Widget", 2, 0)]);
+    let ambiguous = widgets_of(&["a.io", "b.io"]);
+    let listed = [guard("b", "Widget", 9, 1), guard("c", "Widget", 10, 0)];
+    let read: Vec<_> =
+        super::super::live::converted(&listed, &before, &ambiguous, &keeper.settings, None).collect();
+    assert_eq!(read[0].1.target(), before.guards[1].state.target());
+    assert!(read[0].1.target().is_some() && read[1].1.target().is_none(), "c was never seen");
+}
+
+#[test]
 fn a_guard_of_another_spec_means_what_discovery_says_now() {
     let (mut keeper, _) = synced(vec![guard("a", "Widget", 1, 0)]);
     keeper.use_catalog(widgets_of(&["b.io"]));

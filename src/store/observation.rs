@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::core::guard::GuardState;
+use crate::core::guard::{GuardId, GuardState};
 use crate::core::index::Index;
 use crate::core::kinds::KindEntry;
 
@@ -20,6 +20,14 @@ pub struct Observation {
     pub guards: Vec<Arc<Seen>>,
     /// The newest resource version of any guard in it, as a number.
     pub revision: u64,
+}
+
+impl Observation {
+    /// A guard, by namespace and name.
+    pub(super) fn seen(&self, id: &GuardId) -> Option<&Seen> {
+        let found = self.guards.binary_search_by(|seen| seen.state.id().cmp(id));
+        found.ok().map(|at| self.guards[at].as_ref())
+    }
 }
 
 /// One guard of a snapshot.
