@@ -102,6 +102,7 @@ mod tests {
                 stored: Arc::new(stored),
                 state: GuardState::Invalid(invalid),
                 since: 1,
+                found: None,
                 kept: None,
                 needed: 1,
             })

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::core::guard::{
-    Authorship, DeletionPolicy, Enforcement, FailurePolicy, Guard, GuardId, GuardState, Target,
+    Authorship, DeletionPolicy, Enforcement, FailurePolicy, Guard, GuardId, GuardState, Target, Versions,
 };
 use crate::core::hash::ContentHash;
 use crate::core::index::Index;
@@ -206,6 +206,7 @@ fn guard(name: &str) -> GuardState {
         pauses: Vec::new(),
         authorship: Authorship::Unknown,
         replicas_path: None,
+        versions: Versions::default(),
         managed_by: None,
         contact: None,
         runbook: None,

@@ -263,6 +263,7 @@ mod tests {
                 pauses: Vec::new(),
                 authorship: Authorship::Unknown,
                 replicas_path: None,
+                versions: crate::core::guard::Versions::default(),
                 managed_by: None,
                 contact: None,
                 runbook: None,

@@ -156,11 +156,32 @@ pub fn undecodable(guard: &GuardId, problem: &str) -> String {
 /// The message when an object arrives in a version that the guard does not hash.
 #[must_use]
 pub fn other_version(guard: &Guard, version: &str) -> String {
+    let hashed = &guard.target.version;
+    let next = if guard.versions.is_gone {
+        format!("{hashed} is no longer served, so set the guard's targetApiVersion anew")
+    } else {
+        format!("try again in some seconds, or through {hashed}")
+    };
     let line = format!(
-        "DriftGuard {} hashes {} in version {}, and this write came in {version}: try again in some seconds",
-        guard.id, guard.target.kind, guard.target.version
+        "DriftGuard {} hashes {} in version {hashed}, and this write came in {version}: {next}",
+        guard.id, guard.target.kind
     );
     clean(&line, MAX_FIRST_LINE)
+}
+
+/// The message when the hash is an approved one but does not say what is pinned.
+#[must_use]
+pub fn unclear_shape(guard: &Guard, operation: Operation) -> String {
+    let why = match operation {
+        Operation::Create => {
+            "with spec and other fields its hash is unclear: leave these out, or add them to ignorePaths"
+        }
+        _ => "content may not move between spec and the top level, where its hash is the same",
+    };
+    let line = format!("DriftGuard {} refuses this: {why}", guard.id);
+    let mut message = clean(&line, MAX_FIRST_LINE);
+    whom_to_ask(guard, &mut message);
+    message
 }
 
 /// The warning of a `Warn` guard that lets a change through.

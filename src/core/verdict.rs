@@ -110,6 +110,8 @@ pub enum Reason {
     GuardInvalid,
     /// The object arrived in a version that the guard does not hash.
     OtherVersion,
+    /// Content would move between `spec` and the top level, so that the hash does not say what is pinned.
+    ContentMoved,
     /// The object could not be read.
     Undecodable,
     /// The content stays as it is, but it is not what is approved.
@@ -138,6 +140,7 @@ impl Reason {
             Self::HashMismatch => "HashMismatch",
             Self::GuardInvalid => "GuardInvalid",
             Self::OtherVersion => "OtherVersion",
+            Self::ContentMoved => "ContentMoved",
             Self::Undecodable => "Undecodable",
             Self::AlreadyDrifted => "AlreadyDrifted",
             Self::TargetDeleted => "TargetDeleted",

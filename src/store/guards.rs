@@ -14,8 +14,7 @@ use tokio::sync::watch;
 use crate::api::reasons;
 use crate::core::guard::{GuardId, GuardState, Target};
 use crate::core::index::Index;
-use crate::core::kinds::{Catalog, KindEntry};
-use crate::core::resolution::entry;
+use crate::core::kinds::Catalog;
 use crate::core::signature::SigningKey;
 
 use super::Shared;
@@ -23,7 +22,7 @@ use super::catalog::Unresolved;
 use super::convert::{Settings, promotion};
 use super::exceptions::Exceptions;
 use super::observation::{Observation, Seen};
-use super::resolution::{self, convert_keeping};
+use super::resolution::{self, Resolved, resolve};
 use super::stored::Stored;
 
 /// Most events taken into one snapshot: many changes at once cost one index, yet none waits long.
@@ -165,8 +164,6 @@ struct Keeper {
     catalog: Option<Arc<Catalog>>,
     exceptions: Arc<Exceptions>,
     guards: BTreeMap<GuardId, Arc<Seen>>,
-    /// What the kinds of guards were found to mean.
-    resolved: BTreeMap<GuardId, KindEntry>,
     /// Guards of a list that is not complete yet; until it is, the old ones stand.
     listing: Option<BTreeMap<GuardId, Arc<Stored>>>,
     has_listed: bool,
@@ -185,7 +182,6 @@ impl Keeper {
             catalog: None,
             exceptions: Arc::default(),
             guards: BTreeMap::new(),
-            resolved: BTreeMap::new(),
             listing: None,
             has_listed: false,
             version: 0,
@@ -218,7 +214,6 @@ impl Keeper {
     }
 
     fn remove(&mut self, id: &GuardId) {
-        self.resolved.remove(id);
         if let Some(gone) = self.guards.remove(id) {
             // Told by state and not by the review, which does not come while nobody answers.
             let target = gone.state.target().map(ToString::to_string).unwrap_or_default();
@@ -246,6 +241,7 @@ impl Keeper {
                 state: old.state.clone(),
                 since: old.since,
                 needed: old.needed,
+                found: old.found.clone(),
                 kept: old.kept.clone(),
             };
             self.guards.insert(id, Arc::new(seen));
@@ -256,7 +252,6 @@ impl Keeper {
         if is_unresolved(&seen.state) {
             self.unresolved.count += 1;
         }
-        self.remember(&seen);
         self.guards.insert(id, Arc::new(seen));
         self.is_index_stale = true;
     }
@@ -278,32 +273,15 @@ impl Keeper {
             })
     }
 
-    /// Converts a guard. `old` is what it was before: while its spec stays, so does the resource that
-    /// its kind was found to mean, whatever discovery says later. Whoever takes a CRD away, or adds one
-    /// of the same kind, must not turn a guard to another resource or to none.
-    ///
-    /// What the holder of the lease has signed goes before what this process remembers, so that all
-    /// replicas go by the same, and one that had no key at first, too.
+    /// Converts a guard. `old` is what it was before.
     fn convert(&self, stored: Arc<Stored>, old: Option<&Seen>) -> Seen {
         let none = Catalog::default();
         let catalog = self.catalog.as_deref().unwrap_or(&none);
-        let key = self.key.as_ref();
-        let noted = key.and_then(|key| resolution::noted(&stored, key));
-        let same = old.filter(|old| old.stored.uid() == stored.uid() && old.stored.spec() == stored.spec());
-        let before = noted.as_ref().or_else(|| same.and_then(|old| self.resolved.get(&old.stored.id())));
-        let (state, kept) = convert_keeping(&stored, catalog, &self.settings, key, before);
+        let Resolved { state, found, kept } =
+            resolve(&stored, old, catalog, &self.settings, self.key.as_ref());
         let state = self.exceptions.apply(state, &stored, self.settings.longest_pause);
         let (since, needed) = (self.version + 1, stored.revision());
-        Seen { stored, state, since, needed, kept }
-    }
-
-    /// Remembers what the kind of a guard was found to mean.
-    fn remember(&mut self, seen: &Seen) {
-        let id = seen.stored.id();
-        match seen.state.target() {
-            Some(target) => drop(self.resolved.insert(id, entry(target))),
-            None => drop(self.resolved.remove(&id)),
-        }
+        Seen { stored, state, since, needed, found, kept }
     }
 
     /// Looks up every kind anew.
@@ -324,7 +302,6 @@ impl Keeper {
             } else {
                 (new.since, new.needed)
             };
-            self.remember(&new);
             self.guards.insert(new.stored.id(), Arc::new(Seen { since, needed, ..new }));
         }
         self.is_changed = true;
@@ -341,9 +318,6 @@ impl Keeper {
         }
         self.is_changed = true;
         self.is_index_stale |= !changed.is_empty();
-        for new in changed.values() {
-            self.remember(new);
-        }
         self.guards.extend(changed);
     }
 
@@ -400,7 +374,10 @@ fn is_unresolved(state: &GuardState) -> bool {
 fn is_same_resolution(old: &GuardState, new: &GuardState) -> bool {
     match (old, new) {
         (GuardState::Valid(old), GuardState::Valid(new)) => {
-            old.target == new.target && old.enforcement == new.enforcement
+            old.target == new.target
+                && old.enforcement == new.enforcement
+                && old.replicas_path == new.replicas_path
+                && old.versions == new.versions
         }
         (GuardState::Invalid(old), GuardState::Invalid(new)) => old == new,
         _ => false,

@@ -168,6 +168,94 @@ fn a_guard_goes_by_the_resource_that_was_found_whatever_discovery_says_later() {
     }
 }
 
+/// Widgets of a.io in these versions; a path stands for the subresource `scale`.
+fn versions(served: &[(&str, Option<&str>)]) -> Arc<Catalog> {
+    let entries = catalog(&["Widget"]).entries().to_vec();
+    let of = |(version, _): &(&str, Option<&str>)| KindEntry {
+        version: (*version).into(),
+        preferred: *version == served[0].0,
+        ..entries[0].clone()
+    };
+    let path = |(version, path): &(&str, Option<&str>)| {
+        let keys = vec!["spec".to_owned(), (*path)?.to_owned()];
+        Some((("a.io".to_owned(), (*version).to_owned(), "widgets".to_owned()), keys))
+    };
+    let paths = served.iter().filter_map(path).collect();
+    Arc::new(Catalog::new(served.iter().map(of).collect()).with_replicas_paths(paths))
+}
+
+fn guard_in(version: &str, revision: u64) -> Stored {
+    let text = json!({
+        "metadata": {"name": "a", "namespace": "n", "uid": "a", "generation": 1,
+                     "resourceVersion": revision.to_string()},
+        "spec": {"targetKind": "Widget", "targetApiVersion": format!("a.io/{version}"), "targetName": "a",
+                 "expectedHash": HASH},
+    });
+    serde_json::from_str(&text.to_string()).unwrap()
+}
+
+fn valid(observation: &Observation) -> &crate::core::guard::Guard {
+    match &observation.guards[0].state {
+        GuardState::Valid(guard) => guard,
+        GuardState::Invalid(invalid) => panic!("{invalid:?}"),
+    }
+}
+
+#[test]
+fn a_guard_whose_version_goes_asks_for_the_versions_that_are_left() {
+    let mut keeper = keeper();
+    keeper.use_catalog(versions(&[("v1", None), ("v1alpha1", None)]));
+    keeper.take(Event::Init);
+    keeper.take(Event::InitApply(guard_in("v1alpha1", 1)));
+    keeper.take(Event::InitDone);
+    let before = keeper.observe().unwrap();
+    assert_eq!(valid(&before).written_in().collect::<Vec<_>>(), ["v1alpha1"]);
+    keeper.use_catalog(versions(&[("v1", None)]));
+    let gone = keeper.observe().unwrap();
+    assert!(gone.guards[0].kept.is_some() && valid(&gone).versions.is_gone);
+    assert_eq!(valid(&gone).written_in().collect::<Vec<_>>(), ["v1alpha1", "v1"]);
+    assert!(gone.version > before.version, "the rules have to follow");
+    keeper.use_catalog(versions(&[("v2", None), ("v1", None)]));
+    let more = keeper.observe().unwrap();
+    assert_eq!(valid(&more).written_in().collect::<Vec<_>>(), ["v1alpha1", "v1", "v2"]);
+    keeper.use_catalog(catalog(&[]));
+    assert!(valid(&keeper.observe().unwrap()).versions.is_gone, "nothing of it is left");
+}
+
+#[test]
+fn scaling_is_asked_for_in_whichever_version_it_is_served() {
+    let mut keeper = keeper();
+    keeper.use_catalog(versions(&[("v1", None), ("v1alpha1", None)]));
+    keeper.take(Event::Init);
+    keeper.take(Event::InitApply(guard_in("v1alpha1", 1)));
+    keeper.take(Event::InitDone);
+    assert_eq!(valid(&keeper.observe().unwrap()).scaled_in(), None);
+    // Its CRD gets the subresource later, and only in another version.
+    keeper.use_catalog(versions(&[("v1", Some("replicas")), ("v1alpha1", None)]));
+    assert_eq!(valid(&keeper.observe().unwrap()).scaled_in(), Some("v1"));
+    keeper.use_catalog(versions(&[("v1", Some("size")), ("v1alpha1", Some("replicas"))]));
+    assert_eq!(valid(&keeper.observe().unwrap()).scaled_in(), Some("v1alpha1"));
+    // Another kind of that name comes: the guard goes on, and so does its count.
+    let mut entries = versions(&[("v1", None), ("v1alpha1", None)]).entries().to_vec();
+    entries.push(KindEntry { group: "b.io".into(), ..entries[0].clone() });
+    let paths = versions(&[("v1alpha1", Some("replicas"))]).replicas_paths().clone();
+    keeper.use_catalog(Arc::new(Catalog::new(entries).with_replicas_paths(paths)));
+    assert_eq!(valid(&keeper.observe().unwrap()).scaled_in(), Some("v1alpha1"));
+    keeper.use_catalog(versions(&[("v1", Some("replicas"))]));
+    assert_eq!(valid(&keeper.observe().unwrap()).scaled_in(), Some("v1"), "its own version is gone");
+}
+
+#[test]
+fn a_live_read_goes_by_the_resource_that_was_found_as_well() {
+    let (keeper, before) = synced(vec![guard("a", "Widget", 1, 0), guard("b", "Widget", 2, 0)]);
+    let ambiguous = widgets_of(&["a.io", "b.io"]);
+    let listed = [guard("b", "Widget", 9, 1), guard("c", "Widget", 10, 0)];
+    let read: Vec<_> =
+        super::super::live::converted(&listed, &before, &ambiguous, &keeper.settings, None).collect();
+    assert_eq!(read[0].1.target(), before.guards[1].state.target());
+    assert!(read[0].1.target().is_some() && read[1].1.target().is_none(), "c was never seen");
+}
+
 #[test]
 fn a_guard_of_another_spec_means_what_discovery_says_now() {
     let (mut keeper, _) = synced(vec![guard("a", "Widget", 1, 0)]);

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use crate::core::exceptions::Terms;
-use crate::core::guard::GuardState;
+use crate::core::guard::{GuardId, GuardState};
 use crate::core::index::Index;
+use crate::core::kinds::KindEntry;
 
 use super::stored::Stored;
 
@@ -35,6 +36,12 @@ impl Observation {
             .take_while(move |seen| seen.stored.namespace() == namespace)
             .filter(move |seen| terms.covers(seen.stored.name(), |key| seen.stored.label(key)))
     }
+
+    /// A guard, by namespace and name.
+    pub(super) fn seen(&self, id: &GuardId) -> Option<&Seen> {
+        let found = self.guards.binary_search_by(|seen| seen.state.id().cmp(id));
+        found.ok().map(|at| self.guards[at].as_ref())
+    }
 }
 
 /// One guard of a snapshot.
@@ -46,6 +53,8 @@ pub struct Seen {
     pub state: GuardState,
     /// The version of the first snapshot that holds it as it is.
     pub since: u64,
+    /// What its kind was found to mean.
+    pub found: Option<KindEntry>,
     /// Why it goes by a kind that was found before, where discovery now finds none or another.
     pub kept: Option<String>,
     /// The resource version at which it was first seen as it is: whoever has applied that much judges

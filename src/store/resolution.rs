@@ -9,7 +9,8 @@ use crate::core::kinds::{Catalog, KindEntry};
 use crate::core::resolution;
 use crate::core::signature::SigningKey;
 
-use super::convert::{Settings, convert};
+use super::convert::{Settings, convert, convert_as};
+use super::observation::Seen;
 use super::stored::Stored;
 
 /// What stands in the status about the resource of a guard, when DriftGuard has written exactly that about
@@ -51,34 +52,49 @@ pub fn to_note(state: &GuardState, stored: &Stored, key: &SigningKey) -> Option<
     })
 }
 
-/// Converts a guard whose kind meant `before`, if that is known. Gives also why it goes by that where
-/// discovery now finds none or another.
-pub(super) fn convert_keeping(
+/// A converted guard.
+pub(super) struct Resolved {
+    pub(super) state: GuardState,
+    /// What its kind means.
+    pub(super) found: Option<KindEntry>,
+    /// Why it goes by what was found before, where discovery now finds something else.
+    pub(super) kept: Option<String>,
+}
+
+/// Converts a guard that was `old` before. While its spec stays, so does the resource that its kind was
+/// found to mean, whatever discovery says later: whoever takes a CRD away, or adds one of the same kind,
+/// must not turn a guard to another resource or to none.
+///
+/// What the holder of the lease has signed goes before what this process remembers, so that all
+/// replicas go by the same, and one that had no key at first, too.
+pub(super) fn resolve(
     stored: &Stored,
+    old: Option<&Seen>,
     catalog: &Catalog,
     settings: &Settings,
     key: Option<&SigningKey>,
-    before: Option<&KindEntry>,
-) -> (GuardState, Option<String>) {
+) -> Resolved {
     let state = convert(stored, catalog, settings, key);
-    let Some((before, why)) = before.and_then(|before| Some((before, departure(before, &state)?))) else {
-        return (state, None);
-    };
-    (convert(stored, &only(before, catalog), settings, key), Some(why))
+    let same = old.filter(|old| old.stored.uid() == stored.uid() && old.stored.spec() == stored.spec());
+    let noted = key.and_then(|key| noted(stored, key));
+    let before = noted.as_ref().or_else(|| same.and_then(|old| old.found.as_ref()));
+    match before.and_then(|entry| Some((entry, departure(entry, &state)?))) {
+        Some((before, why)) => Resolved {
+            state: convert_as(stored, Some(before), catalog, settings, key),
+            found: Some(before.clone()),
+            kept: Some(why),
+        },
+        None => Resolved { found: found(&state, catalog), state, kept: None },
+    }
 }
 
-/// A catalog of one resource, in the version that is preferred now, if there is one.
-fn only(before: &KindEntry, catalog: &Catalog) -> Catalog {
-    let is_it = |group: &str, plural: &str| group == before.group && plural == before.plural;
-    let served = catalog.entries().iter().find(|entry| {
-        is_it(&entry.group, &entry.plural) && entry.preferred && entry.kind.eq_ignore_ascii_case(&before.kind)
-    });
-    let is_preferred = served.is_none_or(|served| served.version == before.version);
-    let entries =
-        [KindEntry { preferred: is_preferred, ..before.clone() }].into_iter().chain(served.cloned());
-    let paths = catalog.replicas_paths().iter().filter(|((group, _, plural), _)| is_it(group, plural));
-    let paths = paths.map(|(key, path)| (key.clone(), path.clone())).collect();
-    Catalog::new(entries.collect()).with_replicas_paths(paths)
+/// The entry by which a guard was converted.
+fn found(state: &GuardState, catalog: &Catalog) -> Option<KindEntry> {
+    let target = state.target()?;
+    catalog
+        .versions_of(&target.group, &target.resource)
+        .find(|entry| entry.version == target.version)
+        .cloned()
 }
 
 /// Why discovery no longer finds the resource that a guard goes by; `None` where it does, in whatever

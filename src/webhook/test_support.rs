@@ -30,7 +30,7 @@ use super::server::{Admission, AdmissionSettings};
 use crate::cert::{Authority, Leaf, LeafResolver, ServerIdentity, crypto_provider, tls};
 use crate::core::canonical::hash_object;
 use crate::core::guard::{
-    Authorship, DeletionPolicy, Enforcement, FailurePolicy, Guard, GuardId, GuardState, Target,
+    Authorship, DeletionPolicy, Enforcement, FailurePolicy, Guard, GuardId, GuardState, Target, Versions,
 };
 use crate::core::index::Index;
 use crate::core::paths::PathFilter;
@@ -139,6 +139,7 @@ pub(super) fn guard() -> GuardState {
         pauses: Vec::new(),
         authorship: Authorship::Unknown,
         replicas_path: None,
+        versions: Versions::default(),
         managed_by: None,
         contact: None,
         runbook: None,

@@ -24,5 +24,6 @@ mod repository;
 mod rights;
 mod rules;
 mod storage;
+mod versions;
 mod watching;
 mod ways_through;

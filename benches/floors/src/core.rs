@@ -12,7 +12,7 @@ use axum::response::Response;
 use axum::routing::post;
 use driftguard::core::canonical::hash_object;
 use driftguard::core::guard::{
-    Authorship, DeletionPolicy, Enforcement, FailurePolicy, Guard, GuardId, GuardState, Target,
+    Authorship, DeletionPolicy, Enforcement, FailurePolicy, Guard, GuardId, GuardState, Target, Versions,
 };
 use driftguard::core::index::Index;
 use driftguard::core::judge::judge;
@@ -77,6 +77,7 @@ fn guard(review: &[u8]) -> anyhow::Result<Guard> {
         pauses: Vec::new(),
         authorship: Authorship::Unknown,
         replicas_path: None,
+        versions: Versions::default(),
         managed_by: None,
         contact: None,
         runbook: None,

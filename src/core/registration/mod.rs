@@ -81,8 +81,9 @@ pub fn validating(index: &Index, settings: &Settings<'_>) -> Registration {
             GuardState::Valid(guard) => demand_of(&mut demands, guard, settings),
             // It refuses what it cannot judge, but must not do so while nobody can mend it.
             GuardState::Invalid(_) => {
-                demand(&mut demands, target, Hook::Validate, Phase::Write, FailurePolicy::Ignore);
-                demand(&mut demands, target, Hook::Validate, Phase::Delete, FailurePolicy::Ignore);
+                let version = &target.version;
+                demand(&mut demands, target, version, Hook::Validate, Phase::Write, FailurePolicy::Ignore);
+                demand(&mut demands, target, version, Hook::Validate, Phase::Delete, FailurePolicy::Ignore);
             }
         }
     }
@@ -94,12 +95,15 @@ pub fn validating(index: &Index, settings: &Settings<'_>) -> Registration {
 fn demand_of<'a>(demands: &mut Demands<'a>, guard: &'a Guard, settings: &Settings<'_>) {
     let target = &guard.target;
     let write = write_policy(guard);
-    let mut ask = |phase, policy| demand(demands, target, Hook::Validate, phase, policy);
-    ask(Phase::Write, write);
-    ask(Phase::Delete, delete_policy(guard, settings));
-    if guard.replicas_path.is_some() {
-        ask(Phase::Scale, write);
+    let mut ask_in = |version, phase, policy| demand(demands, target, version, Hook::Validate, phase, policy);
+    for version in guard.written_in() {
+        ask_in(version, Phase::Write, write);
+        ask_in(version, Phase::Delete, delete_policy(guard, settings));
     }
+    if let Some(version) = guard.scaled_in() {
+        ask_in(version, Phase::Scale, write);
+    }
+    let mut ask = |phase, policy| ask_in(&target.version, phase, policy);
     match (target.group.as_str(), target.resource.as_str()) {
         ("", "pods") => {
             ask(Phase::Bind, write);
@@ -122,7 +126,8 @@ pub fn mutating(index: &Index, settings: &Settings<'_>) -> Registration {
         if let GuardState::Valid(guard) = state
             && guard.enforcement == Enforcement::Rewrite
         {
-            demand(&mut demands, &guard.target, Hook::Mutate, Phase::Write, FailurePolicy::Ignore);
+            let (target, version) = (&guard.target, &guard.target.version);
+            demand(&mut demands, target, version, Hook::Mutate, Phase::Write, FailurePolicy::Ignore);
         }
     }
     fit(&demands, settings)
@@ -182,6 +187,7 @@ type Demands<'a> = BTreeMap<Class<'a>, Pairs<'a>>;
 fn demand<'a>(
     demands: &mut Demands<'a>,
     target: &'a Target,
+    version: &'a str,
     hook: Hook,
     phase: Phase,
     policy: FailurePolicy,
@@ -193,7 +199,7 @@ fn demand<'a>(
     let class = Class {
         group: &target.group,
         resource: &target.resource,
-        version: &target.version,
+        version,
         namespaced: target.namespace.is_some(),
         hook,
         policy,

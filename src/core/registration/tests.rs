@@ -5,7 +5,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::core::guard::{Authorship, DeletionPolicy};
+use crate::core::guard::{Authorship, DeletionPolicy, OtherVersion, Versions};
 use crate::core::guard::{GuardId, InvalidGuard};
 use crate::core::hash::ContentHash;
 use crate::core::paths::PathFilter;
@@ -52,6 +52,7 @@ fn guard(target: Target) -> Guard {
         pauses: Vec::new(),
         authorship: Authorship::Unknown,
         replicas_path: None,
+        versions: Versions::default(),
         managed_by: None,
         contact: None,
         runbook: None,
@@ -212,6 +213,26 @@ fn subresources_are_asked_for_by_name_each_with_its_own_operations() {
     assert!(rules(&namespace).contains(&"namespaces/finalize UPDATE Fail".to_owned()));
     let all: Vec<String> = namespace.iter().flat_map(|entry| entry.resources.clone()).collect();
     assert!(all.iter().all(|resource| !resource.ends_with("/*") && !resource.ends_with("/status")));
+}
+
+#[test]
+fn what_the_version_of_a_guard_does_not_bring_is_asked_for_in_others() {
+    let other = |version: &str, path: Option<&str>| OtherVersion {
+        version: version.into(),
+        replicas_path: path.map(|field| vec!["spec".into(), field.into()]),
+    };
+    let of = |is_gone, others: Vec<OtherVersion>| Guard {
+        versions: Versions { is_gone, others },
+        ..guard(target("widgets", Some("a"), "x"))
+    };
+    let asked = |guard: Guard| -> Vec<String> {
+        let entries = made([guard]);
+        entries.iter().map(|entry| format!("{} {}", entry.version, entry.resources.join(","))).collect()
+    };
+    let scaled = of(false, vec![other("v2", Some("replicas")), other("v3", Some("replicas"))]);
+    assert_eq!(asked(scaled), ["v1 widgets", "v1 widgets", "v2 widgets/scale"]);
+    let gone = of(true, vec![other("v2", None)]);
+    assert_eq!(asked(gone), ["v1 widgets", "v1 widgets", "v2 widgets", "v2 widgets"]);
 }
 
 #[test]
