@@ -2,8 +2,9 @@
 //!
 //! A watch can lag behind by half a minute while calls for the lease work. Rules written from such a
 //! view would leave out the newest guards. So the guards are listed once, from a quorum, and writing
-//! waits until the watch has shown each of them at least as new. Resource versions are no measure for
-//! that: the newest one goes away with the guard that bears it.
+//! waits until the watch has shown each of them at least as new: by its own resource version, since
+//! labels and a promotion, which the generation does not count, decide too. The newest resource version
+//! of all is no measure: it goes away with the guard that bears it.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -21,8 +22,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause after a failure.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// What a guard is known by: its uid, and the generation that must have been seen.
-type Needed = HashMap<String, i64>;
+/// What a guard is known by: its uid, and the resource version that must have been seen.
+type Needed = HashMap<String, u64>;
 
 /// Waits until the store has seen every guard that exists now, at least as new as it is now.
 pub(super) async fn caught_up(client: &kube::Client, store: &Store) {
@@ -51,7 +52,7 @@ pub(super) async fn caught_up(client: &kube::Client, store: &Store) {
 /// Whether each needed guard was seen, at least as new.
 fn has_all(observation: &Observation, needed: &Needed) -> bool {
     let seen = observation.guards.iter().filter(|seen| {
-        needed.get(seen.stored.uid()).is_some_and(|generation| seen.stored.generation() >= *generation)
+        needed.get(seen.stored.uid()).is_some_and(|revision| seen.stored.revision() >= *revision)
     });
     seen.count() == needed.len()
 }
@@ -66,8 +67,9 @@ async fn list(client: &kube::Client) -> Result<Needed, String> {
             .map_err(|_| "the API server did not answer in time".to_owned())?
             .map_err(|error| error.to_string())?;
         for guard in list.items {
-            let (uid, generation) = (guard.metadata.uid, guard.metadata.generation);
-            needed.insert(uid.unwrap_or_default(), generation.unwrap_or_default());
+            let (uid, version) = (guard.metadata.uid, guard.metadata.resource_version);
+            let revision = version.and_then(|version| version.parse().ok());
+            needed.insert(uid.unwrap_or_default(), revision.unwrap_or_default());
         }
         match list.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => page = page.continue_token(&token),
@@ -85,15 +87,15 @@ mod tests {
     use crate::core::guard::{GuardState, InvalidGuard};
     use crate::store::{Seen, Stored};
 
-    fn observation(guards: &[(&str, i64)]) -> Observation {
-        let seen = |(uid, generation): &(&str, i64)| {
+    fn observation(guards: &[(&str, u64)]) -> Observation {
+        let seen = |(uid, revision): &(&str, u64)| {
             let json = format!(
-                r#"{{"metadata":{{"name":"{uid}","namespace":"n","uid":"{uid}","generation":{generation}}}}}"#
+                r#"{{"metadata":{{"name":"{uid}","namespace":"n","uid":"{uid}","generation":1,"resourceVersion":"{revision}"}}}}"#
             );
             let stored: Stored = serde_json::from_str(&json).unwrap();
             let invalid = InvalidGuard {
                 id: stored.id(),
-                generation: *generation,
+                generation: 1,
                 target: None,
                 reason: "Test",
                 message: String::new(),
@@ -114,7 +116,7 @@ mod tests {
     fn an_older_view_is_told_from_one_that_is_as_new() {
         let needed = Needed::from([("a".to_owned(), 2), ("b".to_owned(), 1)]);
         assert!(!has_all(&observation(&[("a", 2)]), &needed), "b is missing");
-        assert!(!has_all(&observation(&[("a", 1), ("b", 1)]), &needed), "a is older");
+        assert!(!has_all(&observation(&[("a", 1), ("b", 1)]), &needed), "a is older, of the same generation");
         assert!(has_all(&observation(&[("a", 2), ("b", 1)]), &needed));
         assert!(has_all(&observation(&[("a", 3), ("b", 1), ("c", 9)]), &needed), "newer is as good");
         assert!(has_all(&observation(&[]), &Needed::new()));

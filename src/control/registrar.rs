@@ -119,6 +119,15 @@ pub enum RegistrarError {
         /// Where it is to be taken from.
         from: String,
     },
+    /// Somebody altered what decides about writes, and it cannot be repaired.
+    #[error("the webhook rules were altered by {by} and cannot be repaired: {cause}")]
+    Unrepaired {
+        /// The field manager that altered them.
+        by: String,
+        /// Why the repair failed.
+        #[source]
+        cause: Box<RegistrarError>,
+    },
     /// Somebody keeps altering it.
     #[error(
         "{kind} {} was altered by {by}; it is repaired again in {} s: stop what alters it",
@@ -141,7 +150,7 @@ impl RegistrarError {
         match self {
             Self::NotHolding(_) => "NotHolding",
             Self::NoAuthority => "NoAuthority",
-            Self::Api { .. } => "RegistrationFailed",
+            Self::Api { .. } | Self::Unrepaired { .. } => "RegistrationFailed",
             Self::NotInjected { .. } => "BundleNotInjected",
             Self::Contended { .. } => "RegistrationContended",
         }
@@ -350,7 +359,25 @@ impl Registrar {
             repaired = self.admit(wanted, gate.altered().or_else(|| convenience.altered()))?;
         }
         let next = self.highest + 1;
-        let (validating, wrote_gate) = gate.settle(next, fence).await?;
+        // Rules that are merely not new enough still cover whom they covered; altered ones nobody.
+        let altered = self.last.as_ref().filter(|_| broken.is_none()).and_then(|last| {
+            let as_it_was = Side {
+                api: self.validating.clone(),
+                address: self.settings.address.clone(),
+                found: gate.found.clone(),
+                entries: &last.validating.entries,
+                bundle: &last.bundle,
+                seen: None,
+            };
+            as_it_was.altered()
+        });
+        let settled = gate.settle(next, fence).await;
+        let (validating, wrote_gate) = settled.map_err(|error| match (error, altered) {
+            (cause @ RegistrarError::Api { conflict: false, .. }, Some(altered)) => {
+                RegistrarError::Unrepaired { by: altered.by, cause: Box::new(cause) }
+            }
+            (error, _) => error,
+        })?;
         let (mutating, wrote_convenience) = convenience.settle(next, fence).await?;
         let missing = Side::without_bundle(&wanted.bundle, validating.as_ref())
             + Side::without_bundle(&wanted.bundle, mutating.as_ref());

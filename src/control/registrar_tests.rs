@@ -28,6 +28,8 @@ struct State {
     requests: Vec<(Method, String)>,
     /// How many of the next writes meet a write of somebody else.
     conflicts: usize,
+    /// Whether nobody may write.
+    is_forbidden: bool,
 }
 
 /// An API server that knows server-side apply as far as lists by name need it: what the applied
@@ -67,6 +69,9 @@ impl Server {
         if method == Method::GET {
             return before
                 .map_or_else(|| failure(StatusCode::NOT_FOUND, "NotFound"), |found| (StatusCode::OK, found));
+        }
+        if state.is_forbidden {
+            return failure(StatusCode::FORBIDDEN, "Forbidden");
         }
         if state.conflicts > 0 {
             state.conflicts -= 1;
@@ -379,6 +384,30 @@ async fn a_deleted_configuration_comes_back_and_its_generation_does_not_go_back(
     rig.tell();
     let repaired = rig.apply(2, &["a", "b"]).await;
     assert_eq!((repaired.generation, rig.server.entries().len()), (3, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn altered_rules_that_cannot_be_repaired_are_told_from_rules_that_are_not_new_enough() {
+    let mut rig = Rig::new();
+    rig.apply(1, &["a"]).await;
+    rig.server.0.lock().unwrap().is_forbidden = true;
+    let not_new = rig.try_apply(2, &["a", "b"]).await.unwrap_err();
+    assert!(matches!(not_new, RegistrarError::Api { .. }), "a is covered as before: {not_new}");
+    rig.server.delete(MUTATING);
+    rig.tell();
+    let convenience = rig.try_apply(1, &["a"]).await.unwrap_err();
+    assert!(matches!(convenience, RegistrarError::Api { .. }), "the gate stands: {convenience}");
+    rig.server.delete(VALIDATING);
+    rig.tell();
+    for names in [&["a"][..], &["a", "b"]] {
+        // Repairs are paced.
+        let pause = Duration::from_secs(60);
+        rig.lease.send_replace(Some(Instant::now() + pause));
+        tokio::time::advance(pause).await;
+        let gone = rig.try_apply(3, names).await.unwrap_err();
+        assert!(matches!(gone, RegistrarError::Unrepaired { .. }), "{gone}");
+        assert!(gone.to_string().contains("whoever deleted it"), "{gone}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

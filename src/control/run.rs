@@ -180,6 +180,7 @@ impl Control {
                         self.metrics.contended(true);
                         Attempt::Broken(Coverage::Contended(said))
                     }
+                    RegistrarError::Unrepaired { .. } => Attempt::Broken(Coverage::Pending(said)),
                     _ => Attempt::Trouble(Coverage::Pending(said)),
                 };
                 standing.note(attempt, observation.version, false, Instant::now());
