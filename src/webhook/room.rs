@@ -48,10 +48,13 @@ fn gives_way<'a>(open: impl Iterator<Item = (u64, IpAddr, &'a Doing)> + Clone, n
     for (_, peer, _) in open.clone().filter(|(_, _, doing)| !doing.leaving) {
         *held.entry(peer).or_default() += 1;
     }
-    open.filter(|(_, _, doing)| doing.may_leave(now))
+    // One that may not leave yet is waited for, rather than to take the place of an address that holds few.
+    open.filter(|(_, _, doing)| !doing.leaving && doing.in_flight == 0)
         .min_by_key(|(_, peer, doing)| {
-            (std::cmp::Reverse(held.get(peer).copied().unwrap_or_default()), doing.idle_since)
+            let held = held.get(peer).copied().unwrap_or_default();
+            (std::cmp::Reverse(held), !doing.may_leave(now), doing.idle_since)
         })
+        .filter(|(_, _, doing)| doing.may_leave(now))
         .map(|(id, _, _)| id)
 }
 
@@ -274,6 +277,14 @@ mod tests {
         assert_eq!(turn(&[(1, begun(GRACE / 2))], now), None);
         assert_eq!(turn(&[(1, begun(GRACE))], now), Some(0));
         assert_eq!(turn(&[(1, idle(now - GRACE / 2))], now), None);
+    }
+
+    #[test]
+    fn whoever_comes_again_and_again_pushes_nobody_else_out() {
+        let start = Instant::now();
+        let now = start + MINUTE;
+        assert_eq!(turn(&[(1, idle(start)), (2, idle(now)), (2, idle(now))], now), None);
+        assert_eq!(turn(&[(1, idle(start)), (2, idle(now)), (2, idle(now))], now + GRACE), Some(1));
     }
 
     #[test]
