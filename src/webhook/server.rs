@@ -121,7 +121,7 @@ impl Admission {
             }
         }
         let left = times.limit.saturating_sub(began.elapsed());
-        let finished = tokio::time::timeout(left, self.close(&mut leaving, times.quiet)).await.is_ok();
+        let finished = tokio::time::timeout(left, self.close(&mut leaving, times, began)).await.is_ok();
         for server in &leaving {
             server.close();
         }
@@ -129,15 +129,15 @@ impl Admission {
     }
 
     /// Closes the socket and waits for what has begun.
-    async fn close(&mut self, leaving: &mut Vec<Leaving>, quiet: Duration) {
+    async fn close(&mut self, leaving: &mut Vec<Leaving>, times: DrainTimes, began: Instant) {
         self.stop.send_replace(true);
         // A front that panicked accepts nothing any more either.
         let _ = (&mut self.front).await;
         leaving.push(self.lanes.http2.relieve().await);
         // HTTP/1.1 has no way to say that a request was not looked at: on a connection that is closed
         // while idle a request may be under way. So each goes by its own last answer, as long as
-        // requests come.
-        while self.lanes.http1.is_busy() && self.activity.quiet_for() < quiet {
+        // there is time or requests come.
+        while self.lanes.http1.is_busy() && times.keeps_idle(began.elapsed(), self.activity.quiet_for()) {
             tokio::time::sleep(LOOK).await;
         }
         leaving.push(self.lanes.http1.relieve().await);

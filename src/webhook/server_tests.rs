@@ -309,6 +309,25 @@ async fn idle_http1_connections_are_asked_to_close_with_their_next_answer() {
 }
 
 #[tokio::test]
+async fn an_idle_http1_connection_is_served_once_more_after_the_socket_has_closed() {
+    let server = Fixture::start(TestGuards::known()).await;
+    let mut idle = client(&server, ALPN_HTTP_1).await;
+    assert_eq!(price(&mut idle, APPROVED).await.0, 200);
+    let dial = server.dial(ALPN_HTTP_1);
+    let drained = tokio::spawn(server.admission.drain(times()));
+    soon(async {
+        while connect(&dial, ALPN_HTTP_1).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let response = soon(idle.send(post(review("u", APPROVED).to_string()))).await.unwrap();
+    assert_eq!(response.headers()["connection"], "close");
+    assert_eq!(json_of(response).await.1["response"]["allowed"], true);
+    assert!(soon(drained).await.unwrap(), "nothing is open any more");
+}
+
+#[tokio::test]
 async fn http2_connections_are_told_to_go_and_new_ones_still_get_an_answer() {
     let server = Fixture::start(TestGuards::known()).await;
     let mut old = client(&server, ALPN_H2).await;
