@@ -51,6 +51,7 @@ use crate::webhook::guards::Vouched;
 use crate::webhook::health::{Checks, HealthServer};
 use crate::webhook::readiness::{CertificateCheck, Readiness};
 use crate::webhook::reviews::Voice;
+use crate::webhook::server::MOST_CONNECTIONS;
 use crate::webhook::{Admission, AdmissionSettings, GuardReviews, Reviews};
 
 /// Port of a Service that names none.
@@ -407,6 +408,7 @@ impl Running {
                 tls,
                 clients_known: clients.is_some(),
                 client_names: args.client_name.clone(),
+                most_connections: MOST_CONNECTIONS,
                 activity: Arc::clone(&activity),
                 metrics: Arc::clone(&metrics),
             },

@@ -65,9 +65,9 @@ impl<K: Configuration> Side<'_, K> {
     /// Whether the entries are.
     fn is_unaltered(&self) -> bool {
         let wanted = self.render(generation(self.found.as_ref()));
-        self.found.as_ref().map_or(wanted.is_empty(), |found| {
-            self.holds(found, &wanted) && self.asks_for_injection(found)
-        })
+        self.found
+            .as_ref()
+            .map_or(wanted.is_empty(), |found| self.holds(found, &wanted) && self.asks_for_injection(found))
     }
 
     pub(super) fn altered(&self) -> Option<Altered> {

@@ -53,6 +53,7 @@ pub struct Metrics {
     leader: Gauge,
     in_flight: Gauge,
     handshakes: Family<ResultLabel, Counter>,
+    closed_for_room: Counter,
     self_checks: Family<ResultLabel, Counter>,
     certificate_end: Gauge,
     certificate_files_broken: Gauge,
@@ -79,6 +80,7 @@ impl Default for Metrics {
             leader: Gauge::default(),
             in_flight: Gauge::default(),
             handshakes: Family::default(),
+            closed_for_room: Counter::default(),
             self_checks: Family::default(),
             certificate_end: Gauge::default(),
             certificate_files_broken: Gauge::default(),
@@ -136,6 +138,11 @@ impl Metrics {
         registry.register("leader", "1 while this replica holds the lease", self.leader.clone());
         registry.register("admission_reviews_in_flight", "Reviews being answered", self.in_flight.clone());
         registry.register("tls_handshakes", "TLS handshakes of clients", self.handshakes.clone());
+        registry.register(
+            "connections_closed_for_room",
+            "Idle connections closed because there were too many",
+            self.closed_for_room.clone(),
+        );
         registry.register("self_checks", "TLS handshakes with our own listener", self.self_checks.clone());
         registry.register(
             "certificate_end_timestamp_seconds",
@@ -244,6 +251,11 @@ impl Metrics {
     /// certificate is demanded.
     pub fn handshake(&self, result: &'static str) {
         self.handshakes.get_or_create(&ResultLabel { result }).inc();
+    }
+
+    /// Counts a connection that was idle and gave way to another one.
+    pub fn connection_closed_for_room(&self) {
+        self.closed_for_room.inc();
     }
 
     /// Counts a handshake with our own listener: `ok` or `failed`.

@@ -22,6 +22,7 @@ pub mod readiness;
 mod response;
 pub mod reviews;
 mod rivals;
+mod room;
 mod route;
 pub mod server;
 #[cfg(test)]

@@ -222,6 +222,46 @@ async fn our_own_handshake_passes_although_it_shows_no_certificate() {
     handshake(server.address, &registered).await.unwrap();
 }
 
+#[tokio::test]
+async fn whoever_holds_all_connections_idle_gives_way_and_a_request_in_flight_does_not() {
+    const MOST: usize = 8;
+    let server = Fixture::start_for(TestGuards::known(), None, MOST).await;
+    let mut honest = client(&server, ALPN_HTTP_1).await;
+    assert_eq!(price(&mut honest, APPROVED).await.0, 200);
+    let mut hostile = server.dial(ALPN_HTTP_1);
+    hostile.from = [127, 0, 0, 2].into();
+    let (go, body) = in_two_halves("101");
+    let mut asking = connect(&hostile, ALPN_HTTP_1).await.unwrap();
+    let asking = tokio::spawn(async move { asking.send(post(body)).await });
+    soon(async {
+        while server.activity.in_flight() == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let mut held = Vec::new();
+    for number in 0..3 * MOST {
+        held.push(match number % 3 {
+            0 => connect(&hostile, ALPN_HTTP_1).await.unwrap(),
+            1 => connect(&hostile, ALPN_H2).await.unwrap(),
+            // Others go on being served.
+            _ => {
+                let mut other = client(&server, ALPN_H2).await;
+                assert_eq!(price(&mut other, APPROVED).await.0, 200);
+                continue;
+            }
+        });
+    }
+    assert!(server.admission.open() <= MOST);
+    assert!(held.iter().filter(|client| !client.is_closed()).count() < MOST);
+    go.send(()).unwrap();
+    let (_, answer) = json_of(soon(asking).await.unwrap().unwrap()).await;
+    assert_eq!(answer["response"]["allowed"], false, "it was in flight all the time");
+    assert_eq!(price(&mut honest, APPROVED).await.0, 200, "its address holds few");
+    let page = server.metrics.encode().unwrap();
+    assert!(!page.contains("\ndriftguard_connections_closed_for_room_total 0\n"), "{page}");
+}
+
 /// Long enough for what a test does meanwhile, and over at once when nobody asks any more.
 fn times() -> DrainTimes {
     DrainTimes {
@@ -271,6 +311,25 @@ async fn idle_http1_connections_are_asked_to_close_with_their_next_answer() {
     assert_eq!(json_of(response).await.1["response"]["allowed"], true);
     let Client::Http1(sender) = &mut client else { panic!() };
     assert!(soon(sender.ready()).await.is_err(), "the server closes it");
+}
+
+#[tokio::test]
+async fn an_idle_http1_connection_is_served_once_more_after_the_socket_has_closed() {
+    let server = Fixture::start(TestGuards::known()).await;
+    let mut idle = client(&server, ALPN_HTTP_1).await;
+    assert_eq!(price(&mut idle, APPROVED).await.0, 200);
+    let dial = server.dial(ALPN_HTTP_1);
+    let drained = tokio::spawn(server.admission.drain(times()));
+    soon(async {
+        while connect(&dial, ALPN_HTTP_1).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let response = soon(idle.send(post(review("u", APPROVED).to_string()))).await.unwrap();
+    assert_eq!(response.headers()["connection"], "close");
+    assert_eq!(json_of(response).await.1["response"]["allowed"], true);
+    assert!(soon(drained).await.unwrap(), "nothing is open any more");
 }
 
 #[tokio::test]
