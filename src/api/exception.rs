@@ -3,7 +3,7 @@
 //! A kind of its own, so that the right to make one can be given without the right to change guards.
 //! Its documentation is what `kubectl explain driftguardexception.spec` shows.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, Time};
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -22,11 +22,14 @@ use super::schema;
     shortname = "dge",
     category = "terrafusion",
     namespaced,
+    status = "DriftGuardExceptionStatus",
     derive = "PartialEq",
     doc = "Pauses guards of its namespace until a moment: writes to their targets pass with a warning, and nothing is restored. It ends by itself; delete it to end it earlier. Not for Git.",
-    printcolumn = r#"{"name": "Until", "type": "string", "jsonPath": ".spec.until", "description": "When it is to end"}"#,
+    printcolumn = r#"{"name": "Until", "type": "string", "jsonPath": ".status.until", "description": "When it ends, or ended"}"#,
+    printcolumn = r#"{"name": "Active", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Active\")].status", "description": "Whether writes pass"}"#,
     printcolumn = r#"{"name": "Reason", "type": "string", "jsonPath": ".spec.reason", "description": "Why"}"#,
-    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#
+    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#,
+    printcolumn = r#"{"name": "Guards", "type": "string", "jsonPath": ".status.guards", "priority": 1, "description": "Guards that it pauses"}"#
 )]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{
@@ -72,4 +75,37 @@ pub struct PausedGuards {
     /// Every guard of the namespace: true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub all: Option<bool>,
+}
+
+/// Most guards that the status of an exception names.
+pub const MOST_GUARDS: usize = 64;
+
+/// What was observed about an exception. Written only by the holder of the Lease, and only when something
+/// changed.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DriftGuardExceptionStatus {
+    /// Conditions: Active.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::conditions")]
+    pub conditions: Vec<Condition>,
+
+    /// When it ends, or ended: at spec.until, but never later than the installation allows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::written_moment")]
+    pub until: Option<Time>,
+
+    /// Names of the guards that it pauses, or paused when it ended; the first 64.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 64),
+        inner(length(max = schema::NAME_LENGTH)),
+        extend("x-kubernetes-list-type" = "atomic")
+    )]
+    pub guards: Vec<String>,
+
+    /// How many guards that are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub guard_count: Option<i32>,
 }

@@ -18,7 +18,7 @@ pub mod status;
 pub use driftguard::{
     AlsoApproved, DeletionPolicy, DriftGuard, DriftGuardSpec, Enforcement, FailurePolicy, Suspend,
 };
-pub use exception::{DriftGuardException, DriftGuardExceptionSpec, PausedGuards};
+pub use exception::{DriftGuardException, DriftGuardExceptionSpec, DriftGuardExceptionStatus, PausedGuards};
 pub use gamaconfig::{GAMAConfig, GAMAConfigSpec};
 pub use source_ref::{SourceKind, SourceRef};
 pub use status::{ActorSource, DriftGuardStatus, LastDrift, LastRemediation, RemediationResult};

@@ -87,5 +87,18 @@ pub const ANNOTATION_BREAKGLASS_UNTIL: &str = "driftguard.terrafusion.ai/breakgl
 pub const ANNOTATION_BREAKGLASS_REASON: &str = "driftguard.terrafusion.ai/breakglass-reason";
 /// By whom, as far as the command could tell.
 pub const ANNOTATION_BREAKGLASS_BY: &str = "driftguard.terrafusion.ai/breakglass-by";
+/// Annotation by which cert-manager's cainjector is asked to keep `caBundle`: the Certificate whose
+/// authority it is, as `NAMESPACE/NAME`.
+pub const ANNOTATION_INJECT_CA_FROM: &str = "cert-manager.io/inject-ca-from";
 /// When `serve` first saw it. Written by `serve` alone.
 pub const ANNOTATION_BREAKGLASS_SEEN: &str = "driftguard.terrafusion.ai/breakglass-seen";
+/// By whom it was ended before its time, as far as the command could tell.
+pub const ANNOTATION_BREAKGLASS_ENDED_BY: &str = "driftguard.terrafusion.ai/breakglass-ended-by";
+/// Everything that stands in our webhook configurations about broken glass.
+pub const BREAKGLASS_ANNOTATIONS: [&str; 5] = [
+    ANNOTATION_BREAKGLASS_UNTIL,
+    ANNOTATION_BREAKGLASS_REASON,
+    ANNOTATION_BREAKGLASS_BY,
+    ANNOTATION_BREAKGLASS_SEEN,
+    ANNOTATION_BREAKGLASS_ENDED_BY,
+];

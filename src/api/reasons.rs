@@ -110,6 +110,13 @@ pub const EXCEPTED: &str = "Excepted";
 /// Suspended is false: the last suspension or exception has ended.
 pub const PAUSE_ENDED: &str = "PauseEnded";
 
+/// The condition of a `DriftGuardException`: whether it pauses guards.
+pub const EXCEPTION_ACTIVE: &str = "Active";
+/// Active: the exception pauses guards until its end.
+pub const IN_FORCE: &str = "InForce";
+/// Active is false: the exception has ended.
+pub const EXCEPTION_ENDED: &str = "Ended";
+
 #[cfg(test)]
 mod tests {
     use super::*;

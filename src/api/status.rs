@@ -34,6 +34,11 @@ pub struct DriftGuardStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enforce_after_clean: Option<EnforceAfterClean>,
 
+    /// The resource that targetKind was found to mean, by which the guard goes until its spec changes.
+    /// Absent for kinds of the core group, which nothing can push aside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolved_target: Option<ResolvedTarget>,
+
     /// Hash of the target's content as last seen. Never set for Secrets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 71), regex(pattern = schema::HASH_PATTERN))]
@@ -84,6 +89,33 @@ pub struct EnforceAfterClean {
     pub promoted_at: Option<Time>,
 
     /// Signature of the two.
+    #[schemars(length(max = 64))]
+    pub signature: String,
+}
+
+/// The resource that targetKind was found to mean. Signed over the guard's uid and generation: what
+/// DriftGuard did not write itself counts as nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+// Atomic, as above.
+#[schemars(extend("x-kubernetes-map-type" = "atomic"))]
+pub struct ResolvedTarget {
+    /// Group and version.
+    #[schemars(length(max = 317))]
+    pub api_version: String,
+
+    /// Kind, in the server's spelling.
+    #[schemars(length(max = 63))]
+    pub kind: String,
+
+    /// Plural name of the resource.
+    #[schemars(length(max = 63))]
+    pub resource: String,
+
+    /// Whether its objects live in namespaces.
+    pub namespaced: bool,
+
+    /// Signature of the four.
     #[schemars(length(max = 64))]
     pub signature: String,
 }

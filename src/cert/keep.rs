@@ -10,16 +10,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use k8s_openapi::api::admissionregistration::v1::WebhookClientConfig;
 use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
 
-use super::authority::{Authority, AuthorityError, certificates, to_pem};
+use super::authority::{Authority, AuthorityError};
 use super::leaf::{Leaf, ServerIdentity};
 use super::resolver::LeafResolver;
 use super::secret::{Found, Held, SecretError, SharedSecret};
-use crate::control::webhooks::registered_clients;
-use crate::core::rotation::{Due, Lifetimes, Served, Sight, Step, Trust};
+use super::trust::{BundleKeeper, in_order, trusted};
+use crate::core::rotation::{Due, Lifetimes, Served, Sight, Step};
 use crate::store::Configurations;
 use crate::telemetry::metrics::Metrics;
 
@@ -100,7 +99,7 @@ impl CertificateKeeper {
     /// One look at the registration, the Secret and the clock. Tells whether the Secret was written.
     async fn look(&self, shared: &SharedSecret, kept: &mut Kept) -> Result<bool, LookError> {
         let now = Timestamp::now();
-        kept.sight.registered(self.trusted(), now);
+        kept.sight.registered(trusted(&self.configurations.borrow(), BundleKeeper::Ourselves), now);
         let found = tokio::time::timeout(REQUEST, shared.read()).await.unwrap_or(Err(SecretError::TimedOut));
         let held = match found {
             Ok(Some(Found::Held(held))) => held,
@@ -228,32 +227,11 @@ impl CertificateKeeper {
         Ok(())
     }
 
-    /// The authorities that API servers trust.
-    fn trusted(&self) -> Trust<CertificateDer<'static>> {
-        let configurations = self.configurations.borrow();
-        if !configurations.are_known() {
-            return Trust::Unknown;
-        }
-        // Trusted is what every entry trusts: one that does not would refuse.
-        let bundle = |client: &WebhookClientConfig| {
-            let pem = client.ca_bundle.as_ref().map(|bundle| bundle.0.as_slice()).unwrap_or_default();
-            certificates(pem).unwrap_or_default()
-        };
-        let common = |all: Vec<_>, next: Vec<_>| all.into_iter().filter(|one| next.contains(one)).collect();
-        match registered_clients(&configurations).into_iter().map(bundle).reduce(common) {
-            None => Trust::Nobody,
-            Some(common) => Trust::Only(common),
-        }
-    }
-
     /// Has all that may be served by any replica registered.
     fn publish(&self, kept: &mut Kept, now: Timestamp) {
         let serving = kept.serving.as_ref().map(|(authority, _)| authority.certificate().clone());
         kept.sight.present(serving, now);
-        let mut all: Vec<_> = kept.sight.bundle().cloned().collect();
-        // The same on every replica, so that another lease holder has nothing to rewrite.
-        all.sort_by(|one, other| one.as_ref().cmp(other.as_ref()));
-        let pem = Bytes::from(to_pem(&all));
+        let pem = Bytes::from(in_order(kept.sight.bundle()));
         self.bundle.send_if_modified(|before| std::mem::replace(before, pem.clone()) != pem);
     }
 }

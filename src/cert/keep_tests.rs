@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use k8s_openapi::ByteString;
 
 use super::*;
+use crate::cert::authority::{certificates, to_pem};
 use crate::cert::secret::secret;
 use crate::cert::test_support::{Server, client};
 

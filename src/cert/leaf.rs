@@ -1,6 +1,6 @@
 //! The certificate that this replica serves, and the names in it.
 //!
-//! The key of a leaf is made in memory and never leaves the process.
+//! The key of a leaf that is made here is made in memory and never leaves the process.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -124,6 +124,11 @@ impl Leaf {
             .map_err(|_| AuthorityError::Sign(rcgen::Error::KeyGenerationUnavailable))?;
         let certified = Arc::new(CertifiedKey::new(vec![certificate.der().clone()], signing));
         Ok(Self { certified, validity })
+    }
+
+    /// One that somebody else made, for which `certified` has been checked.
+    pub(super) fn supplied(certified: Arc<CertifiedKey>, validity: Validity) -> Self {
+        Self { certified, validity }
     }
 
     /// When it is valid.

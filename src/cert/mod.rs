@@ -1,13 +1,16 @@
 //! Certificates of the admission server.
 //!
 //! One authority is shared by all replicas through a Secret ([`secret`]); every replica signs its
-//! own short-lived leaf with it ([`leaf`]), which the TLS server picks up in place ([`resolver`]).
+//! own short-lived leaf with it ([`leaf`]), which the TLS server picks up in place ([`resolver`]). Or
+//! somebody else makes the leaf and puts it into files ([`files`], [`keep_files`]).
 //! [`self_check`] proves, by a real handshake, that what is served verifies against what is
 //! registered. What always holds: a private key appears in no log, error or `Debug` output, and an
 //! authority is always a *list* of certificates to those who verify, so that two can overlap.
 
 pub mod authority;
+pub mod files;
 pub mod keep;
+pub mod keep_files;
 pub mod leaf;
 pub mod resolver;
 pub mod secret;
@@ -16,6 +19,7 @@ pub mod signing;
 #[cfg(test)]
 mod test_support;
 pub mod tls;
+pub mod trust;
 
 use std::sync::Arc;
 

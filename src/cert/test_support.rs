@@ -1,12 +1,19 @@
-//! An API server for tests of the shared Secret.
+//! An API server for tests of the shared Secret, and files as somebody else would put them there.
 #![allow(clippy::unwrap_used)] // A test whose server fails should stop.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use k8s_openapi::api::core::v1::Secret;
 use kube::client::Body;
+use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, KeyPair};
+
+use super::Authority;
+use super::authority::{dated, to_pem};
+use super::files::CertificateFiles;
+use crate::core::rotation::Validity;
 
 /// An API server that holds one Secret, and can let somebody else win the race to create it.
 #[derive(Default)]
@@ -72,4 +79,50 @@ pub(super) fn client(server: &Arc<Mutex<Server>>) -> kube::Client {
         }
     });
     kube::Client::new(service, "default")
+}
+
+/// A folder with a certificate, its key and its authorities.
+pub(super) struct Supply(tempfile::TempDir);
+
+impl Supply {
+    pub(super) fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    pub(super) fn files(&self) -> CertificateFiles {
+        let [certificate, key, authorities] = ["tls.crt", "tls.key", "ca.crt"].map(|name| self.path(name));
+        CertificateFiles { certificate, key, authorities }
+    }
+
+    pub(super) fn write(&self, name: &str, bytes: &[u8]) {
+        std::fs::write(self.path(name), bytes).unwrap();
+    }
+
+    /// Puts a certificate for `name` there that `by` has signed, beside these authorities.
+    pub(super) fn put(&self, by: &Authority, name: &str, authorities: &[&Authority]) {
+        self.put_valid(by, name, authorities, by.validity());
+    }
+
+    /// The same with one that has ended.
+    pub(super) fn put_ended(&self, by: &Authority, name: &str) {
+        let hour = jiff::SignedDuration::from_hours(1);
+        let not_after = jiff::Timestamp::now() - hour;
+        self.put_valid(by, name, &[by], Validity { not_before: not_after - hour, not_after });
+    }
+
+    fn put_valid(&self, by: &Authority, name: &str, authorities: &[&Authority], validity: Validity) {
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        dated(&mut params, validity);
+        let key = KeyPair::generate().unwrap();
+        let signed = params.signed_by(&key, by.issuer()).unwrap();
+        self.write("tls.crt", signed.pem().as_bytes());
+        self.write("tls.key", key.serialize_pem().as_bytes());
+        let all: Vec<_> = authorities.iter().map(|one| one.certificate().clone()).collect();
+        self.write("ca.crt", to_pem(&all).as_bytes());
+    }
 }

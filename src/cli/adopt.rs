@@ -8,14 +8,17 @@ use std::fmt::Write as _;
 
 use anyhow::{bail, ensure};
 use kube::Api;
-use kube::api::{ListParams, Patch, PatchParams};
-use serde_json::json;
+use kube::api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams};
+use serde_json::{Value, json};
 
 use super::cluster::{Cluster, ClusterArgs};
 use super::exit::Exit;
 use super::output;
 use crate::api::reasons::ConditionType;
 use crate::api::{DriftGuard, names};
+
+/// How often a guard that changes meanwhile is read again.
+const TRIES: usize = 5;
 
 /// Arguments of `driftguard adopt`.
 #[derive(Debug, clap::Args)]
@@ -70,19 +73,22 @@ pub async fn run(args: AdoptArgs) -> anyhow::Result<Exit> {
 
 /// Namespace and name of the guards whose status says that nobody is known to have approved them.
 async fn unknown(cluster: &Cluster, everywhere: bool) -> anyhow::Result<Vec<(String, String)>> {
-    let api: Api<DriftGuard> = if everywhere {
-        Api::all(cluster.client.clone())
+    // Not as guards: one that this version cannot read must not keep the others from being adopted.
+    let resource = ApiResource::erase::<DriftGuard>(&());
+    let api: Api<DynamicObject> = if everywhere {
+        Api::all_with(cluster.client.clone(), &resource)
     } else {
-        Api::namespaced(cluster.client.clone(), &cluster.namespace)
+        Api::namespaced_with(cluster.client.clone(), &cluster.namespace, &resource)
     };
     let guards = api
         .list(&ListParams::default())
         .await
         .map_err(|error| cluster.explain("listing DriftGuards", &error))?;
-    let is_unknown = |guard: &DriftGuard| {
+    let is_unknown = |guard: &DynamicObject| {
         let of_type = ConditionType::AuthorUnknown.as_str();
-        let conditions = guard.status.iter().flat_map(|status| &status.conditions);
-        conditions.into_iter().any(|condition| condition.type_ == of_type && condition.status == "True")
+        let conditions = guard.data["status"]["conditions"].as_array();
+        let says = |condition: &Value| condition["type"] == of_type && condition["status"] == "True";
+        conditions.into_iter().flatten().any(says)
     };
     Ok(guards
         .items
@@ -95,17 +101,7 @@ async fn unknown(cluster: &Cluster, everywhere: bool) -> anyhow::Result<Vec<(Str
 /// Adopts one guard, and tells what it pins.
 async fn adopt(cluster: &Cluster, namespace: &str, name: &str) -> anyhow::Result<String> {
     let api: Api<DriftGuard> = Api::namespaced(cluster.client.clone(), namespace);
-    let before = api.get(name).await.map_err(|error| cluster.explain("reading the guard", &error))?;
-    let nonce = uuid::Uuid::now_v7().simple().to_string();
-    let patch = json!({"metadata": {
-        // What is adopted is what was read.
-        "resourceVersion": before.metadata.resource_version,
-        "annotations": {names::ANNOTATION_ADOPT: nonce},
-    }});
-    let after = api
-        .patch(name, &PatchParams::default(), &Patch::Merge(&patch))
-        .await
-        .map_err(|error| cluster.explain("adopting the guard", &error))?;
+    let after = ask_for_signature(cluster, &api, name).await?;
     let annotations = after.metadata.annotations.clone().unwrap_or_default();
     if annotations.contains_key(names::ANNOTATION_ADOPT) {
         // Nobody answers reviews of guards: take the request back, so that nobody finds it later.
@@ -118,4 +114,35 @@ async fn adopt(cluster: &Cluster, namespace: &str, name: &str) -> anyhow::Result
     let spec = &after.spec;
     let place = spec.target_namespace.as_deref().unwrap_or(namespace);
     Ok(format!("{} {} in {place} at {}", spec.target_kind, spec.target_name, spec.expected_hash))
+}
+
+/// Sets the annotation that asks for a signature. What is adopted is what was read first: only the
+/// controller's own writes of the status may come in between.
+async fn ask_for_signature(
+    cluster: &Cluster,
+    api: &Api<DriftGuard>,
+    name: &str,
+) -> anyhow::Result<DriftGuard> {
+    let read = async || api.get(name).await.map_err(|error| cluster.explain("reading the guard", &error));
+    let first = read().await?;
+    let mut version = first.metadata.resource_version.clone();
+    for _ in 0..TRIES {
+        let nonce = uuid::Uuid::now_v7().simple().to_string();
+        let patch = json!({"metadata": {
+            "resourceVersion": version,
+            "annotations": {names::ANNOTATION_ADOPT: nonce},
+        }});
+        match api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await {
+            Ok(after) => return Ok(after),
+            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            Err(error) => return Err(cluster.explain("adopting the guard", &error).into()),
+        }
+        let again = read().await?;
+        ensure!(
+            again.metadata.uid == first.metadata.uid && again.spec == first.spec,
+            "its spec was changed meanwhile; look at it and run this again"
+        );
+        version = again.metadata.resource_version;
+    }
+    bail!("it changes all the time; run this again")
 }

@@ -21,7 +21,7 @@ use crate::manifests::{self, Manifest, Settings};
 mod adopt;
 pub(super) mod apply;
 mod dev;
-mod preflight;
+pub(super) mod preflight;
 
 use apply::{Applier, DryRun};
 use dev::Reach;
@@ -60,7 +60,8 @@ pub struct InstallArgs {
     #[arg(long, value_name = "NAMESPACES", value_delimiter = ',')]
     secrets_namespaces: Vec<String>,
     /// Take over guards of the older, Kopf-built operator: its finalizer and annotations are removed, and
-    /// guards that do not fit their targets are listed. It must not run any more
+    /// guards that do not fit their targets are listed. It must not run any more. Implies --force-conflicts:
+    /// its manifests made objects of the same names
     #[arg(long)]
     adopt: bool,
     /// Print what would be applied (client), or have the API server check it (server)
@@ -99,7 +100,8 @@ pub async fn run(args: InstallArgs) -> anyhow::Result<Exit> {
         }
         return Ok(Exit::Clean);
     }
-    let applier = Applier { cluster: &cluster, dry_run: args.dry_run, force: args.force_conflicts };
+    let applier =
+        Applier { cluster: &cluster, dry_run: args.dry_run, force: args.force_conflicts || args.adopt };
     plan.apply(&applier).await?;
     if args.adopt && (before.has_guards() || args.dry_run == DryRun::None) {
         adopt::adopt(&cluster, args.dry_run).await?;

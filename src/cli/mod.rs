@@ -49,7 +49,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the admission server and its controller
-    Serve(serve::ServeArgs),
+    Serve(Box<serve::ServeArgs>),
     /// Print the hash of files or of a live object
     Hash(hash::HashArgs),
     /// Make a DriftGuard for a live object or a file
@@ -123,7 +123,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
     match cli.command {
         Command::Serve(args) => {
             let runtime = tokio::runtime::Runtime::new().context("cannot start worker threads")?;
-            runtime.block_on(serve::run(args))
+            runtime.block_on(serve::run(*args))
         }
         Command::Hash(args) => one_thread()?.block_on(hash::run(args)),
         Command::Guard(args) => one_thread()?.block_on(guard::run(args)),

@@ -20,15 +20,19 @@ use super::cluster::ClusterArgs;
 use super::exit::Exit;
 use crate::api::names;
 use crate::cert::authority::certificates;
+use crate::cert::files::CertificateFiles;
 use crate::cert::keep::CertificateKeeper;
+use crate::cert::keep_files::FilesKeeper;
 use crate::cert::signing::SigningKeeper;
 use crate::cert::tls::server_config;
+use crate::cert::trust::BundleKeeper;
 use crate::cert::{LeafResolver, ServerIdentity};
 use crate::control::alarm::Alarm;
 use crate::control::lease::Keeper;
 use crate::control::member::Member;
 use crate::control::promotion::Promotions;
 use crate::control::registrar::{self, Registrar};
+use crate::control::rights::Rights;
 use crate::control::run::Control;
 use crate::control::webhooks::Address;
 use crate::control::would_denies::WouldDenies;
@@ -47,6 +51,7 @@ use crate::webhook::guards::Vouched;
 use crate::webhook::health::{Checks, HealthServer};
 use crate::webhook::readiness::{CertificateCheck, Readiness};
 use crate::webhook::reviews::Voice;
+use crate::webhook::server::MOST_CONNECTIONS;
 use crate::webhook::{Admission, AdmissionSettings, GuardReviews, Reviews};
 
 /// Port of a Service that names none.
@@ -83,6 +88,19 @@ pub struct ServeArgs {
     /// Name (common name or DNS name) that such a certificate must have; may be repeated [default: any]
     #[arg(long, value_name = "NAME", requires = "client_ca")]
     client_name: Vec<String>,
+    /// Certificate (PEM, with those between it and an authority) to serve, made by somebody else and read again when
+    /// it changes [default: one of DriftGuard's own authority]
+    #[arg(long, value_name = "FILE", requires_all = ["tls_key_file", "tls_ca_file"])]
+    tls_cert_file: Option<PathBuf>,
+    /// Private key (PEM) of that certificate
+    #[arg(long, value_name = "FILE", requires_all = ["tls_cert_file", "tls_ca_file"])]
+    tls_key_file: Option<PathBuf>,
+    /// Authorities (PEM) that API servers are told to trust for it
+    #[arg(long, value_name = "FILE", requires_all = ["tls_cert_file", "tls_key_file"])]
+    tls_ca_file: Option<PathBuf>,
+    /// Leave caBundle to cert-manager's cainjector, which takes it from this Certificate
+    #[arg(long, value_name = "NAMESPACE/NAME", requires = "tls_cert_file", value_parser = parse_certificate)]
+    ca_injected_from: Option<String>,
     /// What guards without an enforcement of their own do with unapproved writes
     #[arg(long, value_name = "MODE", default_value = "Deny", value_parser = parse_enforcement)]
     default_enforcement: Enforcement,
@@ -138,6 +156,16 @@ fn parse_service(text: &str) -> Result<Service, String> {
     Ok(Service { namespace: namespace.to_owned(), name: name.to_owned(), port })
 }
 
+/// A Certificate of cert-manager, as its annotation names it.
+fn parse_certificate(text: &str) -> Result<String, String> {
+    match text.split_once('/') {
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
+            Ok(text.to_owned())
+        }
+        _ => Err("want NAMESPACE/NAME of a Certificate".to_owned()),
+    }
+}
+
 /// A duration as kubectl writes them, longer than nothing.
 fn parse_longest(text: &str) -> Result<SignedDuration, String> {
     let wrong = |_| "want a duration such as 8h or 30m".to_owned();
@@ -183,6 +211,28 @@ impl ServeArgs {
         let reading = || format!("reading --client-ca {}", file.display());
         let pem = std::fs::read(file).with_context(reading)?;
         certificates(&pem).map(Some).with_context(reading)
+    }
+
+    /// The files of a certificate that somebody else makes, when there are any. Read once, so that a
+    /// mistyped path is an error now; what is wrong with their contents may be mended while we wait.
+    fn certificate_files(&self) -> anyhow::Result<Option<CertificateFiles>> {
+        let (Some(certificate), Some(key), Some(authorities)) =
+            (&self.tls_cert_file, &self.tls_key_file, &self.tls_ca_file)
+        else {
+            return Ok(None);
+        };
+        let files = CertificateFiles {
+            certificate: certificate.clone(),
+            key: key.clone(),
+            authorities: authorities.clone(),
+        };
+        files.read().context("reading --tls-cert-file, --tls-key-file and --tls-ca-file")?;
+        Ok(Some(files))
+    }
+
+    /// Who writes the authorities into the registration.
+    fn bundle_keeper(&self) -> BundleKeeper {
+        if self.ca_injected_from.is_some() { BundleKeeper::Injector } else { BundleKeeper::Ourselves }
     }
 
     /// How long certificates live.
@@ -298,29 +348,50 @@ impl Running {
 
         let resolver = Arc::new(LeafResolver::new());
         let (bundle, trusted) = watch::channel(Bytes::new());
-        background.spawn(
-            CertificateKeeper {
-                client: client.clone(),
-                namespace: namespace.clone(),
-                identity: identity.clone(),
-                lifetimes: args.lifetimes()?,
-                resolver: Arc::clone(&resolver),
-                bundle,
-                configurations: store.configurations(),
-                metrics: Arc::clone(&metrics),
-            }
-            .run(),
-        );
+        let lifetimes = args.lifetimes()?;
+        match args.certificate_files()? {
+            Some(files) => background.spawn(
+                FilesKeeper {
+                    files,
+                    identity: identity.clone(),
+                    settle: lifetimes.settle,
+                    keeper: args.bundle_keeper(),
+                    resolver: Arc::clone(&resolver),
+                    bundle,
+                    configurations: store.configurations(),
+                    metrics: Arc::clone(&metrics),
+                }
+                .run(),
+            ),
+            None => background.spawn(
+                CertificateKeeper {
+                    client: client.clone(),
+                    namespace: namespace.clone(),
+                    identity: identity.clone(),
+                    lifetimes,
+                    resolver: Arc::clone(&resolver),
+                    bundle,
+                    configurations: store.configurations(),
+                    metrics: Arc::clone(&metrics),
+                }
+                .run(),
+            ),
+        };
 
-        let alarm = Alarm { replica: replica.clone(), records: records.clone(), events: sink.clone() };
         let (notices, announcing) = notices::channel(Arc::clone(&metrics));
         background.spawn(announcing.run(client.clone(), replica.clone()));
+        let alarm = Alarm {
+            replica: replica.clone(),
+            records: records.clone(),
+            events: sink.clone(),
+            notices: notices.clone(),
+        };
         let guard_reviews = GuardReviews {
             client: client.clone(),
             store: store.clone(),
             keys,
             longest_pause: args.max_exception,
-            notices: notices.clone(),
+            notices,
         };
         let voice = Voice {
             replica: replica.clone(),
@@ -337,6 +408,7 @@ impl Running {
                 tls,
                 clients_known: clients.is_some(),
                 client_names: args.client_name.clone(),
+                most_connections: MOST_CONNECTIONS,
                 activity: Arc::clone(&activity),
                 metrics: Arc::clone(&metrics),
             },
@@ -351,6 +423,7 @@ impl Running {
             server_name: identity.registered().clone(),
             trusted: trusted.clone(),
             configurations: store.configurations(),
+            keeper: args.bundle_keeper(),
             metrics: Arc::clone(&metrics),
         };
         let (certificate, checking) = check.start();
@@ -372,12 +445,14 @@ impl Running {
             // An error means that the sender is gone, which is a stop, too.
             let _ = let_go.wait_for(|keep| !keep).await;
         }));
+        let rights = Rights::new(namespace.as_str());
         let registrar = Registrar::new(
             client.clone(),
             registrar::Settings {
                 own_namespace: namespace,
                 address,
                 bundle: trusted,
+                injected_from: args.ca_injected_from.clone(),
                 longest_pause: args.max_exception,
             },
             store.configurations(),
@@ -394,8 +469,9 @@ impl Running {
             api_server_endpoints,
             metrics,
             alarm,
-            notices,
-            rights: Default::default(),
+            rights,
+            longest_pause: args.max_exception,
+            worked: None,
         };
         background.spawn(control.run());
         Ok(Self { admission, health, keep_lease, leasing, keep_member, member, background })

@@ -3,7 +3,8 @@
 //!
 //! A dead webhook refuses writes and strands namespaces, so the webhook configurations go before
 //! anything that answers them. Replicas that still run would put them back at once; therefore the
-//! bindings, which give them the right to, go with them. Guards and CRDs stay unless `--purge` is
+//! bindings, which give them the right to, go before. What replicas need to end in good order goes
+//! last. Nothing is begun that the caller may not finish. Guards and CRDs stay unless `--purge` is
 //! given. Everything may be gone already: running it again is safe.
 
 use std::io::{BufRead as _, IsTerminal as _};
@@ -19,11 +20,13 @@ use kube::runtime::wait::await_condition;
 use super::cluster::{Cluster, ClusterArgs};
 use super::exit::Exit;
 use super::install::apply::api as api_of;
+use super::install::preflight;
 use super::output;
 use crate::api::{DriftGuard, GAMAConfig, names};
 use crate::manifests::{self, Manifest, Settings};
 
 mod lease;
+mod rights;
 
 /// How long replicas may take to end; their grace period is 40 s.
 const PODS_GONE_WITHIN: Duration = Duration::from_secs(90);
@@ -45,8 +48,8 @@ pub struct UninstallArgs {
 /// Uninstalls.
 ///
 /// # Errors
-/// When the cluster cannot be reached or refuses a deletion, when a `serve` outside the cluster
-/// still runs, or when `--purge` is not confirmed.
+/// When the cluster cannot be reached or refuses a deletion, when DriftGuard is installed in another
+/// namespace, when a `serve` outside the cluster still runs, or when `--purge` is not confirmed.
 pub async fn run(args: UninstallArgs) -> anyhow::Result<Exit> {
     let cluster = args.cluster.connect().await?;
     let namespace = args.cluster.namespace.clone().unwrap_or_else(|| names::NAMESPACE.to_owned());
@@ -59,7 +62,12 @@ pub async fn run(args: UninstallArgs) -> anyhow::Result<Exit> {
     if args.purge {
         removal.purge().await?;
     } else {
-        output::message("\nCRDs and guards stay; `driftguard uninstall --purge` deletes them too");
+        output::message(&format!(
+            "\nCRDs, guards, secret/{} (it proves who approved them) and namespace {} stay; \
+             `driftguard uninstall --purge` deletes all but the namespace",
+            names::SIGNING_SECRET,
+            settings.namespace
+        ));
     }
     Ok(Exit::Clean)
 }
@@ -92,30 +100,40 @@ struct Removal<'a> {
 
 impl Removal<'_> {
     async fn run(&self) -> anyhow::Result<()> {
+        if let Some(other) = preflight::elsewhere(self.cluster, &self.settings.namespace).await? {
+            anyhow::bail!(
+                "DriftGuard is installed in namespace {other}, not in {}; remove it with `driftguard uninstall -n {other}`",
+                self.settings.namespace
+            );
+        }
         let deployed = self.is_deployed().await?;
         if !deployed {
             lease::require_released(self.cluster, &self.settings.namespace).await?;
         }
-        self.bindings().await?;
+        let bindings = self.bindings()?;
+        let configurations = manifests::webhook()?;
+        rights::require(self.cluster, &[bindings.as_slice(), &configurations].concat()).await?;
+        for manifest in &bindings {
+            self.delete(manifest, true).await?;
+        }
         self.webhook_configurations().await?;
-        self.workload_and_rights().await?;
+        for manifest in manifests::workload(self.settings)?.iter().rev() {
+            self.delete(manifest, true).await?;
+        }
         if deployed {
             self.pods_gone().await?;
             // A write that was allowed just before the bindings went may have come after ours.
             self.webhook_configurations().await?;
         }
+        self.rights().await?;
         self.delete_secret(names::CA_SECRET).await?;
         lease::delete(self.cluster, &self.settings.namespace).await
     }
 
-    /// Takes the right to write webhook configurations away.
-    async fn bindings(&self) -> anyhow::Result<()> {
-        for manifest in manifests::rbac(self.settings)? {
-            if manifest.resource.kind == "ClusterRoleBinding" {
-                self.delete(&manifest, true).await?;
-            }
-        }
-        Ok(())
+    /// What gives the right to write webhook configurations.
+    fn bindings(&self) -> anyhow::Result<Vec<Manifest>> {
+        let is_binding = |manifest: &Manifest| manifest.resource.kind == "ClusterRoleBinding";
+        Ok(manifests::rbac(self.settings)?.into_iter().filter(is_binding).collect())
     }
 
     async fn is_deployed(&self) -> anyhow::Result<bool> {
@@ -131,31 +149,28 @@ impl Removal<'_> {
         Ok(())
     }
 
-    async fn workload_and_rights(&self) -> anyhow::Result<()> {
-        for manifest in manifests::workload(self.settings)?.iter().rev() {
-            self.delete(manifest, true).await?;
-        }
+    async fn rights(&self) -> anyhow::Result<()> {
         for manifest in manifests::rbac(self.settings)?.iter().rev() {
             self.delete(manifest, true).await?;
         }
         for manifest in manifests::remediation(self.settings)?.iter().rev() {
             self.delete(manifest, true).await?;
         }
-        self.rights_in_namespaces().await
+        self.rights_on_kinds().await
     }
 
-    /// Takes away the rights that were given in single namespaces: they hold our label, wherever they are.
-    async fn rights_in_namespaces(&self) -> anyhow::Result<()> {
+    /// Takes away the rights that were given on single kinds: they hold our label, wherever they are.
+    async fn rights_on_kinds(&self) -> anyhow::Result<()> {
         let kind = manifests::targets::TargetKind { group: String::new(), plural: String::new() };
         let prefix = kind.role_name();
-        let [role, binding] = manifests::rights_in(&kind, "", &self.settings.namespace, false)?
-            .try_into()
-            .map_err(|_| anyhow::anyhow!("a role has no binding"))?;
-        for manifest in [binding, role] {
+        let mut all = manifests::rights_in(&kind, "", &self.settings.namespace, false)?;
+        all.reverse();
+        all.extend(manifests::rights_on(&kind, false)?);
+        for manifest in all {
             let api: Api<DynamicObject> = Api::all_with(self.cluster.client.clone(), &manifest.resource);
             let labelled = ListParams::default().labels(&format!("{}=driftguard", names::LABEL_PART_OF));
             let found = api.list_metadata(&labelled).await.map_err(|error| {
-                self.cluster.explain("looking for rights that were given in single namespaces", &error)
+                self.cluster.explain("looking for rights that were given on single kinds", &error)
             })?;
             for object in found.items {
                 let (Some(name), place) = (object.metadata.name, object.metadata.namespace) else { continue };
@@ -234,6 +249,17 @@ impl Removal<'_> {
 
     async fn delete_secret(&self, name: &str) -> anyhow::Result<()> {
         let secrets: Api<Secret> = Api::namespaced(self.cluster.client.clone(), &self.settings.namespace);
+        let found = secrets
+            .get_metadata_opt(name)
+            .await
+            .map_err(|error| self.cluster.explain(format!("reading secret/{name}"), &error))?;
+        let Some(found) = found else { return Ok(()) };
+        let by = found.metadata.labels.as_ref().and_then(|labels| labels.get(names::LABEL_MANAGED_BY));
+        if by.is_none_or(|by| by != "driftguard") {
+            // An authority that somebody else put there may be the only copy of its key.
+            output::message(&format!("secret/{name} was not made by DriftGuard; it stays"));
+            return Ok(());
+        }
         match secrets.delete(name, &DeleteParams::default()).await {
             Ok(_) => Ok(output::data(format!("secret/{name} deleted\n").as_bytes())?),
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),

@@ -32,9 +32,10 @@ impl Agreement {
     }
 
     /// Asks the replicas how new their views are: by a list when there is something new, since a
-    /// watch may not yet tell of a replica that has just begun to answer.
+    /// watch may not yet tell of a replica that has just begun to answer, and when the watch is silent,
+    /// since that does not tell whether a replica has died or the watch hangs.
     pub(super) async fn ask(&mut self, roll: &RollCall, observation: &Observation) {
-        let is_settled = self.trouble.is_none() && self.asked == observation.version;
+        let is_settled = self.trouble.is_none() && self.asked == observation.version && !roll.is_in_doubt();
         if is_settled {
             self.views = roll.views();
             return;

@@ -9,6 +9,7 @@ use crate::core::guard::{GuardState, Target};
 use crate::core::verdict::{Attempt, Operation, Reason, User};
 use crate::store::Observation;
 use crate::telemetry::events::EventSink;
+use crate::telemetry::notices::NoticeSink;
 use crate::trail::record::{Circumstances, Record};
 use crate::trail::sink::RecordSink;
 
@@ -19,8 +20,10 @@ pub struct Alarm {
     pub replica: String,
     /// Where records go.
     pub records: RecordSink,
-    /// Where Events go.
+    /// Where Events of attempts go.
     pub events: EventSink,
+    /// Where Events that concern a guard itself go.
+    pub notices: NoticeSink,
 }
 
 impl Alarm {
@@ -36,17 +39,21 @@ impl Alarm {
             if altered.deleted { "deleted" } else { "altered" },
             altered.by
         );
-        let circumstances = Circumstances {
+        self.events.offer(&attempt, false);
+        self.records.put(&Record::found(&attempt, self.found(&message, Timestamp::now())));
+    }
+
+    /// The circumstances of what was found rather than reviewed: nobody can have forged it.
+    pub(super) fn found<'a>(&'a self, message: &'a str, time: Timestamp) -> Circumstances<'a> {
+        Circumstances {
             transaction_id: uuid::Uuid::now_v7().to_string(),
-            time: Timestamp::now(),
+            time,
             denied: false,
             review_uid: "",
             replica: &self.replica,
             authenticated: true,
-            message: &message,
-        };
-        self.events.offer(&attempt, false);
-        self.records.put(&Record::found(&attempt, circumstances));
+            message,
+        }
     }
 }
 

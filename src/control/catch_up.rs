@@ -2,8 +2,9 @@
 //!
 //! A watch can lag behind by half a minute while calls for the lease work. Rules written from such a
 //! view would leave out the newest guards. So the guards are listed once, from a quorum, and writing
-//! waits until the watch has shown each of them at least as new. Resource versions are no measure for
-//! that: the newest one goes away with the guard that bears it.
+//! waits until the watch has shown each of them at least as new: by its own resource version, since
+//! labels and a promotion, which the generation does not count, decide too. The newest resource version
+//! of all is no measure: it goes away with the guard that bears it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,8 +25,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause after a failure.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// What a guard is known by: its uid, and the generation that must have been seen.
-type Needed = HashMap<String, i64>;
+/// What a guard is known by: its uid, and the resource version that must have been seen.
+type Needed = HashMap<String, u64>;
 
 /// Waits until the store has seen every guard that exists now, at least as new as it is now.
 pub(super) async fn caught_up(client: &kube::Client, store: &Store) {
@@ -59,9 +60,7 @@ fn has_all(observation: &Observation, needed: &Needed) -> bool {
         return true;
     }
     let seen = observation.guards.iter().filter(|seen| {
-        needed
-            .get(seen.stored.uid().as_str())
-            .is_some_and(|generation| seen.stored.generation() >= *generation)
+        needed.get(seen.stored.uid().as_str()).is_some_and(|revision| seen.stored.revision() >= *revision)
     });
     seen.count() == needed.len()
 }
@@ -78,15 +77,16 @@ async fn list(client: &kube::Client, observation: &Observation) -> Result<Needed
             .map_err(|_| "the API server did not answer in time".to_owned())?
             .map_err(|error| error.to_string())?;
         for guard in list.items {
-            let ObjectMeta { namespace, name, uid, generation, .. } = guard.metadata;
+            let ObjectMeta { namespace, name, uid, resource_version, .. } = guard.metadata;
             let id = GuardId {
                 namespace: namespace.unwrap_or_default().into(),
                 name: name.unwrap_or_default().into(),
             };
-            let (uid, generation) = (uid.unwrap_or_default(), generation.unwrap_or_default());
-            let is_as_new = |seen: &Seen| *seen.stored.uid() == uid && seen.stored.generation() >= generation;
+            let uid = uid.unwrap_or_default();
+            let revision = resource_version.and_then(|version| version.parse().ok()).unwrap_or_default();
+            let is_as_new = |seen: &Seen| *seen.stored.uid() == uid && seen.stored.revision() >= revision;
             if !observation.guard(&id).is_some_and(is_as_new) {
-                needed.insert(uid, generation);
+                needed.insert(uid, revision);
             }
         }
         match list.metadata.continue_.filter(|token| !token.is_empty()) {
@@ -103,15 +103,15 @@ mod tests {
     use crate::core::guard::{GuardState, InvalidGuard};
     use crate::store::Stored;
 
-    fn observation(guards: &[(&str, i64)]) -> Observation {
-        let seen = |(uid, generation): &(&str, i64)| {
+    fn observation(guards: &[(&str, u64)]) -> Observation {
+        let seen = |(uid, revision): &(&str, u64)| {
             let json = format!(
-                r#"{{"metadata":{{"name":"{uid}","namespace":"n","uid":"{uid}","generation":{generation}}}}}"#
+                r#"{{"metadata":{{"name":"{uid}","namespace":"n","uid":"{uid}","generation":1,"resourceVersion":"{revision}"}}}}"#
             );
             let stored: Stored = serde_json::from_str(&json).unwrap();
             let invalid = InvalidGuard {
                 id: stored.id().clone(),
-                generation: *generation,
+                generation: 1,
                 target: None,
                 reason: "Test",
                 message: String::new(),
@@ -120,8 +120,8 @@ mod tests {
                 stored,
                 state: GuardState::Invalid(Arc::new(invalid)),
                 since: 1,
+                found: None,
                 kept: None,
-                resolved: None,
                 needed: 1,
             })
         };
@@ -132,7 +132,7 @@ mod tests {
     fn an_older_view_is_told_from_one_that_is_as_new() {
         let needed = Needed::from([("a".to_owned(), 2), ("b".to_owned(), 1)]);
         assert!(!has_all(&observation(&[("a", 2)]), &needed), "b is missing");
-        assert!(!has_all(&observation(&[("a", 1), ("b", 1)]), &needed), "a is older");
+        assert!(!has_all(&observation(&[("a", 1), ("b", 1)]), &needed), "a is older, of the same generation");
         assert!(has_all(&observation(&[("a", 2), ("b", 1)]), &needed));
         assert!(has_all(&observation(&[("a", 3), ("b", 1), ("c", 9)]), &needed), "newer is as good");
         assert!(has_all(&observation(&[]), &Needed::new()));

@@ -15,6 +15,8 @@ use crate::core::index::Index;
 use crate::core::pause::PausedBy;
 use crate::core::registration::Width;
 
+use super::registrar::Broken;
+
 /// Longest message of a condition; the API allows 32,768 characters, nobody reads as many.
 const MAX_MESSAGE: usize = 1024;
 
@@ -29,8 +31,8 @@ pub enum Coverage {
     Widened(Width),
     /// Somebody keeps altering the registered rules.
     Contended(String),
-    /// Somebody broke the glass, and until when.
-    BrokenGlass(Timestamp),
+    /// Somebody broke the glass: who, why and until when.
+    BrokenGlass(Broken),
     /// Not yet, and why.
     Pending(String),
     /// Registered and proved, but a replica that answers reviews may judge by something older.
@@ -103,7 +105,8 @@ pub fn status(
 }
 
 /// Adds to a status that the target's kind is no longer what discovery finds, so that the guard goes by
-/// what was found before.
+/// what was found before. Where not even its version is served any more, no rule is known to bring us
+/// each write, whatever a dry run of another object proves.
 pub fn add_kept(
     status: &mut DriftGuardStatus,
     state: &GuardState,
@@ -112,15 +115,21 @@ pub fn add_kept(
     now: Timestamp,
 ) {
     let GuardState::Valid(guard) = state else { return };
-    let is_ready = |condition: &&Condition| condition.type_ == ConditionType::Ready.as_str();
-    // As it stood, so that its time of transition does not move with every look.
-    if let Some(old) = before.conditions.iter().find(is_ready)
-        && let Some(at) = status.conditions.iter().position(|condition| is_ready(&condition))
-    {
-        status.conditions[at] = old.clone();
+    let mut keep = |of_type: ConditionType| {
+        let is = |condition: &&Condition| condition.type_ == of_type.as_str();
+        // As it stood, so that its time of transition does not move with every look.
+        if let Some(old) = before.conditions.iter().find(is)
+            && let Some(at) = status.conditions.iter().position(|condition| is(&condition))
+        {
+            status.conditions[at] = old.clone();
+        }
+        let says = Says::new("False", reasons::TARGET_NO_LONGER_SERVED, why);
+        set(&mut status.conditions, of_type, &says, guard.generation, now);
+    };
+    keep(ConditionType::Ready);
+    if guard.versions.is_gone {
+        keep(ConditionType::Enforcing);
     }
-    let says = Says::new("False", reasons::TARGET_NO_LONGER_SERVED, why);
-    set(&mut status.conditions, ConditionType::Ready, &says, guard.generation, now);
 }
 
 /// `Suspended`: whether writes pass for a while, why and until when. A guard that never was says nothing.
@@ -153,9 +162,9 @@ fn enforcing(guard: &Guard, coverage: &Coverage) -> Says {
     let mode = guard.enforcement.as_str();
     match coverage {
         Coverage::Pending(why) => Says::new("False", reasons::REGISTRATION_PENDING, why.clone()),
-        Coverage::BrokenGlass(until) => {
+        Coverage::BrokenGlass(Broken { until, by, reason }) => {
             let message = format!(
-                "the glass is broken: every write passes until {until:.0}; driftguard breakglass --end ends it"
+                "{by} broke the glass ({reason}): every write passes until {until:.0}, recorded; driftguard breakglass --end ends it"
             );
             Says::new("False", reasons::BROKEN_GLASS, message)
         }
@@ -269,7 +278,9 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::core::guard::{Author, DeletionPolicy, FailurePolicy, GuardId, InvalidGuard, Target};
+    use crate::core::guard::{
+        Author, DeletionPolicy, FailurePolicy, GuardId, InvalidGuard, Target, Versions,
+    };
     use crate::core::hash::ContentHash;
     use crate::core::paths::PathFilter;
     use crate::core::pause::Pause;
@@ -297,6 +308,7 @@ mod tests {
             pauses: Vec::new(),
             authorship: Authorship::Unknown,
             replicas_path: None,
+            versions: Versions::default(),
             managed_by: None,
             contact: None,
             runbook: None,
@@ -435,6 +447,22 @@ mod tests {
         add_kept(&mut again, &state, "the API server serves no kind Widget", &status, at(3));
         assert_eq!(again, status, "nothing new is nothing to write");
         assert_eq!(said(&status, "Enforcing"), ("True".into(), "Proved".into()));
+    }
+
+    #[test]
+    fn a_guard_whose_version_is_served_no_longer_is_not_enforcing_whatever_was_proved() {
+        let GuardState::Valid(plain) = guard("a", b"1", Enforcement::Deny) else { unreachable!() };
+        let versions = Versions { is_gone: true, ..Versions::default() };
+        let state = GuardState::Valid(Arc::new(Guard { versions, ..Guard::clone(&plain) }));
+        let mut status = of(&state, &Coverage::Proved);
+        let before = status.clone();
+        add_kept(&mut status, &state, "v1alpha1 is not served", &before, at(2));
+        assert_eq!(said(&status, "Enforcing"), ("False".into(), "TargetNoLongerServed".into()));
+        assert_eq!(said(&status, "Ready"), ("False".into(), "TargetNoLongerServed".into()));
+        let index = Index::build(vec![state.clone()]);
+        let mut again = super::status(&state, &index, &Coverage::Proved, Some(&status), at(3));
+        add_kept(&mut again, &state, "v1alpha1 is not served", &status, at(3));
+        assert_eq!(again, status, "nothing new is nothing to write");
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::store::{Observation, Seen, Store};
 use super::catch_up::caught_up;
 use super::promotion::asking;
 use super::roll::{DURATION, RollCall};
-use super::said::{MOST_UNSETTLED, Said, lease_name};
+use super::said::{Said, lease_name};
 use super::would_denies::WouldDenies;
 
 /// How often the Lease is written when there is nothing new to say.
@@ -257,20 +257,17 @@ impl Member {
         // Before the notes are read: what comes later is not told yet.
         let told_until = Timestamp::now();
         let notes = self.would_denies.read(|| asking(observation));
-        let unsettled = observation.guards.iter().filter(|seen| self.is_unsettled(seen));
-        let mut unsettled: Vec<String> =
-            unsettled.take(MOST_UNSETTLED + 1).map(|seen| seen.stored.uid().into()).collect();
-        let more_unsettled = unsettled.len() > MOST_UNSETTLED;
-        unsettled.truncate(MOST_UNSETTLED);
-        Said {
+        let mut said = Said {
             replica: self.replica.clone(),
             revision: observation.revision,
-            unsettled,
-            more_unsettled,
             told_until: Some(told_until),
             would_deny: notes.by_uid,
             would_deny_others: notes.others,
-        }
+            ..Said::default()
+        };
+        let unsettled = observation.guards.iter().filter(|seen| self.is_unsettled(seen));
+        said.set_unsettled(unsettled.map(|seen| seen.stored.uid().as_str()));
+        said
     }
 }
 

@@ -3,11 +3,15 @@
 pub mod access;
 mod agreement;
 pub mod alarm;
+mod broken_glass;
 mod catch_up;
 pub mod conditions;
+mod crowd;
 pub mod endpoints;
+mod exceptions;
 pub mod lease;
 pub mod member;
+mod pauses;
 pub mod promotion;
 pub mod proof;
 pub mod registrar;

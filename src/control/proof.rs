@@ -6,6 +6,7 @@
 //! generation in the path through which the API server called it. The dry run changes nothing, and
 //! works on immutable and terminating objects.
 
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
 use kube::Api;
 use kube::api::GetParams;
 use kube::client::Body;
+use tokio::time::Instant;
 
 use crate::api::names;
 use crate::core::guard::Target;
@@ -52,6 +54,12 @@ pub enum Outcome {
     NoSuchTarget,
     /// This target cannot be patched, or not by us.
     Unusable,
+    /// The dry run of this target failed, which may be the target's own fault: an object that cannot be
+    /// decoded, a webhook of somebody else that fails.
+    Failed {
+        /// What happened.
+        how: String,
+    },
 }
 
 /// Why a dry run showed nothing.
@@ -68,14 +76,12 @@ pub enum ProofError {
         cause: String,
     },
     /// The API server answered with an error of its own.
-    #[error("API server {address} answered a dry run with {status}: {message}")]
+    #[error("API server {address} answered a dry run with {how}")]
     Refused {
         /// The API server.
         address: String,
-        /// HTTP status.
-        status: u16,
-        /// What it said.
-        message: String,
+        /// HTTP status, or that there was none.
+        how: String,
     },
 }
 
@@ -129,10 +135,10 @@ pub async fn ask(endpoint: &Endpoint, target: &Target, nonce: &str) -> Result<Ou
         )
         .body(Body::from(b"{}".to_vec()))
         .map_err(|error| unsent(error.to_string()))?;
-    let response = tokio::time::timeout(TRY_TIMEOUT, endpoint.client.send(request))
-        .await
-        .map_err(|_| unsent(format!("no answer within {} s", TRY_TIMEOUT.as_secs())))?
-        .map_err(|error| unsent(error.to_string()))?;
+    let Ok(sent) = tokio::time::timeout(TRY_TIMEOUT, endpoint.client.send(request)).await else {
+        return Ok(Outcome::Failed { how: format!("nothing within {} s", TRY_TIMEOUT.as_secs()) });
+    };
+    let response = sent.map_err(|error| unsent(error.to_string()))?;
     let warnings = response.headers().get_all(http::header::WARNING);
     let answer = warnings.iter().find_map(|header| read_warning(header.to_str().ok()?, nonce));
     // An answer of ours counts whatever became of the write: an immutable target is a 422.
@@ -148,19 +154,26 @@ pub async fn ask(endpoint: &Endpoint, target: &Target, nonce: &str) -> Result<Ou
             | http::StatusCode::UNSUPPORTED_MEDIA_TYPE
             | http::StatusCode::UNPROCESSABLE_ENTITY,
         ) => Ok(Outcome::Unusable),
-        (None, status) => Err(ProofError::Refused {
-            address: endpoint.address.clone(),
-            status: status.as_u16(),
-            message: status.canonical_reason().unwrap_or("no reason given").to_owned(),
-        }),
+        // Nothing that is wrong with a target makes an API server say that it has too much to do.
+        (None, status @ (http::StatusCode::TOO_MANY_REQUESTS | http::StatusCode::SERVICE_UNAVAILABLE)) => {
+            Err(ProofError::Refused { address: endpoint.address.clone(), how: words(status) })
+        }
+        (None, status) => Ok(Outcome::Failed { how: words(status) }),
     }
+}
+
+fn words(status: http::StatusCode) -> String {
+    format!("{}: {}", status.as_u16(), status.canonical_reason().unwrap_or("no reason given"))
 }
 
 /// What proofs through all API servers came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Proof {
     /// Every API server calls us for this generation.
-    Proved,
+    Proved {
+        /// The target by which the last of them showed it.
+        by: Target,
+    },
     /// No target exists or may be patched, so that what every API server has read was compared instead.
     Compared,
     /// At least one API server does not call us for this generation yet.
@@ -172,8 +185,43 @@ pub enum Proof {
 
 /// Most targets that are tried before it counts as nothing to ask.
 const MAX_TARGETS: usize = 32;
+/// After so long no further target is tried: dry runs that hang must not hold up everything else.
+const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Asks every API server once, through the first of `targets` that exists and may be patched.
+/// The targets in the order in which they are tried: first the one that `worked` before, then of each
+/// namespace that guards stand in one by turns, so that the guards of one namespace cannot keep the
+/// others' from being proved. `candidates` are those namespaces and targets.
+pub(super) fn in_turn<'a>(
+    candidates: impl Iterator<Item = (&'a str, &'a Target)>,
+    worked: Option<&Target>,
+) -> Vec<&'a Target> {
+    let mut first = None;
+    let mut queues: BTreeMap<&str, VecDeque<&Target>> = BTreeMap::new();
+    for (namespace, target) in candidates {
+        if worked == Some(target) {
+            first = Some(target);
+        }
+        queues.entry(namespace).or_default().push_back(target);
+    }
+    let mut order: Vec<&Target> = first.into_iter().collect();
+    // Two guards may have the same target.
+    let mut known: BTreeSet<&Target> = order.iter().copied().collect();
+    while order.len() < MAX_TARGETS && !queues.is_empty() {
+        queues.retain(|_, queue| {
+            let next = std::iter::from_fn(|| queue.pop_front()).find(|target| known.insert(target));
+            order.extend(next);
+            next.is_some()
+        });
+    }
+    order.truncate(MAX_TARGETS);
+    order
+}
+
+/// Asks every API server once, through the first of `targets` by which it can be told.
+///
+/// A target that is missing, that may not be patched or whose dry run fails tells nothing, and the next
+/// one is tried. When all are missing or may not be patched, the rules are compared; when the dry run of
+/// one failed, that was perhaps for want of an answer of ours, and nothing is concluded.
 ///
 /// # Errors
 /// The first [`ProofError`].
@@ -183,15 +231,31 @@ pub async fn prove(
     generation: u64,
     mut nonce: impl FnMut() -> String,
 ) -> Result<Proof, ProofError> {
-    let mut usable = 0;
+    let targets = &targets[..targets.len().min(MAX_TARGETS)];
+    let mut passed_over = 0;
+    let mut failure = None;
+    let mut by = None;
+    let until = Instant::now() + PATIENCE;
     for endpoint in endpoints {
         loop {
-            let Some(target) = targets.get(usable).filter(|_| usable < MAX_TARGETS) else {
-                return compare(endpoints, generation).await;
+            let Some(target) = targets.get(passed_over).filter(|_| Instant::now() < until) else {
+                return match failure {
+                    Some(failure) => Err(failure),
+                    None => compare(endpoints, generation).await,
+                };
             };
             match ask(endpoint, target, &nonce()).await? {
-                Outcome::NoSuchTarget | Outcome::Unusable => usable += 1,
-                Outcome::Answered(answer) if answer.generation >= generation => break,
+                Outcome::NoSuchTarget | Outcome::Unusable => passed_over += 1,
+                Outcome::Failed { how } => {
+                    let address = endpoint.address.clone();
+                    tracing::debug!(address, how, %target, "the dry run of a target failed; trying another one");
+                    failure.get_or_insert(ProofError::Refused { address, how });
+                    passed_over += 1;
+                }
+                Outcome::Answered(answer) if answer.generation >= generation => {
+                    by = Some(*target);
+                    break;
+                }
                 Outcome::Answered(answer) => {
                     let what = format!(
                         "API server {} still calls generation {}",
@@ -206,7 +270,11 @@ pub async fn prove(
             }
         }
     }
-    Ok(Proof::Proved)
+    match by {
+        Some(by) => Ok(Proof::Proved { by: by.clone() }),
+        // There is no API server to ask.
+        None => compare(endpoints, generation).await,
+    }
 }
 
 /// Asks every API server which generation its cache holds, which is where its webhooks come from.

@@ -102,6 +102,10 @@ async fn proved(servers: &[&Server], names: &[&str], generation: u64) -> Result<
     prove(&endpoints, &targets.iter().collect::<Vec<_>>(), generation, nonce).await
 }
 
+fn proved_by(name: &str) -> Proof {
+    Proof::Proved { by: target(name) }
+}
+
 fn not_yet(proof: Result<Proof, ProofError>) -> String {
     match proof {
         Ok(Proof::NotYet { what }) => what,
@@ -113,7 +117,7 @@ fn not_yet(proof: Result<Proof, ProofError>) -> String {
 async fn it_is_proved_when_every_api_server_calls_us_for_the_generation() {
     let current = Server::of(&[("a", Does::Asks(3, StatusCode::OK))]);
     let newer = Server::of(&[("a", Does::Asks(4, StatusCode::OK))]);
-    assert_eq!(proved(&[&current, &newer], &["a"], 3).await.unwrap(), Proof::Proved);
+    assert_eq!(proved(&[&current, &newer], &["a"], 3).await.unwrap(), proved_by("a"));
     assert_eq!((current.asked.lock().unwrap().len(), newer.asked.lock().unwrap().len()), (1, 1));
 }
 
@@ -139,7 +143,7 @@ async fn targets_that_are_missing_or_cannot_be_patched_are_passed_over() {
         ("a", Does::Asks(1, StatusCode::OK)),
     ]);
     let names = ["missing", "forbidden", "read-only", "a"];
-    assert_eq!(proved(&[&server], &names, 1).await.unwrap(), Proof::Proved);
+    assert_eq!(proved(&[&server], &names, 1).await.unwrap(), proved_by("a"));
     assert_eq!(*server.asked.lock().unwrap(), names);
 }
 
@@ -147,7 +151,7 @@ async fn targets_that_are_missing_or_cannot_be_patched_are_passed_over() {
 async fn our_answer_counts_whatever_became_of_the_write() {
     for status in [StatusCode::FORBIDDEN, StatusCode::UNPROCESSABLE_ENTITY] {
         let server = Server::of(&[("a", Does::Asks(1, status))]);
-        assert_eq!(proved(&[&server], &["a"], 1).await.unwrap(), Proof::Proved);
+        assert_eq!(proved(&[&server], &["a"], 1).await.unwrap(), proved_by("a"));
     }
 }
 
@@ -171,9 +175,55 @@ async fn only_so_many_targets_are_tried() {
 
 #[tokio::test]
 async fn an_api_server_in_trouble_proves_nothing() {
-    let server = Server::of(&[("a", Does::Ends(StatusCode::INTERNAL_SERVER_ERROR))]);
-    let error = proved(&[&server], &["a"], 1).await.unwrap_err();
+    let server = |status| Server {
+        cached: Some(1),
+        ..Server::of(&[("a", Does::Ends(status)), ("b", Does::Ends(status))])
+    };
+    let failing = server(StatusCode::INTERNAL_SERVER_ERROR);
+    let error = proved(&[&failing], &["a", "b", "missing"], 1).await.unwrap_err();
     assert!(error.to_string().contains("api-0"), "{error}");
+    assert_eq!(*failing.asked.lock().unwrap(), ["a", "b", "missing"], "each might have told");
+    let busy = server(StatusCode::TOO_MANY_REQUESTS);
+    proved(&[&busy], &["a", "b"], 1).await.unwrap_err();
+    assert_eq!(*busy.asked.lock().unwrap(), ["a"], "one that is busy is not asked any more");
+}
+
+#[tokio::test]
+async fn a_target_whose_dry_run_fails_keeps_nobody_from_being_proved() {
+    for status in [StatusCode::BAD_REQUEST, StatusCode::INTERNAL_SERVER_ERROR, StatusCode::GATEWAY_TIMEOUT] {
+        let server = Server::of(&[("undecodable", Does::Ends(status)), ("a", Does::Asks(1, StatusCode::OK))]);
+        assert_eq!(proved(&[&server], &["undecodable", "a"], 1).await.unwrap(), proved_by("a"));
+    }
+}
+
+#[tokio::test]
+async fn a_write_that_passes_us_by_counts_even_if_another_one_would_not() {
+    let server = Server::of(&[("a", Does::Ends(StatusCode::OK)), ("b", Does::Asks(1, StatusCode::OK))]);
+    assert!(not_yet(proved(&[&server], &["a", "b"], 1).await).contains("did not reach us"));
+}
+
+#[test]
+fn namespaces_take_turns_after_the_target_that_worked_before() {
+    let targets: Vec<Target> = ["a1", "a2", "a3", "b1", "c1", "c2"].map(target).into();
+    let of = |worked: Option<&Target>| {
+        let candidates = targets.iter().map(|target| (&target.name[..1], target));
+        in_turn(candidates, worked).iter().map(|target| target.name.as_str()).collect::<Vec<_>>()
+    };
+    assert_eq!(of(None), ["a1", "b1", "c1", "a2", "c2", "a3"]);
+    assert_eq!(of(Some(&target("c2"))), ["c2", "a1", "b1", "c1", "a2", "a3"]);
+    assert_eq!(of(Some(&target("gone"))).len(), 6, "it is guarded no more");
+}
+
+#[test]
+fn many_guards_of_one_namespace_do_not_crowd_out_another_one() {
+    let many: Vec<Target> = (0..100).map(|number| target(&format!("missing-{number}"))).collect();
+    let other = target("other");
+    let candidates = many.iter().chain(&many).map(|target| ("a", target)).chain([("z", &other)]);
+    let order = in_turn(candidates, None);
+    assert_eq!(order.len(), MAX_TARGETS);
+    assert_eq!(order[1], &other);
+    let distinct: BTreeSet<&Target> = order.iter().copied().collect();
+    assert_eq!(distinct.len(), MAX_TARGETS);
 }
 
 #[test]

@@ -19,17 +19,18 @@ use tokio::time::Instant;
 
 use crate::api::names;
 use crate::core::breakglass::BrokenGlass;
-use crate::core::guard::FailurePolicy;
-use crate::core::registration::{self, Hook, Registration, Widened, own};
+use crate::core::registration::{self, Hook, Registration, Widened, glass, own};
 use crate::store::configurations::Watched;
 use crate::store::{Configurations, Observation};
 
 use super::lease::{Fence, NotHolding};
 use super::repairs::Repairs;
 pub use super::side::Altered;
-use super::side::{Side, generation, mend_glass, read, revision};
+use super::side::{CaBundle, Side, generation, mend_glass, read, revision};
 use super::webhooks::{Address, Configuration};
 
+/// Longest text taken from an annotation about broken glass, in characters.
+const MAX_WORDS: usize = 512;
 /// How often a write is tried when somebody else writes at the same time.
 const TRIES: usize = 4;
 
@@ -42,6 +43,9 @@ pub struct Settings {
     pub address: Address,
     /// The authorities that API servers trust for that, PEM; empty until they are known.
     pub bundle: watch::Receiver<Bytes>,
+    /// The Certificate (`NAMESPACE/NAME`) whose authority somebody else, such as cert-manager's cainjector,
+    /// writes into the configurations; `None` where `bundle` is written by us.
+    pub injected_from: Option<String>,
     /// How long broken glass may count after it was first seen.
     pub longest_pause: SignedDuration,
 }
@@ -57,8 +61,30 @@ pub struct Applied {
     pub repaired: Option<Altered>,
     /// Resources whose entries match more than guarded objects.
     pub widened: Vec<Widened>,
-    /// Until when the glass is broken, if it is: writes pass unseen.
-    pub broken_until: Option<Timestamp>,
+    /// How the glass is broken, if it is: writes pass.
+    pub broken: Option<Broken>,
+    /// What became of the glass just now, in this order; each is told once, whichever replica writes.
+    pub glass: Vec<GlassTurn>,
+}
+
+/// Broken glass, as long as it counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Broken {
+    /// When it ends.
+    pub until: Timestamp,
+    /// Who broke it, as far as is known.
+    pub by: String,
+    /// Why, in their words.
+    pub reason: String,
+}
+
+/// What became of the glass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GlassTurn {
+    /// A replica has seen for the first time that it was broken.
+    Broken(BrokenGlass),
+    /// It is whole again, and the rules are strict.
+    Mended(BrokenGlass),
 }
 
 /// Why the configurations are not what they should be.
@@ -82,6 +108,26 @@ pub enum RegistrarError {
         /// Whether somebody else wrote it in between, so that looking again helps.
         conflict: bool,
     },
+    /// Whoever keeps `caBundle` has not written it yet.
+    #[error(
+        "{entries} entries of the webhook configurations have no caBundle yet, and let writes pass until they have: \
+         cert-manager's cainjector must run and know Certificate {from}"
+    )]
+    NotInjected {
+        /// How many entries.
+        entries: usize,
+        /// Where it is to be taken from.
+        from: String,
+    },
+    /// Somebody altered what decides about writes, and it cannot be repaired.
+    #[error("the webhook rules were altered by {by} and cannot be repaired: {cause}")]
+    Unrepaired {
+        /// The field manager that altered them.
+        by: String,
+        /// Why the repair failed.
+        #[source]
+        cause: Box<RegistrarError>,
+    },
     /// Somebody keeps altering it.
     #[error(
         "{kind} {} was altered by {by}; it is repaired again in {} s: stop what alters it",
@@ -104,7 +150,8 @@ impl RegistrarError {
         match self {
             Self::NotHolding(_) => "NotHolding",
             Self::NoAuthority => "NoAuthority",
-            Self::Api { .. } => "RegistrationFailed",
+            Self::Api { .. } | Self::Unrepaired { .. } => "RegistrationFailed",
+            Self::NotInjected { .. } => "BundleNotInjected",
             Self::Contended { .. } => "RegistrationContended",
         }
     }
@@ -114,6 +161,8 @@ impl RegistrarError {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Contended { wait, .. } => Some(*wait),
+            // It is watched, too.
+            Self::NotInjected { .. } => Some(Duration::from_secs(1)),
             _ => None,
         }
     }
@@ -124,29 +173,41 @@ impl RegistrarError {
 struct Wanted {
     validating: Registration,
     mutating: Registration,
-    bundle: Bytes,
+    bundle: CaBundle,
 }
 
 impl Wanted {
-    /// What is wanted while the glass is broken: no entry for guarded objects, since a replica that lives
-    /// would refuse, and none that can refuse anything.
+    /// What is wanted while the glass is broken: the same reviews, so that what passes is recorded, but
+    /// nothing that can refuse, or that anybody waits for.
     fn broken(&self) -> Self {
-        let open = |hook| {
-            let mut entries = own::entries(hook);
-            entries.iter_mut().for_each(|entry| entry.failure_policy = FailurePolicy::Ignore);
-            Registration { entries, ..Registration::default() }
+        let open = |wanted: &Registration| Registration {
+            entries: wanted.entries.iter().cloned().map(glass::opened).collect(),
+            widened: wanted.widened.clone(),
         };
-        Self { validating: open(Hook::Validate), mutating: open(Hook::Mutate), bundle: self.bundle.clone() }
+        Self {
+            validating: open(&self.validating),
+            mutating: open(&self.mutating),
+            bundle: self.bundle.clone(),
+        }
     }
 }
 
-/// What the annotations of a configuration ask for.
-fn glass(meta: &ObjectMeta) -> Option<BrokenGlass> {
+/// What the annotations of a configuration say about broken glass; `None` when they say nothing.
+fn glass_of(meta: &ObjectMeta) -> Option<BrokenGlass> {
     let annotations = meta.annotations.as_ref()?;
+    let any = names::BREAKGLASS_ANNOTATIONS.iter().any(|key| annotations.contains_key(*key));
     let time = |key: &str| annotations.get(key)?.parse().ok();
-    annotations.contains_key(names::ANNOTATION_BREAKGLASS_UNTIL).then(|| BrokenGlass {
+    let text = |key: &str| {
+        let text = annotations.get(key)?;
+        let plain = text.chars().map(|one| if one.is_control() { ' ' } else { one });
+        Some(plain.take(MAX_WORDS).collect::<String>())
+    };
+    any.then(|| BrokenGlass {
         until: time(names::ANNOTATION_BREAKGLASS_UNTIL),
         seen: time(names::ANNOTATION_BREAKGLASS_SEEN),
+        by: text(names::ANNOTATION_BREAKGLASS_BY).unwrap_or_default(),
+        reason: text(names::ANNOTATION_BREAKGLASS_REASON).unwrap_or_default(),
+        ended_by: text(names::ANNOTATION_BREAKGLASS_ENDED_BY),
     })
 }
 
@@ -154,7 +215,7 @@ fn glass(meta: &ObjectMeta) -> Option<BrokenGlass> {
 #[derive(Debug)]
 struct Confirmed {
     version: u64,
-    bundle: Bytes,
+    bundle: CaBundle,
     validating: Option<u64>,
     mutating: Option<u64>,
     applied: Applied,
@@ -172,6 +233,8 @@ pub struct Registrar {
     last: Option<Wanted>,
     highest: u64,
     repairs: Repairs,
+    /// The broken glass as this replica last saw it, while it counts.
+    glass: Option<BrokenGlass>,
 }
 
 impl Registrar {
@@ -191,6 +254,7 @@ impl Registrar {
             last: None,
             highest: 0,
             repairs: Repairs::default(),
+            glass: None,
         }
     }
 
@@ -198,6 +262,7 @@ impl Registrar {
     pub fn forget(&mut self) {
         self.confirmed = None;
         self.last = None;
+        self.glass = None;
     }
 
     /// Returns when something changed that [`Self::apply`] may have to follow: somebody wrote the
@@ -228,7 +293,7 @@ impl Registrar {
         if bundle.is_empty() {
             return Err(RegistrarError::NoAuthority);
         }
-        if let Some(applied) = self.still_confirmed(observation.version, &bundle) {
+        if let Some(applied) = self.still_confirmed(observation.version, &self.ca_bundle(bundle.clone())) {
             return Ok(applied);
         }
         self.confirmed = None;
@@ -249,20 +314,26 @@ impl Registrar {
         wanted: &Wanted,
         fence: &Fence,
     ) -> Result<Applied, RegistrarError> {
-        let mut validating = read(&self.validating).await?;
-        let mut mutating = read(&self.mutating).await?;
+        let validating = read(&self.validating).await?;
+        let mutating = read(&self.mutating).await?;
         let now = Timestamp::now();
-        let glass = validating.as_ref().and_then(|found| glass(&found.metadata));
-        let broken_until = glass.as_ref().and_then(|glass| glass.end(now, self.settings.longest_pause));
+        let glass = validating.as_ref().and_then(|found| glass_of(&found.metadata));
+        let until = glass.as_ref().and_then(|glass| glass.end(now, self.settings.longest_pause));
+        let broken = glass.as_ref().zip(until).map(|(glass, until)| Broken {
+            until,
+            by: glass.by.clone(),
+            reason: glass.reason.clone(),
+        });
         let seen = glass
-            .filter(|_| broken_until.is_some())
+            .as_ref()
+            .filter(|_| until.is_some())
             .map(|glass| glass.seen.map_or(now, |seen| seen.min(now)).to_string());
-        let wanted = if let Some(until) = broken_until {
+        let opened;
+        let wanted = if let Some(Broken { until, .. }) = &broken {
             tracing::error!(%until, "the glass is broken: writes to guarded objects pass (driftguard breakglass --end)");
-            &wanted.broken()
+            opened = wanted.broken();
+            &opened
         } else {
-            validating = mend_glass(&self.validating, validating, fence).await?;
-            mutating = mend_glass(&self.mutating, mutating, fence).await?;
             wanted
         };
         let found = [generation(validating.as_ref()), generation(mutating.as_ref())];
@@ -288,8 +359,43 @@ impl Registrar {
             repaired = self.admit(wanted, gate.altered().or_else(|| convenience.altered()))?;
         }
         let next = self.highest + 1;
-        let (validating, wrote_gate) = gate.settle(next, fence).await?;
+        // Rules that are merely not new enough still cover whom they covered; altered ones nobody.
+        let altered = self.last.as_ref().filter(|_| broken.is_none()).and_then(|last| {
+            let as_it_was = Side {
+                api: self.validating.clone(),
+                address: self.settings.address.clone(),
+                found: gate.found.clone(),
+                entries: &last.validating.entries,
+                bundle: &last.bundle,
+                seen: None,
+            };
+            as_it_was.altered()
+        });
+        let settled = gate.settle(next, fence).await;
+        let (validating, wrote_gate) = settled.map_err(|error| match (error, altered) {
+            (cause @ RegistrarError::Api { conflict: false, .. }, Some(altered)) => {
+                RegistrarError::Unrepaired { by: altered.by, cause: Box::new(cause) }
+            }
+            (error, _) => error,
+        })?;
         let (mutating, wrote_convenience) = convenience.settle(next, fence).await?;
+        let missing = Side::without_bundle(&wanted.bundle, validating.as_ref())
+            + Side::without_bundle(&wanted.bundle, mutating.as_ref());
+        if let (CaBundle::InjectedFrom(from), 1.., None) = (&wanted.bundle, missing, &broken) {
+            // What is written once it is there is no repair.
+            self.last = None;
+            return Err(RegistrarError::NotInjected { entries: missing, from: from.clone() });
+        }
+        let (validating, mutating) = if broken.is_some() {
+            (validating, mutating)
+        } else {
+            // Only now, so that whoever finishes this later still finds that it is to be told.
+            (
+                mend_glass(&self.validating, validating, fence).await?,
+                mend_glass(&self.mutating, mutating, fence).await?,
+            )
+        };
+        let turns = self.turns(glass, broken.is_some());
         let generation = validating.as_ref().map_or(0, Configuration::generation);
         self.highest = self.highest.max(generation);
         let applied = Applied {
@@ -297,17 +403,35 @@ impl Registrar {
             written: wrote_gate || wrote_convenience,
             repaired,
             widened: wanted.validating.widened.clone(),
-            broken_until,
+            broken,
+            glass: turns,
         };
         self.confirmed = Some(Confirmed {
             version,
             bundle: wanted.bundle.clone(),
             validating: validating.as_ref().map(revision),
             mutating: mutating.as_ref().map(revision),
-            applied: Applied { written: false, repaired: None, ..applied.clone() },
+            applied: Applied { written: false, repaired: None, glass: Vec::new(), ..applied.clone() },
         });
         self.last = Some(wanted.clone());
         Ok(applied)
+    }
+
+    /// What became of the glass, by what was found and whether it counts.
+    fn turns(&mut self, found: Option<BrokenGlass>, is_broken: bool) -> Vec<GlassTurn> {
+        let before = std::mem::replace(&mut self.glass, found.clone().filter(|_| is_broken));
+        match (found, before) {
+            (Some(glass), _) if is_broken && glass.seen.is_none() => vec![GlassTurn::Broken(glass)],
+            (Some(_), _) if is_broken => Vec::new(),
+            // Nobody saw it while it was broken: it is told all the same.
+            (Some(glass), _) if glass.seen.is_none() => {
+                vec![GlassTurn::Broken(glass.clone()), GlassTurn::Mended(glass)]
+            }
+            (Some(glass), _) => vec![GlassTurn::Mended(glass)],
+            // Somebody took the annotations away, or the whole configuration.
+            (None, Some(glass)) => vec![GlassTurn::Mended(glass)],
+            (None, None) => Vec::new(),
+        }
     }
 
     fn wanted(&self, observation: &Observation, bundle: Bytes) -> Wanted {
@@ -321,17 +445,22 @@ impl Registrar {
         // Reviews of guards themselves are wanted whether or not there is a guard.
         validating.entries.extend(own::entries(Hook::Validate));
         mutating.entries.extend(own::entries(Hook::Mutate));
-        Wanted { validating, mutating, bundle }
+        Wanted { validating, mutating, bundle: self.ca_bundle(bundle) }
+    }
+
+    /// Who tells API servers whom to trust.
+    fn ca_bundle(&self, bundle: Bytes) -> CaBundle {
+        self.settings.injected_from.clone().map_or(CaBundle::Ours(bundle), CaBundle::InjectedFrom)
     }
 
     /// The last result, when neither what is wanted nor what stands there changed since.
-    fn still_confirmed(&mut self, version: u64, bundle: &Bytes) -> Option<Applied> {
+    fn still_confirmed(&mut self, version: u64, bundle: &CaBundle) -> Option<Applied> {
         let configurations = self.configurations.borrow_and_update().clone();
         let confirmed = self.confirmed.as_ref()?;
-        let over = confirmed.applied.broken_until.is_some_and(|until| Timestamp::now() >= until);
+        let over = confirmed.applied.broken.as_ref().is_some_and(|broken| Timestamp::now() >= broken.until);
         let same = !over
             && confirmed.version == version
-            && confirmed.bundle == bundle
+            && confirmed.bundle == *bundle
             && is_old_news(&configurations.validating, confirmed.validating)
             && is_old_news(&configurations.mutating, confirmed.mutating);
         same.then(|| confirmed.applied.clone())

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::core::guard::{
-    Authorship, DeletionPolicy, Enforcement, FailurePolicy, Guard, GuardId, GuardState, Target,
+    Authorship, DeletionPolicy, Enforcement, FailurePolicy, Guard, GuardId, GuardState, Target, Versions,
 };
 use crate::core::hash::ContentHash;
 use crate::core::index::Index;
@@ -28,6 +28,8 @@ struct State {
     requests: Vec<(Method, String)>,
     /// How many of the next writes meet a write of somebody else.
     conflicts: usize,
+    /// Whether nobody may write.
+    is_forbidden: bool,
 }
 
 /// An API server that knows server-side apply as far as lists by name need it: what the applied
@@ -68,6 +70,9 @@ impl Server {
             return before
                 .map_or_else(|| failure(StatusCode::NOT_FOUND, "NotFound"), |found| (StatusCode::OK, found));
         }
+        if state.is_forbidden {
+            return failure(StatusCode::FORBIDDEN, "Forbidden");
+        }
         if state.conflicts > 0 {
             state.conflicts -= 1;
             return failure(StatusCode::CONFLICT, "Conflict");
@@ -78,10 +83,20 @@ impl Server {
         if !version.is_null() && *version != object["metadata"]["resourceVersion"] {
             return failure(StatusCode::CONFLICT, "Conflict");
         }
-        object["webhooks"] =
-            if is_apply { applied(&object["webhooks"], &sent["webhooks"]) } else { sent["webhooks"].clone() };
-        if let Some(annotations) = sent["metadata"].get("annotations") {
-            object["metadata"]["annotations"] = annotations.clone();
+        if is_apply {
+            object["webhooks"] = applied(&object["webhooks"], &sent["webhooks"]);
+            // The one that only an apply writes goes with it.
+            if let Some(annotations) = object["metadata"]["annotations"].as_object_mut() {
+                annotations.remove(names::ANNOTATION_BREAKGLASS_SEEN);
+            }
+        } else if let Some(webhooks) = sent.get("webhooks") {
+            object["webhooks"] = webhooks.clone();
+        }
+        for (key, value) in sent["metadata"]["annotations"].as_object().into_iter().flatten() {
+            object["metadata"]["annotations"][key] = value.clone();
+        }
+        if let Some(annotations) = object["metadata"]["annotations"].as_object_mut() {
+            annotations.retain(|_, value| !value.is_null());
         }
         state.store(resource, object.clone());
         (StatusCode::OK, state.objects[resource].clone())
@@ -111,9 +126,12 @@ impl Server {
             format!("{} {}", name.trim_end_matches(".terrafusion.ai"), path.as_str().unwrap())
         };
         let texts = webhooks.as_array().into_iter().flatten().map(text);
-        // Those for definitions of kinds and for guards themselves are always there.
+        // Those for definitions of kinds and for our own kinds are always there.
+        let own = ["/driftguards", "/driftguardexceptions"];
         texts
-            .filter(|text: &String| !text.starts_with("define-") && !text.ends_with("/driftguards"))
+            .filter(|text: &String| {
+                !text.starts_with("define-") && own.iter().all(|kind| !text.ends_with(kind))
+            })
             .collect()
     }
 
@@ -154,6 +172,11 @@ fn applied(before: &Value, sent: &Value) -> Value {
     let mut after = sent.as_array().cloned().unwrap_or_default();
     for entry in &mut after {
         let old = before.iter().find(|old| old["name"] == entry["name"]);
+        // Nobody here applies it who does not go on: it is somebody else's.
+        let bundle = old.map(|old| &old["clientConfig"]["caBundle"]).filter(|bundle| bundle.is_string());
+        if let (Some(bundle), None) = (bundle, entry["clientConfig"].get("caBundle")) {
+            entry["clientConfig"]["caBundle"] = bundle.clone();
+        }
         let foreign = old.and_then(|old| old["matchConditions"].as_array()).into_iter().flatten();
         for condition in foreign.filter(|condition| {
             condition["name"] != "guarded-objects" && condition["name"] != "pinned-content"
@@ -187,6 +210,7 @@ fn guard(name: &str) -> GuardState {
         pauses: Vec::new(),
         authorship: Authorship::Unknown,
         replicas_path: None,
+        versions: Versions::default(),
         managed_by: None,
         contact: None,
         runbook: None,
@@ -214,6 +238,15 @@ impl Rig {
     }
 
     fn on(server: Server) -> Self {
+        Self::with(server, None)
+    }
+
+    /// A registrar that leaves `caBundle` to somebody else.
+    fn injected() -> Self {
+        Self::with(Server::default(), Some("ns/serving".to_owned()))
+    }
+
+    fn with(server: Server, injected_from: Option<String>) -> Self {
         let (configurations, watched) = watch::channel(Arc::default());
         let (bundle, bundles) = watch::channel(Bytes::from_static(b"PEM"));
         let (lease, fence) = Fence::held_by_hand();
@@ -226,6 +259,7 @@ impl Rig {
                 port: 443,
             },
             bundle: bundles,
+            injected_from,
         };
         let registrar = Registrar::new(server.client(), settings, watched);
         Self { server, registrar, configurations, bundle, lease, fence }
@@ -352,6 +386,30 @@ async fn a_deleted_configuration_comes_back_and_its_generation_does_not_go_back(
 }
 
 #[tokio::test(start_paused = true)]
+async fn altered_rules_that_cannot_be_repaired_are_told_from_rules_that_are_not_new_enough() {
+    let mut rig = Rig::new();
+    rig.apply(1, &["a"]).await;
+    rig.server.0.lock().unwrap().is_forbidden = true;
+    let not_new = rig.try_apply(2, &["a", "b"]).await.unwrap_err();
+    assert!(matches!(not_new, RegistrarError::Api { .. }), "a is covered as before: {not_new}");
+    rig.server.delete(MUTATING);
+    rig.tell();
+    let convenience = rig.try_apply(1, &["a"]).await.unwrap_err();
+    assert!(matches!(convenience, RegistrarError::Api { .. }), "the gate stands: {convenience}");
+    rig.server.delete(VALIDATING);
+    rig.tell();
+    for names in [&["a"][..], &["a", "b"]] {
+        // Repairs are paced.
+        let pause = Duration::from_secs(60);
+        rig.lease.send_replace(Some(Instant::now() + pause));
+        tokio::time::advance(pause).await;
+        let gone = rig.try_apply(3, names).await.unwrap_err();
+        assert!(matches!(gone, RegistrarError::Unrepaired { .. }), "{gone}");
+        assert!(gone.to_string().contains("whoever deleted it"), "{gone}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn entries_of_others_stay_and_cause_no_write() {
     let mut rig = Rig::new();
     rig.apply(1, &["a"]).await;
@@ -407,6 +465,69 @@ async fn nothing_is_registered_without_an_authority() {
     assert_eq!(rig.server.requests(), 0);
 }
 
+impl Server {
+    /// Gives every entry that has none a bundle, as cainjector does; or all of them another one.
+    fn inject(&self, bundle: &str, all: bool) {
+        for resource in [VALIDATING, MUTATING] {
+            self.alter(resource, |object| {
+                for webhook in object["webhooks"].as_array_mut().unwrap() {
+                    if all || webhook["clientConfig"].get("caBundle").is_none() {
+                        webhook["clientConfig"]["caBundle"] = json!(bundle);
+                    }
+                }
+            });
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_injected_bundle_is_asked_for_waited_for_and_never_written() {
+    let mut rig = Rig::injected();
+    assert_eq!(rig.try_apply(1, &["a"]).await.unwrap_err().reason(), "BundleNotInjected");
+    let stored = rig.server.0.lock().unwrap().objects.clone();
+    for resource in [VALIDATING, MUTATING] {
+        let annotations = &stored[resource]["metadata"]["annotations"];
+        assert_eq!(annotations["cert-manager.io/inject-ca-from"], "ns/serving");
+        let text = stored[resource]["webhooks"].to_string();
+        assert!(!text.contains("caBundle") && !text.contains(r#""failurePolicy":"Fail""#), "{text}");
+    }
+    rig.server.inject("T05F", false);
+    let applied = rig.apply(1, &["a"]).await;
+    assert_eq!((applied.written, applied.repaired), (true, None));
+    assert_eq!(
+        rig.server.entries()[0],
+        format!("write-fail.configmaps.v1.core /validate/g{}/fail", applied.generation)
+    );
+    let writes = rig.server.writes();
+    // The injector changes it: that is no alteration, and nothing is written.
+    rig.server.inject("VFdP", true);
+    rig.tell();
+    let again = rig.apply(1, &["a"]).await;
+    assert_eq!((again.written, again.repaired, again.generation), (false, None, applied.generation));
+    assert_eq!(rig.server.writes(), writes);
+    // Another guard of the same kind changes an entry that has its bundle, and that stays.
+    rig.apply(2, &["a", "b"]).await;
+    let text = rig.server.0.lock().unwrap().objects[VALIDATING]["webhooks"].to_string();
+    assert!(text.contains("VFdP") && !text.contains("T05F"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_entry_that_loses_its_injected_bundle_goes_on_refusing() {
+    let mut rig = Rig::injected();
+    assert!(rig.try_apply(1, &["a"]).await.is_err());
+    rig.server.inject("T05F", false);
+    rig.apply(1, &["a"]).await;
+    rig.server.alter(VALIDATING, |object| {
+        for webhook in object["webhooks"].as_array_mut().unwrap() {
+            webhook["clientConfig"].as_object_mut().unwrap().remove("caBundle");
+        }
+    });
+    rig.tell();
+    assert_eq!(rig.try_apply(1, &["a"]).await.unwrap_err().reason(), "BundleNotInjected");
+    let text = rig.server.0.lock().unwrap().objects[VALIDATING]["webhooks"].to_string();
+    assert!(text.contains(r#""failurePolicy":"Fail""#), "{text}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn without_the_lease_nothing_is_written() {
     let mut rig = Rig::new();
@@ -434,4 +555,155 @@ async fn what_a_watch_tells_late_is_no_alteration() {
     // The watch still tells the first configuration.
     let applied = rig.apply(2, &["a", "b"]).await;
     assert_eq!((applied.written, rig.server.requests()), (false, requests));
+}
+
+/// Breaks the glass as the command does while no replica lives, but for the entries.
+fn break_glass(rig: &Rig, until: Timestamp) {
+    rig.server.alter(VALIDATING, |object| {
+        let annotations = &mut object["metadata"]["annotations"];
+        annotations[names::ANNOTATION_BREAKGLASS_UNTIL] = json!(until.to_string());
+        annotations[names::ANNOTATION_BREAKGLASS_BY] = json!("alice");
+        annotations[names::ANNOTATION_BREAKGLASS_REASON] = json!("incident 8");
+    });
+    rig.tell();
+}
+
+fn ahead(hours: i64) -> Timestamp {
+    Timestamp::now() + SignedDuration::from_hours(hours)
+}
+
+/// What stands in the validating configuration about broken glass.
+fn noted(rig: &Rig) -> Vec<String> {
+    let state = rig.server.0.lock().unwrap();
+    let annotations = state.objects[VALIDATING]["metadata"]["annotations"].clone();
+    let keys = annotations.as_object().unwrap().keys().filter(|key| key.contains("breakglass"));
+    keys.map(|key| key.rsplit_once("/breakglass-").unwrap().1.to_owned()).collect()
+}
+
+const OPEN: [&str; 2] = [
+    "write-fail.configmaps.v1.core /validate/g2/ignore/broken",
+    "delete-ignore.configmaps.v1.core /validate/g2/ignore/broken",
+];
+
+#[tokio::test(start_paused = true)]
+async fn broken_glass_leaves_every_review_and_lets_none_refuse() {
+    let mut rig = Rig::new();
+    rig.apply(1, &["a"]).await;
+    break_glass(&rig, ahead(1));
+    let applied = rig.apply(1, &["a"]).await;
+    let broken = applied.broken.unwrap();
+    assert_eq!((broken.by.as_str(), broken.reason.as_str()), ("alice", "incident 8"));
+    assert!(matches!(&applied.glass[..], [GlassTurn::Broken(glass)] if glass.by == "alice"));
+    assert_eq!(applied.repaired, None, "whoever broke it altered nothing");
+    assert_eq!(rig.server.entries(), OPEN);
+    let stored = rig.server.0.lock().unwrap().objects[VALIDATING]["webhooks"].clone();
+    for entry in stored.as_array().unwrap() {
+        assert_eq!(entry["failurePolicy"], "Ignore", "{entry}");
+    }
+    assert!(stored.to_string().contains("/ignore/driftguards\""), "guards are still reviewed: {stored}");
+    assert!(noted(&rig).contains(&"seen".to_owned()));
+    rig.tell();
+    let again = rig.apply(1, &["a"]).await;
+    assert_eq!((again.written, again.glass.len()), (false, 0), "it is told once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_replica_goes_on_where_the_last_one_was() {
+    let mut rig = Rig::new();
+    rig.apply(1, &["a"]).await;
+    break_glass(&rig, ahead(1));
+    rig.apply(1, &["a"]).await;
+    let mut other = Rig::on(rig.server.clone());
+    let applied = other.apply(1, &["a"]).await;
+    assert!(applied.broken.is_some() && applied.glass.is_empty(), "{applied:?}");
+    assert!(!applied.written, "nor does it count anew");
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_ends_when_it_says_but_never_later_than_is_allowed() {
+    for (until, seen) in [(ahead(-1), ahead(-2)), (ahead(20), ahead(-9))] {
+        let mut rig = Rig::new();
+        rig.apply(1, &["a"]).await;
+        break_glass(&rig, until);
+        rig.server.alter(VALIDATING, |object| {
+            object["metadata"]["annotations"][names::ANNOTATION_BREAKGLASS_SEEN] = json!(seen.to_string());
+            object["webhooks"][0]["failurePolicy"] = json!("Ignore");
+        });
+        rig.tell();
+        let applied = rig.apply(1, &["a"]).await;
+        assert_eq!(applied.broken, None);
+        assert!(matches!(&applied.glass[..], [GlassTurn::Mended(glass)] if glass.ended_by.is_none()));
+        let strict = ["write-fail.configmaps.v1.core /validate/g2/fail"];
+        assert_eq!(rig.server.entries()[..1], strict);
+        assert!(noted(&rig).is_empty(), "{:?}", noted(&rig));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_nobody_saw_while_it_lasted_is_told_all_the_same() {
+    let mut rig = Rig::new();
+    rig.apply(1, &["a"]).await;
+    break_glass(&rig, ahead(-1));
+    let applied = rig.apply(1, &["a"]).await;
+    assert!(matches!(&applied.glass[..], [GlassTurn::Broken(_), GlassTurn::Mended(_)]), "{applied:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_ends_it_is_told_even_when_the_rules_are_right_already() {
+    let mut rig = Rig::new();
+    rig.apply(1, &["a"]).await;
+    break_glass(&rig, ahead(1));
+    rig.apply(1, &["a"]).await;
+    rig.server.alter(VALIDATING, |object| {
+        let annotations = object["metadata"]["annotations"].as_object_mut().unwrap();
+        annotations.remove(names::ANNOTATION_BREAKGLASS_UNTIL);
+        annotations.insert(names::ANNOTATION_BREAKGLASS_ENDED_BY.to_owned(), json!("bob"));
+    });
+    rig.tell();
+    let applied = rig.apply(1, &["a"]).await;
+    let [GlassTurn::Mended(glass)] = &applied.glass[..] else { panic!("{applied:?}") };
+    assert_eq!((glass.by.as_str(), glass.ended_by.as_deref()), ("alice", Some("bob")));
+    assert_eq!((applied.broken, applied.repaired), (None, None));
+    assert!(rig.server.entries()[0].ends_with("/validate/g3/fail"), "{:?}", rig.server.entries());
+    assert!(noted(&rig).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn broken_again_it_is_told_again_and_is_no_alteration() {
+    let mut rig = Rig::new();
+    rig.apply(1, &["a"]).await;
+    break_glass(&rig, ahead(1));
+    rig.apply(1, &["a"]).await;
+    rig.server.alter(VALIDATING, |object| {
+        let annotations = object["metadata"]["annotations"].as_object_mut().unwrap();
+        annotations.remove(names::ANNOTATION_BREAKGLASS_SEEN);
+    });
+    rig.tell();
+    let applied = rig.apply(1, &["a"]).await;
+    assert!(matches!(&applied.glass[..], [GlassTurn::Broken(_)]), "{applied:?}");
+    assert_eq!(applied.repaired, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_that_cannot_be_read_breaks_nothing() {
+    let mut rig = Rig::new();
+    rig.apply(1, &["a"]).await;
+    rig.server.alter(VALIDATING, |object| {
+        object["metadata"]["annotations"][names::ANNOTATION_BREAKGLASS_UNTIL] = json!("some day");
+    });
+    rig.tell();
+    let applied = rig.apply(1, &["a"]).await;
+    assert_eq!(applied.broken, None);
+    assert!(noted(&rig).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn guards_that_come_while_it_is_broken_are_registered_open() {
+    let mut rig = Rig::new();
+    rig.apply(1, &["a"]).await;
+    break_glass(&rig, ahead(1));
+    rig.apply(1, &["a"]).await;
+    let applied = rig.apply(2, &["a", "b"]).await;
+    assert!(applied.written && applied.glass.is_empty());
+    assert!(rig.server.entries().iter().all(|entry| entry.ends_with("/validate/g3/ignore/broken")));
 }

@@ -3,7 +3,8 @@
 //! Every replica keeps a Lease of its own ([`super::member`]); here they are watched. A replica counts
 //! from when its Lease is made, which is before it is ready, until the Lease is removed or has not
 //! changed for its duration. As for the one Lease of the writer, clocks of two machines are never
-//! compared: what counts is when this process saw the last change.
+//! compared: what counts is when this process saw the last change. A watch that is silent is no sign
+//! that somebody died, since it may hang itself: only a list, read from a quorum, shows that.
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
-use kube::api::{DeleteParams, ListParams};
+use kube::api::{DeleteParams, ListParams, Preconditions};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt as _, watcher as watch_resource};
 use tokio::sync::watch;
@@ -34,6 +35,14 @@ struct Entry {
     version: String,
     since: Instant,
     said: Said,
+    /// Whether a list showed that it does not renew its Lease any more.
+    is_dead: bool,
+}
+
+impl Entry {
+    fn is_silent(&self, now: Instant) -> bool {
+        !self.is_dead && now.duration_since(self.since) >= DURATION
+    }
 }
 
 /// All replicas, by the names of their Leases.
@@ -54,9 +63,21 @@ impl Roll {
         }
         let is_new = before.is_none_or(|before| {
             // A replica that was dead and is back counts anew.
-            before.said != said || now.duration_since(before.since) >= DURATION
+            before.said != said || before.is_dead
         });
-        self.entries.insert(name, Entry { version, since: now, said });
+        self.entries.insert(name, Entry { version, since: now, said, is_dead: false });
+        is_new
+    }
+
+    /// Notes all Leases as a list showed them at `now`. Tells whether that says anything new. Which of
+    /// them has not changed for its duration is dead.
+    fn saw_all(&mut self, leases: &[Lease], now: Instant) -> bool {
+        // Not short-circuited: each has to be noted.
+        let mut is_new = leases.iter().fold(false, |is_new, lease| self.saw(lease, now) | is_new);
+        for entry in self.entries.values_mut().filter(|entry| entry.is_silent(now)) {
+            entry.is_dead = true;
+            is_new = true;
+        }
         is_new
     }
 
@@ -67,21 +88,26 @@ impl Roll {
         self.entries.len() != before
     }
 
-    /// What the replicas other than `own` say that count at `now`.
-    pub(super) fn live(&self, own: &str, now: Instant) -> Views {
-        let lives = |entry: &&Entry| now.duration_since(entry.since) < DURATION;
-        let others = self.entries.iter().filter(|(name, _)| *name != own).map(|(_, entry)| entry);
-        Views { said: others.filter(lives).map(|entry| entry.said.clone()).collect() }
+    fn others(&self, own: &str) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().filter(move |(name, _)| *name != own).map(|(_, entry)| entry)
+    }
+
+    /// What the replicas other than `own` say that are not known to be dead.
+    pub(super) fn live(&self, own: &str) -> Views {
+        let lives = |entry: &&Entry| !entry.is_dead;
+        Views { said: self.others(own).filter(lives).map(|entry| entry.said.clone()).collect() }
     }
 
     /// What every other replica said last, dead ones included.
     pub(super) fn all(&self, own: &str) -> impl Iterator<Item = &Said> {
-        self.entries.iter().filter(move |(name, _)| *name != own).map(|(_, entry)| &entry.said)
+        self.others(own).map(|entry| &entry.said)
     }
 
-    fn dead(&self, now: Instant) -> Vec<String> {
-        let is_dead = |entry: &Entry| now.duration_since(entry.since) >= FORGET;
-        self.entries.iter().filter(|(_, entry)| is_dead(entry)).map(|(name, _)| name.clone()).collect()
+    /// The Leases to be removed, each with the version in which it was last seen.
+    fn left_behind(&self, now: Instant) -> Vec<(String, String)> {
+        let is_old = |entry: &Entry| now.duration_since(entry.since) >= FORGET;
+        let old = self.entries.iter().filter(|(_, entry)| is_old(entry));
+        old.map(|(name, entry)| (name.clone(), entry.version.clone())).collect()
     }
 }
 
@@ -171,11 +197,13 @@ impl RollCall {
         });
     }
 
-    /// Removes what dead replicas left behind. Every replica does, and the first one succeeds.
+    /// Removes what dead replicas left behind. Every replica does, and the first one succeeds. What was
+    /// renewed behind the back of a silent watch stays.
     async fn sweep(&self) {
-        let dead = self.roll.borrow().dead(Instant::now());
-        let params = DeleteParams::default();
-        for name in dead {
+        let dead = self.roll.borrow().left_behind(Instant::now());
+        for (name, version) in dead {
+            let seen = Preconditions { resource_version: Some(version), uid: None };
+            let params = DeleteParams::default().preconditions(seen);
             let removed = self.leases.delete(&name, &params);
             if let Ok(Err(error)) = tokio::time::timeout(REQUEST_TIMEOUT, removed).await {
                 tracing::debug!(name, %error, "the lease of a dead replica could not be removed");
@@ -194,20 +222,23 @@ impl RollCall {
             .await
             .map_err(|_| "the API server did not list the leases of the replicas in time".to_owned())?
             .map_err(|error| format!("cannot list the leases of the replicas: {error}"))?;
-        let now = Instant::now();
-        self.roll.send_if_modified(|roll| {
-            // Not short-circuited: each has to be noted.
-            listed.items.iter().fold(false, |is_new, lease| roll.saw(lease, now) | is_new)
-        });
+        self.roll.send_if_modified(|roll| roll.saw_all(&listed.items, Instant::now()));
         let names = listed.items.into_iter().filter_map(|lease| lease.metadata.name).collect();
         let mut roll = self.roll.borrow().clone();
         roll.keep(&names);
-        Ok(roll.live(&self.own, now))
+        Ok(roll.live(&self.own))
     }
 
-    /// What the others say as far as the watch has told.
+    /// What the others say as far as the watch has told, and the last list.
     pub(super) fn views(&self) -> Views {
-        self.roll.borrow().live(&self.own, Instant::now())
+        self.roll.borrow().live(&self.own)
+    }
+
+    /// Whether the watch has told nothing of one of the others for so long that a list must show
+    /// whether it still lives.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        let now = Instant::now();
+        self.roll.borrow().others(&self.own).any(|entry| entry.is_silent(now))
     }
 
     /// Everything that others said last.
@@ -218,7 +249,7 @@ impl RollCall {
     /// Waits until all others have applied everything up to `revision`, at most for `limit`.
     pub(super) async fn reach(&self, revision: u64, limit: Duration) {
         let mut changes = self.roll.subscribe();
-        let reached = changes.wait_for(|roll| roll.live(&self.own, Instant::now()).reach(revision));
+        let reached = changes.wait_for(|roll| roll.live(&self.own).reach(revision));
         // Whether it was in time is looked at afterwards, by a list.
         let _ = tokio::time::timeout(limit, reached).await;
     }
@@ -240,8 +271,8 @@ mod tests {
         lease
     }
 
-    fn behind(roll: &Roll, needed: u64, now: Instant) -> Vec<String> {
-        roll.live("own", now).behind("uid", needed).map(str::to_owned).collect()
+    fn behind(roll: &Roll, needed: u64) -> Vec<String> {
+        roll.live("own").behind("uid", needed).map(str::to_owned).collect()
     }
 
     #[test]
@@ -250,36 +281,50 @@ mod tests {
         for lease in [lease("own", 1, 0), lease("a", 2, 7), lease("b", 3, 6)] {
             assert!(roll.saw(&lease, now));
         }
-        assert_eq!(behind(&roll, 7, now), ["b"]);
+        assert_eq!(behind(&roll, 7), ["b"]);
         assert!(roll.saw(&lease("b", 4, 7), now));
-        assert!(behind(&roll, 7, now).is_empty());
+        assert!(behind(&roll, 7).is_empty());
     }
 
     #[test]
-    fn a_replica_counts_until_its_lease_has_not_changed_for_its_duration() {
+    fn a_replica_counts_until_a_list_shows_that_its_lease_has_not_changed_for_its_duration() {
         let (mut roll, start) = (Roll::default(), Instant::now());
         roll.saw(&lease("a", 1, 1), start);
         assert!(!roll.saw(&lease("a", 2, 1), start + DURATION / 2), "renewed, and nothing new said");
-        assert!(!roll.saw(&lease("a", 2, 1), start + DURATION), "the same again is no sign of life");
-        assert_eq!(behind(&roll, 9, start + DURATION), ["a"]);
-        assert!(behind(&roll, 9, start + DURATION / 2 + DURATION).is_empty());
+        assert!(!roll.saw_all(&[lease("a", 2, 1)], start + DURATION), "its time is not over");
+        assert_eq!(behind(&roll, 9), ["a"]);
+        assert!(roll.saw_all(&[lease("a", 2, 1)], start + DURATION / 2 + DURATION));
+        assert!(behind(&roll, 9).is_empty());
+    }
+
+    #[test]
+    fn the_silence_of_a_watch_is_not_the_death_of_a_replica() {
+        let (mut roll, start) = (Roll::default(), Instant::now());
+        roll.saw(&lease("a", 1, 1), start);
+        let later = start + DURATION * 3;
+        assert!(roll.others("own").any(|entry| entry.is_silent(later)), "it must be looked at");
+        assert_eq!(behind(&roll, 9), ["a"], "nobody has looked yet");
+        roll.saw_all(&[lease("a", 7, 1)], later);
+        assert_eq!(behind(&roll, 9), ["a"], "it has renewed, which the watch did not tell");
+        assert!(!roll.others("own").any(|entry| entry.is_silent(later)));
     }
 
     #[test]
     fn a_replica_that_is_back_counts_anew_and_an_older_list_takes_nothing_back() {
         let (mut roll, start) = (Roll::default(), Instant::now());
         roll.saw(&lease("a", 5, 5), start);
-        assert!(!roll.saw(&lease("a", 4, 9), start + DURATION));
+        roll.saw_all(&[lease("a", 4, 9)], start + DURATION);
+        assert!(behind(&roll, 9).is_empty(), "it is dead");
         assert!(roll.saw(&lease("a", 6, 5), start + DURATION * 2), "it is back");
-        assert_eq!(behind(&roll, 9, start + DURATION * 2), ["a"]);
+        assert_eq!(behind(&roll, 9), ["a"]);
     }
 
     #[test]
-    fn what_a_replica_left_behind_is_removed_long_after_its_end() {
+    fn what_a_replica_left_behind_is_removed_long_after_its_end_if_it_is_as_it_was() {
         let (mut roll, start) = (Roll::default(), Instant::now());
         roll.saw(&lease("a", 1, 1), start);
-        assert!(roll.dead(start + DURATION).is_empty());
-        assert_eq!(roll.dead(start + FORGET), ["a"]);
+        assert!(roll.left_behind(start + DURATION).is_empty());
+        assert_eq!(roll.left_behind(start + FORGET), [("a".to_owned(), "1".to_owned())]);
     }
 
     #[test]

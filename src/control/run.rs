@@ -10,18 +10,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use tokio::time::Instant;
 
 use crate::core::guard::{Authorship, GuardState, Target};
-use crate::store::{Observation, Store};
+use crate::store::{Observation, SeenException, Store};
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::notices::NoticeSink;
 
 use super::agreement::Agreement;
 use super::alarm::Alarm;
 use super::catch_up::caught_up;
 use super::conditions::Coverage;
 use super::endpoints;
+use super::exceptions::{self, ExceptionWriter};
 use super::lease::Fence;
 use super::promotion::{Due, Promotions, watched_since};
 use super::proof::{self, Proof};
@@ -79,10 +80,12 @@ pub struct Control {
     pub metrics: Arc<Metrics>,
     /// Whether what is guarded may be patched.
     pub rights: Rights,
-    /// Tells when somebody altered the registration.
+    /// The target by which enforcement was last proved; `None` before the first proof.
+    pub worked: Option<Target>,
+    /// Tells when somebody altered the registration, and when pauses begin and end.
     pub alarm: Alarm,
-    /// Tells what concerns a guard as an Event.
-    pub notices: NoticeSink,
+    /// How long exceptions may last at most.
+    pub longest_pause: SignedDuration,
 }
 
 impl Control {
@@ -108,6 +111,7 @@ impl Control {
         self.registrar.forget();
         let mut observations = self.store.observations();
         let watched_since = watched_since(self.fence.renewed_before(), jiff::Timestamp::now());
+        let mut excepted = self.store.exceptions();
         let mut replicas = self.roll.changes();
         let mut denies = self.promotions.would_denies.changes();
         let mut standing = Standing::default();
@@ -128,10 +132,12 @@ impl Control {
             agreement.ask(&self.roll, &observation).await;
             let now = jiff::Timestamp::now();
             let due = self.promotions.due(&observation, &self.roll, watched_since, now);
-            let reported = self.report(&observation, &standing, &agreement, &due).await;
+            let mut reported = self.report(&observation, &standing, &agreement, &due).await;
             if reported.failed == 0 && !due.promoted.is_empty() {
                 self.promotions.tell(&self.client, &due.promoted).await;
             }
+            let exceptions = Arc::clone(&excepted.borrow_and_update());
+            reported.failed += usize::from(!self.report_exceptions(&exceptions, &observation).await);
             let retry = match (attempt, reported) {
                 (Some(pause), _) => Some(Instant::now() + pause),
                 (None, Written { failed: 1.., .. }) => Some(Instant::now() + RETRY),
@@ -140,9 +146,12 @@ impl Control {
                     [standing.next_proof(), self.rights.due()].into_iter().flatten().min()
                 }
             };
-            let wake = earliest(retry, next_end(&observation, jiff::Timestamp::now()));
+            let now = jiff::Timestamp::now();
+            let ended = exceptions::next_end(&exceptions, self.longest_pause, now).map(instant);
+            let wake = [retry, next_end(&observation, now).map(instant), ended].into_iter().flatten().min();
             tokio::select! {
                 _ = observations.changed() => {}
+                _ = excepted.changed() => {}
                 _ = replicas.changed() => {}
                 () = self.registrar.changed() => {}
                 _ = denies.changed() => tokio::time::sleep(GATHER).await,
@@ -171,6 +180,7 @@ impl Control {
                         self.metrics.contended(true);
                         Attempt::Broken(Coverage::Contended(said))
                     }
+                    RegistrarError::Unrepaired { .. } => Attempt::Broken(Coverage::Pending(said)),
                     _ => Attempt::Trouble(Coverage::Pending(said)),
                 };
                 standing.note(attempt, observation.version, false, Instant::now());
@@ -185,20 +195,24 @@ impl Control {
         if let Some(altered) = &applied.repaired {
             self.alarm.registration_altered(altered, observation);
         }
-        self.metrics.broken_glass(applied.broken_until.is_some());
-        if let Some(until) = applied.broken_until {
+        for turn in &applied.glass {
+            self.alarm.glass(turn, observation);
+        }
+        self.metrics.broken_glass(applied.broken.is_some());
+        if let Some(broken) = applied.broken {
+            let left = broken.until.duration_since(jiff::Timestamp::now());
             standing.note(
-                Attempt::Broken(Coverage::BrokenGlass(until)),
+                Attempt::Broken(Coverage::BrokenGlass(broken)),
                 observation.version,
                 false,
                 Instant::now(),
             );
-            let left = until.duration_since(jiff::Timestamp::now());
             return Some(Duration::try_from(left).unwrap_or_default());
         }
         self.metrics.widened(applied.widened.len());
         standing.note_widened(applied.widened);
-        self.rights.look(&self.client, &targets(observation), Instant::now()).await;
+        let all: Vec<&Target> = targets(observation).map(|(_, target)| target).collect();
+        self.rights.look(&self.client, &all, Instant::now()).await;
         let generation = applied.generation;
         let known = standing.proved(generation, Instant::now());
         let fresh = known.is_none();
@@ -226,9 +240,21 @@ impl Control {
             fence: self.fence.clone(),
             metrics: Arc::clone(&self.metrics),
             rights: &self.rights,
-            notices: self.notices.clone(),
+            key: self.promotions.keys.borrow().clone(),
+            alarm: &self.alarm,
         };
         writer.write_all(observation, standing, agreement, due, jiff::Timestamp::now()).await
+    }
+
+    /// Writes what changed in the status of exceptions. Tells whether all is written.
+    async fn report_exceptions(&self, exceptions: &[Arc<SeenException>], observation: &Observation) -> bool {
+        let writer = ExceptionWriter {
+            client: &self.client,
+            fence: &self.fence,
+            metrics: &self.metrics,
+            longest: self.longest_pause,
+        };
+        writer.write_all(exceptions, observation, jiff::Timestamp::now()).await
     }
 
     fn count(&self, observation: &Observation) {
@@ -240,14 +266,13 @@ impl Control {
     }
 
     /// Proves a generation through every API server, trying for a while.
-    async fn prove(&self, observation: &Observation, generation: u64) -> Coverage {
-        let targets = targets(observation);
-        if targets.is_empty() {
+    async fn prove(&mut self, observation: &Observation, generation: u64) -> Coverage {
+        if targets(observation).next().is_none() {
             // Nobody is told anything, and nothing is registered.
             return Coverage::Compared;
         }
-        let targets: Vec<&Target> =
-            targets.into_iter().filter(|target| self.rights.may_patch(target)).collect();
+        let usable = targets(observation).filter(|(_, target)| self.rights.may_patch(target));
+        let targets = proof::in_turn(usable, self.worked.as_ref());
         let endpoints = match endpoints::find(&self.config, &self.client, &self.api_server_endpoints).await {
             Ok(endpoints) => endpoints,
             Err(error) => return Coverage::Failed(error.to_string()),
@@ -258,7 +283,10 @@ impl Control {
         loop {
             let nonce = || uuid::Uuid::now_v7().simple().to_string();
             let coverage = match proof::prove(&endpoints, &targets, generation, nonce).await {
-                Ok(Proof::Proved) => Coverage::Proved,
+                Ok(Proof::Proved { by }) => {
+                    self.worked = Some(by);
+                    Coverage::Proved
+                }
                 Ok(Proof::Compared) => Coverage::Compared,
                 Ok(Proof::NotYet { what }) => Coverage::Pending(what),
                 Err(error) => Coverage::Failed(error.to_string()),
@@ -280,13 +308,12 @@ impl Control {
     }
 }
 
-/// Targets by which a proof can be made.
-fn targets(observation: &Observation) -> Vec<&Target> {
-    let valid = observation.index.guards().iter().filter_map(|state| match state {
-        GuardState::Valid(guard) => Some(&guard.target),
+/// Targets by which a proof can be made, each with the namespace of the guard.
+fn targets(observation: &Observation) -> impl Iterator<Item = (&str, &Target)> {
+    observation.index.guards().iter().filter_map(|state| match state {
+        GuardState::Valid(guard) => Some((guard.id.namespace.as_str(), &guard.target)),
         GuardState::Invalid(_) => None,
-    });
-    valid.collect()
+    })
 }
 
 /// When to look at what is due at `time`: not before, and not again and again while it is waited for
@@ -297,18 +324,20 @@ fn moment(time: jiff::Timestamp) -> Instant {
 }
 
 /// When the next pause of a guard ends, which its conditions must tell.
-fn next_end(observation: &Observation, now: jiff::Timestamp) -> Option<Instant> {
+fn next_end(observation: &Observation, now: jiff::Timestamp) -> Option<jiff::Timestamp> {
     let valid = observation.index.guards().iter().filter_map(|state| match state {
         GuardState::Valid(guard) => Some(guard),
         GuardState::Invalid(_) => None,
     });
-    let ends = valid.flat_map(|guard| &guard.pauses).map(|pause| pause.until).filter(|end| *end > now);
-    let left = Duration::try_from(ends.min()?.duration_since(now)).ok()?;
-    Instant::now().checked_add(left)
+    valid.flat_map(|guard| &guard.pauses).map(|pause| pause.until).filter(|end| *end > now).min()
 }
 
-fn earliest(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
-    one.into_iter().chain(other).min()
+/// When it is that time, by the other clock.
+fn instant(time: jiff::Timestamp) -> Instant {
+    let left = Duration::try_from(time.duration_since(jiff::Timestamp::now())).unwrap_or_default();
+    let now = Instant::now();
+    // What is too far ahead for the clock is as good as never; it is looked again then.
+    now.checked_add(left).unwrap_or(now + Duration::from_secs(86_400))
 }
 
 async fn until(moment: Option<Instant>) {

@@ -13,10 +13,11 @@ use serde::{Deserialize, Serialize};
 use crate::api::names;
 use crate::core::hash::ContentHash;
 
+use super::crowd::Crowd;
 use super::roll::DURATION;
 
-/// Guards that one replica names as not settled; with more, it counts as behind for all.
-pub(super) const MOST_UNSETTLED: usize = 64;
+/// Guards that one replica names as not settled; further ones are told as a [`Crowd`].
+const MOST_UNSETTLED: usize = 64;
 /// Longest part of a replica's name that goes into that of its Lease.
 const NAME_PART: usize = 40;
 
@@ -32,9 +33,9 @@ pub(super) struct Said {
     /// discovered, or the key is not read by which a promotion is verified.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) unsettled: Vec<String>,
-    /// Whether there are more of them than it names.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub(super) more_unsettled: bool,
+    /// Those that it does not name, where there are many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) more_unsettled: Option<Crowd>,
     /// Up to when it has told every write that a guard of enforcement `Audit` would have refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) told_until: Option<Timestamp>,
@@ -82,7 +83,16 @@ impl Said {
 
     /// Whether it has not applied a guard that stands as it is since `needed`.
     pub(super) fn is_behind(&self, uid: &str, needed: u64) -> bool {
-        self.revision < needed || self.more_unsettled || self.unsettled.iter().any(|other| other == uid)
+        self.revision < needed
+            || self.unsettled.iter().any(|other| other == uid)
+            || self.more_unsettled.as_ref().is_some_and(|more| more.may_hold(uid))
+    }
+
+    /// Says which guards cannot be judged yet.
+    pub(super) fn set_unsettled<'a>(&mut self, mut uids: impl Iterator<Item = &'a str>) {
+        self.unsettled = uids.by_ref().take(MOST_UNSETTLED).map(str::to_owned).collect();
+        let mut more = uids.peekable();
+        self.more_unsettled = more.peek().is_some().then(|| Crowd::of(more));
     }
 }
 
@@ -125,17 +135,27 @@ mod tests {
 
     #[test]
     fn a_replica_is_behind_until_it_has_the_version_and_can_judge_it() {
-        let said = |revision, unsettled: &[&str], more_unsettled| Said {
+        let said = |revision, unsettled: &[&str]| Said {
             revision,
             unsettled: unsettled.iter().map(|&uid| uid.to_owned()).collect(),
-            more_unsettled,
             ..Said::default()
         };
-        assert!(said(6, &[], false).is_behind("u", 7));
-        assert!(!said(7, &[], false).is_behind("u", 7));
-        assert!(!said(8, &["v"], false).is_behind("u", 7));
-        assert!(said(8, &["u"], false).is_behind("u", 7));
-        assert!(said(8, &["v"], true).is_behind("u", 7));
+        assert!(said(6, &[]).is_behind("u", 7));
+        assert!(!said(7, &[]).is_behind("u", 7));
+        assert!(!said(8, &["v"]).is_behind("u", 7));
+        assert!(said(8, &["u"]).is_behind("u", 7));
+    }
+
+    #[test]
+    fn guards_that_nobody_can_judge_hold_back_no_other_one_however_many_they_are() {
+        let unknown: Vec<String> = (0..1000).map(|number| format!("unknown-{number}")).collect();
+        let mut said = Said { revision: 8, ..Said::default() };
+        said.set_unsettled(unknown.iter().map(String::as_str));
+        let lease = said.lease("x", "a_1", Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH);
+        let read = Said::read(&lease);
+        assert_eq!(read, said);
+        assert!(unknown.iter().all(|uid| read.is_behind(uid, 7)));
+        assert!(!read.is_behind("settled", 7));
     }
 
     #[test]

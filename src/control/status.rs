@@ -9,17 +9,19 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _, stream};
 use jiff::Timestamp;
+use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams};
-use kube::{Api, Resource as _};
 use serde_json::json;
 
 use crate::api::reasons::ConditionType;
 use crate::api::{DriftGuard, DriftGuardStatus, names};
-use crate::store::{Observation, Reported, Seen};
+use crate::core::signature::SigningKey;
+use crate::store::{Observation, Reported, Seen, resolution};
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::notices::{Notice, NoticeSink};
+use crate::telemetry::notices::Notice;
 
 use super::agreement::Agreement;
+use super::alarm::Alarm;
 use super::conditions::{self, Coverage};
 use super::lease::Fence;
 use super::promotion::Due;
@@ -59,13 +61,26 @@ impl Facts<'_> {
     }
 }
 
+/// What became of one status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sent {
+    /// It stands there.
+    Taken,
+    /// It was about a guard that is gone, or that has changed since.
+    Outdated,
+    /// It must be tried again.
+    Failed,
+}
+
 /// Writes statuses for as long as the fence holds.
 pub(super) struct StatusWriter<'a> {
     pub(super) client: kube::Client,
     pub(super) fence: Fence,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) notices: NoticeSink,
+    pub(super) alarm: &'a Alarm,
     pub(super) rights: &'a Rights,
+    /// The key by which what is kept in a status is signed; without it that is left alone.
+    pub(super) key: Option<SigningKey>,
 }
 
 impl StatusWriter<'_> {
@@ -118,13 +133,16 @@ impl StatusWriter<'_> {
         if let Some(missing) = seen.state.target().and_then(|target| self.rights.missing(target)) {
             conditions::say_missing_right(&mut status, &missing);
         }
+        if let Some(key) = &self.key {
+            status.resolved_target = resolution::to_note(&seen.state, &seen.stored, key);
+        }
         if facts.due.is_known {
             status.enforce_after_clean = facts.due.of.get(seen.stored.uid().as_str()).cloned();
         }
         status
     }
 
-    /// Writes what is new about one guard. Tells whether there is nothing left to do for it.
+    /// Brings the status of one guard up to date. Tells whether there is nothing left to do for it.
     async fn bring(&self, seen: &Seen, facts: Facts<'_>, coverage: Coverage) -> bool {
         let before = if seen.stored.status().is_empty() {
             DriftGuardStatus::default()
@@ -138,11 +156,7 @@ impl StatusWriter<'_> {
             }
         };
         let status = self.wanted(seen, &facts, &coverage, &before);
-        if status == before {
-            return true;
-        }
-        self.announce(seen, &before, &status);
-        self.write(seen, json!(status)).await
+        status == before || self.settle(seen, before, status, facts.now).await
     }
 
     /// The status as it stands, of exactly the version that was seen.
@@ -154,8 +168,8 @@ impl StatusWriter<'_> {
         let error = match tokio::time::timeout(REQUEST_TIMEOUT, api.list(&only)).await {
             Ok(Ok(found)) => {
                 let same = found.items.into_iter().find(|found| {
-                    found.meta().uid.as_deref() == Some(seen.stored.uid())
-                        && found.meta().resource_version.as_deref() == Some(&*seen.stored.resource_version())
+                    found.uid() == seen.stored.uid().as_str()
+                        && found.resource_version() == seen.stored.resource_version()
                 });
                 return Ok(same.map(|found| found.status()));
             }
@@ -165,6 +179,22 @@ impl StatusWriter<'_> {
         self.metrics.status_write("failed");
         tracing::warn!(namespace = %id.namespace, name = %id.name, error, "the status of a guard could not be read");
         Err(())
+    }
+
+    /// Writes one status, and tells what is new in it. Gives whether there is nothing left to do for it.
+    async fn settle(
+        &self,
+        seen: &Seen,
+        before: DriftGuardStatus,
+        status: DriftGuardStatus,
+        now: Timestamp,
+    ) -> bool {
+        let sent = self.write(seen, json!(status)).await;
+        if sent == Sent::Taken {
+            self.announce(seen, &before, &status);
+            self.alarm.pauses(seen, &before, &status, now);
+        }
+        sent != Sent::Failed
     }
 
     /// Tells once, when it begins, that nobody is known to have approved a guard. What begins and ends
@@ -181,7 +211,7 @@ impl StatusWriter<'_> {
             name = %id.name,
             "no valid signature says who approved a guard"
         );
-        self.notices.put(Notice {
+        self.alarm.notices.put(Notice {
             guard: id.clone(),
             uid: seen.stored.uid().into(),
             reason: "AuthorUnknown",
@@ -189,11 +219,10 @@ impl StatusWriter<'_> {
         });
     }
 
-    /// Writes one status. Tells whether there is nothing left to do for it.
-    async fn write(&self, seen: &Seen, status: serde_json::Value) -> bool {
+    async fn write(&self, seen: &Seen, status: serde_json::Value) -> Sent {
         let id = seen.stored.id();
         if self.fence.check().is_err() {
-            return false;
+            return Sent::Failed;
         }
         let api: Api<DriftGuard> = Api::namespaced(self.client.clone(), &id.namespace);
         let patch = json!({
@@ -218,19 +247,19 @@ impl StatusWriter<'_> {
                 name = %id.name,
                 "the API server did not take a status in time"
             );
-            return false;
+            return Sent::Failed;
         };
         match answer {
             Ok(_) => {
                 self.metrics.status_write("written");
-                true
+                Sent::Taken
             }
             // The guard is gone, or changed since it was read: the watch will tell.
-            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => true,
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Sent::Outdated,
             Err(error) => {
                 self.metrics.status_write("failed");
                 tracing::warn!(namespace = %id.namespace, name = %id.name, %error, "the status of a guard could not be written");
-                false
+                Sent::Failed
             }
         }
     }

@@ -49,8 +49,8 @@ pub enum Address {
 pub(super) struct Client<'a> {
     /// Where we are called.
     pub(super) address: &'a Address,
-    /// The authorities that API servers trust for it, PEM.
-    pub(super) bundle: &'a [u8],
+    /// The authorities that API servers trust for it, PEM; `None` where somebody else writes them.
+    pub(super) bundle: Option<&'a [u8]>,
     /// The generation that stands in every path.
     pub(super) generation: u64,
 }
@@ -58,7 +58,7 @@ pub(super) struct Client<'a> {
 impl Client<'_> {
     fn config(&self, entry: &Entry) -> WebhookClientConfig {
         let path = entry.path(self.generation);
-        let ca_bundle = Some(ByteString(self.bundle.to_vec()));
+        let ca_bundle = self.bundle.map(|bundle| ByteString(bundle.to_vec()));
         match self.address {
             Address::Url(url) => WebhookClientConfig {
                 ca_bundle,
@@ -99,12 +99,26 @@ pub(super) trait Configuration:
     fn name_of(webhook: &Self::Webhook) -> &str;
     /// Where an entry calls.
     fn client_of(webhook: &Self::Webhook) -> &WebhookClientConfig;
+    /// The same, to be changed.
+    fn client_of_mut(webhook: &mut Self::Webhook) -> &mut WebhookClientConfig;
+    /// What becomes of a write when an entry cannot be called.
+    fn policy_of(webhook: &Self::Webhook) -> Option<&str>;
     /// An entry as it is stored.
     fn render(entry: &Entry, client: &Client<'_>) -> Self::Webhook;
 
     /// Entries that bear our name.
     fn ours(&self) -> impl Iterator<Item = &Self::Webhook> {
         self.webhooks().iter().filter(|webhook| Self::is_ours(webhook))
+    }
+
+    /// Our entry of this name.
+    fn entry(&self, name: &str) -> Option<&Self::Webhook> {
+        self.ours().find(|webhook| Self::name_of(webhook) == name)
+    }
+
+    /// Whether API servers have been told whom to trust when they call an entry.
+    fn has_bundle(webhook: &Self::Webhook) -> bool {
+        Self::client_of(webhook).ca_bundle.as_ref().is_some_and(|bundle| !bundle.0.is_empty())
     }
 
     /// Whether an entry bears our name. Others in the configuration are somebody else's.
@@ -146,6 +160,12 @@ impl Configuration for ValidatingWebhookConfiguration {
     fn client_of(webhook: &ValidatingWebhook) -> &WebhookClientConfig {
         &webhook.client_config
     }
+    fn client_of_mut(webhook: &mut ValidatingWebhook) -> &mut WebhookClientConfig {
+        &mut webhook.client_config
+    }
+    fn policy_of(webhook: &ValidatingWebhook) -> Option<&str> {
+        webhook.failure_policy.as_deref()
+    }
     fn render(entry: &Entry, client: &Client<'_>) -> ValidatingWebhook {
         ValidatingWebhook {
             name: entry.name.clone(),
@@ -175,6 +195,12 @@ impl Configuration for MutatingWebhookConfiguration {
     }
     fn client_of(webhook: &MutatingWebhook) -> &WebhookClientConfig {
         &webhook.client_config
+    }
+    fn client_of_mut(webhook: &mut MutatingWebhook) -> &mut WebhookClientConfig {
+        &mut webhook.client_config
+    }
+    fn policy_of(webhook: &MutatingWebhook) -> Option<&str> {
+        webhook.failure_policy.as_deref()
     }
     fn render(entry: &Entry, client: &Client<'_>) -> MutatingWebhook {
         MutatingWebhook {

@@ -16,6 +16,7 @@ fn entry() -> Entry {
         namespaced: true,
         selection: Selection { namespaces: Namespaces::In(vec!["a".into(), "b".into()]), names: None },
         touch: None,
+        broken: false,
     }
 }
 
@@ -24,7 +25,7 @@ fn service() -> Address {
 }
 
 fn configuration(entries: &[Entry], address: &Address, generation: u64) -> ValidatingWebhookConfiguration {
-    let client = Client { address, bundle: b"PEM", generation };
+    let client = Client { address, bundle: Some(b"PEM"), generation };
     let webhooks = entries.iter().map(|entry| ValidatingWebhookConfiguration::render(entry, &client));
     ValidatingWebhookConfiguration { webhooks: Some(webhooks.collect()), ..Default::default() }
 }

@@ -1,21 +1,31 @@
 //! Broken glass: every guard of the cluster lets writes pass for a while, asked for by annotations of
 //! our webhook configuration. Pure: annotations and time come in.
 //!
+//! While a replica lives, it still sees what is written, and records what it would have refused ([`pass`]).
+//!
 //! It must work while no replica lives, so that the command writes the annotations and nothing else
 //! needs to answer. What it asks for counts for no longer than the installation allows, from the
 //! moment in which a replica first saw it: until then nobody enforced anything anyway.
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::message;
 use super::pause;
+use super::verdict::{Reason, Verdict};
 
 /// What the annotations ask for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BrokenGlass {
     /// Until when; `None` when that cannot be read, which asks for nothing.
     pub until: Option<Timestamp>,
     /// When a replica first saw it, as was noted; `None` when it is new.
     pub seen: Option<Timestamp>,
+    /// Who broke it, as far as the command could tell.
+    pub by: String,
+    /// Why, in their words.
+    pub reason: String,
+    /// Who ended it; `None` when nobody did.
+    pub ended_by: Option<String>,
 }
 
 impl BrokenGlass {
@@ -30,6 +40,20 @@ impl BrokenGlass {
     }
 }
 
+/// What becomes of a verdict while the glass is broken: a refusal passes with a warning, and is recorded
+/// as what it was let through by. Everything else stays as it is.
+#[must_use]
+pub fn pass(verdict: Verdict) -> Verdict {
+    match verdict {
+        Verdict::Deny { attempt, .. } => {
+            let warning = message::broken_glass(&attempt);
+            let attempt = super::verdict::Attempt { reason: Reason::BrokenGlass, ..*attempt };
+            Verdict::AllowWith { warnings: vec![warning], attempts: vec![attempt] }
+        }
+        other => other,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -39,7 +63,7 @@ mod tests {
     }
 
     fn asked(until: i64, seen: Option<i64>) -> BrokenGlass {
-        BrokenGlass { until: Some(at(until)), seen: seen.map(at) }
+        BrokenGlass { until: Some(at(until)), seen: seen.map(at), ..BrokenGlass::default() }
     }
 
     const LONGEST: SignedDuration = SignedDuration::from_secs(100);
@@ -65,6 +89,6 @@ mod tests {
 
     #[test]
     fn an_end_that_cannot_be_read_asks_for_nothing() {
-        assert_eq!(BrokenGlass { until: None, seen: None }.end(at(10), LONGEST), None);
+        assert_eq!(BrokenGlass::default().end(at(10), LONGEST), None);
     }
 }

@@ -8,6 +8,7 @@
 use super::canonical::hash_parsed;
 use super::guard::{GuardId, GuardState, Target};
 use super::index::Index;
+use super::message::MAX_WARNING;
 use super::paths::PathFilter;
 use super::registration::definitions;
 use super::review::{Review, metadata_text};
@@ -27,6 +28,12 @@ const HARMLESS: [&str; 8] = [
     "/spec/conversion/webhook/conversionReviewVersions",
 ];
 
+/// Most guards that a record names.
+const MAX_NAMED: usize = 20;
+/// Most further guards that are told, each by an Event of its own. A kind that has more of them says so in
+/// the record, and nobody reads more Events.
+pub const MAX_TOLD: usize = 49;
+
 /// A review of a definition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DefinitionReview {
@@ -44,8 +51,35 @@ pub struct Alert {
     /// What to record: regarding the first guard of the kind, or the first guard of all where the
     /// definition is one of ours.
     pub attempt: Attempt,
-    /// What to tell the user.
+    /// What to tell the user: the guards by name, as many as a warning has room for, and how many more.
     pub warning: String,
+    /// What to record: likewise, with more of them.
+    pub message: String,
+    /// The guards that are concerned as well, the first [`MAX_TOLD`]. Each is told.
+    pub others: Vec<ToldGuard>,
+}
+
+/// A guard that a change concerns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToldGuard {
+    /// Namespace and name.
+    pub id: GuardId,
+    /// `metadata.uid`, empty where it is not known.
+    pub uid: String,
+    /// `metadata.generation`.
+    pub generation: i64,
+}
+
+impl Alert {
+    /// The same for each of the other guards.
+    pub fn of_others(&self) -> impl Iterator<Item = Attempt> {
+        self.others.iter().map(|guard| Attempt {
+            guard: guard.id.clone(),
+            guard_uid: guard.uid.clone(),
+            guard_generation: guard.generation,
+            ..self.attempt.clone()
+        })
+    }
 }
 
 /// Whether a body may be a review of a definition. Cheap; the head of a review says what it is about.
@@ -102,32 +136,24 @@ fn alert(
     reason: Reason,
 ) -> Option<Alert> {
     let (resource, group) = name.split_once('.')?;
-    let of_kind = |state: &&GuardState| {
-        state.target().is_some_and(|target| target.group == group && target.resource == resource)
+    let is_ours = definitions::OWN.contains(&name);
+    let concerned = || {
+        index.guards().iter().filter(|state| {
+            let of_kind = |target: &Target| target.group == group && target.resource == resource;
+            is_ours || state.target().is_some_and(of_kind)
+        })
     };
-    let count = index.guards().iter().filter(of_kind).count();
-    let first = index.guards().iter().find(of_kind).or_else(|| index.guards().first())?;
-    let what = if reason == Reason::DefinitionDeleted {
-        "its deletion deletes every object of the kind without a review"
-    } else {
-        "another schema may change what stored objects say without a write"
-    };
-    let whose = match count {
-        0 => "DriftGuard itself relies on".to_owned(),
-        1 => format!("DriftGuard {} guards an object of", first.id()),
-        _ => format!("{count} DriftGuards guard objects of"),
-    };
+    let first = concerned().next()?;
+    let others: Vec<ToldGuard> = concerned().skip(1).take(MAX_TOLD).map(told).collect();
+    let (warning, message) = texts(concerned().count(), concerned(), name, is_ours, reason);
     let mut user = review.user();
     user.groups.truncate(User::MAX_GROUPS);
-    let (guard_uid, guard_generation): (String, i64) = match first {
-        GuardState::Valid(guard) => (guard.uid.as_str().to_owned(), guard.generation),
-        GuardState::Invalid(invalid) => (String::new(), invalid.generation),
-    };
+    let ToldGuard { id, uid, generation } = told(first);
     let object = review.old_object.as_ref().or(review.object.as_ref());
     let attempt = Attempt {
-        guard: GuardId::clone(first.id()),
-        guard_uid,
-        guard_generation,
+        guard: id,
+        guard_uid: uid,
+        guard_generation: generation,
         target: Target {
             group: definitions::GROUP.into(),
             version: review.version.as_str().into(),
@@ -147,7 +173,49 @@ fn alert(
         enforcement: None,
         reason,
     };
-    Some(Alert { attempt, warning: format!("{whose} the kind that {name} defines: {what}") })
+    Some(Alert { attempt, warning, message, others })
+}
+
+fn told(state: &GuardState) -> ToldGuard {
+    let (uid, generation) = match state {
+        GuardState::Valid(guard) => (guard.uid.as_str().to_owned(), guard.generation),
+        GuardState::Invalid(invalid) => (String::new(), invalid.generation),
+    };
+    ToldGuard { id: state.id().clone(), uid, generation }
+}
+
+/// What the user is told, and what is recorded: the former must be short, the latter names more guards.
+fn texts<'a>(
+    count: usize,
+    concerned: impl Iterator<Item = &'a GuardState>,
+    name: &str,
+    is_ours: bool,
+    reason: Reason,
+) -> (String, String) {
+    let what = if reason == Reason::DefinitionDeleted {
+        "its deletion deletes every object of the kind without a review"
+    } else {
+        "another schema may change what stored objects say without a write"
+    };
+    let all: Vec<String> = concerned.take(MAX_NAMED).map(|state| state.id().to_string()).collect();
+    let text = |named: usize| {
+        let mut names = all[..named].join(", ");
+        if named < count {
+            names.push_str(&format!(" and {} more", count - named));
+        }
+        let whose = match (is_ours, count, named) {
+            (true, _, 0) => "DriftGuard itself relies on".to_owned(),
+            (true, _, _) => format!("DriftGuard itself relies on (guards: {names})"),
+            (false, 1, 1) => format!("DriftGuard {names} guards an object of"),
+            (false, _, 0) => format!("{count} DriftGuards guard objects of"),
+            (false, _, _) => format!("{count} DriftGuards ({names}) guard objects of"),
+        };
+        format!("{whose} the kind that {name} defines: {what}")
+    };
+    let fits = |text: &String| text.chars().count() <= MAX_WARNING;
+    let short = (0..=all.len()).rev().map(text).find(fits);
+    let short = short.unwrap_or_else(|| text(0).chars().take(MAX_WARNING).collect());
+    (short, text(all.len()))
 }
 
 #[cfg(test)]
@@ -214,6 +282,65 @@ mod tests {
         assert_eq!((alert.attempt.user.name.as_str(), alert.attempt.guard.name.as_str()), ("eve", "g"));
         assert!(alert.warning.contains("DriftGuard n/g guards an object"), "{}", alert.warning);
         assert!(alert.warning.len() <= 256, "{}", alert.warning);
+    }
+
+    fn guards(names: &[String]) -> Index {
+        let first = index();
+        let GuardState::Invalid(one) = &first.guards()[0] else { unreachable!() };
+        let named = |name: &String| {
+            GuardState::Invalid(Arc::new(InvalidGuard {
+                id: GuardId { namespace: "n".into(), name: name.into() },
+                ..InvalidGuard::clone(one)
+            }))
+        };
+        Index::build(names.iter().map(named).collect())
+    }
+
+    fn alert_for(names: &[String], definition_name: &str) -> Alert {
+        let body = review("DELETE", &definition(definition_name), &Value::Null);
+        read(body.as_bytes(), &guards(names)).unwrap().unwrap().alert.unwrap()
+    }
+
+    #[test]
+    fn every_guard_of_the_kind_is_told_and_named_as_far_as_there_is_room() {
+        let three = ["a", "b", "c"].map(str::to_owned);
+        let alert = alert_for(&three, "widgets.example.com");
+        assert!(
+            alert.warning.starts_with("3 DriftGuards (n/a, n/b, n/c) guard objects of the kind"),
+            "{}",
+            alert.warning
+        );
+        let told: Vec<GuardId> = alert.of_others().map(|attempt| attempt.guard).collect();
+        assert_eq!(told.iter().map(|id| id.name.as_str()).collect::<Vec<_>>(), ["b", "c"]);
+        let ours = alert_for(&three, "driftguards.terrafusion.ai");
+        assert!(
+            ours.warning.starts_with("DriftGuard itself relies on (guards: n/a, n/b, n/c) the kind"),
+            "{}",
+            ours.warning
+        );
+        assert_eq!(ours.others.len(), 2);
+    }
+
+    #[test]
+    fn many_guards_with_long_names_stay_within_bounds() {
+        let many: Vec<String> = (0..1000).map(|number| format!("{number:04}{}", "x".repeat(249))).collect();
+        let alert = alert_for(&many, "widgets.example.com");
+        assert!(alert.warning.starts_with("1000 DriftGuards guard objects of"), "{}", alert.warning);
+        assert!(alert.warning.chars().count() <= MAX_WARNING, "{}", alert.warning);
+        assert!(
+            alert.message.contains("n/0001") && alert.message.contains(" and 980 more)"),
+            "{}",
+            alert.message
+        );
+        assert_eq!(alert.others.len(), MAX_TOLD);
+        let short: Vec<String> = (0..1000).map(|number| format!("guard-{number:04}")).collect();
+        let alert = alert_for(&short, "widgets.example.com");
+        assert!(
+            alert.warning.contains("n/guard-0000") && alert.warning.contains(" more) guard objects"),
+            "{}",
+            alert.warning
+        );
+        assert!(alert.warning.chars().count() <= MAX_WARNING, "{}", alert.warning);
     }
 
     #[test]

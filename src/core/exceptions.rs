@@ -8,7 +8,13 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
+use super::guard::GuardId;
+use super::guard_spec::{CLOCK_SKEW, Refusal};
+use super::message::{MAX_WARNING, clean};
 use super::pause::{self, Pause, PausedBy};
+
+/// Guards that a warning names.
+const MOST_NAMED: usize = 3;
 
 /// A `DriftGuardException` that could be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,6 +100,12 @@ impl Terms {
         Ok(terms)
     }
 
+    /// The guards that are named; `None` when they are meant by labels, or all of them.
+    #[must_use]
+    pub fn names(&self) -> Option<&[String]> {
+        self.guards.names.as_deref()
+    }
+
     /// Whether the guard of this name and these labels is meant.
     #[must_use]
     pub fn covers<'a>(&self, name: &str, label: impl Fn(&str) -> Option<&'a str>) -> bool {
@@ -150,19 +162,60 @@ impl Exception {
 /// What the schema of an exception cannot say: checked when one is made at `now`.
 ///
 /// # Errors
-/// Why it is refused, in one sentence.
-pub fn check(spec: &str, now: Timestamp, longest: SignedDuration) -> Result<(), String> {
+/// Why it is refused, in one sentence that says how to mend it.
+pub fn check(spec: &str, now: Timestamp, longest: SignedDuration) -> Result<Terms, String> {
     let terms = Terms::parse(spec)?;
     if terms.until <= now {
-        return Err(format!("spec.until {} has passed already", terms.until));
+        return Err(format!("spec.until {} has passed already; name a later moment", terms.until));
     }
-    if terms.until > pause::end(terms.until, now, longest) {
+    // As for a suspension: whoever asks for all that is allowed may have a clock that is a little ahead.
+    let latest = pause::end(terms.until, now, longest).checked_add(CLOCK_SKEW).unwrap_or(Timestamp::MAX);
+    if terms.until > latest {
+        let most = now.checked_add(longest).unwrap_or(Timestamp::MAX);
         return Err(format!(
-            "spec.until {} is further ahead than this installation allows, which is {longest:#} (--max-exception)",
+            "spec.until {} is too far ahead: {longest:#} at most (--max-exception), now until {most:.0}; \
+             make another exception when it ends",
             terms.until
         ));
     }
-    Ok(())
+    Ok(terms)
+}
+
+/// The refusal of an exception that says something that it may not.
+#[must_use]
+pub fn invalid(id: &GuardId, why: &str) -> Refusal {
+    Refusal { reason: "InvalidException", message: format!("DriftGuardException {id} is refused: {why}") }
+}
+
+/// The refusal of an exception whose spec changes. The schema says so, too, where it is this version's.
+#[must_use]
+pub fn changed(id: &GuardId) -> Refusal {
+    let message = format!(
+        "DriftGuardException {id} is refused: its spec cannot be changed; delete it and make another"
+    );
+    Refusal { reason: "ExceptionChanged", message }
+}
+
+/// The warning when an exception means guards that are not there. `known` tells whether a guard of this
+/// name is, `any` whether any guard is meant at all.
+#[must_use]
+pub fn missing(namespace: &str, terms: &Terms, known: impl Fn(&str) -> bool, any: bool) -> Option<String> {
+    let warning = match terms.names() {
+        Some(names) => {
+            let missing: Vec<&str> = names.iter().map(String::as_str).filter(|name| !known(name)).collect();
+            let named = missing.iter().take(MOST_NAMED).copied().collect::<Vec<_>>().join(", ");
+            let more = match missing.len().saturating_sub(MOST_NAMED) {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            (!missing.is_empty())
+                .then(|| format!("namespace {namespace} has no guard {named}{more}: nothing is paused there"))
+        }
+        None => {
+            (!any).then(|| format!("spec.guards means no guard of namespace {namespace}: nothing is paused"))
+        }
+    };
+    warning.map(|text| clean(&text, MAX_WARNING))
 }
 
 #[cfg(test)]
@@ -215,11 +268,26 @@ mod tests {
         let now = at("2026-06-01T12:00:00Z");
         let longest = SignedDuration::from_hours(1);
         let said = |until: &str, reason: &str| check(&spec(r#"{"all":true}"#, until, reason), now, longest);
-        assert_eq!(said("2026-06-01T13:00:00Z", "why"), Ok(()));
-        assert!(said("2026-06-01T13:00:01Z", "why").unwrap_err().contains("--max-exception"));
+        assert!(said("2026-06-01T13:00:00Z", "why").is_ok());
+        assert!(said("2026-06-01T13:00:59Z", "why").is_ok(), "a clock may be ahead");
+        let long = said("2026-06-01T14:00:00Z", "why").unwrap_err();
+        assert!(long.contains("--max-exception") && long.contains("2026-06-01T13:00:00Z"), "{long}");
         assert!(said("2026-06-01T12:00:00Z", "why").unwrap_err().contains("passed"));
         assert!(said("2026-06-01T13:00:00Z", "  ").unwrap_err().contains("blank"));
         assert!(check("{}", now, longest).is_err());
+    }
+
+    #[test]
+    fn guards_that_are_not_there_are_warned_of_by_name() {
+        let warning = |guards: &str, any| {
+            let terms = Terms::parse(&spec(guards, "2026-06-01T13:00:00Z", "why")).unwrap();
+            missing("prod", &terms, |name| name == "a", any)
+        };
+        assert_eq!(warning(r#"{"names":["a"]}"#, true), None);
+        let said = warning(r#"{"names":["a","b","c","d","e"]}"#, true).unwrap();
+        assert!(said.starts_with("namespace prod has no guard b, c, d and 1 more"), "{said}");
+        assert_eq!(warning(r#"{"all":true}"#, true), None);
+        assert!(warning(r#"{"all":true}"#, false).unwrap().contains("no guard of namespace prod"));
     }
 
     #[test]

@@ -172,6 +172,37 @@ pub struct Author {
     pub at: Timestamp,
 }
 
+/// What is served of the target's resource beside the version that is hashed, as far as writes through
+/// it do not come by the rules of that one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Versions {
+    /// Whether the hashed version itself is served no longer: the API server then knows no other
+    /// version as an equivalent of it, and calls nobody for writes through them.
+    pub is_gone: bool,
+    /// Other versions: all when the hashed one is gone, else those with the subresource `scale`.
+    pub others: Vec<OtherVersion>,
+}
+
+/// One other version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OtherVersion {
+    /// API version, without the group.
+    pub version: Text,
+    /// Where its count stands, as keys from the object's root; `None` without the subresource `scale`.
+    pub replicas_path: Option<Arc<[String]>>,
+}
+
+/// What a Scale through one version writes of what a guard pins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Count<'a> {
+    /// Nothing.
+    Free,
+    /// The count under these keys of the hashed version.
+    At(&'a [String]),
+    /// A count of which the hashed version does not tell where it stands.
+    Elsewhere,
+}
+
 /// A valid guard with its target resolved and its paths compiled.
 #[derive(Debug, Clone)]
 pub struct Guard {
@@ -202,6 +233,8 @@ pub struct Guard {
     /// Where the count stands that the `scale` subresource of the target changes, as keys from the
     /// object's root; `None` when the kind has no such subresource or the count is not pinned.
     pub replicas_path: Option<Arc<[String]>>,
+    /// Versions beside the target's in which writes to it may come.
+    pub versions: Versions,
     /// The tool that manages the guard, if one is recognised.
     pub managed_by: Option<ManagedBy>,
     /// Annotation `driftguard.terrafusion.ai/contact`.
@@ -215,6 +248,46 @@ impl Guard {
     #[must_use]
     pub fn paused(&self, now: Timestamp) -> Option<&Pause> {
         self.pauses.iter().filter(|pause| pause.is_active(now)).max_by_key(|pause| pause.until)
+    }
+
+    /// The versions by which writes of the whole target must be matched.
+    pub(crate) fn written_in(&self) -> impl Iterator<Item = &str> {
+        let others = if self.versions.is_gone { self.versions.others.as_slice() } else { &[] };
+        let others = others.iter().map(|other| other.version.as_str());
+        std::iter::once(self.target.version.as_str()).chain(others)
+    }
+
+    /// The version by which writes of the target's count must be matched, if that is pinned. One is
+    /// enough: what is written through another version with the subresource comes as its equivalent.
+    pub(crate) fn scaled_in(&self) -> Option<&str> {
+        if self.replicas_path.is_some() {
+            return Some(&self.target.version);
+        }
+        let pins = |path: &Arc<[String]>| self.pins(path);
+        let others = &mut self.versions.others.iter();
+        others
+            .find(|other| other.replicas_path.as_ref().is_some_and(pins))
+            .map(|other| other.version.as_str())
+    }
+
+    /// What a Scale through `version` writes of what is pinned.
+    pub(crate) fn count_in(&self, version: &str) -> Count<'_> {
+        let own = self.replicas_path.as_deref();
+        if version == self.target.version {
+            return own.map_or(Count::Free, Count::At);
+        }
+        let other = self.versions.others.iter().find(|other| other.version == version);
+        match (own, other.and_then(|other| other.replicas_path.as_deref())) {
+            (Some(own), Some(path)) if own == path => Count::At(own),
+            (None, Some(path)) if !self.pins(path) => Count::Free,
+            // Of a version that discovery has not told of yet nothing is known.
+            _ if self.scaled_in().is_some() => Count::Elsewhere,
+            _ => Count::Free,
+        }
+    }
+
+    fn pins(&self, path: &[String]) -> bool {
+        self.scope.covers(&path.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
     /// Whether `hash` is approved at `now`: the expected one, or an unexpired further one.

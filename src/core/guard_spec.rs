@@ -10,7 +10,7 @@ use super::guard::{GuardId, GuardState, Target};
 
 /// How far a user's clock may be ahead of ours: whoever asks for the longest pause computes its end
 /// by their own clock. What counts for longer is cut off at every use.
-const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(60);
+pub(super) const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(60);
 /// Most rights named in a refusal.
 const MAX_NAMED: usize = 20;
 
@@ -143,6 +143,37 @@ pub fn conflict(id: &GuardId, other: &GuardId, target: &Target) -> Refusal {
     Refusal { reason: "ConflictingGuards", message }
 }
 
+/// Most guards of one target. Renaming needs two; each further one makes every write of the target
+/// dearer, and they are all of one opinion.
+pub const MAX_GUARDS_OF_TARGET: usize = 8;
+
+/// Why a guard may not join `others`, the guards of its target: one of them pins it otherwise, or
+/// there are enough.
+///
+/// # Errors
+/// The refusal.
+pub fn joins<'a>(
+    state: &GuardState,
+    target: &Target,
+    others: impl Iterator<Item = &'a GuardState> + Clone,
+) -> Result<(), Refusal> {
+    if let Some(other) = rival(state, others.clone()) {
+        return Err(conflict(state.id(), other, target));
+    }
+    if others.filter(|other| other.id() != state.id()).count() >= MAX_GUARDS_OF_TARGET {
+        return Err(crowded(state.id(), target));
+    }
+    Ok(())
+}
+
+fn crowded(id: &GuardId, target: &Target) -> Refusal {
+    let message = format!(
+        "DriftGuard {id} is refused: {target} has {MAX_GUARDS_OF_TARGET} guards already\nOne is enough; \
+         delete those that are not needed."
+    );
+    Refusal { reason: "TooManyGuards", message }
+}
+
 /// The first other guard among `others` that pins the target of `state` differently.
 #[must_use]
 pub fn rival<'a>(
@@ -169,7 +200,13 @@ pub fn same_rules(left: &GuardState, right: &GuardState) -> bool {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+    use std::sync::Arc;
+
     use super::*;
+    use crate::core::guard::{Authorship, DeletionPolicy, Enforcement, FailurePolicy, Guard};
+    use crate::core::hash::ContentHash;
+    use crate::core::paths::PathFilter;
+    use crate::core::scope::Scope;
 
     fn id() -> GuardId {
         GuardId { namespace: "team".into(), name: "g".into() }
@@ -197,6 +234,47 @@ mod tests {
         assert!(of(false, true, Some("a")).is_err());
         assert!(of(false, true, Some("/a")).is_ok() && of(false, true, None).is_ok());
         assert!(of(false, false, None).is_ok() && of(false, false, Some("key")).is_ok());
+    }
+
+    #[test]
+    fn a_target_has_eight_guards_at_most_and_the_ones_it_has_may_change() {
+        let target = Target {
+            group: "".into(),
+            version: "v1".into(),
+            kind: "ConfigMap".into(),
+            resource: "configmaps".into(),
+            namespace: Some("n".into()),
+            name: "x".into(),
+        };
+        let of = |number: usize| {
+            let id = GuardId { namespace: "n".into(), name: format!("g{number}").into() };
+            GuardState::Valid(Arc::new(Guard {
+                id,
+                uid: "".into(),
+                generation: 1,
+                target: target.clone(),
+                expected: ContentHash::of(b"{}"),
+                scope: Scope::new("", "ConfigMap", PathFilter::everything()),
+                also_approved: Box::default(),
+                enforcement: Enforcement::Audit,
+                failure_policy: FailurePolicy::Fail,
+                deletion_policy: DeletionPolicy::Allow,
+                pauses: Vec::new(),
+                authorship: Authorship::Unknown,
+                replicas_path: None,
+                versions: crate::core::guard::Versions::default(),
+                managed_by: None,
+                contact: None,
+                runbook: None,
+            }))
+        };
+        let there: Vec<GuardState> = (0..MAX_GUARDS_OF_TARGET).map(of).collect();
+        assert_eq!(
+            joins(&of(MAX_GUARDS_OF_TARGET), &target, there.iter()).unwrap_err().reason,
+            "TooManyGuards"
+        );
+        assert!(joins(&of(0), &target, there.iter()).is_ok());
+        assert!(joins(&of(MAX_GUARDS_OF_TARGET), &target, there[1..].iter()).is_ok());
     }
 
     #[test]

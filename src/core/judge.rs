@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::canonical::object::Object;
 use super::canonical::{CanonicalError, hash_parsed};
-use super::diff::{self, Changes};
+use super::diff::Changes;
 use super::guard::{Enforcement, Guard, GuardState, InvalidGuard, Target};
 use super::hash::ContentHash;
 use super::index::Index;
@@ -20,7 +20,11 @@ use super::scope::Scope;
 use super::verdict::{Attempt, Fact, Judgement, Operation, Reason, ReviewError, Unguarded, User, Verdict};
 
 mod deletion;
+mod images;
 mod partial;
+pub(super) mod shape;
+
+use images::Images;
 
 /// Field manager of a dry run that proves which replica answers; a nonce follows.
 pub const PROOF_FIELD_MANAGER: &str = "driftguard-proof-";
@@ -85,7 +89,14 @@ fn verdict(
     if matches!(form, Form::Scale | Form::Binding) {
         return Ok(partial::judge(review, form, &guards, now, fact));
     }
-    if arrives_as == Arrival::AsHashed && approved_by_all(review, &guards, now) {
+    let mut complete = complete;
+    if !complete && operation == Operation::Update && shape::concerns(&guards) {
+        review.read_rest()?;
+        complete = true;
+    }
+    let is_clear = |state: &&GuardState| !matches!(state, GuardState::Valid(guard) if shape::is_unclear(review, guard, now));
+    let hashed = arrives_as == Arrival::AsHashed && approved_by_all(review, &guards, now);
+    if hashed && guards.iter().all(is_clear) {
         return Ok(Verdict::Allow);
     }
     if !complete {
@@ -94,7 +105,7 @@ fn verdict(
     if is_end_of_namespace(review) {
         return Ok(Verdict::Allow);
     }
-    Ok(judge_change(review, operation, arrives_as, &guards, now))
+    Ok(judge_change(review, operation, &guards, now))
 }
 
 /// What a review shows of the object.
@@ -134,13 +145,15 @@ pub(super) fn guards_of<'i>(
     let namespace = key.namespace.as_deref().unwrap_or_default();
     let found = index.lookup(&key.group, &key.resource, namespace, &key.name);
     // Each version that guards hash has an entry of its own, through which the object arrives in
-    // that version: a guard is judged only there.
-    let in_version =
-        |state: &&GuardState| state.target().is_some_and(|target| target.version == review.version);
-    let arrives_as =
-        if found.clone().any(|state| in_version(&state)) { Arrival::AsHashed } else { Arrival::Otherwise };
-    let guards = found
-        .filter(|state| arrives_as == Arrival::Otherwise || in_version(state))
+    // that version: a guard is judged only there, and where it asked for others.
+    let comes_in = |state: &&GuardState| match state {
+        GuardState::Valid(guard) if form == Form::Scale => guard.scaled_in() == Some(&review.version),
+        GuardState::Valid(guard) => guard.written_in().any(|version| version == review.version),
+        GuardState::Invalid(_) => hashes(state, &review.version),
+    };
+    let any = found.clone().any(|state| comes_in(&state));
+    let guards: Vec<&GuardState> = found
+        .filter(|state| !any || comes_in(state))
         .filter(|state| {
             // Of other subresources we know nothing: what they show is no image of the object.
             form != Form::Object
@@ -148,7 +161,12 @@ pub(super) fn guards_of<'i>(
                 || state.target().is_some_and(|target| target.kind == review.kind)
         })
         .collect();
-    (guards, arrives_as)
+    let as_hashed = guards.iter().all(|state| hashes(state, &review.version));
+    (guards, if as_hashed { Arrival::AsHashed } else { Arrival::Otherwise })
+}
+
+fn hashes(state: &GuardState, version: &str) -> bool {
+    state.target().is_some_and(|target| target.version == version)
 }
 
 /// The one exemption: the end of a Namespace was judged when its deletion began.
@@ -167,10 +185,11 @@ fn is_terminating(object: &Object<'_>) -> bool {
 /// In which version an object arrives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Arrival {
-    /// In the one that a guard hashes.
+    /// In the one that its guards hash.
     AsHashed,
-    /// In another one alone, as while rules and index follow a change of the version one after the
-    /// other. No hash of it says anything, so that only writes which change nothing may pass.
+    /// In another one for some guard, as while rules and index follow a change of the version one after
+    /// the other, or when its version is served no longer. No hash of it says anything to that guard, so
+    /// that only writes which change nothing may pass.
     Otherwise,
 }
 
@@ -209,10 +228,10 @@ pub(super) fn object_key(
 }
 
 pub(super) fn approved_by_all(review: &Review<'_>, guards: &[&GuardState], now: Timestamp) -> bool {
-    let Some(object) = &review.object else { return false };
+    let images = Images::of(review);
     guards.iter().all(|state| match state {
         GuardState::Valid(guard) => {
-            hash_parsed(object, &guard.scope).is_ok_and(|hash| guard.approves(hash, now))
+            images.new_hash(&guard.scope).is_some_and(|hash| hash.is_ok_and(|hash| guard.approves(hash, now)))
         }
         GuardState::Invalid(_) => false,
     })
@@ -271,15 +290,15 @@ fn sum_up<'g>(
 fn judge_change(
     review: &Review<'_>,
     operation: Operation,
-    arrives_as: Arrival,
     guards: &[&GuardState],
     now: Timestamp,
 ) -> Verdict {
+    let images = Images::of(review);
     sum_up(review, guards, |state, target| match state {
-        GuardState::Valid(guard) if arrives_as == Arrival::Otherwise => {
+        GuardState::Valid(guard) if guard.target.version != review.version => {
             against_in_another_version(review, guard, now)
         }
-        GuardState::Valid(guard) => against(review, operation, guard, guards, now),
+        GuardState::Valid(guard) => against(review, &images, operation, guard, guards, now),
         GuardState::Invalid(invalid) => against_invalid(review, invalid, target),
     })
 }
@@ -305,29 +324,33 @@ fn act(
 }
 
 /// The opinion of a valid guard on a write that is not approved by all.
-fn against(
-    review: &Review<'_>,
+fn against<'r>(
+    review: &'r Review<'r>,
+    images: &Images<'r>,
     operation: Operation,
-    guard: &Guard,
+    guard: &'r Guard,
     guards: &[&GuardState],
     now: Timestamp,
 ) -> Opinion {
-    let Some(object) = &review.object else { return Opinion::Fine };
-    let new = match hash_parsed(object, &guard.scope) {
-        Ok(hash) => hash,
-        Err(error) => return against_undecodable(guard, &error, now),
+    let new = match images.new_hash(&guard.scope) {
+        None => return Opinion::Fine,
+        Some(Ok(hash)) => hash,
+        Some(Err(error)) => return against_undecodable(guard, &error, now),
     };
-    if guard.approves(new, now) {
-        return Opinion::Fine;
-    }
-    let old = review.old_object.as_ref();
     let image = (!guard.scope.is_secret()).then_some(new);
-    if old.and_then(|old| hash_parsed(old, &guard.scope).ok()) == Some(new) {
+    if guard.approves(new, now) {
+        if !shape::is_unclear(review, guard, now) {
+            return Opinion::Fine;
+        }
+        let message = || message::unclear_shape(guard, operation);
+        let finding = Finding { image, ..Finding::bare(Reason::ContentMoved) };
+        return act(guard, now, finding, |_| message(), |_| message());
+    }
+    let stays = shape::stays(review.old_object.as_ref(), review.object.as_ref());
+    if stays && images.old_hash(&guard.scope) == Some(new) {
         return left_drifted(guard, image);
     }
-    let changes =
-        old.and_then(|old| diff::changed(old, object, &guard.scope, MAX_PATHS).ok()).unwrap_or_default();
-    let finding = Finding { reason: Reason::HashMismatch, image, changes };
+    let finding = Finding { reason: Reason::HashMismatch, image, changes: images.changes(&guard.scope) };
     let denial = |finding: &Finding| {
         let obstacle = (guard.enforcement == Enforcement::Rewrite)
             .then(|| rewrite::obstacle(review, guards, now).to_string());
@@ -347,16 +370,24 @@ fn against_undecodable(guard: &Guard, error: &CanonicalError, now: Timestamp) ->
     act(guard, now, Finding::bare(Reason::Undecodable), |_| message(), |_| message())
 }
 
-/// The opinion of a guard on an object that arrives in a version which it does not hash.
+/// The opinion of a guard on an object that arrives in a version which it does not hash. Nor do its
+/// paths say what lies where in that one.
 fn against_in_another_version(review: &Review<'_>, guard: &Guard, now: Timestamp) -> Opinion {
-    let hash = |object: &Option<Object<'_>>| {
-        object.as_ref().and_then(|object| hash_parsed(object, &guard.scope).ok())
-    };
-    let (old, new) = (hash(&review.old_object), hash(&review.object));
+    let (old, new) = whole_hashes(review, &guard.target);
     if old.is_some() && old == new {
         return Opinion::Fine;
     }
     in_another_version(guard, &review.version, now)
+}
+
+/// The hashes, before and after a write, of all that a guard without paths would pin. The first is
+/// absent where the two do not compare.
+fn whole_hashes(review: &Review<'_>, target: &Target) -> (Option<ContentHash>, Option<ContentHash>) {
+    let scope = Scope::new(&target.group, &target.kind, PathFilter::everything());
+    let hash =
+        |object: &Option<Object<'_>>| object.as_ref().and_then(|object| hash_parsed(object, &scope).ok());
+    let compares = shape::stays(review.old_object.as_ref(), review.object.as_ref());
+    (if compares { hash(&review.old_object) } else { None }, hash(&review.object))
 }
 
 fn in_another_version(guard: &Guard, version: &str, now: Timestamp) -> Opinion {
@@ -367,14 +398,12 @@ fn in_another_version(guard: &Guard, version: &str, now: Timestamp) -> Opinion {
 /// A guard that cannot be evaluated says nothing about what is approved, so that only writes which
 /// leave all content as it is may pass: a guard passed over would be a hole.
 fn against_invalid(review: &Review<'_>, guard: &InvalidGuard, target: &Target) -> Opinion {
-    let scope = Scope::new(&target.group, &target.kind, PathFilter::everything());
-    let hash =
-        |object: &Option<Object<'_>>| object.as_ref().and_then(|object| hash_parsed(object, &scope).ok());
-    let (old, new) = (hash(&review.old_object), hash(&review.object));
+    let (old, new) = whole_hashes(review, target);
     if old.is_some() && old == new {
         return Opinion::Fine;
     }
-    let shown = !scope.is_secret() && Form::of(review) == Form::Object;
+    let is_secret = Scope::new(&target.group, &target.kind, PathFilter::everything()).is_secret();
+    let shown = !is_secret && Form::of(review) == Form::Object;
     let image = if shown { new } else { None };
     let finding = Finding { image, ..Finding::bare(Reason::GuardInvalid) };
     Opinion::Says(finding, Answer::Deny(message::invalid_guard(guard)))

@@ -4,7 +4,9 @@
 use std::sync::Arc;
 
 use super::super::canonical::hash_object;
-use super::super::guard::{AlsoApproved, Authorship, DeletionPolicy, FailurePolicy, GuardId, ManagedBy};
+use super::super::guard::{
+    AlsoApproved, Authorship, DeletionPolicy, FailurePolicy, GuardId, ManagedBy, OtherVersion, Versions,
+};
 use super::super::pause::{Pause, PausedBy};
 use super::super::verdict::Question;
 use super::*;
@@ -42,6 +44,7 @@ fn guard_of(kind: &str, approved: &str) -> Guard {
         pauses: Vec::new(),
         authorship: Authorship::Unknown,
         replicas_path: None,
+        versions: Versions::default(),
         managed_by: None,
         contact: None,
         runbook: None,
@@ -318,6 +321,84 @@ fn a_guard_of_another_version_is_left_to_its_own_entry() {
 }
 
 #[test]
+fn in_another_version_paths_leave_nothing_out() {
+    let scope = Scope::new("", "ConfigMap", PathFilter::ignoring(&["/data/price"]).unwrap());
+    let guard = Guard { scope, ..guard() };
+    let body = update(&changed("2"), APPROVED)
+        .replace(r#""version":"v1","resource""#, r#""version":"v2","resource""#);
+    denied(&body, &index([guard]));
+}
+
+#[test]
+fn a_guard_whose_version_is_gone_is_judged_beside_those_of_the_version_that_came() {
+    let others = vec![OtherVersion { version: "v1".into(), replicas_path: None }];
+    let mut older = guard();
+    older.id.name = "older-guard".into();
+    older.target.version = "v1alpha1".into();
+    older.versions = Versions { is_gone: true, others };
+    let mut newer = guard();
+    newer.expected = hash_object(changed("2").as_bytes(), &newer.scope).unwrap();
+    let both = index([older, newer]);
+    let (message, attempt) = denied(&update(&changed("2"), APPROVED), &both);
+    assert_eq!(attempt.reason, Reason::OtherVersion);
+    assert!(
+        message.contains("v1alpha1 is no longer served, so set the guard's targetApiVersion"),
+        "{message}"
+    );
+    assert!(matches!(verdict_of(&update(APPROVED, APPROVED), &both), Verdict::AllowWith { .. }));
+}
+
+#[test]
+fn content_that_moves_between_spec_and_the_top_level_is_not_approved_for_having_the_same_hash() {
+    let object = |fields: &str| {
+        format!(
+            r#"{{"apiVersion":"a.io/v1","kind":"Widget","metadata":{{"name":"x","namespace":"n"}},{fields}}}"#
+        )
+    };
+    let bare = object(r#""config":{"a":1}"#);
+    let drifted = object(r#""config":{"a":2}"#);
+    let within = object(r#""spec":{"config":{"a":1}}"#);
+    let beside = object(r#""spec":{"config":{"a":1}},"config":{"a":"evil"}"#);
+    let guard = |paths: &[&str]| {
+        let filter =
+            if paths.is_empty() { PathFilter::everything() } else { PathFilter::ignoring(paths).unwrap() };
+        let scope = Scope::new("a.io", "Widget", filter);
+        let mut guard = Guard { expected: hash_object(within.as_bytes(), &scope).unwrap(), scope, ..guard() };
+        guard.target.group = "a.io".into();
+        guard.target.resource = "widgets".into();
+        guard
+    };
+    let written = |operation: &str, new: &str, old: &str| {
+        review("widgets", operation, new, old, "")
+            .replace(r#"{"group":"","version""#, r#"{"group":"a.io","version""#)
+    };
+    let all = index([guard(&[])]);
+    for (new, old) in [(&beside, &bare), (&within, &bare), (&bare, &within), (&beside, &drifted)] {
+        let (message, attempt) = denied(&written("UPDATE", new, old), &all);
+        assert_eq!(attempt.reason, Reason::ContentMoved, "{new} {old}");
+        assert!(message.contains("may not move between spec and the top level"), "{message}");
+    }
+    // Nor does it stay as it is, for being as far from what is approved as before.
+    let moved = object(r#""spec":{"config":{"a":2}},"config":{"a":"evil"}"#);
+    assert_eq!(denied(&written("UPDATE", &moved, &drifted), &all).1.reason, Reason::HashMismatch);
+    for (new, old) in
+        [(&beside, &beside), (&within, &beside), (&beside, &within), (&bare, &bare), (&bare, &drifted)]
+    {
+        assert_eq!(verdict_of(&written("UPDATE", new, old), &all), Verdict::Allow, "{new} {old}");
+    }
+    let other = object(r#""spec":{"config":{"a":2}}"#);
+    assert_eq!(verdict_of(&written("UPDATE", &within, &drifted), &all), Verdict::Allow, "it is put right");
+    assert_eq!(verdict_of(&written("UPDATE", &bare, &other), &all), Verdict::Allow, "it is put right");
+    let (message, _) = denied(&written("CREATE", &beside, "null"), &all);
+    assert!(message.contains("leave these out, or add them to ignorePaths"), "{message}");
+    for new in [&within, &bare] {
+        assert_eq!(verdict_of(&written("CREATE", new, "null"), &all), Verdict::Allow);
+    }
+    let told = index([guard(&["/config"])]);
+    assert_eq!(verdict_of(&written("CREATE", &beside, "null"), &told), Verdict::Allow);
+}
+
+#[test]
 fn a_write_without_its_object_is_no_review() {
     for (operation, old) in [("CREATE", "null"), ("UPDATE", APPROVED), ("DELETE", "null")] {
         let body = review("configmaps", operation, "null", old, "");
@@ -385,6 +466,24 @@ fn each_guard_that_lets_through_is_recorded() {
     let guards =
         index([mode("a", Enforcement::Audit), mode("b", Enforcement::Warn), mode("c", Enforcement::Deny)]);
     assert_eq!(denied(&update(&changed("2"), APPROVED), &guards).1.guard.name, "c");
+}
+
+#[test]
+fn many_guards_of_one_target_are_no_more_work_than_one() {
+    let many = index((0..2_000).map(|number| {
+        let mut guard = Guard { enforcement: Enforcement::Audit, ..guard() };
+        guard.id.name = format!("g{number}").into();
+        guard
+    }));
+    // A mebibyte each hash: two thousand of them would take minutes where the tests are not optimised.
+    let large = |price: &str| {
+        changed(price).replace("\"data\":{", &format!("\"data\":{{\"text\":\"{}\",", "x".repeat(1 << 20)))
+    };
+    let Verdict::AllowWith { attempts, .. } = verdict_of(&update(&large("2"), &large("1")), &many) else {
+        panic!("not allowed");
+    };
+    assert_eq!(attempts.len(), 2_000);
+    assert!(attempts.iter().all(|attempt| attempt.paths == ["/data/price"]));
 }
 
 fn knowing(body: &str, index: &Index, fact: Fact<'_>) -> Verdict {
@@ -542,6 +641,61 @@ fn a_scale_is_judged_by_the_object_with_its_new_count() {
     ));
     let free = Guard { replicas_path: None, ..guard(Enforcement::Deny) };
     assert_eq!(verdict_of(&body(five, three), &index([free])), Verdict::Allow);
+}
+
+#[test]
+fn a_scale_through_another_version_counts_only_where_the_count_stands_alike() {
+    let workload = |count: &str| {
+        format!(r#"{{"metadata":{{"name":"x","namespace":"n"}},"spec":{{"replicas":{count}}}}}"#)
+    };
+    let scale = |count: u8| {
+        format!(
+            r#"{{"kind":"Scale","metadata":{{"name":"x","namespace":"n"}},"spec":{{"replicas":{count}}}}}"#
+        )
+    };
+    let keys = |field: &str| Arc::from(["spec".to_owned(), field.to_owned()]);
+    let guarded = |own: Option<&str>, other: &str, filter: PathFilter| {
+        let others = vec![OtherVersion { version: "v2".into(), replicas_path: Some(keys(other)) }];
+        let scope = Scope::new("", "Workload", filter);
+        let expected = hash_object(workload("3").as_bytes(), &scope).unwrap();
+        index([Guard {
+            replicas_path: own.map(keys),
+            versions: Versions { is_gone: false, others },
+            expected,
+            scope,
+            ..guard_of("Workload", &workload("3"))
+        }])
+    };
+    // As it arrives in `arrives` when it was made through `through`.
+    let body = |count, arrives: &str, through: &str| {
+        review("workloads", "UPDATE", &scale(count), &scale(4), "")
+            .replace(r#""version":"v1","resource""#, &format!(r#""version":"{arrives}","resource""#))
+            .replace(
+                r#""name":"x","namespace":"n","operation""#,
+                &format!(
+                    r#""subResource":"scale","requestResource":{{"group":"","version":"{through}","resource":"workloads"}},"name":"x","namespace":"n","operation""#
+                ),
+            )
+    };
+    let all = PathFilter::everything;
+    let live = workload("4");
+    let live = Fact::Object(live.as_bytes());
+    let alike = guarded(Some("replicas"), "replicas", all());
+    assert_eq!(knowing(&body(3, "v1", "v2"), &alike, live), Verdict::Allow);
+    assert!(matches!(knowing(&body(5, "v1", "v2"), &alike, live), Verdict::Deny { .. }));
+    let elsewhere = guarded(Some("replicas"), "size", all());
+    for count in [3, 5] {
+        let (message, attempt) = denied(&body(count, "v1", "v2"), &elsewhere);
+        assert_eq!(attempt.reason, Reason::OtherVersion);
+        assert!(message.contains("through v1"), "{message}");
+    }
+    assert_eq!(verdict_of(&body(4, "v1", "v2"), &elsewhere), Verdict::Allow, "nothing changes");
+    assert_eq!(knowing(&body(3, "v1", "v1"), &elsewhere, live), Verdict::Allow);
+    denied(&body(3, "v1", "v3"), &elsewhere);
+    let unscaled = guarded(None, "replicas", all());
+    denied(&body(5, "v2", "v2"), &unscaled);
+    let free = guarded(None, "replicas", PathFilter::ignoring(&["/spec/replicas"]).unwrap());
+    assert_eq!(verdict_of(&body(5, "v2", "v2"), &free), Verdict::Allow);
 }
 
 #[test]

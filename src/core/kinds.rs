@@ -117,6 +117,18 @@ impl Catalog {
         &self.entries
     }
 
+    /// All versions in which a resource is served.
+    pub fn versions_of<'a>(&'a self, group: &'a str, plural: &'a str) -> impl Iterator<Item = &'a KindEntry> {
+        self.entries.iter().filter(move |entry| entry.group == group && entry.plural == plural)
+    }
+
+    /// The resource of an entry in the version that is preferred now, if it is served.
+    #[must_use]
+    pub fn preferred_of<'a>(&'a self, entry: &'a KindEntry) -> Option<&'a KindEntry> {
+        self.versions_of(&entry.group, &entry.plural)
+            .find(|served| served.preferred && served.kind.eq_ignore_ascii_case(&entry.kind))
+    }
+
     /// Finds the resource that `kind` means. Case does not matter, as in the older operator.
     ///
     /// # Errors

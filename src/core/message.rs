@@ -8,7 +8,7 @@ use super::diff::Changes;
 use super::guard::{Guard, GuardId, InvalidGuard, Target};
 use super::hash::ContentHash;
 use super::pause::{Pause, PausedBy};
-use super::verdict::Operation;
+use super::verdict::{Attempt, Operation};
 
 /// Longest first line, in characters.
 pub const MAX_FIRST_LINE: usize = 200;
@@ -105,6 +105,22 @@ pub fn paused(guard: &Guard, pause: &Pause, changes: &Changes) -> String {
     clean(&line, MAX_WARNING)
 }
 
+/// The warning of a write that would have been refused, were the glass not broken.
+#[must_use]
+pub fn broken_glass(attempt: &Attempt) -> String {
+    let paths = match attempt.paths.as_slice() {
+        [] => String::new(),
+        paths => format!(" ({})", paths.join(", ")),
+    };
+    let line = format!(
+        "DriftGuard {} would refuse this {} of {}{paths}, but the glass is broken: it passes; recorded",
+        attempt.guard,
+        attempt.operation.as_str(),
+        attempt.target
+    );
+    clean(&line, MAX_WARNING)
+}
+
 /// The warning of the mutating hook that put content back.
 #[must_use]
 pub fn put_back(guard: &Guard, changes: &Changes) -> String {
@@ -140,11 +156,32 @@ pub fn undecodable(guard: &GuardId, problem: &str) -> String {
 /// The message when an object arrives in a version that the guard does not hash.
 #[must_use]
 pub fn other_version(guard: &Guard, version: &str) -> String {
+    let hashed = &guard.target.version;
+    let next = if guard.versions.is_gone {
+        format!("{hashed} is no longer served, so set the guard's targetApiVersion anew")
+    } else {
+        format!("try again in some seconds, or through {hashed}")
+    };
     let line = format!(
-        "DriftGuard {} hashes {} in version {}, and this write came in {version}: try again in some seconds",
-        guard.id, guard.target.kind, guard.target.version
+        "DriftGuard {} hashes {} in version {hashed}, and this write came in {version}: {next}",
+        guard.id, guard.target.kind
     );
     clean(&line, MAX_FIRST_LINE)
+}
+
+/// The message when the hash is an approved one but does not say what is pinned.
+#[must_use]
+pub fn unclear_shape(guard: &Guard, operation: Operation) -> String {
+    let why = match operation {
+        Operation::Create => {
+            "with spec and other fields its hash is unclear: leave these out, or add them to ignorePaths"
+        }
+        _ => "content may not move between spec and the top level, where its hash is the same",
+    };
+    let line = format!("DriftGuard {} refuses this: {why}", guard.id);
+    let mut message = clean(&line, MAX_FIRST_LINE);
+    whom_to_ask(guard, &mut message);
+    message
 }
 
 /// The warning of a `Warn` guard that lets a change through.
@@ -210,7 +247,7 @@ fn first_line(guard: &GuardId, target: &Target, what: &str, next: &str, changes:
 }
 
 /// A text without control characters, cut to so many characters.
-fn clean(text: &str, limit: usize) -> String {
+pub(super) fn clean(text: &str, limit: usize) -> String {
     let safe = |character: char| if character.is_control() { ' ' } else { character };
     if text.chars().count() <= limit {
         return text.chars().map(safe).collect();

@@ -242,6 +242,15 @@ impl PathFilter {
         }
     }
 
+    /// Whether nothing can be left but what lies in these top-level fields.
+    #[must_use]
+    pub fn lies_within(&self, fields: &[&str]) -> bool {
+        let within = |path: &Vec<Segment>| {
+            path.first().is_some_and(|first| first.form != Form::Star && fields.contains(&first.key.as_str()))
+        };
+        matches!(self, Self::Only(set) if set.paths.iter().all(within))
+    }
+
     /// The position after one step down.
     #[must_use]
     pub fn descend(&self, position: Position, step: Step<'_>) -> Position {

@@ -19,6 +19,8 @@ pub(crate) struct Review<'a> {
     pub group: String,
     /// `request.resource.version`: the version in which the object arrives.
     pub version: String,
+    /// `request.requestResource.version`: the version through which the write was made, empty when absent.
+    request_version: String,
     /// `request.resource.resource`.
     pub resource: String,
     /// `request.kind.kind`.
@@ -59,6 +61,7 @@ impl<'a> Review<'a> {
             uid: String::new(),
             group: String::new(),
             version: String::new(),
+            request_version: String::new(),
             resource: String::new(),
             kind: String::new(),
             sub_resource: String::new(),
@@ -106,6 +109,7 @@ impl<'a> Review<'a> {
                 "uid" => self.uid = self.text_value()?,
                 "kind" => self.kind = self.text_member("kind")?,
                 "resource" => self.read_resource()?,
+                "requestResource" => self.request_version = self.text_member("version")?,
                 "subResource" => self.sub_resource = self.text_value()?,
                 "namespace" => self.namespace = self.text_value()?,
                 "operation" => self.operation = operation(&self.text_value()?),
@@ -152,6 +156,11 @@ impl<'a> Review<'a> {
             return Ok(None);
         }
         Object::read(&mut self.cursor).map(Some)
+    }
+
+    /// The version through which the write was made.
+    pub(crate) fn written_in(&self) -> &str {
+        if self.request_version.is_empty() { &self.version } else { &self.request_version }
     }
 
     /// Who makes the write. Call after [`Review::read_rest`].

@@ -174,6 +174,9 @@ fn plan<'g>(
     if is_applied_by(new, &manager) {
         return Err(Obstacle::ServerSideApply);
     }
+    if !judge::shape::stays(Some(old), Some(new)) {
+        return Err(Obstacle::Entangled);
+    }
     let objecting = objecting(old, new, &guards, now)?;
     let Some(first) = objecting.first().copied() else { return Ok(None) };
     for guard in &guards {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::core::guard::{Authorship, DeletionPolicy, FailurePolicy, InvalidGuard, Target};
+use crate::core::guard::{Authorship, DeletionPolicy, FailurePolicy, InvalidGuard, Target, Versions};
 use crate::core::judge::judge;
 use crate::core::paths::PathFilter;
 use crate::core::pause::{Pause, PausedBy};
@@ -39,6 +39,7 @@ fn guard(group: &str, kind: &str, approved: &str, filter: PathFilter, name: &str
         pauses: Vec::new(),
         authorship: Authorship::Unknown,
         replicas_path: None,
+        versions: Versions::default(),
         managed_by: None,
         contact: None,
         runbook: None,

@@ -102,7 +102,10 @@ pub enum Trust<Id> {
 /// What one replica has seen, with since when.
 #[derive(Debug, Clone)]
 pub struct Sight<Id> {
-    lifetimes: Lifetimes,
+    /// From the registration of an authority to the first leaf of it.
+    settle: SignedDuration,
+    /// For how long an authority that was last seen is registered.
+    keep: SignedDuration,
     trust: Trust<Id>,
     /// Since when each trusted authority has been without a break.
     since: Vec<(Id, Timestamp)>,
@@ -114,7 +117,12 @@ impl<Id: Clone + PartialEq> Sight<Id> {
     /// Nothing seen yet.
     #[must_use]
     pub fn new(lifetimes: Lifetimes) -> Self {
-        Self { lifetimes, trust: Trust::Unknown, since: Vec::new(), known: Vec::new() }
+        Self::keeping(lifetimes.settle, lifetimes.leaf + MARGIN.min(lifetimes.leaf))
+    }
+
+    /// The same where an authority is registered for `keep` after it was last seen.
+    pub(super) fn keeping(settle: SignedDuration, keep: SignedDuration) -> Self {
+        Self { settle, keep, trust: Trust::Unknown, since: Vec::new(), known: Vec::new() }
     }
 
     /// Takes in what is registered at `now`.
@@ -139,8 +147,7 @@ impl<Id: Clone + PartialEq> Sight<Id> {
                 None => self.known.push((id, now)),
             }
         }
-        let keep = self.lifetimes.leaf + MARGIN.min(self.lifetimes.leaf);
-        self.known.retain(|(_, last)| now <= shift(*last, keep));
+        self.known.retain(|(_, last)| now <= shift(*last, self.keep));
     }
 
     /// The authorities to be registered, in no order that means anything.
@@ -149,15 +156,19 @@ impl<Id: Clone + PartialEq> Sight<Id> {
     }
 
     /// Whether every API server has known `id` for long enough, or none calls us.
-    fn settled(&self, id: &Id, now: Timestamp) -> bool {
+    pub(super) fn settled(&self, id: &Id, now: Timestamp) -> bool {
         match self.trust {
             Trust::Unknown => false,
             Trust::Nobody => true,
-            Trust::Only(_) => self
-                .since
-                .iter()
-                .any(|(seen, since)| seen == id && shift(*since, self.lifetimes.settle) <= now),
+            Trust::Only(_) => {
+                self.since.iter().any(|(seen, since)| seen == id && shift(*since, self.settle) <= now)
+            }
         }
+    }
+
+    /// Whether no API server accepts a leaf that only `ids` verify.
+    pub(super) fn distrusts(&self, ids: &[Id]) -> bool {
+        matches!(&self.trust, Trust::Only(all) if !ids.iter().any(|id| all.contains(id)))
     }
 
     /// What is due in the Secret, whose authority is valid as `current` says and has `next` beside it.
@@ -187,7 +198,7 @@ impl<Id: Clone + PartialEq> Sight<Id> {
         let Some(served) = served else { return Step::Follow };
         let ours_ended = served.authority_validity.has_ended(now);
         if served.authority != *found && found_validity.contains(now) {
-            let distrusted = matches!(&self.trust, Trust::Only(all) if !all.contains(&served.authority));
+            let distrusted = self.distrusts(std::slice::from_ref(&served.authority));
             // Where nobody accepts what is served, there is nothing to lose.
             if ours_ended || distrusted || self.settled(found, now) {
                 return Step::Follow;

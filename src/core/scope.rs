@@ -1,5 +1,6 @@
 //! Scope: which part of an object a guard pins.
 
+use super::canonical::NEVER_SCOPE;
 use super::paths::{PathFilter, Position, Step};
 
 /// How the pinned value is taken from an object; DESIGN section 3 has the table.
@@ -75,6 +76,20 @@ impl Scope {
             }
     }
 
+    /// Whether any object of the kind has something that is pinned. Where none has, every content has
+    /// the same hash.
+    #[must_use]
+    pub fn may_pin(&self) -> bool {
+        let descend = |position, key: &&str| self.filter.descend(position, Step::Member(key));
+        let open = |keys: &[&str]| keys.iter().fold(self.filter.root(), descend) != Position::Outside;
+        match self.kind {
+            ScopeKind::ConfigMap => open(&["data"]) || open(&["binaryData"]),
+            ScopeKind::Secret => open(&["data"]),
+            ScopeKind::GamaConfig => open(&["spec", "parameters"]),
+            ScopeKind::Other => !self.filter.lies_within(&NEVER_SCOPE),
+        }
+    }
+
     /// Whether neither values nor hashes of this scope may be shown (DESIGN section 8).
     #[must_use]
     pub fn is_secret(&self) -> bool {
@@ -90,7 +105,36 @@ impl Scope {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
     use super::*;
+
+    #[test]
+    fn paths_that_leave_nothing_of_any_object_are_told_from_others() {
+        let may_pin = |group: &str, kind: &str, filter| Scope::new(group, kind, filter).may_pin();
+        let only = |path: &str| PathFilter::only(&[path]).unwrap();
+        let ignoring = |path: &str| PathFilter::ignoring(&[path]).unwrap();
+        for (group, kind, path) in [
+            ("", "ConfigMap", "/metadata/labels/tier"),
+            ("", "Secret", "/stringData/x"),
+            ("apps", "Deployment", "/status/replicas"),
+            ("apps", "Deployment", "/metadata/labels"),
+            ("terrafusion.ai", "GAMAConfig", "/spec/other"),
+        ] {
+            assert!(!may_pin(group, kind, only(path)), "{kind} {path}");
+        }
+        for (group, kind, path) in [
+            ("", "ConfigMap", "/binaryData/x"),
+            ("", "Secret", "/data/*"),
+            ("apps", "Deployment", "/spec/replicas"),
+            ("a.io", "Widget", "/config"),
+            ("a.io", "Widget", "/*/labels"),
+            ("terrafusion.ai", "GAMAConfig", "/spec/parameters/x"),
+        ] {
+            assert!(may_pin(group, kind, only(path)), "{kind} {path}");
+        }
+        assert!(!may_pin("", "Secret", ignoring("/data")) && may_pin("", "ConfigMap", ignoring("/data")));
+        assert!(may_pin("apps", "Deployment", ignoring("/metadata")));
+    }
 
     #[test]
     fn only_the_core_group_has_config_maps_and_secrets() {

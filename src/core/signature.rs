@@ -16,6 +16,8 @@ pub enum Purpose {
     Author,
     /// That a guard of enforcement `Audit` has become one of `Deny`.
     Promotion,
+    /// Which resource the kind of a guard was found to mean.
+    Resolution,
 }
 
 impl Purpose {
@@ -23,6 +25,7 @@ impl Purpose {
         match self {
             Self::Author => b"driftguard author v1",
             Self::Promotion => b"driftguard promotion v1",
+            Self::Resolution => b"driftguard resolution v1",
         }
     }
 }

@@ -110,6 +110,8 @@ pub enum Reason {
     GuardInvalid,
     /// The object arrived in a version that the guard does not hash.
     OtherVersion,
+    /// Content would move between `spec` and the top level, so that the hash does not say what is pinned.
+    ContentMoved,
     /// The object could not be read.
     Undecodable,
     /// The content stays as it is, but it is not what is approved.
@@ -118,6 +120,8 @@ pub enum Reason {
     TargetDeleted,
     /// The content would not be what is approved, and passes because the guard is paused.
     Paused,
+    /// It would have been refused, and passes because the glass is broken.
+    BrokenGlass,
     /// What decides could not be read in time.
     TargetUnread,
     /// The definition of a guarded kind is being deleted, and all its objects with it.
@@ -136,10 +140,12 @@ impl Reason {
             Self::HashMismatch => "HashMismatch",
             Self::GuardInvalid => "GuardInvalid",
             Self::OtherVersion => "OtherVersion",
+            Self::ContentMoved => "ContentMoved",
             Self::Undecodable => "Undecodable",
             Self::AlreadyDrifted => "AlreadyDrifted",
             Self::TargetDeleted => "TargetDeleted",
             Self::Paused => "Paused",
+            Self::BrokenGlass => "BrokenGlass",
             Self::TargetUnread => "TargetUnread",
             Self::DefinitionDeleted => "DefinitionDeleted",
             Self::DefinitionChanged => "DefinitionChanged",

@@ -172,6 +172,7 @@ pub fn rbac(settings: &Settings) -> Result<Vec<Manifest>, ManifestError> {
         Manifest::new(&rbac::service_account(namespace))?,
         Manifest::explained(rbac::cluster_role())?,
         Manifest::new(&rbac::targets())?,
+        Manifest::explained(rbac::exceptions())?,
         Manifest::new(&rbac::cluster_role_binding(names::OPERATOR, namespace))?,
         Manifest::new(&rbac::cluster_role_binding(rbac::TARGETS_ROLE, namespace))?,
         Manifest::explained(rbac::own_role(namespace))?,

@@ -42,7 +42,7 @@ const CLUSTER: [Grant; 13] = [
     Grant {
         why: "conditions and what was observed",
         groups: &["terrafusion.ai"],
-        resources: &["driftguards/status"],
+        resources: &["driftguards/status", "driftguardexceptions/status"],
         names: &[],
         verbs: &["patch"],
     },
@@ -196,6 +196,20 @@ const REMEDIATION: [Grant; 2] = [
     },
 ];
 
+/// Rights of people who may pause guards; bound to nobody when installed.
+const EXCEPTIONS: [Grant; 1] = [Grant {
+    why: "making an exception pauses guards, deleting it ends that; its spec never changes, so that nothing needs \
+          update or patch",
+    groups: &["terrafusion.ai"],
+    resources: &["driftguardexceptions"],
+    names: &[],
+    verbs: &["create", "get", "list", "watch", "delete"],
+}];
+
+/// ClusterRole of people who may make exceptions. Without any aggregation label: neither `edit` nor `view`
+/// holds it, nor does it hold anything else.
+pub const EXCEPTIONS_ROLE: &str = "driftguard-exceptions";
+
 /// ClusterRole of the remediation component.
 pub const REMEDIATION_ROLE: &str = "driftguard-remediation";
 
@@ -223,6 +237,15 @@ pub fn cluster_role() -> (ClusterRole, Reasons) {
     let (rules, reasons) = rules(&CLUSTER);
     let role =
         ClusterRole { metadata: meta(names::OPERATOR, None), rules: Some(rules), ..ClusterRole::default() };
+    (role, reasons)
+}
+
+/// Rights to pause guards by exceptions, for people; whoever runs the cluster binds it.
+#[must_use]
+pub fn exceptions() -> (ClusterRole, Reasons) {
+    let (rules, reasons) = rules(&EXCEPTIONS);
+    let role =
+        ClusterRole { metadata: meta(EXCEPTIONS_ROLE, None), rules: Some(rules), ..ClusterRole::default() };
     (role, reasons)
 }
 

@@ -6,6 +6,8 @@
 
 use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule, Role, RoleBinding};
 
+use crate::api::names;
+
 use super::rbac::{self, Reasons};
 
 /// A kind as RBAC names it.
@@ -25,7 +27,9 @@ const PROOF_OF_SECRETS: &str = "an empty dry-run patch, which changes nothing, p
 const REMEDIATION: &str = "approved content is written back";
 
 /// Group, plural and kind of what is guarded most often.
-const WELL_KNOWN: [(&str, &str, &str); 30] = [
+///
+/// All of the core group that may be guarded: their word names no group, by which others could be meant.
+const WELL_KNOWN: [(&str, &str, &str); 33] = [
     ("", "configmaps", "ConfigMap"),
     ("", "secrets", "Secret"),
     ("", "services", "Service"),
@@ -36,6 +40,9 @@ const WELL_KNOWN: [(&str, &str, &str); 30] = [
     ("", "resourcequotas", "ResourceQuota"),
     ("", "persistentvolumes", "PersistentVolume"),
     ("", "persistentvolumeclaims", "PersistentVolumeClaim"),
+    ("", "endpoints", "Endpoints"),
+    ("", "podtemplates", "PodTemplate"),
+    ("", "replicationcontrollers", "ReplicationController"),
     ("terrafusion.ai", "gamaconfigs", "GAMAConfig"),
     ("apps", "deployments", "Deployment"),
     ("apps", "statefulsets", "StatefulSet"),
@@ -94,6 +101,26 @@ impl TargetKind {
         format!("{}-{}", rbac::TARGETS_ROLE, self.word())
     }
 
+    /// Verbs that guarding the kind takes, without remediation.
+    #[must_use]
+    pub fn verbs(&self) -> &'static [&'static str] {
+        // No review ever reads a Secret.
+        if self.is_secret() { &["patch"] } else { &["get", "patch"] }
+    }
+
+    /// The command that gives [`TargetKind::verbs`] to the installation in `installed`: in the namespace
+    /// `place`, since one is all that a guard needs, or for a cluster-scoped kind in the cluster.
+    #[must_use]
+    pub fn rights_command(&self, place: Option<&str>, installed: &str) -> String {
+        let within = place.map(|place| format!(" --in {place}")).unwrap_or_default();
+        // A binding names the account, which stands in the namespace of the installation.
+        let home = match place {
+            Some(_) if installed != names::NAMESPACE => format!(" -n {installed}"),
+            _ => String::new(),
+        };
+        format!("driftguard manifests rbac{home} --for {}{within} | kubectl apply -f -", self.word())
+    }
+
     fn rules(&self, remediation: bool) -> (Vec<PolicyRule>, Reasons) {
         let rule = |verbs: &[&str]| PolicyRule {
             api_groups: Some(vec![self.group.clone()]),
@@ -101,11 +128,8 @@ impl TargetKind {
             verbs: verbs.iter().map(|&verb| verb.to_owned()).collect(),
             ..PolicyRule::default()
         };
-        let mut rules = match self.is_secret() {
-            // No review ever reads a Secret.
-            true => vec![(rule(&["patch"]), PROOF_OF_SECRETS)],
-            false => vec![(rule(&["get", "patch"]), PROOF)],
-        };
+        let why = if self.is_secret() { PROOF_OF_SECRETS } else { PROOF };
+        let mut rules = vec![(rule(self.verbs()), why)];
         if remediation {
             rules.push((rule(&["create", "update", "delete"]), REMEDIATION));
         }

@@ -22,29 +22,31 @@ fn each_schema(place: &str, schema: &Value, visit: &mut dyn FnMut(&str, &Value))
 }
 
 #[test]
-fn every_string_and_list_of_a_driftguard_is_bounded() {
-    let crd = serde_json::to_value(crds::driftguard()).unwrap();
-    let root = crd.pointer("/spec/versions/0/schema/openAPIV3Schema").unwrap();
+fn every_string_and_list_of_guards_and_exceptions_is_bounded() {
     let mut unbounded = Vec::new();
     let mut seen = 0;
-    each_schema("", root, &mut |place, schema| {
-        let bounded = match schema["type"].as_str() {
-            Some("string") => schema["maxLength"].is_u64() || schema["enum"].is_array(),
-            Some("array") => schema["maxItems"].is_u64(),
-            _ => return,
-        };
-        seen += 1;
-        if !bounded {
-            unbounded.push(place.to_owned());
-        }
-    });
+    for crd in [crds::driftguard(), crds::exception()] {
+        let crd = serde_json::to_value(crd).unwrap();
+        let root = crd.pointer("/spec/versions/0/schema/openAPIV3Schema").unwrap();
+        each_schema("", root, &mut |place, schema| {
+            let bounded = match schema["type"].as_str() {
+                Some("string") => schema["maxLength"].is_u64() || schema["enum"].is_array(),
+                Some("array") => schema["maxItems"].is_u64(),
+                _ => return,
+            };
+            seen += 1;
+            if !bounded {
+                unbounded.push(place.to_owned());
+            }
+        });
+    }
     assert!(unbounded.is_empty(), "no bound on {unbounded:?}");
     assert!(seen > 30, "the walk saw only {seen} strings and lists");
 }
 
 #[test]
 fn every_field_is_documented_and_none_is_nullable() {
-    for crd in [crds::driftguard(), crds::gamaconfig()] {
+    for crd in [crds::driftguard(), crds::gamaconfig(), crds::exception()] {
         let crd = serde_json::to_value(crd).unwrap();
         let root = crd.pointer("/spec/versions/0/schema/openAPIV3Schema").unwrap();
         each_schema("", root, &mut |place, schema| {
@@ -116,7 +118,7 @@ fn columns_are_few_and_wide_ones_come_last() {
 
 #[test]
 fn guards_are_not_among_what_delete_all_deletes() {
-    for crd in [crds::driftguard(), crds::gamaconfig()] {
+    for crd in [crds::driftguard(), crds::gamaconfig(), crds::exception()] {
         assert!(!crd.spec.names.categories.unwrap().contains(&"all".to_owned()));
     }
 }
@@ -166,7 +168,7 @@ fn every_rule_has_its_reason_and_none_is_a_wildcard() {
         .into_iter()
         .filter(|manifest| manifest.object["rules"].is_array())
         .collect();
-    assert_eq!(roles.len(), 3);
+    assert_eq!(roles.len(), 4);
     for role in roles {
         let rules = role.object["rules"].as_array().unwrap();
         assert_eq!(rules.len(), role.reasons.len(), "{}", role.title());

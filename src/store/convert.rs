@@ -13,10 +13,10 @@ use crate::api::{self, DriftGuardSpec, names, reasons};
 use crate::core::author::{self, Approved};
 use crate::core::guard::{
     AlsoApproved, Authorship, DeletionPolicy, Enforcement, FailurePolicy, Guard, GuardState, InvalidGuard,
-    ManagedBy, Target,
+    ManagedBy, OtherVersion, Target, Versions,
 };
 use crate::core::hash::ContentHash;
-use crate::core::kinds::Catalog;
+use crate::core::kinds::{Catalog, KindEntry};
 use crate::core::paths::PathFilter;
 use crate::core::pause::{self, Pause, PausedBy};
 use crate::core::promotion::{self, Promotion};
@@ -50,7 +50,19 @@ pub fn convert(
     settings: &Settings,
     key: Option<&SigningKey>,
 ) -> GuardState {
-    match Conversion::new(stored, catalog, settings, key).finish() {
+    convert_as(stored, None, catalog, settings, key)
+}
+
+/// [`convert`] of a guard whose kind means what was `found`, whatever the catalog says.
+pub(super) fn convert_as(
+    stored: &Stored,
+    found: Option<&KindEntry>,
+    catalog: &Catalog,
+    settings: &Settings,
+    key: Option<&SigningKey>,
+) -> GuardState {
+    let aim = serde_json::from_str(stored.spec());
+    match (Conversion { stored, found, catalog, settings, key, aim }).finish() {
         Ok(guard) => GuardState::Valid(Arc::new(guard)),
         Err(invalid) => GuardState::Invalid(invalid.into()),
     }
@@ -79,24 +91,16 @@ impl Aim {
 
 struct Conversion<'a> {
     stored: &'a Stored,
+    found: Option<&'a KindEntry>,
     catalog: &'a Catalog,
     settings: &'a Settings,
     key: Option<&'a SigningKey>,
     aim: Result<Aim, serde_json::Error>,
 }
 
-impl<'a> Conversion<'a> {
-    fn new(
-        stored: &'a Stored,
-        catalog: &'a Catalog,
-        settings: &'a Settings,
-        key: Option<&'a SigningKey>,
-    ) -> Self {
-        Self { stored, catalog, settings, key, aim: serde_json::from_str(stored.spec()) }
-    }
-
+impl Conversion<'_> {
     fn finish(&self) -> Result<Guard, Box<InvalidGuard>> {
-        let (target, replicas_path) = self.target()?;
+        let target = self.target()?;
         let held = |message: String| {
             let blocks = self.aim.as_ref().is_ok_and(|aim| !aim.lets_pass(self.settings.default_enforcement));
             self.invalid(reasons::INVALID_SPEC, message, blocks.then(|| target.clone()))
@@ -108,6 +112,7 @@ impl<'a> Conversion<'a> {
         let filter = filter(&spec).map_err(held)?;
         let scope = Scope::new(&target.group, &target.kind, filter);
         let authorship = self.authorship();
+        let (replicas_path, versions) = self.versions(&target);
         Ok(Guard {
             id: self.stored.id().clone(),
             uid: self.stored.uid().clone(),
@@ -123,6 +128,7 @@ impl<'a> Conversion<'a> {
             pauses: suspension(&spec, self.stored, &authorship, self.settings).into_iter().collect(),
             authorship,
             replicas_path: replicas_path.filter(|path| covers(&scope, path)),
+            versions,
             managed_by: managed_by(self.stored),
             contact: annotation(self.stored, names::ANNOTATION_CONTACT),
             runbook: annotation(self.stored, names::ANNOTATION_RUNBOOK),
@@ -150,16 +156,22 @@ impl<'a> Conversion<'a> {
         if may_be && is_promoted() { Enforcement::Deny } else { given }
     }
 
-    /// The target, and where its count stands if it can be scaled.
-    fn target(&self) -> Result<(Target, Option<Arc<[String]>>), Box<InvalidGuard>> {
+    /// The target.
+    fn target(&self) -> Result<Target, Box<InvalidGuard>> {
         let aim = self
             .aim
             .as_ref()
             .map_err(|error| self.invalid(reasons::INVALID_SPEC, unreadable(error), None))?;
         let api_version = aim.target_api_version.as_deref().filter(|text| !text.is_empty());
+        let resolve = || self.catalog.resolve(&aim.target_kind, api_version);
+        // Without a version of its own, a guard goes by the one that is preferred now.
+        let followed = |found| match api_version {
+            Some(_) => found,
+            None => self.catalog.preferred_of(found).unwrap_or(found),
+        };
         let found = self
-            .catalog
-            .resolve(&aim.target_kind, api_version)
+            .found
+            .map_or_else(resolve, |found| Ok(followed(found)))
             .map_err(|error| self.invalid(error.reason(), error.to_string(), None))?;
         let id = self.stored.id();
         let given = aim.target_namespace.as_deref().filter(|text| !text.is_empty());
@@ -185,8 +197,22 @@ impl<'a> Conversion<'a> {
                 format!("{why}; delete this guard or name another target"),
                 None,
             )),
-            None => Ok((target, self.catalog.replicas_path(found).cloned())),
+            None => Ok(target),
         }
+    }
+
+    /// Where the count stands in the version that is hashed, if it can be scaled, and what there is
+    /// beside that version.
+    fn versions(&self, target: &Target) -> (Option<Arc<[String]>>, Versions) {
+        let served = || self.catalog.versions_of(&target.group, &target.resource);
+        let path = |entry| self.catalog.replicas_path(entry).cloned();
+        let own = served().find(|entry| entry.version == target.version);
+        let is_gone = own.is_none();
+        let others = served()
+            .filter(|entry| entry.version != target.version)
+            .map(|entry| OtherVersion { version: entry.version.clone(), replicas_path: path(entry) })
+            .filter(|other| is_gone || other.replicas_path.is_some());
+        (own.and_then(path), Versions { is_gone, others: others.collect() })
     }
 
     fn invalid(&self, reason: &'static str, message: String, target: Option<Target>) -> Box<InvalidGuard> {

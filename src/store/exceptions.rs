@@ -58,23 +58,43 @@ impl Exceptions {
         let rest = self.by_id.range(first..);
         rest.map(|(_, exception)| exception).take_while(move |exception| exception.namespace == namespace)
     }
+}
 
-    fn put(&mut self, object: &Raw) {
-        let id = object.0.id();
-        match object.read() {
-            Ok(exception) => {
-                self.by_id.insert(id, exception);
-            }
-            Err(problem) => {
-                tracing::warn!(
-                    namespace = %id.namespace,
-                    name = %id.name,
-                    problem,
-                    "an exception pauses nothing: it cannot be used"
-                );
-                self.by_id.remove(&id);
-            }
+/// One exception as it stands in the cluster, usable or not.
+#[derive(Debug, Clone)]
+pub struct SeenException {
+    /// As the API server sent it.
+    pub(crate) stored: Received,
+    /// What it says, or why it pauses nothing.
+    pub read: Result<Exception, String>,
+}
+
+impl SeenException {
+    fn new(raw: Raw) -> Self {
+        let read = raw.read();
+        if let Err(problem) = &read {
+            let GuardId { namespace, name } = raw.0.id();
+            tracing::warn!(%namespace, %name, problem, "an exception pauses nothing: it cannot be used");
         }
+        Self { stored: raw.0, read }
+    }
+}
+
+/// All exceptions by namespace and name.
+#[derive(Debug, Clone, Default)]
+struct Known(BTreeMap<GuardId, Arc<SeenException>>);
+
+impl Known {
+    fn put(&mut self, raw: Raw) {
+        self.0.insert(raw.0.id(), Arc::new(SeenException::new(raw)));
+    }
+
+    /// Those that pause something.
+    fn usable(&self) -> Exceptions {
+        let read = |(id, seen): (&GuardId, &Arc<SeenException>)| {
+            seen.read.as_ref().ok().map(|exception| (id.clone(), exception.clone()))
+        };
+        Exceptions { by_id: self.0.iter().filter_map(read).collect() }
     }
 }
 
@@ -125,8 +145,8 @@ impl Resource for Raw {
 pub(super) async fn keep(shared: &Shared) {
     let api: Api<Raw> = Api::all(shared.client.clone());
     let mut events = std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff());
-    let mut known = Exceptions::default();
-    let mut listing = Exceptions::default();
+    let mut known = Known::default();
+    let mut listing = Known::default();
     let first = tokio::time::sleep(FIRST_ANSWER);
     let mut first = std::pin::pin!(first);
     let mut waits = true;
@@ -142,17 +162,17 @@ pub(super) async fn keep(shared: &Shared) {
         match event {
             None => return,
             Some(Ok(Event::Init)) => {
-                listing = Exceptions::default();
+                listing = Known::default();
                 continue;
             }
             Some(Ok(Event::InitApply(object))) => {
-                listing.put(&object);
+                listing.put(object);
                 continue;
             }
             Some(Ok(Event::InitDone)) => known = std::mem::take(&mut listing),
-            Some(Ok(Event::Apply(object))) => known.put(&object),
+            Some(Ok(Event::Apply(object))) => known.put(object),
             Some(Ok(Event::Delete(object))) => {
-                known.by_id.remove(&object.0.id());
+                known.0.remove(&object.0.id());
             }
             Some(Err(error)) => {
                 tracing::warn!(%error, "the watch of DriftGuardExceptions failed; trying again");
@@ -163,12 +183,15 @@ pub(super) async fn keep(shared: &Shared) {
     }
 }
 
-fn tell(shared: &Shared, known: &Exceptions) {
+fn tell(shared: &Shared, known: &Known) {
+    let usable = known.usable();
+    // A status alone changes nothing for guards, and looking at all of them anew is dear.
     shared.exceptions.send_if_modified(|before| {
-        let changed = before.as_deref() != Some(known);
+        let changed = before.as_deref() != Some(&usable);
         if changed {
-            *before = Some(Arc::new(known.clone()));
+            *before = Some(Arc::new(usable));
         }
         changed
     });
+    shared.exception_objects.send_replace(Arc::new(known.0.values().cloned().collect()));
 }

@@ -13,16 +13,17 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::api::reasons;
-use crate::core::guard::{GuardId, GuardState};
+use crate::core::guard::{GuardId, GuardState, Target};
 use crate::core::index::Index;
 use crate::core::kinds::{Catalog, KindEntry};
 use crate::core::signature::SigningKey;
 
 use super::Shared;
 use super::catalog::Unresolved;
-use super::convert::{Settings, convert, promotion};
+use super::convert::{Settings, promotion};
 use super::exceptions::Exceptions;
 use super::observation::{Observation, Seen};
+use super::resolution::{self, Resolved, resolve};
 use super::stored::{Received, Stored};
 
 /// Most events taken into one snapshot: many changes at once cost one index, yet none waits long.
@@ -260,6 +261,7 @@ impl Keeper {
         if let Some(old) = &old
             && old.stored.means_the_same(&stored)
             && self.is_promotion_same(old, &stored)
+            && !self.is_turned(old, &stored)
         {
             self.guards.insert(id, Arc::new(Seen { stored, ..Seen::clone(old) }));
             return;
@@ -280,45 +282,36 @@ impl Keeper {
             || at(&old.stored) == at(stored)
     }
 
-    /// Converts a guard. `old` is what it was before: while its spec stays, so does the resource that
-    /// its kind was found to mean, whatever discovery says later. Whoever takes a CRD away, or adds one
-    /// of the same kind, must not turn a guard to another resource or to none.
+    /// Whether a status names, signed, another resource than the guard goes by.
+    fn is_turned(&self, old: &Seen, stored: &Stored) -> bool {
+        let Some(key) = &self.key else { return false };
+        old.stored.status().resolved_target() != stored.status().resolved_target()
+            && resolution::noted(stored, key).is_some_and(|noted| {
+                let is_it = |target: &Target| target.group == noted.group && target.resource == noted.plural;
+                !old.state.target().is_some_and(is_it)
+            })
+    }
+
+    /// Converts a guard. `old` is what it was before.
     fn convert(&mut self, stored: &Stored, old: Option<&Seen>) -> Seen {
         let none = Catalog::default();
         let catalog = self.catalog.as_deref().unwrap_or(&none);
-        let key = self.key.as_ref();
-        let excepted = |state| self.exceptions.apply(state, stored, self.settings.longest_pause);
-        let state = convert(stored, catalog, &self.settings, key);
+        let Resolved { state, found, kept } =
+            resolve(stored, old, catalog, &self.settings, self.key.as_ref());
+        let state = self.exceptions.apply(state, stored, self.settings.longest_pause);
         let (since, needed) = (self.version + 1, stored.revision());
-        let same = old.filter(|old| old.stored.uid() == stored.uid() && old.stored.spec() == stored.spec());
-        let before = same.and_then(|old| old.resolved.clone());
-        let stored = stored.clone();
-        let gone = before.and_then(|entry| departure(&entry, &state).map(|why| (entry, why)));
-        let Some((before, why)) = gone else {
-            let state = excepted(state);
-            let resolved = self.meaning(&state);
-            return Seen { stored, state, since, needed, kept: None, resolved };
-        };
-        let alone = Catalog::new(vec![KindEntry::clone(&before)]);
-        let state = excepted(convert(&stored, &alone, &self.settings, key));
-        Seen { stored, state, since, needed, kept: Some(why.into()), resolved: Some(before) }
+        let found = found.map(|entry| self.shared(entry));
+        Seen { stored: stored.clone(), state, since, needed, found, kept: kept.map(Into::into) }
     }
 
-    /// What the kind of a guard was found to mean.
-    fn meaning(&mut self, state: &GuardState) -> Option<Arc<KindEntry>> {
-        let target = state.target()?;
-        let is = |entry: &&KindEntry| {
-            entry.group == target.group && entry.plural == target.resource && entry.version == target.version
-        };
-        let found = self.catalog.as_deref()?.entries().iter().find(is)?;
-        // Alone in a catalog, it must be what a kind without a version means.
-        let entry = KindEntry { preferred: true, ..found.clone() };
+    /// The same entry, held once for all guards of the kind.
+    fn shared(&mut self, entry: KindEntry) -> Arc<KindEntry> {
         if let Some(known) = self.kinds.get(&entry) {
-            return Some(Arc::clone(known));
+            return Arc::clone(known);
         }
         let entry = Arc::new(entry);
         self.kinds.insert(Arc::clone(&entry));
-        Some(entry)
+        entry
     }
 
     /// Looks up every kind anew.
@@ -404,31 +397,6 @@ impl Keeper {
     }
 }
 
-/// Why discovery no longer finds the resource that a guard goes by; `None` where it does, in whatever
-/// version.
-fn departure(before: &KindEntry, now: &GuardState) -> Option<String> {
-    let meant = format!("{}.{}", before.plural, before.group);
-    let goes_on = "the guard goes on for the resource that it was made for";
-    match now {
-        GuardState::Invalid(invalid)
-            if matches!(invalid.reason, reasons::TARGET_UNKNOWN | reasons::TARGET_AMBIGUOUS) =>
-        {
-            Some(format!("{}; {goes_on}, {}", invalid.message, meant.trim_end_matches('.')))
-        }
-        other => {
-            let target = other.target()?;
-            (target.group != before.group || target.resource != before.plural).then(|| {
-                format!(
-                    "{} now means {}; {goes_on}, {}: set targetApiVersion to the one that is meant",
-                    before.kind,
-                    target.api_version(),
-                    meant.trim_end_matches('.')
-                )
-            })
-        }
-    }
-}
-
 fn is_unresolved(state: &GuardState) -> bool {
     matches!(state, GuardState::Invalid(invalid) if invalid.reason == reasons::TARGET_UNKNOWN)
 }
@@ -437,7 +405,10 @@ fn is_unresolved(state: &GuardState) -> bool {
 fn is_same_resolution(old: &GuardState, new: &GuardState) -> bool {
     match (old, new) {
         (GuardState::Valid(old), GuardState::Valid(new)) => {
-            old.target == new.target && old.enforcement == new.enforcement
+            old.target == new.target
+                && old.enforcement == new.enforcement
+                && old.replicas_path == new.replicas_path
+                && old.versions == new.versions
         }
         (GuardState::Invalid(old), GuardState::Invalid(new)) => old == new,
         _ => false,

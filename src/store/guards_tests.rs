@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::*;
 use crate::core::guard::Enforcement;
-use crate::core::kinds::KindEntry;
+use crate::core::text::Text;
 
 const HASH: &str = "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
 
@@ -168,6 +168,94 @@ fn a_guard_goes_by_the_resource_that_was_found_whatever_discovery_says_later() {
     }
 }
 
+/// Widgets of a.io in these versions; a path stands for the subresource `scale`.
+fn versions(served: &[(&str, Option<&str>)]) -> Arc<Catalog> {
+    let entries = catalog(&["Widget"]).entries().to_vec();
+    let of = |(version, _): &(&str, Option<&str>)| KindEntry {
+        version: (*version).into(),
+        preferred: *version == served[0].0,
+        ..entries[0].clone()
+    };
+    let path = |(version, path): &(&str, Option<&str>)| {
+        let keys: Arc<[String]> = Arc::new(["spec".to_owned(), (*path)?.to_owned()]);
+        Some((("a.io".to_owned(), (*version).to_owned(), "widgets".to_owned()), keys))
+    };
+    let paths = served.iter().filter_map(path).collect();
+    Arc::new(Catalog::new(served.iter().map(of).collect()).with_replicas_paths(paths))
+}
+
+fn guard_in(version: &str, revision: u64) -> Received {
+    let text = json!({
+        "metadata": {"name": "a", "namespace": "n", "uid": "a", "generation": 1,
+                     "resourceVersion": revision.to_string()},
+        "spec": {"targetKind": "Widget", "targetApiVersion": format!("a.io/{version}"), "targetName": "a",
+                 "expectedHash": HASH},
+    });
+    serde_json::from_str(&text.to_string()).unwrap()
+}
+
+fn valid(observation: &Observation) -> &crate::core::guard::Guard {
+    match &observation.guards[0].state {
+        GuardState::Valid(guard) => guard,
+        GuardState::Invalid(invalid) => panic!("{invalid:?}"),
+    }
+}
+
+#[test]
+fn a_guard_whose_version_goes_asks_for_the_versions_that_are_left() {
+    let mut keeper = keeper();
+    keeper.use_catalog(versions(&[("v1", None), ("v1alpha1", None)]));
+    keeper.take(Event::Init);
+    keeper.take(Event::InitApply(guard_in("v1alpha1", 1)));
+    keeper.take(Event::InitDone);
+    let before = keeper.observe().unwrap();
+    assert_eq!(valid(&before).written_in().collect::<Vec<_>>(), ["v1alpha1"]);
+    keeper.use_catalog(versions(&[("v1", None)]));
+    let gone = keeper.observe().unwrap();
+    assert!(gone.guards[0].kept.is_some() && valid(&gone).versions.is_gone);
+    assert_eq!(valid(&gone).written_in().collect::<Vec<_>>(), ["v1alpha1", "v1"]);
+    assert!(gone.version > before.version, "the rules have to follow");
+    keeper.use_catalog(versions(&[("v2", None), ("v1", None)]));
+    let more = keeper.observe().unwrap();
+    assert_eq!(valid(&more).written_in().collect::<Vec<_>>(), ["v1alpha1", "v1", "v2"]);
+    keeper.use_catalog(catalog(&[]));
+    assert!(valid(&keeper.observe().unwrap()).versions.is_gone, "nothing of it is left");
+}
+
+#[test]
+fn scaling_is_asked_for_in_whichever_version_it_is_served() {
+    let mut keeper = keeper();
+    keeper.use_catalog(versions(&[("v1", None), ("v1alpha1", None)]));
+    keeper.take(Event::Init);
+    keeper.take(Event::InitApply(guard_in("v1alpha1", 1)));
+    keeper.take(Event::InitDone);
+    assert_eq!(valid(&keeper.observe().unwrap()).scaled_in(), None);
+    // Its CRD gets the subresource later, and only in another version.
+    keeper.use_catalog(versions(&[("v1", Some("replicas")), ("v1alpha1", None)]));
+    assert_eq!(valid(&keeper.observe().unwrap()).scaled_in(), Some("v1"));
+    keeper.use_catalog(versions(&[("v1", Some("size")), ("v1alpha1", Some("replicas"))]));
+    assert_eq!(valid(&keeper.observe().unwrap()).scaled_in(), Some("v1alpha1"));
+    // Another kind of that name comes: the guard goes on, and so does its count.
+    let mut entries = versions(&[("v1", None), ("v1alpha1", None)]).entries().to_vec();
+    entries.push(KindEntry { group: "b.io".into(), ..entries[0].clone() });
+    let paths = versions(&[("v1alpha1", Some("replicas"))]).replicas_paths().clone();
+    keeper.use_catalog(Arc::new(Catalog::new(entries).with_replicas_paths(paths)));
+    assert_eq!(valid(&keeper.observe().unwrap()).scaled_in(), Some("v1alpha1"));
+    keeper.use_catalog(versions(&[("v1", Some("replicas"))]));
+    assert_eq!(valid(&keeper.observe().unwrap()).scaled_in(), Some("v1"), "its own version is gone");
+}
+
+#[test]
+fn a_live_read_goes_by_the_resource_that_was_found_as_well() {
+    let (keeper, before) = synced(vec![guard("a", "Widget", 1, 0), guard("b", "Widget", 2, 0)]);
+    let ambiguous = widgets_of(&["a.io", "b.io"]);
+    let listed = [guard("b", "Widget", 9, 1), guard("c", "Widget", 10, 0)];
+    let read: Vec<_> =
+        super::super::live::converted(listed, &before, &ambiguous, &keeper.settings, None).collect();
+    assert_eq!(read[0].1.target(), before.guards[1].state.target());
+    assert!(read[0].1.target().is_some() && read[1].1.target().is_none(), "c was never seen");
+}
+
 #[test]
 fn a_guard_of_another_spec_means_what_discovery_says_now() {
     let (mut keeper, _) = synced(vec![guard("a", "Widget", 1, 0)]);
@@ -258,4 +346,126 @@ fn a_status_does_not_change_what_others_have_to_have_applied() {
     keeper.take(Event::Apply(guard("a", "Widget", 9, 1)));
     let later = keeper.observe().unwrap();
     assert_eq!((later.guards[0].needed, later.revision), (4, 9));
+}
+
+fn key() -> SigningKey {
+    SigningKey::new(&[7; crate::core::signature::KEY_LENGTH]).unwrap()
+}
+
+/// The guard with what the holder of the lease makes of it in its status.
+fn noted(seen: &Seen, revision: u64) -> Received {
+    let target = resolution::to_note(&seen.state, &seen.stored, &key()).unwrap();
+    with_status(&seen.stored, revision, &json!({"resolvedTarget": target}))
+}
+
+fn with_status(stored: &Stored, revision: u64, status: &serde_json::Value) -> Received {
+    let spec: serde_json::Value = serde_json::from_str(stored.spec()).unwrap();
+    let metadata = json!({"name": stored.id().name, "namespace": "n", "uid": stored.uid(),
+        "generation": stored.generation(), "resourceVersion": revision.to_string()});
+    serde_json::from_str(&json!({"metadata": metadata, "spec": spec, "status": status}).to_string()).unwrap()
+}
+
+/// A process that starts when these groups serve Widgets.
+fn started(groups: &[&str], guard: Received) -> Keeper {
+    let mut keeper = keeper();
+    keeper.use_key(Some(key()));
+    keeper.use_catalog(widgets_of(groups));
+    keeper.take(Event::Init);
+    keeper.take(Event::InitApply(guard));
+    keeper.take(Event::InitDone);
+    keeper
+}
+
+fn group(keeper: &mut Keeper) -> Option<Text> {
+    let observation = keeper.observe().unwrap();
+    observation.guards[0].state.target().map(|target| target.group.clone())
+}
+
+#[test]
+fn a_process_that_starts_goes_by_the_resource_that_was_signed() {
+    let (_, before) = synced(vec![guard("a", "Widget", 1, 0)]);
+    let signed = noted(&before.guards[0], 2);
+    for groups in [&[][..], &["b.io"], &["b.io", "c.io"], &["a.io", "apps"], &["a.io"]] {
+        let mut keeper = started(groups, signed.clone());
+        assert_eq!(group(&mut keeper).as_deref(), Some("a.io"), "{groups:?}");
+        // Nor does it forget when somebody takes the status away.
+        keeper.take(Event::Apply(with_status(&signed.clone().into(), 3, &json!({}))));
+        keeper.use_catalog(widgets_of(&["c.io"]));
+        assert_eq!(group(&mut keeper).as_deref(), Some("a.io"), "{groups:?}");
+    }
+}
+
+#[test]
+fn a_forged_or_copied_status_leaves_a_guard_to_discovery() {
+    let (_, before) = synced(vec![guard("a", "Widget", 1, 0)]);
+    let seen = &before.guards[0];
+    let honest = resolution::to_note(&seen.state, &seen.stored, &key()).unwrap();
+    let mut of_another = guard("a", "Widget", 1, 0);
+    kube::Resource::meta_mut(&mut of_another).uid = Some("another".into());
+    let copied = resolution::to_note(&seen.state, &of_another.into(), &key()).unwrap();
+    let mut of_former = guard("a", "Widget", 1, 0);
+    kube::Resource::meta_mut(&mut of_former).generation = Some(0);
+    let former = resolution::to_note(&seen.state, &of_former.into(), &key()).unwrap();
+    let elsewhere = crate::api::status::ResolvedTarget { api_version: "evil.io/v1".into(), ..honest.clone() };
+    let unsigned = crate::api::status::ResolvedTarget { signature: String::new(), ..honest };
+    for forged in [copied, former, elsewhere, unsigned] {
+        let status = json!({"resolvedTarget": forged});
+        let mut keeper = started(&["b.io"], with_status(&seen.stored, 2, &status));
+        assert_eq!(group(&mut keeper).as_deref(), Some("b.io"), "{forged:?}");
+        // One that runs is not turned either.
+        let mut keeper = started(&["b.io"], guard("a", "Widget", 1, 0));
+        keeper.take(Event::Apply(with_status(&seen.stored, 2, &status)));
+        assert_eq!(group(&mut keeper).as_deref(), Some("b.io"), "{forged:?}");
+    }
+}
+
+#[test]
+fn a_process_without_the_key_follows_the_others_once_it_has_it() {
+    let (_, before) = synced(vec![guard("a", "Widget", 1, 0)]);
+    let mut keeper = keeper();
+    keeper.use_catalog(widgets_of(&["b.io"]));
+    keeper.take(Event::Init);
+    keeper.take(Event::InitApply(noted(&before.guards[0], 2)));
+    keeper.take(Event::InitDone);
+    assert_eq!(group(&mut keeper).as_deref(), Some("b.io"));
+    keeper.use_key(Some(key()));
+    assert_eq!(group(&mut keeper).as_deref(), Some("a.io"));
+}
+
+#[test]
+fn a_resource_that_is_kept_is_followed_to_the_version_that_is_served() {
+    let (_, before) = synced(vec![guard("a", "Widget", 1, 0)]);
+    let of = |group: &str, version: &str| KindEntry {
+        group: group.into(),
+        version: version.into(),
+        ..widgets_of(&["a.io"]).entries()[0].clone()
+    };
+    let path: Arc<[String]> = Arc::new(["spec".to_owned(), "size".to_owned()]);
+    let scaled = [(("a.io".to_owned(), "v2".to_owned(), "widgets".to_owned()), path.clone())];
+    let catalog = Catalog::new(vec![of("a.io", "v2"), of("b.io", "v1")]).with_replicas_paths(scaled.into());
+    let mut keeper = started(&["a.io"], noted(&before.guards[0], 2));
+    keeper.use_catalog(Arc::new(catalog));
+    let after = keeper.observe().unwrap();
+    let GuardState::Valid(guard) = &after.guards[0].state else { panic!("{:?}", after.guards[0].state) };
+    assert_eq!(guard.target.api_version(), "a.io/v2");
+    assert_eq!(guard.replicas_path, Some(path));
+    assert!(after.guards[0].kept.is_some());
+}
+
+#[test]
+fn what_is_noted_of_a_guard_that_cannot_be_used_stays_if_it_is_ours() {
+    let (_, before) = synced(vec![guard("a", "Widget", 1, 0)]);
+    let whole = noted(&before.guards[0], 2);
+    let status: crate::api::DriftGuardStatus = whole.status();
+    let signed = Stored::from(whole);
+    let invalid = GuardState::Invalid(Arc::new(crate::core::guard::InvalidGuard {
+        id: signed.id().clone(),
+        generation: 1,
+        target: None,
+        reason: reasons::INVALID_SPEC,
+        message: String::new(),
+    }));
+    assert_eq!(resolution::to_note(&invalid, &signed, &key()), status.resolved_target);
+    let other = SigningKey::new(&[8; crate::core::signature::KEY_LENGTH]).unwrap();
+    assert_eq!(resolution::to_note(&invalid, &signed, &other), None);
 }

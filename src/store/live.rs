@@ -7,9 +7,12 @@ use kube::{Api, core::ObjectList};
 use crate::core::guard::{GuardState, Target};
 use crate::core::index::Index;
 use crate::core::kinds::Catalog;
+use crate::core::signature::SigningKey;
 
 use super::Store;
-use super::convert::convert;
+use super::convert::Settings;
+use super::observation::Observation;
+use super::resolution::resolve;
 use super::stored::{Received, Stored};
 
 /// An object, as the index is asked for it.
@@ -129,13 +132,26 @@ impl Store {
         let key = self.shared.keys.borrow().clone();
         let settings = &self.shared.settings;
         let exceptions = self.shared.exceptions.borrow().clone().unwrap_or_default();
-        let states = listed.items.into_iter().map(|received| {
-            let stored = Stored::from(received);
-            let state = convert(&stored, catalog, settings, key.as_ref());
-            exceptions.apply(state, &stored, settings.longest_pause)
-        });
+        let before = self.shared.observations.borrow().clone();
+        let states = converted(listed.items, &before, catalog, settings, key.as_ref());
+        let states = states.map(|(stored, state)| exceptions.apply(state, &stored, settings.longest_pause));
         Index::build(states.filter(of_object).collect())
     }
+}
+
+/// The guards of a live read. What their kinds were found to mean goes on, as in the index.
+pub(super) fn converted<'a>(
+    listed: impl IntoIterator<Item = Received> + 'a,
+    before: &'a Observation,
+    catalog: &'a Catalog,
+    settings: &'a Settings,
+    key: Option<&'a SigningKey>,
+) -> impl Iterator<Item = (Stored, GuardState)> {
+    listed.into_iter().map(Stored::from).map(move |stored| {
+        let old = before.guard(stored.id());
+        let state = resolve(&stored, old, catalog, settings, key).state;
+        (stored, state)
+    })
 }
 
 /// Where an object stands, in the version in which it is hashed.

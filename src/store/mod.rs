@@ -25,6 +25,7 @@ mod live;
 mod observation;
 mod proposed;
 mod refused;
+pub mod resolution;
 mod scales;
 mod schedule;
 mod stored;
@@ -33,7 +34,7 @@ mod summary;
 pub(crate) use catalog::catalog_of;
 pub use configurations::Configurations;
 pub use convert::Settings;
-pub use exceptions::Exceptions;
+pub use exceptions::{Exceptions, SeenException};
 pub use live::{Key, LiveReadError};
 pub use observation::{Observation, Seen};
 pub use proposed::{Proposed, rights};
@@ -57,6 +58,7 @@ struct Shared {
     configurations: watch::Sender<Arc<Configurations>>,
     catalog: watch::Sender<Option<Arc<Catalog>>>,
     exceptions: watch::Sender<Option<Arc<Exceptions>>>,
+    exception_objects: watch::Sender<Arc<Vec<Arc<SeenException>>>>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -88,6 +90,7 @@ impl Store {
             configurations: watch::Sender::default(),
             catalog: watch::Sender::default(),
             exceptions: watch::Sender::default(),
+            exception_objects: watch::Sender::default(),
         });
         let running = run(Arc::clone(&shared));
         (Self { shared }, running)
@@ -121,6 +124,12 @@ impl Store {
     #[must_use]
     pub fn observations(&self) -> watch::Receiver<Arc<Observation>> {
         self.shared.observations.subscribe()
+    }
+
+    /// All exceptions as they stand in the cluster, by namespace and name.
+    #[must_use]
+    pub fn exceptions(&self) -> watch::Receiver<Arc<Vec<Arc<SeenException>>>> {
+        self.shared.exception_objects.subscribe()
     }
 
     /// The two webhook configurations of this installation as they stand in the cluster.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::core::exceptions::Terms;
 use crate::core::guard::{GuardId, GuardState};
 use crate::core::index::Index;
 use crate::core::kinds::KindEntry;
@@ -24,7 +25,20 @@ pub struct Observation {
 }
 
 impl Observation {
-    /// One guard.
+    /// The guards of a namespace that an exception of these terms means, usable or not.
+    pub fn meant_by<'a>(
+        &'a self,
+        namespace: &'a str,
+        terms: &'a Terms,
+    ) -> impl Iterator<Item = &'a Arc<Seen>> {
+        let first = self.guards.partition_point(|seen| seen.stored.namespace() < namespace);
+        self.guards[first..]
+            .iter()
+            .take_while(move |seen| seen.stored.namespace() == namespace)
+            .filter(move |seen| terms.covers(seen.stored.name(), |key| seen.stored.label(key)))
+    }
+
+    /// A guard, by namespace and name.
     #[must_use]
     pub fn guard(&self, id: &GuardId) -> Option<&Seen> {
         let at = self.guards.binary_search_by(|seen| seen.stored.id().cmp(id)).ok()?;
@@ -41,11 +55,10 @@ pub struct Seen {
     pub state: GuardState,
     /// The version of the first snapshot that holds it as it is.
     pub since: u64,
+    /// What its kind was found to mean.
+    pub found: Option<Arc<KindEntry>>,
     /// Why it goes by a kind that was found before, where discovery now finds none or another.
     pub kept: Option<Text>,
-    /// What its kind was found to mean. In memory alone: a process that starts goes by what discovery
-    /// says then.
-    pub resolved: Option<Arc<KindEntry>>,
     /// The resource version at which it was first seen as it is: whoever has applied that much judges
     /// by it.
     pub needed: u64,

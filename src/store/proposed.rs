@@ -39,6 +39,16 @@ impl Proposed {
         {
             return Some((invalid.reason, invalid.message.clone()));
         }
+        if let GuardState::Valid(guard) = &self.state
+            && !guard.scope.may_pin()
+        {
+            let message = format!(
+                "spec.onlyPaths or spec.ignorePaths leave nothing of a {} to pin: name what a guard of that \
+                 kind hashes, such as /data/KEY or /spec/FIELD",
+                guard.target.kind
+            );
+            return Some((reasons::INVALID_SPEC, message));
+        }
         let spec = self.spec.as_ref()?;
         let wrong = check_fields(spec).and_then(|()| {
             sources(spec).try_for_each(|(field, of)| {

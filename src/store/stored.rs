@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::Resource;
 use kube::core::NamespaceResourceScope;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
@@ -92,10 +93,27 @@ impl<'de> Deserialize<'de> for Received {
 impl Received {
     /// Namespace and name.
     pub(super) fn id(&self) -> GuardId {
-        GuardId {
-            namespace: self.meta.namespace.as_deref().unwrap_or_default().into(),
-            name: self.meta.name.as_deref().unwrap_or_default().into(),
-        }
+        GuardId { namespace: self.namespace().into(), name: self.name().into() }
+    }
+
+    /// `metadata.namespace`.
+    pub(crate) fn namespace(&self) -> &str {
+        self.meta.namespace.as_deref().unwrap_or_default()
+    }
+
+    /// `metadata.name`.
+    pub(crate) fn name(&self) -> &str {
+        self.meta.name.as_deref().unwrap_or_default()
+    }
+
+    /// `metadata.uid`.
+    pub(crate) fn uid(&self) -> &str {
+        self.meta.uid.as_deref().unwrap_or_default()
+    }
+
+    /// `metadata.resourceVersion`.
+    pub(crate) fn resource_version(&self) -> &str {
+        self.meta.resource_version.as_deref().unwrap_or_default()
     }
 
     /// `metadata.creationTimestamp`.
@@ -108,10 +126,11 @@ impl Received {
         self.spec.as_deref().map_or("null", RawValue::get)
     }
 
-    /// The status; an empty one when there is none or when it is not ours to understand.
-    pub(crate) fn status(&self) -> DriftGuardStatus {
+    /// The status, of a guard or an exception; an empty one when there is none or when it is not ours to
+    /// understand.
+    pub(crate) fn status<T: Default + DeserializeOwned>(&self) -> T {
         let text = self.status.as_deref().map_or("null", RawValue::get);
-        serde_json::from_str::<Option<DriftGuardStatus>>(text).ok().flatten().unwrap_or_default()
+        serde_json::from_str::<Option<T>>(text).ok().flatten().unwrap_or_default()
     }
 }
 
@@ -158,11 +177,11 @@ impl Revision {
 
 impl From<Received> for Stored {
     fn from(received: Received) -> Self {
-        let status = Summary::of(&received.status());
+        let status = Summary::of(&received.status::<DriftGuardStatus>());
         let spec = received.spec();
         let source = Source {
             id: received.id(),
-            uid: received.meta.uid.as_deref().unwrap_or_default().into(),
+            uid: received.uid().into(),
             generation: received.meta.generation.unwrap_or_default(),
             created: received.created(),
             labels: pairs(received.meta.labels.as_ref(), |_| true),
@@ -170,7 +189,7 @@ impl From<Received> for Stored {
             asks_for_promotion: spec.contains("enforceAfterClean"),
             spec: spec.into(),
         };
-        let revision = Revision::of(received.meta.resource_version.as_deref().unwrap_or_default());
+        let revision = Revision::of(received.resource_version());
         Self { source: Arc::new(source), revision, status }
     }
 }
@@ -196,6 +215,18 @@ impl Stored {
     #[must_use]
     pub fn id(&self) -> &GuardId {
         &self.source.id
+    }
+
+    /// `metadata.namespace`.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.source.id.namespace
+    }
+
+    /// `metadata.name`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.source.id.name
     }
 
     /// `metadata.uid`.
@@ -271,7 +302,7 @@ impl Stored {
         Arc::ptr_eq(&self.source, &other.source) || self.source == other.source
     }
 
-    /// The same, sharing with `other` what is equal: all but the status, or the namespace.
+    /// The same, sharing with `other` what is equal: all but the status, or the namespace, and its kind.
     pub(super) fn sharing(mut self, other: &Self) -> Self {
         if self.means_the_same(other) {
             self.source = Arc::clone(&other.source);
@@ -280,6 +311,7 @@ impl Stored {
         {
             source.id.namespace = other.source.id.namespace.clone();
         }
+        self.status.share(&other.status);
         self
     }
 }

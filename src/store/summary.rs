@@ -4,12 +4,15 @@
 //! our memory. So the part that is computed from the guard stands here as a digest. Whoever has
 //! something new to say reads the status itself first.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use sha2::{Digest as _, Sha256};
 
 use crate::api::reasons::ConditionType;
-use crate::api::status::{DriftGuardStatus, EnforceAfterClean};
+use crate::api::status::{DriftGuardStatus, EnforceAfterClean, ResolvedTarget};
+use crate::core::kinds::KindEntry;
 
 /// The conditions that are computed from the guard alone.
 const COMPUTED: [ConditionType; 5] = [
@@ -25,8 +28,42 @@ const COMPUTED: [ConditionType; 5] = [
 pub struct Summary {
     digest: [u8; 16],
     enforce_after_clean: Option<Box<EnforceAfterClean>>,
+    resolved_target: Option<Box<Resolved>>,
     is_empty: bool,
     was_suspended: bool,
+}
+
+/// `status.resolvedTarget`, its texts shared between guards.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Resolved {
+    found: Arc<KindEntry>,
+    signature: Box<str>,
+}
+
+impl Resolved {
+    fn of(noted: &ResolvedTarget) -> Self {
+        let (group, version) = noted.api_version.rsplit_once('/').unwrap_or(("", &noted.api_version));
+        let found = KindEntry {
+            group: group.into(),
+            version: version.into(),
+            kind: noted.kind.as_str().into(),
+            plural: noted.resource.as_str().into(),
+            namespaced: noted.namespaced,
+            // Alone in a catalog, it must be what a kind without a version means.
+            preferred: true,
+        };
+        Self { found: Arc::new(found), signature: noted.signature.as_str().into() }
+    }
+
+    fn whole(&self) -> ResolvedTarget {
+        ResolvedTarget {
+            api_version: self.found.api_version(),
+            kind: self.found.kind.as_str().into(),
+            resource: self.found.plural.as_str().into(),
+            namespaced: self.found.namespaced,
+            signature: self.signature.as_ref().into(),
+        }
+    }
 }
 
 impl Summary {
@@ -39,6 +76,7 @@ impl Summary {
         Self {
             digest: digest(status),
             enforce_after_clean: status.enforce_after_clean.clone().map(Box::new),
+            resolved_target: status.resolved_target.as_ref().map(Resolved::of).map(Box::new),
             is_empty: *status == DriftGuardStatus::default(),
             was_suspended: has(ConditionType::Suspended),
         }
@@ -63,6 +101,22 @@ impl Summary {
         self.enforce_after_clean.as_deref()
     }
 
+    /// What the kind of the guard is said to have been found to mean, and the signature of it, which is
+    /// yet to be verified.
+    #[must_use]
+    pub fn resolved_target(&self) -> Option<(&KindEntry, &str)> {
+        self.resolved_target.as_deref().map(|noted| (noted.found.as_ref(), noted.signature.as_ref()))
+    }
+
+    /// Holds once, with `other`, what their kinds mean when that is the same.
+    pub(super) fn share(&mut self, other: &Self) {
+        if let (Some(own), Some(other)) = (&mut self.resolved_target, &other.resolved_target)
+            && own.found == other.found
+        {
+            own.found = Arc::clone(&other.found);
+        }
+    }
+
     /// A status that leads to the same computed part as the whole one would.
     #[must_use]
     pub fn ground(&self) -> DriftGuardStatus {
@@ -77,6 +131,7 @@ impl Summary {
         DriftGuardStatus {
             conditions: self.was_suspended.then_some(suspended).into_iter().collect(),
             enforce_after_clean: self.enforce_after_clean.as_deref().cloned(),
+            resolved_target: self.resolved_target.as_deref().map(Resolved::whole),
             ..DriftGuardStatus::default()
         }
     }
@@ -100,6 +155,12 @@ fn digest(status: &DriftGuardStatus) -> [u8; 16] {
     let promoted = promotion.and_then(|known| known.promoted_at.as_ref());
     text(promoted.map(|at| at.0.as_second().to_string()).as_deref());
     text(promotion.map(|known| known.signature.as_str()));
+    let resolved = status.resolved_target.as_ref();
+    text(resolved.map(|noted| noted.api_version.as_str()));
+    text(resolved.map(|noted| noted.kind.as_str()));
+    text(resolved.map(|noted| noted.resource.as_str()));
+    text(resolved.map(|noted| if noted.namespaced { "true" } else { "false" }));
+    text(resolved.map(|noted| noted.signature.as_str()));
     for of_type in COMPUTED {
         let found = status.conditions.iter().find(|condition| condition.type_ == of_type.as_str());
         text(found.map(|condition| condition.status.as_str()));
@@ -114,6 +175,7 @@ fn digest(status: &DriftGuardStatus) -> [u8; 16] {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
     use super::*;
 
     fn status(message: &str, second: i64) -> DriftGuardStatus {
@@ -151,6 +213,31 @@ mod tests {
         suspended.conditions[0].type_ = "Suspended".into();
         assert_eq!(Summary::of(&suspended).ground().conditions.len(), 1);
         assert!(Summary::of(&status("a", 1)).ground().conditions.is_empty());
+    }
+
+    #[test]
+    fn what_a_kind_was_found_to_mean_is_kept_whole_and_held_once() {
+        let noted = |resource: &str, signature: &str| {
+            let resolved_target = Some(ResolvedTarget {
+                api_version: "a.io/v1".into(),
+                kind: "Widget".into(),
+                resource: resource.into(),
+                namespaced: true,
+                signature: signature.into(),
+            });
+            DriftGuardStatus { resolved_target, ..DriftGuardStatus::default() }
+        };
+        let status = noted("widgets", "x");
+        let first = Summary::of(&status);
+        assert_eq!(first.ground(), status);
+        assert!(first.says(&status));
+        assert!(!first.says(&noted("widgets", "y")));
+        assert!(!first.says(&noted("gadgets", "x")));
+        let mut second = Summary::of(&noted("widgets", "y"));
+        second.share(&first);
+        let held = |summary: &Summary| Arc::clone(&summary.resolved_target.as_ref().unwrap().found);
+        assert!(Arc::ptr_eq(&held(&first), &held(&second)));
+        assert_eq!(second.resolved_target().unwrap().1, "y");
     }
 
     #[test]

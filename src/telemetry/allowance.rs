@@ -19,10 +19,20 @@ impl Allowance {
         Self { burst, per_second: per_second.into(), left: burst, filled: now }
     }
 
+    fn left(&self, now: Instant) -> f64 {
+        let passed = now.saturating_duration_since(self.filled).as_secs_f64();
+        (self.left + passed * self.per_second).min(self.burst)
+    }
+
+    /// Whether nothing was taken for so long that it is as good as a new one.
+    #[must_use]
+    pub fn is_full(&self, now: Instant) -> bool {
+        self.left(now) >= self.burst
+    }
+
     /// Takes one permission at `now`; false when there is none.
     pub fn take(&mut self, now: Instant) -> bool {
-        let passed = now.saturating_duration_since(self.filled).as_secs_f64();
-        self.left = (self.left + passed * self.per_second).min(self.burst);
+        self.left = self.left(now);
         self.filled = now;
         let any = self.left >= 1.0;
         if any {

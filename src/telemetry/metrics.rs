@@ -53,8 +53,10 @@ pub struct Metrics {
     leader: Gauge,
     in_flight: Gauge,
     handshakes: Family<ResultLabel, Counter>,
+    closed_for_room: Counter,
     self_checks: Family<ResultLabel, Counter>,
     certificate_end: Gauge,
+    certificate_files_broken: Gauge,
     unknown_authors: Gauge,
 }
 
@@ -78,8 +80,10 @@ impl Default for Metrics {
             leader: Gauge::default(),
             in_flight: Gauge::default(),
             handshakes: Family::default(),
+            closed_for_room: Counter::default(),
             self_checks: Family::default(),
             certificate_end: Gauge::default(),
+            certificate_files_broken: Gauge::default(),
             unknown_authors: Gauge::default(),
         };
         metrics.register();
@@ -134,11 +138,21 @@ impl Metrics {
         registry.register("leader", "1 while this replica holds the lease", self.leader.clone());
         registry.register("admission_reviews_in_flight", "Reviews being answered", self.in_flight.clone());
         registry.register("tls_handshakes", "TLS handshakes of clients", self.handshakes.clone());
+        registry.register(
+            "connections_closed_for_room",
+            "Idle connections closed because there were too many",
+            self.closed_for_room.clone(),
+        );
         registry.register("self_checks", "TLS handshakes with our own listener", self.self_checks.clone());
         registry.register(
             "certificate_end_timestamp_seconds",
             "End of the served certificate, in seconds since 1970",
             self.certificate_end.clone(),
+        );
+        registry.register(
+            "certificate_files_broken",
+            "1 while the certificate files cannot be used and what was served before is served on",
+            self.certificate_files_broken.clone(),
         );
         registry.register(
             "guards_of_unknown_author",
@@ -239,6 +253,11 @@ impl Metrics {
         self.handshakes.get_or_create(&ResultLabel { result }).inc();
     }
 
+    /// Counts a connection that was idle and gave way to another one.
+    pub fn connection_closed_for_room(&self) {
+        self.closed_for_room.inc();
+    }
+
     /// Counts a handshake with our own listener: `ok` or `failed`.
     pub fn self_check(&self, result: &'static str) {
         self.self_checks.get_or_create(&ResultLabel { result }).inc();
@@ -247,6 +266,11 @@ impl Metrics {
     /// Sets when the served certificate ends, in seconds since 1970.
     pub fn certificate_end(&self, seconds: i64) {
         self.certificate_end.set(seconds);
+    }
+
+    /// Tells whether the files with the certificate cannot be used.
+    pub fn certificate_files_broken(&self, are: bool) {
+        self.certificate_files_broken.set(i64::from(are));
     }
 
     /// All metrics as text.

@@ -1,4 +1,4 @@
-//! Events that concern a guard itself and not a write to its target: deleted, of an unknown author.
+//! Events that concern a guard itself and not a write to its target: deleted, of an unknown author, paused.
 //!
 //! Whoever tells one sees to it that it is told once an episode; here queue and rate are bounded.
 
@@ -37,17 +37,35 @@ pub struct Notice {
     pub note: String,
 }
 
+/// A notice with what its Event says besides.
+#[derive(Debug)]
+struct Queued {
+    notice: Notice,
+    action: &'static str,
+    related: Option<ObjectReference>,
+}
+
 /// Takes notices without ever waiting.
 #[derive(Debug, Clone)]
 pub struct NoticeSink {
-    queue: mpsc::Sender<Notice>,
+    queue: mpsc::Sender<Queued>,
     metrics: Arc<Metrics>,
 }
 
 impl NoticeSink {
     /// Queues a notice; one too many is dropped and counted.
     pub fn put(&self, notice: Notice) {
-        if self.queue.try_send(notice).is_err() {
+        self.queue(Queued { notice, action: "Approval", related: None });
+    }
+
+    /// As [`Self::put`], of a pause that begins or ends; `related` is what asked for it, unless the guard
+    /// did so itself.
+    pub fn put_pause(&self, notice: Notice, related: Option<ObjectReference>) {
+        self.queue(Queued { notice, action: "Pause", related });
+    }
+
+    fn queue(&self, queued: Queued) {
+        if self.queue.try_send(queued).is_err() {
             self.metrics.dropped_event();
         }
     }
@@ -56,7 +74,7 @@ impl NoticeSink {
 /// The task that publishes what a sink takes.
 #[derive(Debug)]
 pub struct Announcer {
-    queue: mpsc::Receiver<Notice>,
+    queue: mpsc::Receiver<Queued>,
     metrics: Arc<Metrics>,
 }
 
@@ -73,12 +91,12 @@ impl Announcer {
         let reporter = Reporter { controller: CONTROLLER.into(), instance: Some(replica) };
         let recorder = Recorder::new(client, reporter);
         let mut allowance = Allowance::new(BURST, PER_SECOND, Instant::now());
-        while let Some(notice) = self.queue.recv().await {
+        while let Some(queued) = self.queue.recv().await {
             if !allowance.take(Instant::now()) {
                 self.metrics.dropped_event();
                 continue;
             }
-            if let Err(error) = recorder.publish(&event(&notice), &regarding(&notice)).await {
+            if let Err(error) = recorder.publish(&event(&queued), &regarding(&queued.notice)).await {
                 self.metrics.dropped_event();
                 tracing::debug!(%error, "an Event could not be published");
             }
@@ -88,13 +106,13 @@ impl Announcer {
     }
 }
 
-fn event(notice: &Notice) -> Event {
+fn event(queued: &Queued) -> Event {
     Event {
         type_: EventType::Warning,
-        reason: notice.reason.to_owned(),
-        note: Some(notice.note.chars().take(MAX_NOTE).collect()),
-        action: "Approval".into(),
-        secondary: None,
+        reason: queued.notice.reason.to_owned(),
+        note: Some(queued.notice.note.chars().take(MAX_NOTE).collect()),
+        action: queued.action.to_owned(),
+        secondary: queued.related.clone(),
     }
 }
 
@@ -121,8 +139,9 @@ mod tests {
             reason: "AuthorUnknown",
             note: "x".repeat(5000),
         };
-        assert_eq!(event(&notice).note.map(|note| note.len()), Some(MAX_NOTE));
         assert_eq!(regarding(&notice).name.as_deref(), Some("g"));
+        let queued = Queued { notice, action: "Approval", related: None };
+        assert_eq!(event(&queued).note.map(|note| note.len()), Some(MAX_NOTE));
     }
 
     #[test]

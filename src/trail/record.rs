@@ -6,6 +6,7 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::api::names;
 use crate::core::guard::GuardId;
 use crate::core::verdict::{Attempt, Operation, Unguarded};
 
@@ -29,6 +30,12 @@ pub enum Kind {
     GuardChange,
     /// A guard of enforcement `Audit` has become one of `Deny`.
     Promotion,
+    /// An exception was made, or ended by deleting it.
+    ExceptionChange,
+    /// A guard lets writes pass for a while, by `spec.suspend` or an exception, or no longer.
+    Pause,
+    /// Somebody broke the glass, so that every guard lets writes pass, or it is whole again.
+    Glass,
 }
 
 /// How the actor of a record is known.
@@ -91,6 +98,9 @@ pub struct Record<'a> {
     /// Pinned paths that differ from the stored object, the first few; names only.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub paths: Vec<&'a str>,
+    /// What lets writes pass, or did; only in records about that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pause: Option<Pause<'a>>,
     /// What the user was told, or what is wrong.
     #[serde(skip_serializing_if = "str::is_empty")]
     pub message: &'a str,
@@ -134,6 +144,23 @@ pub struct Target<'a> {
     /// `metadata.uid`; absent on CREATE.
     #[serde(skip_serializing_if = "str::is_empty")]
     pub uid: &'a str,
+}
+
+/// What lets writes pass for a while.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Pause<'a> {
+    /// Name of the `DriftGuardException`, in the guard's namespace; absent for anything else.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub exception: &'a str,
+    /// When it ends; absent where that cannot be told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
+    /// Why, in the words of whoever asked for it.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub reason: &'a str,
+    /// Who asked for it, as far as is known.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub by: &'a str,
 }
 
 /// The user of a record.
@@ -228,9 +255,48 @@ impl<'a> Record<'a> {
             authenticated: true,
             message,
         };
-        let target = &guard.target;
         Self {
             kind: Kind::Promotion,
+            enforcement: Some(crate::core::guard::Enforcement::Deny.as_str()),
+            ..Self::of_state(guard, "Promoted", circumstances)
+        }
+    }
+
+    /// The record of a guard that begins to let writes pass for a while, or no longer does.
+    #[must_use]
+    pub fn of_pause(
+        guard: &'a crate::core::guard::Guard,
+        reason: &'static str,
+        pause: Option<Pause<'a>>,
+        circumstances: Circumstances<'a>,
+    ) -> Self {
+        Self {
+            kind: Kind::Pause,
+            enforcement: Some(guard.enforcement.as_str()),
+            pause,
+            ..Self::of_state(guard, reason, circumstances)
+        }
+    }
+
+    /// The record of broken glass, or of its end; every guard is concerned.
+    #[must_use]
+    pub fn of_glass(reason: &'static str, pause: Pause<'a>, circumstances: Circumstances<'a>) -> Self {
+        Self {
+            kind: Kind::Glass,
+            attribution: Attribution::Itself,
+            pause: Some(pause),
+            ..Self::unjudged(reason, None, circumstances)
+        }
+    }
+
+    /// The record of what became of a guard by our own doing.
+    fn of_state(
+        guard: &'a crate::core::guard::Guard,
+        reason: &'static str,
+        circumstances: Circumstances<'a>,
+    ) -> Self {
+        let target = &guard.target;
+        Self {
             guard: Some(Guard {
                 namespace: &guard.id.namespace,
                 name: &guard.id.name,
@@ -246,8 +312,7 @@ impl<'a> Record<'a> {
                 uid: "",
             }),
             attribution: Attribution::Itself,
-            enforcement: Some(crate::core::guard::Enforcement::Deny.as_str()),
-            ..Self::unjudged("Promoted", None, circumstances)
+            ..Self::unjudged(reason, None, circumstances)
         }
     }
 
@@ -282,6 +347,7 @@ impl<'a> Record<'a> {
             reason,
             image_hash: None,
             paths: Vec::new(),
+            pause: None,
             message: cut(circumstances.message, MAX_MESSAGE),
             review_uid: cut(circumstances.review_uid, MAX_TEXT),
             replica: circumstances.replica,
@@ -343,6 +409,66 @@ impl<'a> Record<'a> {
                 groups: attempt.user.groups.iter().map(|group| cut(group, MAX_TEXT)).collect(),
             }),
             field_manager: cut(&attempt.field_manager, MAX_TEXT),
+            ..Self::unjudged(attempt.reason, None, circumstances)
+        }
+    }
+}
+
+/// An attempt to make, change or delete an exception.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExceptionAttempt {
+    /// Which one.
+    pub exception: GuardId,
+    /// Its `metadata.uid`, as far as is known.
+    pub uid: String,
+    /// `spec.until`, where the spec can be read.
+    pub until: Option<Timestamp>,
+    /// `spec.reason`, likewise.
+    pub why: String,
+    /// What was attempted.
+    pub operation: Operation,
+    /// Who.
+    pub user: crate::core::verdict::User,
+    /// `options.fieldManager`.
+    pub field_manager: String,
+    /// Whether it was refused.
+    pub denied: bool,
+    /// Why, or what became of it: a stable word.
+    pub reason: &'static str,
+    /// What the user was told.
+    pub message: String,
+    /// `request.uid`.
+    pub review_uid: String,
+}
+
+impl<'a> Record<'a> {
+    /// The record of an attempt on an exception, which is the target: which guards it pauses is told when
+    /// they are paused.
+    #[must_use]
+    pub fn of_exception(attempt: &'a ExceptionAttempt, circumstances: Circumstances<'a>) -> Self {
+        Self {
+            kind: if attempt.denied { Kind::Denial } else { Kind::ExceptionChange },
+            target: Some(Target {
+                api_version: format!("{}/{}", names::GROUP, names::VERSION),
+                kind: "DriftGuardException",
+                resource: names::EXCEPTIONS,
+                namespace: Some(cut(&attempt.exception.namespace, MAX_TEXT)),
+                name: cut(&attempt.exception.name, MAX_TEXT),
+                uid: cut(&attempt.uid, MAX_TEXT),
+            }),
+            operation: Some(attempt.operation.as_str()),
+            user: Some(User {
+                name: cut(&attempt.user.name, MAX_TEXT),
+                uid: cut(&attempt.user.uid, MAX_TEXT),
+                groups: attempt.user.groups.iter().map(|group| cut(group, MAX_TEXT)).collect(),
+            }),
+            field_manager: cut(&attempt.field_manager, MAX_TEXT),
+            pause: Some(Pause {
+                exception: cut(&attempt.exception.name, MAX_TEXT),
+                until: attempt.until,
+                reason: cut(&attempt.why, MAX_TEXT),
+                by: "",
+            }),
             ..Self::unjudged(attempt.reason, None, circumstances)
         }
     }

@@ -2,8 +2,10 @@
 //!
 //! A thread of its own writes, so that a reader who stops reading cannot hold up a review. What does
 //! not fit the queue is counted and said as soon as there is room again: a gap is never silent.
-//! Records of reviews that nobody authenticated are limited in rate, since those may be forged.
+//! Records of reviews that nobody authenticated are limited in rate, since those may be forged: in all,
+//! and for each guard, so that noise about one guard does not hide what is done to another.
 
+use std::collections::HashMap;
 use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -19,13 +21,18 @@ const QUEUE: usize = 8192;
 /// Records of unauthenticated reviews that may come at once, and per second after that.
 const BURST: u32 = 2000;
 const PER_SECOND: u32 = 200;
+/// The same of one guard.
+const GUARD_BURST: u32 = 200;
+const GUARD_PER_SECOND: u32 = 20;
+/// Guards that are counted apart at a time; further ones share what is left of all.
+const MAX_GUARDS: usize = 4096;
 
 /// Takes records without waiting. Clones share one queue.
 #[derive(Debug, Clone)]
 pub struct RecordSink {
     queue: SyncSender<String>,
     lost: Arc<AtomicU64>,
-    allowance: Arc<Mutex<Allowance>>,
+    allowances: Arc<Mutex<Allowances>>,
 }
 
 impl RecordSink {
@@ -40,13 +47,13 @@ impl RecordSink {
         let seen = Arc::clone(&lost);
         let writer =
             thread::Builder::new().name("records".into()).spawn(move || write(&receiver, output, &seen))?;
-        let allowance = Arc::new(Mutex::new(Allowance::new(BURST, PER_SECOND, Instant::now())));
-        Ok((Self { queue: sender, lost, allowance }, writer))
+        let allowances = Arc::new(Mutex::new(Allowances::new(Instant::now())));
+        Ok((Self { queue: sender, lost, allowances }, writer))
     }
 
     /// Queues a record.
     pub fn put(&self, record: &Record<'_>) {
-        let allowed = record.authenticated || self.allow();
+        let allowed = record.authenticated || self.allows(record);
         // A record has no map with keys that are no text, so that it always serialises.
         let line = serde_json::to_string(record).ok().filter(|_| allowed);
         if line.is_none_or(|line| self.queue.try_send(line).is_err()) {
@@ -54,8 +61,41 @@ impl RecordSink {
         }
     }
 
-    fn allow(&self) -> bool {
-        self.allowance.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now())
+    fn allows(&self, record: &Record<'_>) -> bool {
+        let guard = record.guard.as_ref().map(|guard| (guard.namespace, guard.name));
+        self.allowances.lock().unwrap_or_else(PoisonError::into_inner).take(guard, Instant::now())
+    }
+}
+
+/// What may be recorded of reviews that nobody authenticated.
+#[derive(Debug)]
+struct Allowances {
+    all: Allowance,
+    by_guard: HashMap<(String, String), Allowance>,
+}
+
+impl Allowances {
+    fn new(now: Instant) -> Self {
+        Self { all: Allowance::new(BURST, PER_SECOND, now), by_guard: HashMap::new() }
+    }
+
+    fn take(&mut self, guard: Option<(&str, &str)>, now: Instant) -> bool {
+        let of_guard = guard.is_none_or(|(namespace, name)| {
+            let guard = (namespace.to_owned(), name.to_owned());
+            if let Some(allowance) = self.by_guard.get_mut(&guard) {
+                return allowance.take(now);
+            }
+            if self.by_guard.len() >= MAX_GUARDS {
+                self.by_guard.retain(|_, allowance| !allowance.is_full(now));
+            }
+            if self.by_guard.len() < MAX_GUARDS {
+                let mut allowance = Allowance::new(GUARD_BURST, GUARD_PER_SECOND, now);
+                allowance.take(now);
+                self.by_guard.insert(guard, allowance);
+            }
+            true
+        });
+        of_guard && self.all.take(now)
     }
 }
 
@@ -153,6 +193,24 @@ mod tests {
     fn every_record_is_one_line_and_all_are_written_before_the_end() {
         assert_eq!(lines_of(3, true), 3);
         assert_eq!(lines_of(BURST as usize + 1000, true), BURST as usize + 1000);
+    }
+
+    #[test]
+    fn noise_about_one_guard_does_not_hide_what_is_done_to_another() {
+        let start = Instant::now();
+        let mut allowances = Allowances::new(start);
+        let mut taken = |guard, count| {
+            std::iter::repeat_with(|| allowances.take(Some(guard), start))
+                .take(count)
+                .filter(|ok| *ok)
+                .count()
+        };
+        assert_eq!(taken(("n", "noisy"), 10_000), GUARD_BURST as usize);
+        assert_eq!(taken(("n", "quiet"), 1), 1);
+        // More guards than are counted apart still share the bound of all.
+        let names: Vec<String> = (0..2 * MAX_GUARDS).map(|number| number.to_string()).collect();
+        let passed: usize = names.iter().map(|name| taken(("m", name), 1)).sum();
+        assert_eq!(passed, (BURST - GUARD_BURST - 1) as usize);
     }
 
     #[test]

@@ -11,7 +11,7 @@ pub struct Activity {
     began: Instant,
     draining: AtomicBool,
     in_flight: AtomicUsize,
-    /// Milliseconds from `began` to the last moment a request began or ended.
+    /// Milliseconds from `began` to the last moment somebody connected, or a request began or ended.
     last: AtomicU64,
 }
 
@@ -41,7 +41,7 @@ impl Activity {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// How long no request has begun or ended; zero while one is being answered.
+    /// How long nobody has connected and no request has begun or ended; zero while one is being answered.
     #[must_use]
     pub fn quiet_for(&self) -> Duration {
         if self.in_flight() > 0 {
@@ -61,7 +61,8 @@ impl Activity {
         self.draining.load(Ordering::Relaxed)
     }
 
-    fn touch(&self) {
+    /// Notes that somebody came, who is about to ask something.
+    pub fn touch(&self) {
         let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.last.fetch_max(now, Ordering::Relaxed);
     }

@@ -12,19 +12,26 @@ use std::task::{Context, Poll};
 use axum_server::{AddrListener, Address};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::{Mutex, OwnedSemaphorePermit, mpsc};
+use tokio::sync::{Mutex, mpsc};
 use tokio_rustls::server::TlsStream;
+
+use super::room::{Place, Requests};
 
 /// A TLS connection that counts as open for as long as it lives.
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: TlsStream<TcpStream>,
-    _open: OwnedSemaphorePermit,
+    place: Place,
 }
 
 impl Connection {
-    pub(super) fn new(stream: TlsStream<TcpStream>, open: OwnedSemaphorePermit) -> Self {
-        Self { stream, _open: open }
+    pub(super) fn new(stream: TlsStream<TcpStream>, place: Place) -> Self {
+        Self { stream, place }
+    }
+
+    /// What requests on it are counted by.
+    pub(super) fn requests(&self) -> Requests {
+        self.place.requests()
     }
 }
 
@@ -34,7 +41,16 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        if self.place.has_to_leave(context.waker()) {
+            // As if the peer had closed it: the server then says goodbye.
+            return Poll::Ready(Ok(()));
+        }
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if buffer.filled().len() > before {
+            self.place.read();
+        }
+        polled
     }
 }
 

@@ -30,6 +30,7 @@ impl Reviews {
                 let reason = alert.attempt.reason;
                 // Any pod can forge one where clients show no certificate.
                 if !alert.attempt.dry_run && self.may_alarm() {
+                    alert.of_others().for_each(|attempt| self.event(attempt, false));
                     self.count_definition(if reason == Reason::DefinitionDeleted {
                         "deleted"
                     } else {
@@ -40,11 +41,12 @@ impl Reviews {
                         reason = reason.as_str(),
                         user = alert.attempt.user.name.chars().take(128).collect::<String>(),
                         "{}",
-                        alert.warning
+                        alert.message
                     );
                 }
                 self.count("warn", reason.as_str(), asked);
-                self.tell(alert.attempt, false, &alert.warning, &review.uid, now);
+                self.note_would_denies(std::slice::from_ref(&alert.attempt), now);
+                self.tell(alert.attempt, false, &alert.message, &review.uid, now);
                 warnings.push(alert.warning);
             }
             None => self.count("allow", "Definition", asked),

@@ -4,6 +4,11 @@
 //! API servers learn of it later. HTTP/1.1 answers say `Connection: close`; HTTP/2 connections get
 //! GOAWAY, again and again for those that are still opened. The socket closes when nobody comes any
 //! more, or at a limit. The rule is a pure function of what has happened.
+//!
+//! An HTTP/1.1 connection that is idle is never closed before the limit is near: a request may just be
+//! on its way, and Go's client sends a POST again only when it could write none of it. It goes by
+//! `Connection: close` on its next answer, or by the API server, which closes what was idle for 90 s.
+//! So a limit of more than that loses none at all; with a shorter one the moment of closing is left.
 
 use std::time::Duration;
 
@@ -15,10 +20,12 @@ pub struct DrainTimes {
     /// The least time to go on accepting: until then load balancers may not have heard.
     pub announce: Duration,
     /// How long nobody must have asked anything before the socket closes although connections are
-    /// open: idle HTTP/1.1 connections cannot be asked to close.
+    /// open: idle HTTP/1.1 connections cannot be asked to close, and stay.
     pub quiet: Duration,
     /// When everything is over, whatever is open.
     pub limit: Duration,
+    /// How long before that the socket closes at the latest: the time left for what has begun.
+    pub finish: Duration,
 }
 
 impl DrainTimes {
@@ -29,15 +36,27 @@ impl DrainTimes {
             announce: Duration::from_secs(5).min(limit / 2),
             quiet: Duration::from_secs(3).min(limit / 4),
             limit,
+            finish: limit / 5,
         }
+    }
+
+    /// Whether only the time for answering what has begun is left.
+    #[must_use]
+    pub fn is_nearly_over(&self, elapsed: Duration) -> bool {
+        elapsed >= self.limit.saturating_sub(self.finish)
+    }
+
+    /// Whether idle HTTP/1.1 connections stay open although the socket is closed.
+    #[must_use]
+    pub fn keeps_idle(&self, elapsed: Duration, quiet_for: Duration) -> bool {
+        !self.is_nearly_over(elapsed) || quiet_for < self.quiet
     }
 
     /// What to do now.
     #[must_use]
     pub fn step(&self, progress: Progress) -> Step {
         let Progress { elapsed, open, quiet_for } = progress;
-        // The last fifth is left for answering what has begun.
-        if elapsed >= self.limit.mul_f64(0.8) {
+        if self.is_nearly_over(elapsed) {
             return Step::Close;
         }
         if elapsed < self.announce {
@@ -100,6 +119,7 @@ mod tests {
         announce: Duration::from_secs(5),
         quiet: Duration::from_secs(3),
         limit: Duration::from_secs(25),
+        finish: Duration::from_secs(5),
     };
 
     fn step(elapsed: u64, open: usize, quiet_for: u64) -> Step {
@@ -125,6 +145,14 @@ mod tests {
     fn it_closes_early_enough_before_the_limit_to_finish_what_has_begun() {
         assert_eq!(step(19, 50, 0), Step::Serve);
         assert_eq!(step(20, 50, 0), Step::Close);
+    }
+
+    #[test]
+    fn idle_connections_are_kept_until_the_limit_is_near_and_nobody_asks() {
+        let seconds = Duration::from_secs;
+        assert!(TIMES.keeps_idle(seconds(19), seconds(19)));
+        assert!(TIMES.keeps_idle(seconds(20), seconds(2)));
+        assert!(!TIMES.keeps_idle(seconds(20), seconds(3)));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Accepts connections, finishes TLS, and gives each to the lane of its protocol.
 //!
 //! Handshakes run beside each other, bounded in number and time, and are waited for when accepting
-//! stops: a client that has connected gets its answer.
+//! stops: a client that has connected gets its answer. When there is no room, [`super::room`] makes some.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,17 +9,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
+use super::activity::Activity;
 use super::connection::Connection;
 use super::lane::{Lane, Protocol};
+use super::room::Room;
 use crate::cert::tls::{ALPN_H2, is_named};
 use crate::telemetry::metrics::Metrics;
 
 /// Connections at once. An API server keeps one over HTTP/2, or some 25 over HTTP/1.1.
-pub(super) const MOST_CONNECTIONS: usize = 2048;
+pub const MOST_CONNECTIONS: usize = 2048;
 /// Longest TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Pause after the system could not accept, for instance for want of file descriptors.
@@ -35,7 +37,8 @@ pub(super) struct Front {
     /// Names of which its certificate must have one; any when empty.
     pub(super) client_names: Arc<[String]>,
     pub(super) lanes: Arc<Lanes>,
-    pub(super) open: Arc<Semaphore>,
+    pub(super) room: Arc<Room>,
+    pub(super) activity: Arc<Activity>,
     pub(super) metrics: Arc<Metrics>,
 }
 
@@ -67,7 +70,7 @@ impl Front {
                 accepted = self.accept() => accepted,
             };
             match accepted {
-                Ok((stream, peer, permit)) => self.begin(&mut handshakes, stream, peer, permit),
+                Ok((stream, peer)) => self.begin(&mut handshakes, stream, peer),
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(PAUSE).await;
@@ -83,41 +86,43 @@ impl Front {
         let Some(listener) = self.listener.take().and_then(|listener| listener.into_std().ok()) else {
             return;
         };
-        while let Ok((stream, peer)) = listener.accept() {
-            let Ok(permit) = Arc::clone(&self.open).try_acquire_owned() else { break };
+        loop {
+            self.room.wait().await;
+            let Ok((stream, peer)) = listener.accept() else { break };
             if stream.set_nonblocking(true).is_ok()
                 && let Ok(stream) = TcpStream::from_std(stream)
             {
-                self.begin(&mut handshakes, stream, peer, permit);
+                self.begin(&mut handshakes, stream, peer);
             }
         }
         drop(listener);
         while handshakes.join_next().await.is_some() {}
     }
 
-    async fn accept(&self) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-        let permit = Arc::clone(&self.open).acquire_owned().await.map_err(io::Error::other)?;
+    /// The next connection. One that has to wait for room is not accepted meanwhile, so that stopping
+    /// loses none.
+    async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         let listener = self.listener.as_ref().ok_or(io::ErrorKind::NotConnected)?;
-        let (stream, peer) = listener.accept().await?;
-        Ok((stream, peer, permit))
+        self.room.wait().await;
+        listener.accept().await
     }
 
-    fn begin(
-        &self,
-        handshakes: &mut JoinSet<()>,
-        stream: TcpStream,
-        peer: SocketAddr,
-        permit: OwnedSemaphorePermit,
-    ) {
+    fn begin(&self, handshakes: &mut JoinSet<()>, stream: TcpStream, peer: SocketAddr) {
+        let place = self.room.enter(peer.ip());
         let tls = self.tls.clone();
         let lanes = Arc::clone(&self.lanes);
+        let activity = Arc::clone(&self.activity);
         let metrics = Arc::clone(&self.metrics);
         let clients_known = self.clients_known;
         let client_names = Arc::clone(&self.client_names);
         handshakes.spawn(async move {
             // Answers are small and complete: waiting to fill a packet would only delay them.
             let _ = stream.set_nodelay(true);
-            let stream = match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
+            let accepted = tokio::select! {
+                accepted = tokio::time::timeout(HANDSHAKE, tls.accept(stream)) => accepted,
+                () = place.told() => return metrics.handshake("failed"),
+            };
+            let stream = match accepted {
                 Ok(Ok(stream)) => stream,
                 Ok(Err(error)) => {
                     tracing::debug!(%error, %peer, "a TLS handshake failed");
@@ -137,7 +142,9 @@ impl Front {
             let protocol =
                 if session.alpn_protocol() == Some(ALPN_H2) { Protocol::Http2 } else { Protocol::Http1 };
             metrics.handshake("ok");
-            lanes.of(protocol).give(Connection::new(stream, permit), peer);
+            // Its request is under way, and would be lost on an HTTP/1.1 connection that is closed as idle.
+            activity.touch();
+            lanes.of(protocol).give(Connection::new(stream, place), peer);
         });
     }
 }

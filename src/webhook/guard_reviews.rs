@@ -35,7 +35,7 @@ const SHARE: f64 = 0.8;
 const KEYS: AnnotationKeys<'static> =
     AnnotationKeys { author: names::ANNOTATION_AUTHOR, adopt: names::ANNOTATION_ADOPT };
 
-/// What reviews of guards are decided by.
+/// What reviews of guards, and of exceptions to them, are decided by.
 pub struct GuardReviews {
     /// The client that asks for rights, and for metadata of targets.
     pub client: Client,
@@ -68,49 +68,49 @@ pub(super) struct GuardAnswer {
 }
 
 #[derive(Deserialize)]
-struct Review<'a> {
+pub(super) struct Review<'a> {
     #[serde(borrow)]
-    request: Request<'a>,
+    pub(super) request: Request<'a>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Request<'a> {
-    uid: String,
-    resource: Resource,
-    operation: String,
+pub(super) struct Request<'a> {
+    pub(super) uid: String,
+    pub(super) resource: Resource,
+    pub(super) operation: String,
     #[serde(default)]
-    namespace: String,
+    pub(super) namespace: String,
     #[serde(default)]
-    user_info: UserInfo,
+    pub(super) user_info: UserInfo,
     #[serde(borrow)]
-    object: Option<&'a RawValue>,
+    pub(super) object: Option<&'a RawValue>,
     #[serde(borrow)]
-    old_object: Option<&'a RawValue>,
-    dry_run: Option<bool>,
-    options: Option<Options>,
+    pub(super) old_object: Option<&'a RawValue>,
+    pub(super) dry_run: Option<bool>,
+    pub(super) options: Option<Options>,
 }
 
 #[derive(Deserialize)]
-struct Resource {
-    group: String,
-    resource: String,
+pub(super) struct Resource {
+    pub(super) group: String,
+    pub(super) resource: String,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct UserInfo {
-    username: String,
-    uid: String,
-    groups: Vec<String>,
-    extra: BTreeMap<String, Vec<String>>,
+pub(super) struct UserInfo {
+    pub(super) username: String,
+    pub(super) uid: String,
+    pub(super) groups: Vec<String>,
+    pub(super) extra: BTreeMap<String, Vec<String>>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Options {
+pub(super) struct Options {
     #[serde(default)]
-    field_manager: String,
+    pub(super) field_manager: String,
 }
 
 #[derive(Deserialize)]
@@ -443,10 +443,7 @@ impl GuardReviews {
         if before.is_some_and(|before| guard_spec::same_rules(&before.state, &proposed.state)) {
             return Ok(());
         }
-        let refuse = |other: &GuardId| Err(guard_spec::conflict(id, other, target));
-        if let Some(other) = guard_spec::rival(&proposed.state, self.store.index().guards_of(target)) {
-            return refuse(other);
-        }
+        guard_spec::joins(&proposed.state, target, self.store.index().guards_of(target))?;
         let key = Key {
             group: &target.group,
             resource: &target.resource,
@@ -454,7 +451,7 @@ impl GuardReviews {
             name: &target.name,
         };
         match tokio::time::timeout_at(deadline, self.store.read_guards(key)).await {
-            Ok(Ok(live)) => guard_spec::rival(&proposed.state, live.guards_of(target)).map_or(Ok(()), refuse),
+            Ok(Ok(live)) => guard_spec::joins(&proposed.state, target, live.guards_of(target)),
             Ok(Err(error)) => {
                 tracing::warn!(%error, "the guards of a target could not be read");
                 Err(guard_spec::not_ready(id, "the guards of its target"))
@@ -486,4 +483,4 @@ fn middle(deadline: Instant) -> Instant {
 
 #[cfg(test)]
 #[path = "guard_reviews_tests.rs"]
-mod tests;
+pub(in crate::webhook) mod tests;

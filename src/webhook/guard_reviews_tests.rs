@@ -21,7 +21,7 @@ fn client() -> Client {
     Client::new(service, "default")
 }
 
-fn reviews() -> GuardReviews {
+pub(in crate::webhook) fn reviews() -> GuardReviews {
     let settings = Settings {
         default_enforcement: Enforcement::Deny,
         own_namespace: "own".into(),

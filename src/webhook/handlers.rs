@@ -121,6 +121,9 @@ async fn review(desk: &Desk, hook: Hook, request: Request, asked: Asked) -> Repl
         Ok(Collected { body, .. }) if asked.route.subject == Subject::Guards => {
             desk.reviews.guard(hook, body, asked).await
         }
+        Ok(Collected { body, .. }) if asked.route.subject == Subject::Exceptions => {
+            desk.reviews.exception(hook, body, asked)
+        }
         Ok(Collected { body, .. }) => match hook {
             Hook::Validate => desk.reviews.validate(body, asked).await,
             Hook::Mutate => desk.reviews.mutate(body, asked),

@@ -6,19 +6,22 @@
 //! that was handed to it but has not been looked at when it is stopped; therefore the old server is
 //! stopped only when it has begun with every connection that it was given.
 
-use std::future::{Ready, ready};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
 use axum_server::accept::Accept;
 use axum_server::{Handle, Server};
+use futures::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tower::Service;
 
 use super::connection::{Arrivals, Connection, Peer};
+use super::room::Requests;
 
 /// Bytes of one review that may come before any is read. The default of 64 KiB would make a large
 /// review wait a round trip for each of them.
@@ -145,19 +148,74 @@ impl Leaving {
     }
 }
 
-/// Counts the connections that a server has begun with.
+/// Counts the connections that a server has begun with, and has the requests on each counted.
 #[derive(Debug, Clone)]
 struct Begin {
     counter: watch::Sender<usize>,
 }
 
-impl<I, S> Accept<I, S> for Begin {
-    type Stream = I;
-    type Service = S;
-    type Future = Ready<io::Result<(I, S)>>;
+impl<S: Send + 'static> Accept<Connection, S> for Begin {
+    type Stream = Connection;
+    type Service = Counted<S>;
+    type Future = BoxFuture<'static, io::Result<(Connection, Counted<S>)>>;
 
-    fn accept(&self, stream: I, service: S) -> Self::Future {
-        self.counter.send_modify(|count| *count += 1);
-        ready(Ok((stream, service)))
+    fn accept(&self, stream: Connection, service: S) -> Self::Future {
+        let begun = begun(self.counter.clone());
+        Box::pin(async move {
+            begun.await;
+            let requests = stream.requests();
+            Ok((stream, Counted { service, requests }))
+        })
+    }
+}
+
+/// Counts a connection when it is polled, not when it is made: axum-server looks in between whether it is to
+/// stop, and drops the connection then. One that was counted too early would be lost with the request on it.
+async fn begun(counter: watch::Sender<usize>) {
+    counter.send_modify(|count| *count += 1);
+}
+
+/// Counts the requests of one connection while they are being answered.
+#[derive(Debug, Clone)]
+struct Counted<S> {
+    service: S,
+    requests: Requests,
+}
+
+impl<S, R> Service<R> for Counted<S>
+where
+    S: Service<R>,
+    S::Future: Send + 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = BoxFuture<'static, Result<S::Response, S::Error>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.service.poll_ready(context)
+    }
+
+    fn call(&mut self, request: R) -> Self::Future {
+        let in_flight = self.requests.begin();
+        let answering = self.service.call(request);
+        Box::pin(async move {
+            let answer = answering.await;
+            drop(in_flight);
+            answer
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_has_begun_only_once_its_server_goes_on_with_it() {
+        let (counter, count) = watch::channel(0);
+        let accepted = begun(counter);
+        assert_eq!(*count.borrow(), 0, "the server may still drop it");
+        accepted.await;
+        assert_eq!(*count.borrow(), 1);
     }
 }

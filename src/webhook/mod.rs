@@ -11,6 +11,7 @@ mod body;
 mod connection;
 mod definition_reviews;
 pub mod drain;
+mod exception_reviews;
 mod front;
 pub mod guard_reviews;
 pub mod guards;
@@ -21,6 +22,7 @@ pub mod readiness;
 mod response;
 pub mod reviews;
 mod rivals;
+mod room;
 mod route;
 pub mod server;
 #[cfg(test)]

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use super::activity::Activity;
 use super::health::Checks;
 use crate::cert::authority::certificates;
+use crate::cert::trust::{BundleKeeper, trusting};
 use crate::cert::{Registered, self_check};
 use crate::control::member::Vouch;
 use crate::control::webhooks::{registered_clients, server_name};
@@ -41,6 +42,8 @@ pub struct CertificateCheck {
     pub trusted: watch::Receiver<Bytes>,
     /// What is registered.
     pub configurations: watch::Receiver<Arc<Configurations>>,
+    /// Who writes the authorities into the registration.
+    pub keeper: BundleKeeper,
     /// Counts the checks.
     pub metrics: Arc<Metrics>,
 }
@@ -76,9 +79,12 @@ impl CertificateCheck {
         if !configurations.are_known() {
             return Err("the registered webhook configurations have not been read yet".to_owned());
         }
-        let clients = registered_clients(&configurations);
+        let clients = trusting(&configurations, self.keeper);
         if !clients.is_empty() {
             return clients.into_iter().map(expected).collect();
+        }
+        if !registered_clients(&configurations).is_empty() {
+            return Err("the registered webhook configurations have no caBundle yet".to_owned());
         }
         if trusted.is_empty() {
             return Err("the certificate authority is not known yet".to_owned());

@@ -31,6 +31,7 @@ impl Checked {
             server_name: "localhost".try_into().unwrap(),
             trusted: seen,
             configurations: watched,
+            keeper: BundleKeeper::Ourselves,
             metrics: Arc::clone(&server.metrics),
         };
         let (outcome, running) = check.start();

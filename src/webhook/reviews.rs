@@ -17,10 +17,11 @@ use tokio::sync::Semaphore;
 use super::guard_reviews::{GuardAnswer, GuardReviews};
 use super::guards::Guards;
 use super::response;
-use super::route::Route;
+use super::route::{Route, Subject};
 use crate::api::names;
 use crate::control::proof;
 use crate::control::would_denies::WouldDenies;
+use crate::core::breakglass;
 use crate::core::guard::{Enforcement, FailurePolicy, GuardState};
 use crate::core::index::Index;
 use crate::core::judge::judge_knowing;
@@ -109,6 +110,13 @@ pub(super) struct Asked {
     pub timeout: Duration,
 }
 
+impl Asked {
+    /// Whether the glass is broken, so that nothing may be refused.
+    fn is_broken(&self) -> bool {
+        self.route.subject == Subject::BrokenGlass
+    }
+}
+
 impl Reviews {
     /// Judges by `guards` and tells by `voice`.
     #[must_use]
@@ -167,14 +175,36 @@ impl Reviews {
         Reply::Review(reply)
     }
 
+    /// Answers a review of an exception. The mutating hook has nothing to say about one.
+    pub(super) fn exception(&self, hook: Hook, body: &[u8], asked: Asked) -> Reply {
+        let now = Timestamp::now();
+        let Some(of_guards) = self.of_guards.as_ref().filter(|_| hook == Hook::Validate) else {
+            return Reply::Failed(StatusCode::NOT_FOUND, "no such webhook");
+        };
+        // What cannot be read is not refused: such an exception pauses nothing.
+        let Some(answer) = of_guards.validate_exception(body, now) else {
+            self.count("unanswered", UNDECODABLE, asked);
+            return Reply::Failed(StatusCode::BAD_REQUEST, "this is no admission review of an exception");
+        };
+        self.count(answer.verdict, answer.reason, asked);
+        if let Some(told) = answer.told {
+            let circumstances = self.circumstances(told.denied, &told.message, &told.review_uid, now);
+            self.records.put(&Record::of_exception(&told, circumstances));
+        }
+        Reply::Review(answer.reply)
+    }
+
     /// Answers a review of the gate.
     pub(super) async fn validate(&self, body: &[u8], asked: Asked) -> Reply {
         let now = Timestamp::now();
         if let Some(reply) = self.definition(body, asked, &self.guards.index(), now) {
             return reply;
         }
-        // A replica that was cut off may hold what is no longer true: it decides by live reads then.
-        let index = if self.guards.is_current() { self.guards.index() } else { Arc::default() };
+        // A replica that was cut off may hold what is no longer true: it decides by live reads then. But
+        // what is only recorded must not wait for them.
+        let is_current = self.guards.is_current();
+        let goes_by_index = is_current || asked.is_broken();
+        let index = if goes_by_index { self.guards.index() } else { Arc::default() };
         let judgement = match judge_aside(body, &index, now, None) {
             Judged::Verdict(judgement) => judgement,
             other => return self.unjudged(other, asked, now),
@@ -182,7 +212,12 @@ impl Reviews {
         let Verdict::NotGuarded(object) = &judgement.verdict else {
             return self.settle(judgement, body, &index, asked, now).await;
         };
-        match self.read_guards(object, asked).await {
+        let read = if is_current || !asked.is_broken() {
+            self.read_guards(object, asked).await
+        } else {
+            Read::Failed
+        };
+        match read {
             Read::Nothing => self.answer(judgement, asked, now),
             Read::Failed => self.unread(&judgement, object, body, asked, now),
             Read::Found(index) => match judge_aside(body, &index, now, None) {
@@ -202,7 +237,12 @@ impl Reviews {
         now: Timestamp,
     ) -> Reply {
         let Verdict::Ask(question) = &judgement.verdict else { return self.answer(judgement, asked, now) };
-        let object = self.read_object(question, asked).await;
+        let object = if asked.is_broken() && !self.guards.is_current() {
+            // A replica that is cut off would only make everybody wait.
+            Err(Unread)
+        } else {
+            self.read_object(question, asked).await
+        };
         let fact = match &object {
             Ok(Some(text)) => Fact::Object(text),
             Ok(None) => Fact::Absent,
@@ -217,8 +257,10 @@ impl Reviews {
     /// Answers a review of the mutating hook. It never refuses and never records, since what it
     /// sees is not final; what it cannot tell passes as it came, and the gate decides.
     pub(super) fn mutate(&self, body: &[u8], asked: Asked) -> Reply {
-        // By what is no longer true, content that was approved since would be put back.
-        let index = if self.guards.is_current() { self.guards.index() } else { Arc::default() };
+        // By what is no longer true, content that was approved since would be put back; and while the glass
+        // is broken nothing is.
+        let index =
+            if self.guards.is_current() && !asked.is_broken() { self.guards.index() } else { Arc::default() };
         let mutation = aside(body, || rewrite(body, &index, Timestamp::now()));
         let (uid, patch) = match mutation {
             Some(Ok(mutation)) => (Some(mutation.uid), mutation.patch),
@@ -281,6 +323,7 @@ impl Reviews {
 
     fn answer(&self, judgement: Judgement, asked: Asked, now: Timestamp) -> Reply {
         let Judgement { uid, verdict, proof } = judgement;
+        let verdict = if asked.is_broken() { breakglass::pass(verdict) } else { verdict };
         let mut warnings: Vec<String> = proof
             .map(|nonce| proof::warning(&nonce, &self.replica, asked.route.generation))
             .into_iter()
@@ -302,6 +345,7 @@ impl Reviews {
             Verdict::AllowWith { warnings: words, attempts } => {
                 let reason = attempts.first().map_or("Approved", |attempt| attempt.reason.as_str());
                 self.count(if words.is_empty() { "audit" } else { "warn" }, reason, asked);
+                self.note_would_denies(&attempts, now);
                 for attempt in attempts {
                     told(false, words.first().map_or("", String::as_str), attempt);
                 }
@@ -309,6 +353,7 @@ impl Reviews {
             }
             Verdict::Deny { message, attempt } => {
                 self.count("deny", attempt.reason.as_str(), asked);
+                self.note_would_denies(std::slice::from_ref(&*attempt), now);
                 told(true, &message, *attempt);
                 return Reply::Review(response::deny(&uid, &message, &warnings));
             }
@@ -322,21 +367,29 @@ impl Reviews {
             return;
         }
         bound(&mut attempt);
-        self.note_would_deny(&attempt, now);
         self.events.offer(&attempt, denied);
         self.records.put(&Record::of(&attempt, self.circumstances(denied, message, uid, now)));
     }
 
-    /// Notes what keeps `Audit` guards of a target from being promoted. Of all of them, since an attempt
-    /// names but one, and a target seldom has two.
-    fn note_would_deny(&self, attempt: &Attempt, now: Timestamp) {
-        if matches!(attempt.reason, Reason::AlreadyDrifted | Reason::TargetDeleted) {
-            return;
+    /// Makes an Event of an attempt that is recorded once for several guards.
+    pub(super) fn event(&self, mut attempt: Attempt, denied: bool) {
+        bound(&mut attempt);
+        self.events.offer(&attempt, denied);
+    }
+
+    /// Notes what keeps `Audit` guards of a target from being promoted. Of all of them, since a refusal
+    /// names but one; a dry run is no attempt.
+    pub(super) fn note_would_denies(&self, attempts: &[Attempt], now: Timestamp) {
+        let would_deny = |attempt: &&Attempt| {
+            !attempt.dry_run && !matches!(attempt.reason, Reason::AlreadyDrifted | Reason::TargetDeleted)
+        };
+        let Some(first) = attempts.iter().find(would_deny) else { return };
+        for attempt in attempts.iter().filter(would_deny) {
+            if attempt.enforcement == Some(Enforcement::Audit) {
+                self.would_denies.note(&attempt.guard_uid, now);
+            }
         }
-        if attempt.enforcement == Some(Enforcement::Audit) {
-            self.would_denies.note(&attempt.guard_uid, now);
-        }
-        for state in self.guards.index().guards_of(&attempt.target) {
+        for state in self.guards.index().guards_of(&first.target) {
             if let GuardState::Valid(guard) = state
                 && guard.enforcement == Enforcement::Audit
             {
@@ -378,10 +431,23 @@ impl Reviews {
             self.count("unanswered", UNDECODABLE, asked);
             return Reply::Failed(StatusCode::BAD_REQUEST, "this is no admission review");
         };
-        self.count("deny", UNDECODABLE, asked);
-        let message = format!("DriftGuard refuses a write that it cannot read: {}", error.message);
-        self.records.put(&Record::unjudged(UNDECODABLE, None, self.circumstances(true, &message, uid, now)));
-        Reply::Review(response::deny(uid, &message, &[]))
+        let denied = !asked.is_broken();
+        self.count(if denied { "deny" } else { "warn" }, UNDECODABLE, asked);
+        let message = if denied {
+            format!("DriftGuard refuses a write that it cannot read: {}", error.message)
+        } else {
+            format!(
+                "DriftGuard cannot read this write, which passes since the glass is broken: {}",
+                error.message
+            )
+        };
+        let circumstances = self.circumstances(denied, &message, uid, now);
+        self.records.put(&Record::unjudged(UNDECODABLE, None, circumstances));
+        Reply::Review(if denied {
+            response::deny(uid, &message, &[])
+        } else {
+            response::allow(uid, &[message])
+        })
     }
 
     /// One live read, unless guards cannot exist for this object.

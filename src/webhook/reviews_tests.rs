@@ -247,3 +247,55 @@ async fn forged_changes_of_definitions_raise_a_bounded_number_of_alarms() {
     // One a second is added, however long this takes.
     assert!((10..100).contains(&alarms), "{alarms}");
 }
+
+#[tokio::test]
+async fn while_the_glass_is_broken_what_would_be_refused_passes_and_is_recorded() {
+    let answered = answered(TestGuards::known(), "g1/ignore/broken", &review("u", "101")).await;
+    assert_eq!(answered.response["allowed"], true);
+    let warning = answered.response["warnings"][0].as_str().unwrap();
+    assert!(warning.contains("would refuse this UPDATE") && warning.contains("glass is broken"), "{warning}");
+    assert!(warning.contains("/data/price"), "{warning}");
+    let [record] = answered.records.as_slice() else { panic!("{:?}", answered.records) };
+    assert_eq!((&record["kind"], &record["reason"]), (&json!("observation"), &json!("BrokenGlass")));
+    assert_eq!((&record["user"]["name"], &record["paths"]), (&json!("jane"), &json!(["/data/price"])));
+    let counted = r#"reviews_total{verdict="warn",reason="BrokenGlass"} 1"#;
+    assert!(answered.page.contains(counted), "{}", answered.page);
+}
+
+#[tokio::test]
+async fn while_the_glass_is_broken_approved_content_passes_without_a_word() {
+    let answered = answered(TestGuards::known(), "g1/ignore/broken", &review("u", APPROVED)).await;
+    assert_eq!(answered.response, json!({"uid": "u", "allowed": true}));
+    assert!(answered.records.is_empty());
+}
+
+#[tokio::test]
+async fn while_the_glass_is_broken_nothing_is_refused_for_not_being_known_or_read() {
+    for live in [LiveRead::Fails, LiveRead::NeverEnds] {
+        let passed = answered(TestGuards::unknown(live), "g1/ignore/broken", &review("u", "101")).await;
+        assert_eq!(passed.response["allowed"], true, "{live:?}");
+        assert_eq!(passed.records[0]["reason"], "GuardsUnread");
+    }
+    let body = cut_off("u-1");
+    let (reply, records, _) = ask(TestGuards::known(), "g1/ignore/broken", body.as_bytes()).await;
+    let Reply::Review(answer) = reply else { panic!("{reply:?}") };
+    let answer: Value = serde_json::from_slice(&answer).unwrap();
+    assert_eq!(answer["response"]["allowed"], true);
+    assert!(answer["response"]["warnings"][0].as_str().unwrap().contains("cannot read this write"));
+    assert_eq!((&records[0]["kind"], &records[0]["reason"]), (&json!("observation"), &json!("Undecodable")));
+}
+
+#[tokio::test]
+async fn while_the_glass_is_broken_nothing_is_put_back() {
+    let metrics = Arc::new(Metrics::default());
+    let (reviews, ..) = reviews(TestGuards::known(), &metrics);
+    let asked = Asked {
+        route: Route::parse("g1/ignore/broken").unwrap(),
+        since: Instant::now(),
+        timeout: Duration::from_millis(100),
+    };
+    let Reply::Review(answer) = reviews.mutate(review("u", "101").to_string().as_bytes(), asked) else {
+        panic!("no answer")
+    };
+    assert!(!String::from_utf8(answer).unwrap().contains("patch"));
+}

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::api::names;
 use crate::core::guard::FailurePolicy;
+use crate::core::registration::glass;
 
 /// Time for a request that names none. The API server's own default.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -29,21 +30,30 @@ pub(super) struct Route {
 pub(super) enum Subject {
     /// Objects that guards pin.
     Targets,
+    /// The same while the glass is broken: nothing is refused.
+    BrokenGlass,
     /// Guards themselves.
     Guards,
+    /// Exceptions, by which guards are paused.
+    Exceptions,
 }
 
 impl Route {
-    /// Reads what follows the hook in a path: `g17/fail` or `g17/ignore`, and for our own kinds
-    /// `/driftguards` behind it.
+    /// Reads what follows the hook in a path: `g17/fail` or `g17/ignore`, `/broken` behind it while the
+    /// glass is broken, and for our own kinds
+    /// `/driftguards` or `/driftguardexceptions` behind it.
     pub(super) fn parse(rest: &str) -> Option<Self> {
         let (generation, rest) = rest.split_once('/')?;
         let (policy, subject) = match rest.split_once('/') {
             None => (rest, Subject::Targets),
+            Some((policy, glass::BROKEN)) => (policy, Subject::BrokenGlass),
             Some((policy, names::DRIFTGUARDS)) => (policy, Subject::Guards),
+            Some((policy, names::EXCEPTIONS)) => (policy, Subject::Exceptions),
             Some(_) => return None,
         };
         let failure_policy = match policy {
+            // A live read that fails must not refuse then, either.
+            _ if subject == Subject::BrokenGlass => FailurePolicy::Ignore,
             "fail" => FailurePolicy::Fail,
             "ignore" => FailurePolicy::Ignore,
             _ => return None,
@@ -87,6 +97,15 @@ mod tests {
             Route::parse("g17/fail/driftguards"),
             Some(Route { generation: 17, failure_policy: FailurePolicy::Fail, subject: Subject::Guards })
         );
+        assert_eq!(
+            Route::parse("g17/ignore/driftguardexceptions"),
+            Some(Route {
+                generation: 17,
+                failure_policy: FailurePolicy::Ignore,
+                subject: Subject::Exceptions
+            })
+        );
+        assert_eq!(Route::parse("g17/ignore/broken").map(|route| route.subject), Some(Subject::BrokenGlass));
         assert_eq!(
             Route::parse("g0/fail"),
             Some(Route { generation: 0, failure_policy: FailurePolicy::Fail, subject: Subject::Targets })

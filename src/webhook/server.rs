@@ -7,22 +7,25 @@ use std::time::{Duration, Instant};
 
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
 use super::activity::Activity;
 use super::drain::{DrainTimes, Progress, Step};
-use super::front::{Front, Lanes, MOST_CONNECTIONS};
+use super::front::{Front, Lanes};
 use super::handlers::{Desk, router};
 use super::lane::{Lane, Leaving, Protocol};
 use super::reviews::Reviews;
+use super::room::Room;
 use crate::telemetry::metrics::Metrics;
 
 /// How often connections that were opened meanwhile are told to go while draining.
 const SWEEP: Duration = Duration::from_secs(1);
 /// How often it is looked whether draining is over.
 const LOOK: Duration = Duration::from_millis(50);
+
+pub use super::front::MOST_CONNECTIONS;
 
 /// What a server needs.
 #[derive(Debug)]
@@ -35,6 +38,8 @@ pub struct AdmissionSettings {
     pub clients_known: bool,
     /// Names of which such a certificate must have one; any when empty.
     pub client_names: Vec<String>,
+    /// How many connections at most; [`MOST_CONNECTIONS`] but in tests.
+    pub most_connections: usize,
     /// Counts shared with readiness.
     pub activity: Arc<Activity>,
     /// What is counted for Prometheus.
@@ -46,7 +51,7 @@ pub struct AdmissionSettings {
 pub struct Admission {
     address: SocketAddr,
     lanes: Arc<Lanes>,
-    open: Arc<Semaphore>,
+    room: Arc<Room>,
     activity: Arc<Activity>,
     stop: watch::Sender<bool>,
     front: JoinHandle<()>,
@@ -58,7 +63,8 @@ impl Admission {
     /// # Errors
     /// When the address cannot be bound.
     pub async fn start(settings: AdmissionSettings, reviews: Reviews) -> io::Result<Self> {
-        let AdmissionSettings { bind, tls, clients_known, client_names, activity, metrics } = settings;
+        let AdmissionSettings { bind, tls, clients_known, client_names, most_connections, activity, metrics } =
+            settings;
         let listener = TcpListener::bind(bind).await?;
         let address = listener.local_addr()?;
         let desk = Arc::new(Desk::new(reviews, Arc::clone(&activity), Arc::clone(&metrics)));
@@ -66,19 +72,20 @@ impl Admission {
             http1: Lane::new(Protocol::Http1, address, router(Arc::clone(&desk))),
             http2: Lane::new(Protocol::Http2, address, router(desk)),
         });
-        let open = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+        let room = Arc::new(Room::new(most_connections, Arc::clone(&metrics)));
         let front = Front {
             listener: Some(listener),
             tls: TlsAcceptor::from(Arc::new(tls)),
             clients_known,
             client_names: client_names.into(),
             lanes: Arc::clone(&lanes),
-            open: Arc::clone(&open),
+            room: Arc::clone(&room),
+            activity: Arc::clone(&activity),
             metrics,
         };
         let (stop, stopped) = watch::channel(false);
         let front = tokio::spawn(front.run(stopped));
-        Ok(Self { address, lanes, open, activity, stop, front })
+        Ok(Self { address, lanes, room, activity, stop, front })
     }
 
     /// Where it listens.
@@ -90,8 +97,7 @@ impl Admission {
     /// Open connections.
     #[must_use]
     pub fn open(&self) -> usize {
-        // The one that waits to be accepted holds a permit, too.
-        MOST_CONNECTIONS.saturating_sub(self.open.available_permits()).saturating_sub(1)
+        self.room.taken()
     }
 
     /// Stops as [`super::drain`] says. Returns whether every connection was closed in time.
@@ -116,7 +122,7 @@ impl Admission {
             }
         }
         let left = times.limit.saturating_sub(began.elapsed());
-        let finished = tokio::time::timeout(left, self.close(&mut leaving, times.quiet)).await.is_ok();
+        let finished = tokio::time::timeout(left, self.close(&mut leaving, times, began)).await.is_ok();
         for server in &leaving {
             server.close();
         }
@@ -124,15 +130,15 @@ impl Admission {
     }
 
     /// Closes the socket and waits for what has begun.
-    async fn close(&mut self, leaving: &mut Vec<Leaving>, quiet: Duration) {
+    async fn close(&mut self, leaving: &mut Vec<Leaving>, times: DrainTimes, began: Instant) {
         self.stop.send_replace(true);
         // A front that panicked accepts nothing any more either.
         let _ = (&mut self.front).await;
         leaving.push(self.lanes.http2.relieve().await);
         // HTTP/1.1 has no way to say that a request was not looked at: on a connection that is closed
         // while idle a request may be under way. So each goes by its own last answer, as long as
-        // requests come.
-        while self.lanes.http1.is_busy() && self.activity.quiet_for() < quiet {
+        // there is time or requests come.
+        while self.lanes.http1.is_busy() && times.keeps_idle(began.elapsed(), self.activity.quiet_for()) {
             tokio::time::sleep(LOOK).await;
         }
         leaving.push(self.lanes.http1.relieve().await);

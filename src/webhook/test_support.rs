@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // A test without its server should stop.
 
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::panic::Location;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -18,18 +19,19 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsa
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::activity::Activity;
 use super::guards::Guards;
 use super::reviews::{Reviews, Voice};
+use super::server::MOST_CONNECTIONS;
 use super::server::{Admission, AdmissionSettings};
 use crate::cert::{Authority, Leaf, LeafResolver, ServerIdentity, crypto_provider, tls};
 use crate::core::canonical::hash_object;
 use crate::core::guard::{
-    Authorship, DeletionPolicy, Enforcement, FailurePolicy, Guard, GuardId, GuardState, Target,
+    Authorship, DeletionPolicy, Enforcement, FailurePolicy, Guard, GuardId, GuardState, Target, Versions,
 };
 use crate::core::index::Index;
 use crate::core::paths::PathFilter;
@@ -137,6 +139,7 @@ pub(super) fn guard() -> GuardState {
         pauses: Vec::new(),
         authorship: Authorship::Unknown,
         replicas_path: None,
+        versions: Versions::default(),
         managed_by: None,
         contact: None,
         runbook: None,
@@ -218,6 +221,15 @@ impl Fixture {
 
     /// Serves only clients that `client` stands for, when given.
     pub(super) async fn start_with(guards: TestGuards, client: Option<&ClientCertificate>) -> Self {
+        Self::start_for(guards, client, MOST_CONNECTIONS).await
+    }
+
+    /// The same for so many connections at most.
+    pub(super) async fn start_for(
+        guards: TestGuards,
+        client: Option<&ClientCertificate>,
+        most_connections: usize,
+    ) -> Self {
         let now = Timestamp::now();
         let authority = Authority::generate(now).unwrap();
         let identity = ServerIdentity::host("localhost").unwrap();
@@ -230,6 +242,7 @@ impl Fixture {
             tls: tls::server_config(resolver, client.map(|client| client.authority.as_slice())).unwrap(),
             clients_known: client.is_some(),
             client_names: client.map(|client| client.wanted.to_owned()).into_iter().collect(),
+            most_connections,
             activity: Arc::clone(&activity),
             metrics: Arc::clone(&metrics),
         };
@@ -258,7 +271,8 @@ impl Fixture {
                 .unwrap(),
         };
         config.alpn_protocols = vec![protocol.to_vec()];
-        Dial { address: self.address, connector: TlsConnector::from(Arc::new(config)) }
+        let from = Ipv4Addr::LOCALHOST;
+        Dial { address: self.address, from, connector: TlsConnector::from(Arc::new(config)) }
     }
 }
 
@@ -290,12 +304,16 @@ impl ClientCertificate {
 #[derive(Clone)]
 pub(super) struct Dial {
     address: SocketAddr,
+    /// The address that it comes from.
+    pub(super) from: Ipv4Addr,
     connector: TlsConnector,
 }
 
 impl Dial {
     pub(super) async fn tls(&self) -> std::io::Result<TlsStream<TcpStream>> {
-        let stream = TcpStream::connect(self.address).await?;
+        let socket = TcpSocket::new_v4()?;
+        socket.bind((self.from, 0).into())?;
+        let stream = socket.connect(self.address).await?;
         self.connector.connect("localhost".try_into().unwrap(), stream).await
     }
 
@@ -328,11 +346,15 @@ pub(super) fn post_to(path: &str, body: impl Into<Body>) -> Request<Body> {
         .unwrap()
 }
 
-/// Waits for something that must happen, and fails the test when it does not.
-pub(super) async fn soon<T>(future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(Duration::from_secs(20), future).await {
-        Ok(value) => value,
-        Err(_) => panic!("it never happened"),
+/// Waits for something that must happen, and fails the test where it was asked for when it does not.
+#[track_caller]
+pub(super) fn soon<T>(future: impl Future<Output = T>) -> impl Future<Output = T> {
+    let place = Location::caller();
+    async move {
+        match tokio::time::timeout(Duration::from_secs(60), future).await {
+            Ok(value) => value,
+            Err(_) => panic!("it never happened: {place}"),
+        }
     }
 }
 

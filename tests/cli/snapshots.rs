@@ -131,6 +131,16 @@ fn guards() {
 }
 
 #[test]
+fn broken_glass() {
+    check("breakglass-help", &["breakglass", "--help"], "");
+    check("breakglass-without-reason", &["breakglass", "--for", "1h"], "");
+    check("breakglass-blank-reason", &["breakglass", "--for", "1h", "--reason", " "], "");
+    check("breakglass-no-duration", &["breakglass", "--for", "soon", "--reason", "why"], "");
+    check("breakglass-end-and-more", &["breakglass", "--end", "--for", "1h"], "");
+    check("breakglass-refused-connection", &["breakglass", "--end", "-s", "http://127.0.0.1:1"], "");
+}
+
+#[test]
 fn clusters_that_cannot_be_reached() {
     check("version-client", &["version", "--client"], "");
     check("version-without-cluster", &["version", "-o", "json"], "");

@@ -3,6 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use clap::error::ErrorKind;
+use driftguard::manifests::targets::TargetKind;
+use serde_json::{Value, json};
+
+use crate::run::run;
 
 /// Where users read; design documents may speak of what is to come.
 const PLACES: [&str; 11] = [
@@ -115,4 +119,39 @@ fn the_search_finds_commands_and_their_mistakes() {
     assert!(problem("driftguard hsah -f FILE").is_some());
     assert!(problem("driftguard hash --filenames FILE").is_some());
     assert!(problem("driftguard uninstall -n {namespace}").is_none());
+}
+
+#[test]
+fn the_command_for_a_missing_right_gives_it_where_it_is_missing() {
+    let kind = |word: &str| TargetKind::offline(word).unwrap();
+    for (word, place, installed) in [
+        ("secrets", Some("trading"), "terrafusion-system"),
+        ("secrets", Some("guards"), "guards"),
+        ("deployments.apps", Some("trading"), "guards"),
+        ("widgets.example.com", Some("trading"), "terrafusion-system"),
+        ("replicationcontrollers", Some("trading"), "terrafusion-system"),
+        ("clusterroles.rbac.authorization.k8s.io", None, "guards"),
+    ] {
+        let command = kind(word).rights_command(place, installed);
+        let (ours, theirs) = command.split_once(" | ").unwrap();
+        assert_eq!(theirs, "kubectl apply -f -");
+        let args: Vec<&str> = ours.split(' ').skip(1).collect();
+        let printed = run(&args).success();
+        let documents: Vec<Value> =
+            printed.split("---\n").map(|text| serde_saphyr::from_str(text).unwrap()).collect();
+        let role = &documents[0];
+        assert_eq!(role["metadata"]["namespace"].as_str(), place, "{command}");
+        assert_eq!(role["rules"][0]["resources"], json!([kind(word).plural]), "{command}");
+        assert_eq!(role["rules"][0]["verbs"], json!(kind(word).verbs()), "{command}");
+        if place.is_some() {
+            let account = &documents[1]["subjects"][0];
+            assert_eq!(
+                (account["kind"].as_str(), account["namespace"].as_str()),
+                (Some("ServiceAccount"), Some(installed)),
+                "{command}"
+            );
+        } else {
+            assert_eq!(role["metadata"]["labels"]["driftguard.terrafusion.ai/aggregate-to-targets"], "true");
+        }
+    }
 }

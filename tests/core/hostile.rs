@@ -10,7 +10,7 @@ use driftguard::core::author::{self, Approved};
 use driftguard::core::canonical::hash_object;
 use driftguard::core::guard::{
     Author, Authorship, DeletionPolicy, Enforcement, FailurePolicy, Guard, GuardId, GuardState, InvalidGuard,
-    Target,
+    Target, Versions,
 };
 use driftguard::core::guard_spec::{self, SourceFields};
 use driftguard::core::index::Index;
@@ -58,6 +58,7 @@ fn guard(target: Target, enforcement: Enforcement, filter: PathFilter, approved:
         deletion_policy: DeletionPolicy::Deny,
         pauses: Vec::new(),
         authorship: Authorship::Unknown,
+        versions: Versions::default(),
         managed_by: None,
         contact: None,
         runbook: None,

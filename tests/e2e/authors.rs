@@ -156,6 +156,13 @@ fn case_50_a_second_guard_of_one_target_is_refused_and_case_72_a_renamed_one_tak
     let change = || on.admin.kubectl(&["patch", "dg/renamed", "-n", ns, "--type=merge", "-p", &patch]);
     let said = change()?.failure()?;
     ensure!(said.contains("authors-50/first pins"), "{said}");
+    // Nor can a guard of something else be turned upon it.
+    let elsewhere = json!({"targetName": "y", "expectedHash": "b".repeat(64)});
+    create(&on.admin, &guard(ns, "elsewhere", &elsewhere))?.success()?;
+    let turn = r#"{"spec":{"targetName":"x"}}"#;
+    let said =
+        on.admin.kubectl(&["patch", "dg/elsewhere", "-n", ns, "--type=merge", "-p", turn])?.failure()?;
+    ensure!(said.contains("pins ConfigMap/authors-50/x already"), "{said}");
     on.admin.kubectl(&["delete", "dg/first", "-n", ns])?.success()?;
     until("the first is forgotten", LIMIT, || change()?.success())?;
     Ok(())

@@ -34,7 +34,11 @@ fn replica(name: &str, reach: &[String; 2], operator: &User) -> Result<(Program,
 }
 
 /// Writes until told to stop: one write that must be refused and one that must pass, in turn.
-async fn write(api: Api<ConfigMap>, stop: Arc<AtomicBool>, written: Arc<AtomicUsize>) -> Result<()> {
+pub(crate) async fn write(
+    api: Api<ConfigMap>,
+    stop: Arc<AtomicBool>,
+    written: Arc<AtomicUsize>,
+) -> Result<()> {
     let refused = Patch::Merge(json!({"data": {"price": "999"}}));
     let approved = Patch::Merge(json!({"data": {"price": "100"}}));
     let dry = PatchParams { dry_run: true, ..PatchParams::default() };

@@ -1,138 +1,143 @@
-//! Two replicas behind a balancer: one after the other is stopped and started again while writes go on,
-//! and no write fails for want of an answer.
+//! Two replicas behind a balancer, one after the other stopped or killed and started again while writes go on:
+//! when it is stopped no write fails for want of an answer, and when it is killed nothing unapproved is stored.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use driftguard_control_plane::guardian::{Process, Program, Signal};
-use driftguard_control_plane::{Backend, Balancer, ControlPlane, User, Version, free_port, until};
+use anyhow::{Result, bail, ensure};
+use driftguard_control_plane::guardian::Signal;
+use driftguard_control_plane::{ControlPlane, until};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
-use crate::installation::{DRIFTGUARD, LIMIT, Via, config_map, driftguard, hash_of};
+use crate::fleet::{Fleet, Target};
+use crate::installation::{LIMIT, Via, config_map};
 
 /// Writers at once: more than an API server keeps connections for over HTTP/1.1.
 const WRITERS: usize = 32;
+const TARGET: Target = Target {
+    namespace: "default",
+    kind: "configmap",
+    name: "market-settings",
+    edit: r#"{"data":{"price":"999"}}"#,
+};
 
-/// One replica, which can be started again under its name.
-struct Replica {
-    program: Program,
-    backend: Backend,
+/// What writers have seen.
+#[derive(Debug, Default)]
+struct Tally {
+    stop: AtomicBool,
+    /// Pairs of writes that were answered as they must be.
+    written: AtomicUsize,
+    /// Writes, approved or not, that failed for want of an answer.
+    unanswered: AtomicUsize,
 }
 
-impl Replica {
-    fn new(name: &str, reach: &[String; 2], operator: &User) -> Result<Self> {
-        let (port, health) = (free_port()?, free_port()?);
-        let program = Program::new(name, DRIFTGUARD)
-            .args(["serve".to_owned(), format!("--replica-name={name}")])
-            .args(reach.clone())
-            .args([format!("--bind=127.0.0.1:{port}"), format!("--health-bind=127.0.0.1:{health}")])
-            .arg(format!("--kubeconfig={}", operator.kubeconfig().display()));
-        let address: SocketAddr = format!("127.0.0.1:{port}").parse()?;
-        Ok(Self {
-            program,
-            backend: Backend { address, readyz: format!("http://127.0.0.1:{health}/readyz") },
-        })
-    }
+/// Whether a write failed because no replica answered.
+fn is_unanswered(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 500 && status.message.contains("failed calling webhook"))
 }
 
 /// Writes until told to stop, each write alternately one that must be refused and one that must pass.
-async fn write(api: Api<ConfigMap>, stop: Arc<AtomicBool>, written: Arc<AtomicUsize>) -> Result<()> {
+async fn write(api: Api<ConfigMap>, tally: Arc<Tally>) -> Result<()> {
     let refused = Patch::Merge(json!({"data": {"price": "999"}}));
     let approved = Patch::Merge(json!({"data": {"price": "100"}}));
     let dry = PatchParams { dry_run: true, ..PatchParams::default() };
-    while !stop.load(Ordering::Relaxed) {
-        match api.patch("market-settings", &PatchParams::default(), &refused).await {
+    while !tally.stop.load(Ordering::Relaxed) {
+        let unanswered = || tally.unanswered.fetch_add(1, Ordering::Relaxed);
+        match api.patch(TARGET.name, &PatchParams::default(), &refused).await {
             Err(kube::Error::Api(status))
                 if status.code == 403 && status.message.contains("denied the request: DriftGuard ") => {}
+            Err(error) if is_unanswered(&error) => {
+                unanswered();
+                continue;
+            }
             other => bail!("a write that is not approved was answered {other:?}"),
         }
         // A dry run always reaches the webhook; an approved write is not registered for one.
-        api.patch("market-settings", &dry, &approved).await.context("an approved write failed")?;
-        written.fetch_add(1, Ordering::Relaxed);
+        match api.patch(TARGET.name, &dry, &approved).await {
+            Ok(_) => _ = tally.written.fetch_add(1, Ordering::Relaxed),
+            Err(error) if is_unanswered(&error) => _ = unanswered(),
+            Err(error) => bail!("an approved write failed: {error:?}"),
+        }
     }
     Ok(())
 }
 
-fn no_write_fails(via: Via) -> Result<()> {
-    let plane = ControlPlane::builder().kubernetes(Version::Newest).start()?;
-    let admin = plane.admin()?;
-    let balancer = Balancer::start(Vec::new())?;
-    let port = balancer.port();
-    let url = format!("https://127.0.0.1:{port}");
-    let (installed, reach) = match via {
-        Via::Url => (format!("--url={url}"), ["--webhook-url".to_owned(), url]),
-        Via::Service => (
-            format!("--external-name={port}"),
-            ["--webhook-service".to_owned(), format!("terrafusion-system/driftguard-webhook:{port}")],
-        ),
-    };
-    driftguard(&admin, &["install", "--dev", &installed])?.success()?;
-    let operator = plane.service_account("terrafusion-system", "driftguard-operator")?;
-    let replicas =
-        [Replica::new("replica-a", &reach, &operator)?, Replica::new("replica-b", &reach, &operator)?];
-    balancer.set_backends(replicas.iter().map(|replica| replica.backend.clone()).collect());
-    let start = |replica: &Replica| plane.guardian().start(&replica.program);
-    let running: Vec<Process> = replicas.iter().map(start).collect::<Result<_>>()?;
-    balancer.wait_ready(2, LIMIT).map_err(|error| anyhow!("{error:#}\n{}", running[0].log_tail()))?;
-
-    let target = config_map("default", "market-settings", &json!({"price": "100"}));
-    admin.kubectl_with(&["apply", "-f", "-"], target.to_string())?.success()?;
-    let guard = json!({
-        "apiVersion": "terrafusion.ai/v1", "kind": "DriftGuard",
-        "metadata": {"name": "market-settings-guard", "namespace": "default"},
-        "spec": {"targetKind": "ConfigMap", "targetName": "market-settings", "expectedHash": hash_of(&target)?},
-    });
-    admin.kubectl_with(&["apply", "-f", "-"], guard.to_string())?.success()?;
-    let enforcing = ["wait", "--for=condition=Enforcing", "--timeout=60s", "dg/market-settings-guard"];
-    admin.kubectl(&enforcing)?.success()?;
+/// Lets writers write while `signal` ends one replica after the other. Gives how many writes failed for want of an
+/// answer.
+fn write_while_replicas_end(via: Via, signal: Signal) -> Result<usize> {
+    let fleet = Fleet::on(ControlPlane::builder().start()?, via)?;
+    fleet.apply(&config_map("default", TARGET.name, &json!({"price": "100"})))?;
+    fleet.pin("default", &TARGET, &json!({}))?;
+    let before = fleet.get(&TARGET)?;
 
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let (stop, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-    let client = admin.client()?;
+    let tally = Arc::new(Tally::default());
+    let client = fleet.admin.client()?;
     let writers: Vec<_> = (0..WRITERS)
-        .map(|_| {
-            let api = Api::namespaced(client.clone(), "default");
-            runtime.spawn(write(api, Arc::clone(&stop), Arc::clone(&written)))
-        })
+        .map(|_| runtime.spawn(write(Api::namespaced(client.clone(), "default"), Arc::clone(&tally))))
         .collect();
     let more_is_written = || {
-        let before = written.load(Ordering::Relaxed);
-        until("writes go on", LIMIT, || {
-            ensure!(written.load(Ordering::Relaxed) > before + 2 * WRITERS, "no writer comes through");
+        // Far more than there are writers, with every one of them answered: what a killed replica leaves
+        // behind is over.
+        let mut from = (tally.written.load(Ordering::Relaxed), tally.unanswered.load(Ordering::Relaxed));
+        until("writes go on, each of them answered", LIMIT, || {
+            let now = (tally.written.load(Ordering::Relaxed), tally.unanswered.load(Ordering::Relaxed));
+            if now.1 > from.1 {
+                from = now;
+            }
+            ensure!(now.0 > from.0 + 2 * WRITERS, "{tally:?}");
             Ok(())
         })
+        .map_err(|error| fleet.with_logs(&error))
     };
-    for (replica, process) in replicas.iter().zip(&running) {
+    for (replica, process) in fleet.running.iter().enumerate() {
         more_is_written()?;
-        process.signal(Signal::Terminate)?;
+        process.signal(signal)?;
         let code = process.wait(LIMIT)?;
-        ensure!(code == 0, "{} ended with {code}\n{}", process.name(), process.log_tail());
+        ensure!(
+            code == if signal == Signal::Kill { 137 } else { 0 },
+            "{} ended with {code}\n{}",
+            process.name(),
+            process.log_tail()
+        );
         more_is_written()?;
-        start(replica)?;
-        balancer.wait_ready(2, LIMIT)?;
+        fleet.start_again(replica)?;
     }
     more_is_written()?;
-    stop.store(true, Ordering::Relaxed);
+    tally.stop.store(true, Ordering::Relaxed);
     for writer in writers {
-        let result = runtime.block_on(writer)?;
-        result.map_err(|error| anyhow!("{error:#}\n{}\n{}", running[0].log_tail(), running[1].log_tail()))?;
+        runtime.block_on(writer)?.map_err(|error| fleet.with_logs(&error))?;
     }
-    let live = admin.kubectl(&["get", "configmap", "market-settings", "-o", "json"])?.json()?;
-    ensure!(live["data"] == json!({"price": "100"}), "{live}");
+    let after = fleet.get(&TARGET)?;
+    ensure!(after == before, "something was stored: {after}");
+    Ok(tally.unanswered.load(Ordering::Relaxed))
+}
+
+fn no_write_fails(via: Via) -> Result<()> {
+    let unanswered = write_while_replicas_end(via, Signal::Terminate)?;
+    ensure!(unanswered == 0, "{unanswered} writes failed");
     Ok(())
 }
 
 #[test]
-fn no_write_fails_when_replicas_stop_and_start_behind_a_url() -> Result<()> {
+fn case_35_no_write_fails_when_replicas_stop_and_start_behind_a_url() -> Result<()> {
     no_write_fails(Via::Url)
 }
 
 #[test]
-fn no_write_fails_when_replicas_stop_and_start_behind_a_service() -> Result<()> {
+fn case_35_no_write_fails_when_replicas_stop_and_start_behind_a_service() -> Result<()> {
     no_write_fails(Via::Service)
+}
+
+#[test]
+fn case_35_nothing_unapproved_is_stored_when_replicas_are_killed_behind_a_url() -> Result<()> {
+    write_while_replicas_end(Via::Url, Signal::Kill).map(drop)
+}
+
+#[test]
+fn case_35_nothing_unapproved_is_stored_when_replicas_are_killed_behind_a_service() -> Result<()> {
+    write_while_replicas_end(Via::Service, Signal::Kill).map(drop)
 }

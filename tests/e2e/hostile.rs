@@ -22,7 +22,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::certificates::registered;
-use crate::installation::{Installation, LIMIT, Via, config_map, hash_of};
+use crate::installation::{Installation, LIMIT, Via, config_map, deployment, hash_of};
 
 /// Most memory that `serve` may ever have held, stated in SECURITY.md.
 const MOST_MEMORY_MIB: u64 = 400;
@@ -344,7 +344,7 @@ fn hostile_clients_neither_stop_serve_nor_make_it_large() -> Result<()> {
 }
 
 #[test]
-fn a_forged_review_tells_nothing_and_changes_nothing() -> Result<()> {
+fn case_45_a_forged_review_tells_nothing_and_changes_nothing() -> Result<()> {
     let on = Installation::shared(Via::Url)?;
     let namespace = "forgeries";
     guarded(on, namespace, "Rewrite")?;
@@ -414,6 +414,124 @@ fn a_forged_review_tells_nothing_and_changes_nothing() -> Result<()> {
         Ok(())
     })?;
     ensure!(stand()? == before, "a forged review has changed something");
+    Ok(())
+}
+
+/// Reviews of every form about guarded objects, forged by somebody who knows their names alone.
+fn forgeries_of_every_form(namespace: &str) -> Vec<Value> {
+    let of = |resource: &str,
+              group: &str,
+              kind: &str,
+              subresource: &str,
+              operation: &str,
+              old: Value,
+              new: Value| {
+        let mut review = forged(namespace, "market", "f", &old, &new);
+        let request = &mut review["request"];
+        request["operation"] = operation.into();
+        request["resource"] = json!({"group": group, "version": "v1", "resource": resource});
+        request["kind"] = json!({"group": group, "version": "v1", "kind": kind});
+        if !subresource.is_empty() {
+            request["subResource"] = subresource.into();
+        }
+        review
+    };
+    let meta = json!({"name": "market", "namespace": namespace});
+    let secret = |value: &str| json!({"apiVersion": "v1", "kind": "Secret", "metadata": meta, "data": {"price": BASE64.encode(value)}});
+    let scale = |count: u32| json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": meta, "spec": {"replicas": count}});
+    let web = |count: u32| {
+        let mut web = deployment(namespace, "market");
+        web["spec"]["replicas"] = count.into();
+        web
+    };
+    let binding =
+        json!({"apiVersion": "v1", "kind": "Binding", "metadata": meta, "target": {"name": "node-1"}});
+    let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": meta});
+    vec![
+        of("secrets", "", "Secret", "", "UPDATE", secret("1"), secret("2")),
+        of("secrets", "", "Secret", "", "CREATE", Value::Null, secret("2")),
+        of("secrets", "", "Secret", "", "DELETE", secret("1"), Value::Null),
+        of("deployments", "apps", "Deployment", "", "UPDATE", web(1), web(2)),
+        of("deployments", "apps", "Scale", "scale", "UPDATE", scale(1), scale(2)),
+        of("pods", "", "Binding", "binding", "CREATE", Value::Null, binding),
+        of("pods", "", "Eviction", "eviction", "CREATE", Value::Null, eviction),
+        of(
+            "driftguards",
+            "terrafusion.ai",
+            "DriftGuard",
+            "",
+            "UPDATE",
+            json!({"metadata": meta}),
+            json!({"metadata": meta}),
+        ),
+    ]
+}
+
+#[test]
+fn case_45_no_form_of_a_forged_review_is_answered_with_what_was_not_sent() -> Result<()> {
+    let on = Installation::shared(Via::Url)?;
+    let namespace = on.namespace("forms")?;
+    let meta = json!({"name": "market", "namespace": namespace});
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": meta,
+        "data": {"price": BASE64.encode(APPROVED)}});
+    let mut web = deployment(&namespace, "market");
+    web["spec"]["replicas"] = 4711.into();
+    let mut secrets = vec![APPROVED.to_owned(), BASE64.encode(APPROVED), "4711".to_owned()];
+    for (object, target) in [(&secret, "secret/market"), (&web, "deployment/market")] {
+        on.apply(object)?.success()?;
+        let hash = hash_of(&on.get(&namespace, target)?)?;
+        secrets.push(hash.trim_start_matches("sha256:").to_owned());
+        let (kind, _) = target.split_once('/').context("no kind")?;
+        on.apply(&json!({"apiVersion": "terrafusion.ai/v1", "kind": "DriftGuard",
+            "metadata": {"name": kind, "namespace": namespace},
+            "spec": {"targetKind": kind, "targetName": "market", "expectedHash": hash}}))?
+            .success()?;
+        on.wait_enforcing(&namespace, kind)?;
+    }
+    // Of a Secret not even the hash of what was sent: it would stand in the records of who sent it.
+    secrets.push(hash_of(
+        &json!({"apiVersion": "v1", "kind": "Secret", "data": {"price": BASE64.encode("2")}}),
+    )?);
+    let stand = || -> Result<[Value; 4]> {
+        let spec = |guard: &str| Ok::<_, anyhow::Error>(on.get(&namespace, guard)?["spec"].clone());
+        let stored = |object: &str| on.get(&namespace, object);
+        Ok([
+            stored("secret/market")?,
+            stored("deployment/market")?,
+            spec("dg/secret")?,
+            spec("dg/deployment")?,
+        ])
+    };
+    let before = stand()?;
+    let (hook, runtime) = (Webhook::of(on)?, runtime()?);
+    for review in forgeries_of_every_form(&namespace) {
+        for hook_and_policy in
+            ["validate/g1/fail", "mutate/g1/fail", "validate/g1/ignore", "mutate/g1/ignore"]
+        {
+            for end in ["", "/driftguards"] {
+                let path = format!("/{hook_and_policy}{end}");
+                let (status, answer) = runtime.block_on(hook.ask(&path, &review))?;
+                let patch = serde_json::from_str::<Value>(&answer)
+                    .ok()
+                    .and_then(|answer| BASE64.decode(answer["response"]["patch"].as_str()?).ok())
+                    .map(|patch| String::from_utf8_lossy(&patch).into_owned())
+                    .unwrap_or_default();
+                for secret in &secrets {
+                    let told = answer.contains(secret) || patch.contains(secret);
+                    ensure!(!told, "{path} tells {secret} of {review}: {status} {answer} {patch}");
+                }
+            }
+        }
+    }
+    ensure!(stand()? == before, "a forged review has changed something");
+    let log = on.serve.log();
+    let alarms = log.lines().filter(|line| line.contains(r#""level":"ERROR""#) && line.contains("mallory"));
+    ensure!(alarms.count() == 0, "a forged review alarms\n{log}");
+    let of_us = |line: &&str| line.contains("\"mallory\"") && line.contains("\"forms\"");
+    ensure!(log.lines().filter(of_us).all(|line| line.contains(r#""authenticated":false"#)), "{log}");
+    for secret in &secrets[..2] {
+        ensure!(!log.contains(secret), "{secret} is logged");
+    }
     Ok(())
 }
 

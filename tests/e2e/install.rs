@@ -4,9 +4,10 @@
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use driftguard_control_plane::{ControlPlane, User, Version};
+use driftguard_control_plane::{ControlPlane, User, Version, until};
 use serde_json::{Value, json};
 
+use crate::installation::LIMIT;
 use crate::repository::{older_readme, path};
 
 const NAMESPACE: &str = "terrafusion-system";
@@ -56,7 +57,7 @@ fn guard(name: &str) -> Value {
 }
 
 /// Everything of ours that a cluster may hold, but for CRDs and the namespace.
-fn ours(user: &User) -> Result<String> {
+pub(crate) fn ours(user: &User) -> Result<String> {
     let kinds = "validatingwebhookconfigurations,mutatingwebhookconfigurations,clusterroles,clusterrolebindings,roles,rolebindings,serviceaccounts,services,deployments,poddisruptionbudgets,networkpolicies,leases,secrets";
     let list = user.kubectl(&["get", kinds, "-A", "-o", "name"])?.success()?;
     Ok(list.lines().filter(|name| name.contains("driftguard")).collect::<Vec<_>>().join("\n"))
@@ -229,15 +230,62 @@ fn uninstall_stops_before_a_serve_outside_the_cluster_that_would_register_again(
 }
 
 #[test]
+fn uninstall_removes_no_other_installation_and_begins_nothing_that_it_may_not_finish() -> Result<()> {
+    let plane = ControlPlane::builder().start()?;
+    let admin = plane.admin()?;
+    done(&admin, &["install", "-n", "platform"])?;
+    let before = ours(&admin)?;
+    let said = refused(&admin, &["uninstall"])?;
+    ensure!(said.contains("driftguard uninstall -n platform"), "{said}");
+    ensure!(ours(&admin)? == before, "{}", ours(&admin)?);
+
+    // Of the rights that it takes, this user has all but one.
+    let bob = plane.user("bob", &[])?;
+    let rules = json!([
+        {"apiGroups": ["*"], "resources": ["*"], "verbs": ["get", "list", "watch"]},
+        {"apiGroups": ["admissionregistration.k8s.io"], "resources": ["*"], "verbs": ["delete"]},
+        {"apiGroups": ["apps", ""], "resources": ["*"], "verbs": ["delete"]},
+    ]);
+    let rbac = "rbac.authorization.k8s.io";
+    apply(
+        &admin,
+        &json!({"apiVersion": format!("{rbac}/v1"), "kind": "ClusterRole", "metadata": {"name": "ops"}, "rules": rules}),
+    )?;
+    let bind = ["create", "clusterrolebinding", "ops", "--clusterrole=ops", "--user=bob"];
+    admin.kubectl(&bind)?.success()?;
+    until("bob may read", LIMIT, || {
+        let may = bob.kubectl(&["auth", "can-i", "delete", "validatingwebhookconfigurations"])?;
+        may.success()
+    })?;
+    let said = refused(&bob, &["uninstall", "-n", "platform"])?;
+    ensure!(said.contains("nothing was removed: you may not delete clusterrolebinding"), "{said}");
+    ensure!(ours(&admin)? == before, "{}", ours(&admin)?);
+
+    // A kind's rights go along, wherever they were given.
+    for more in [&["--for", "Deployment"][..], &["--for", "Secret", "--in", "default"]] {
+        let printed = done(&admin, &[&["manifests", "rbac", "-n", "platform"], more].concat())?.stdout;
+        admin.kubectl_with(&["apply", "-f", "-"], printed)?.success()?;
+    }
+    done(&admin, &["uninstall", "-n", "platform"])?;
+    ensure!(ours(&admin)?.is_empty(), "{}", ours(&admin)?);
+    Ok(())
+}
+
+#[test]
 fn uninstall_leaves_alone_what_bears_our_name_but_is_not_ours() -> Result<()> {
     let plane = ControlPlane::builder().start()?;
     let admin = plane.admin()?;
+    admin.kubectl(&["create", "namespace", NAMESPACE])?.success()?;
+    let authority = ["create", "secret", "generic", "driftguard-ca", "-n", NAMESPACE, "--from-literal=a=b"];
+    admin.kubectl(&authority)?.success()?;
     admin
         .kubectl(&["create", "clusterrole", "driftguard-operator", "--verb=get", "--resource=pods"])?
         .success()?;
     let said = done(&admin, &["uninstall"])?;
     ensure!(said.stderr.contains("was not made by DriftGuard; it stays"), "{}", said.stderr);
     admin.kubectl(&["get", "clusterrole", "driftguard-operator"])?.success()?;
+    ensure!(said.stderr.contains("secret/driftguard-ca was not made by DriftGuard"), "{}", said.stderr);
+    admin.kubectl(&["get", "secret", "driftguard-ca", "-n", NAMESPACE])?.success()?;
     Ok(())
 }
 
@@ -386,7 +434,10 @@ fn rights_on_secrets_are_given_in_the_namespaces_asked_for_and_go_with_the_rest(
     };
     ensure!(may(&["-n", "trading"])? && may(&["-n", "billing"])?);
     ensure!(!may(&["-n", "default"])? && !may(&["-A"])?, "a right on Secrets that nobody gave");
-    done(&admin, &["uninstall"])?;
+    let further = done(&admin, &["manifests", "rbac", "--for", "Deployment"])?.stdout;
+    admin.kubectl_with(&["apply", "-f", "-"], further)?.success()?;
+    let said = done(&admin, &["uninstall"])?.stderr;
+    ensure!(said.contains("namespace terrafusion-system stay"), "{said}");
     ensure!(!may(&["-n", "trading"])? && ours(&admin)?.is_empty(), "left behind: {}", ours(&admin)?);
     Ok(())
 }

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use driftguard::core::canonical::hash_object;
 use driftguard::core::paths::PathFilter;
 use driftguard::core::scope::Scope;
-use driftguard_control_plane::guardian::{Process, Program};
+use driftguard_control_plane::guardian::{Process, Program, Signal};
 use driftguard_control_plane::{ControlPlane, Output, User, Version, free_port, until};
 use serde_json::{Value, json};
 
@@ -33,6 +33,7 @@ pub(crate) struct Installation {
     pub(crate) plane: ControlPlane,
     pub(crate) admin: User,
     pub(crate) serve: Process,
+    program: Program,
     health_port: u16,
 }
 
@@ -100,9 +101,24 @@ impl Installation {
             .args([format!("--bind=127.0.0.1:{port}"), format!("--health-bind=127.0.0.1:{health_port}")])
             .arg(format!("--kubeconfig={}", operator.kubeconfig().display()));
         let serve = plane.guardian().start(&program)?;
-        let installation = Self { plane, admin, serve, health_port };
+        let installation = Self { plane, admin, serve, program, health_port };
         installation.wait_ready()?;
         Ok(installation)
+    }
+
+    /// Starts `serve` anew, after whoever asks has ended it.
+    pub(crate) fn start_again(&mut self) -> Result<()> {
+        self.serve = self.plane.guardian().start(&self.program)?;
+        self.wait_ready()
+    }
+
+    /// Kills `serve` and starts it anew, with further flags.
+    pub(crate) fn restart(&mut self, flags: &[&str]) -> Result<()> {
+        self.serve.signal(Signal::Kill)?;
+        self.serve.wait(LIMIT)?;
+        let program = self.program.clone().args(flags.iter().map(|&flag| flag.to_owned()));
+        self.serve = self.plane.guardian().start(&program)?;
+        self.wait_ready()
     }
 
     fn wait_ready(&self) -> Result<()> {

@@ -8,7 +8,7 @@ use driftguard::control::lease::{Fence, Keeper};
 use driftguard::control::registrar::{Applied, Registrar, Settings};
 use driftguard::control::webhooks::Address;
 use driftguard::core::guard::{
-    Authorship, DeletionPolicy, Enforcement, FailurePolicy, Guard, GuardId, GuardState, Target,
+    Authorship, DeletionPolicy, Enforcement, FailurePolicy, Guard, GuardId, GuardState, Target, Versions,
 };
 use driftguard::core::hash::ContentHash;
 use driftguard::core::index::Index;
@@ -65,6 +65,7 @@ impl Registering {
             own_namespace: NAMESPACE.into(),
             address,
             bundle: bundles,
+            injected_from: None,
             longest_pause: driftguard::core::pause::LONGEST,
         };
         let registrar = Registrar::new(client, settings, store.configurations());
@@ -137,6 +138,7 @@ fn guard(group: &str, resource: &str, namespace: Option<&str>, name: &str) -> Gu
         pauses: Vec::new(),
         authorship: Authorship::Unknown,
         replicas_path: None,
+        versions: Versions::default(),
         managed_by: None,
         contact: None,
         runbook: None,

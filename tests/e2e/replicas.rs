@@ -5,8 +5,12 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use driftguard::api::DriftGuard;
 use driftguard_control_plane::guardian::{Process, Program, Signal};
 use driftguard_control_plane::{Backend, Balancer, ControlPlane, Output, User, Version, free_port, until};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::Api;
+use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -242,6 +246,113 @@ fn case_49_the_first_edit_after_enforcing_is_refused_and_that_comes_soon() -> Re
     Ok(())
 }
 
+/// Writes at once, so that connections to both replicas are needed; gives what each was told.
+fn at_once(write: impl Fn(usize) -> Result<Output> + Sync) -> Result<Vec<Output>> {
+    let write = &write;
+    std::thread::scope(|scope| {
+        let writes: Vec<_> = (0..8).map(|number| scope.spawn(move || write(number))).collect();
+        writes.into_iter().map(|write| write.join().map_err(|_| anyhow!("a write panicked"))?).collect()
+    })
+}
+
+fn edit_at_once(replicas: &Replicas, name: &str) -> Result<Vec<String>> {
+    let edits = at_once(|number| replicas.patch(name, &format!("9{number}")))?;
+    edits.into_iter().map(Output::failure).collect()
+}
+
+#[test]
+fn case_49_a_replica_that_has_not_heard_of_a_guard_lets_nothing_pass() -> Result<()> {
+    let replicas = Replicas::start(Via::Service)?;
+    for name in ["early", "late"] {
+        replicas.apply(&config_map("default", name, &json!({"price": "1"})))?;
+    }
+    replicas.apply(&guard("early", "1")?)?;
+    replicas.wait_enforcing("early")?;
+    // From now on the API server has connections to both, and keeps them whether they are ready or not.
+    edit_at_once(&replicas, "early")?;
+    replicas.valve.set_open(false);
+    // The one that is cut off cannot ask for the author's rights, and takes no guard.
+    let late = guard("late", "1")?.to_string();
+    let made = at_once(|_| replicas.admin.kubectl_with(&["create", "-f", "-"], late.clone()))?;
+    ensure!(made.iter().filter(|made| made.succeeded()).count() == 1, "{made:?}");
+    until("the rules are registered", LIMIT, || {
+        let get = ["get", "validatingwebhookconfiguration", "driftguard", "-o", "json"];
+        let rules = replicas.admin.kubectl(&get)?.success()?;
+        ensure!(rules.contains("default:late"), "not yet");
+        Ok(())
+    })?;
+    // It is asked, and can read nothing, so that it refuses.
+    until("the other replica was asked, too", LIMIT, || {
+        let said = edit_at_once(&replicas, "late")?;
+        for one in &said {
+            let is_ours = one.contains("DriftGuard default/late") || one.contains("DriftGuard cannot tell");
+            ensure!(is_ours, "{one}");
+        }
+        ensure!(said.iter().any(|one| one.contains("DriftGuard cannot tell")), "{said:?}");
+        Ok(())
+    })
+    .map_err(|error| anyhow!("{error:#}\n{}", replicas.logs()))?;
+    replicas.valve.set_open(true);
+    replicas.wait_enforcing("late")?;
+    for one in edit_at_once(&replicas, "late")? {
+        ensure!(one.contains("DriftGuard default/late"), "{one}");
+    }
+    let live = replicas.admin.kubectl(&["get", "configmap", "late", "-o", "json"])?.json()?;
+    ensure!(live["data"] == json!({"price": "1"}), "{live}");
+    Ok(())
+}
+
+/// Writes another price, and tells whether it passed. What is neither passed nor refused by us is an error.
+async fn passes(targets: &Api<ConfigMap>, name: &str, price: usize) -> Result<bool> {
+    let patch = Patch::Merge(json!({"data": {"price": price.to_string()}}));
+    match targets.patch(name, &PatchParams::default(), &patch).await {
+        Ok(_) => Ok(true),
+        Err(kube::Error::Api(status)) if status.code == 403 && status.message.contains("DriftGuard ") => {
+            Ok(false)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[test]
+fn case_49_an_edit_right_after_its_guard_was_made_is_judged_or_comes_before_the_rules() -> Result<()> {
+    let replicas = Replicas::start(Via::Service)?;
+    let client = replicas.admin.client()?;
+    let targets: Api<ConfigMap> = Api::namespaced(client.clone(), "default");
+    let guards: Api<DriftGuard> = Api::namespaced(client, "default");
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    for round in 0..10 {
+        let name = format!("quick-{round}");
+        replicas.apply(&config_map("default", &name, &json!({"price": "1"})))?;
+        let guard: DriftGuard = serde_json::from_value(guard(&name, "1")?)?;
+        runtime
+            .block_on(async {
+                guards.create(&PostParams::default(), &guard).await?;
+                let since = Instant::now();
+                let (mut price, mut refused, mut is_enforcing) = (10, false, false);
+                loop {
+                    // The first one at once: nothing is waited for but the answer that the guard was made.
+                    price += 1;
+                    let passed = passes(&targets, &name, price).await?;
+                    ensure!(
+                        !(passed && is_enforcing),
+                        "{name}: price {price} passed although it is enforced"
+                    );
+                    ensure!(!(passed && refused), "{name}: price {price} passed after another was refused");
+                    refused |= !passed;
+                    if is_enforcing {
+                        return Ok(());
+                    }
+                    ensure!(since.elapsed() < LIMIT, "{name} is not enforced");
+                    is_enforcing =
+                        self::is_enforcing(&serde_json::to_value(guards.get(&name).await?)?["status"]);
+                }
+            })
+            .map_err(|error| anyhow!("{error:#}\n{}", replicas.logs()))?;
+    }
+    Ok(())
+}
+
 #[test]
 fn a_killed_replica_holds_guards_back_only_until_its_lease_runs_out() -> Result<()> {
     let replicas = Replicas::start(Via::Service)?;
@@ -343,10 +454,13 @@ fn wait_status(
     .map_err(|error| anyhow!("{error:#}\n{}", replicas.logs()))
 }
 
-fn is_denying(status: &Value) -> bool {
+fn is_enforcing(status: &Value) -> bool {
     let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
-    let is_enforcing = |condition: &Value| condition["type"] == "Enforcing" && condition["status"] == "True";
-    status["enforcement"] == "Deny" && conditions.iter().any(is_enforcing)
+    conditions.iter().any(|condition| condition["type"] == "Enforcing" && condition["status"] == "True")
+}
+
+fn is_denying(status: &Value) -> bool {
+    status["enforcement"] == "Deny" && is_enforcing(status)
 }
 
 /// Puts this into the status of a guard, as somebody who may write statuses.

@@ -34,7 +34,7 @@ const UNUSED: [(&str, &str, &str, &str); 2] = [
 type Step = fn(&Installation, &str) -> Result<()>;
 
 /// What the operator must have had occasion to do. A feature that needs a right adds a step that uses it.
-const STEPS: [(&str, Step); 8] = [
+const STEPS: [(&str, Step); 9] = [
     ("proves a guard by a ConfigMap, and refuses, which becomes an Event", |on, ns| {
         on.apply(&config_map(ns, "settings", &json!({"a": "1"})))?.success()?;
         on.pin_live(ns, "configmap/settings")?;
@@ -114,6 +114,16 @@ const STEPS: [(&str, Step); 8] = [
             "metadata": {"name": "w", "namespace": ns}});
         until("the kind is served", LIMIT, || on.apply(&widget)?.success())?;
         on.pin_live(ns, "widget/w").map(drop)
+    }),
+    ("says in the status of an exception what it pauses", |on, ns| {
+        let until_then = (jiff::Timestamp::now() + jiff::SignedDuration::from_mins(30)).to_string();
+        on.apply(&json!({"apiVersion": "terrafusion.ai/v1", "kind": "DriftGuardException",
+            "metadata": {"name": "hotfix", "namespace": ns},
+            "spec": {"guards": {"all": true}, "until": until_then, "reason": "why"}}))?
+            .success()?;
+        let wait = ["wait", "--for=condition=Active", "--timeout=60s", "dge/hotfix", "-n", ns];
+        on.admin.kubectl(&wait)?.success()?;
+        on.admin.kubectl(&["delete", "dge/hotfix", "-n", ns])?.success().map(drop)
     }),
     ("makes deleted webhook configurations again", |on, ns| {
         for kind in ["validatingwebhookconfiguration", "mutatingwebhookconfiguration"] {
@@ -223,6 +233,80 @@ fn every_right_is_used_and_none_is_missing() -> Result<()> {
     Ok(())
 }
 
+/// Waits until a guard is ready for this reason, and gives what it says.
+fn ready(on: &Installation, ns: &str, guard: &str, reason: &str) -> Result<String> {
+    until(&format!("Ready is {reason}"), 2 * LIMIT, || {
+        let guard = on.get(ns, &format!("dg/{guard}"))?;
+        let conditions = guard["status"]["conditions"].as_array().context("no conditions")?;
+        let ready = conditions.iter().find(|one| one["type"] == "Ready").context("not Ready yet")?;
+        ensure!(ready["status"] == "True" && ready["reason"] == reason, "{ready}");
+        Ok(ready["message"].as_str().unwrap_or_default().to_owned())
+    })
+}
+
+/// Does what a condition says, to the letter.
+fn follow(on: &Installation, said: &str) -> Result<()> {
+    let command = said.split('`').nth(1).context("no command")?;
+    let (print, apply) = command.split_once(" | ").context("no pipe")?;
+    let print: Vec<&str> = print.strip_prefix("driftguard ").context("another program")?.split(' ').collect();
+    let apply: Vec<&str> = apply.strip_prefix("kubectl ").context("another program")?.split(' ').collect();
+    let rule = driftguard(&on.admin, &print)?.success()?;
+    on.admin.kubectl_with(&apply, rule)?.success().map(drop)
+}
+
+#[test]
+fn a_guard_of_a_kind_without_rights_says_so_and_holds_up_nobody() -> Result<()> {
+    let on = Installation::on(ControlPlane::builder().audited().start()?, Via::Url)?;
+    let ns = on.namespace("rights-of-a-kind")?;
+    let kind = json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "engines.rights.example.com"},
+        "spec": {"group": "rights.example.com", "scope": "Namespaced",
+            "names": {"kind": "Engine", "plural": "engines", "singular": "engine", "listKind": "EngineList"},
+            "versions": [{"name": "v1", "served": true, "storage": true,
+                "subresources": {"scale": {"specReplicasPath": ".spec.size", "statusReplicasPath": ".status.size"}},
+                "schema": {"openAPIV3Schema": {"type": "object",
+                    "properties": {"spec": {"type": "object", "properties": {"size": {"type": "integer"}}}}}}}]},
+    });
+    on.apply(&kind)?.success()?;
+    let engine = json!({"apiVersion": "rights.example.com/v1", "kind": "Engine", "spec": {"size": 1},
+        "metadata": {"name": "e", "namespace": ns}});
+    until("the kind is served", LIMIT, || on.apply(&engine)?.success())?;
+    let guard = on.pin_live(&ns, "engine/e")?;
+    let said = ready(&on, &ns, &guard, "RightsMissing")?;
+    ensure!(said.contains("may not get or patch engines.rights.example.com in namespace"), "{said}");
+    // It is enforced all the same; only what must be read cannot be judged, and is refused.
+    let grow = ["patch", "engine/e", "-n", &ns, "--type=merge", "-p", r#"{"spec":{"size":2}}"#];
+    on.refused(&ns, "engine/e", || on.admin.kubectl(&grow))?;
+    let scaled = ["scale", "engine/e", "-n", &ns, "--replicas=5"];
+    let said = on.refused(&ns, "engine/e", || on.admin.kubectl(&scaled))?;
+    ensure!(said.contains("could not be read"), "{said}");
+    on.admin.kubectl(&["label", "engine/e", "-n", &ns, "a=b"])?.success()?;
+    // Others are registered, proved and told as ever.
+    on.apply(&config_map(&ns, "settings", &json!({"a": "1"})))?.success()?;
+    let other = on.pin_live(&ns, "configmap/settings")?;
+    ready(&on, &ns, &other, "Guarding")?;
+    let proved = on.get(&ns, &format!("dg/{other}"))?["status"]["conditions"].to_string();
+    ensure!(proved.contains(r#""reason":"Proved""#), "{proved}");
+    // Nor is the API server asked again and again for what it refuses: once each for the guard that was
+    // made and the Scale that came.
+    let refused = || -> Result<Vec<Right>> {
+        Ok(asked(&on)?.into_iter().filter(|(_, code)| *code == 403).map(|(right, _)| right).collect())
+    };
+    let reviews = || -> Result<usize> {
+        Ok(asked(&on)?.iter().filter(|(right, _)| right.1 == "selfsubjectaccessreviews").count())
+    };
+    let (before, asked_before) = (refused()?, reviews()?);
+    ensure!(before.len() <= 4, "{before:#?}");
+    ready(&on, &ns, &guard, "RightsMissing").and_then(|said| follow(&on, &said))?;
+    ready(&on, &ns, &guard, "Guarding")?;
+    let asked_after = reviews()?;
+    ensure!(asked_after - asked_before < 40, "{asked_before} and then {asked_after} questions");
+    let said = on.refused(&ns, "engine/e", || on.admin.kubectl(&scaled))?;
+    ensure!(!said.contains("could not be read"), "{said}");
+    Ok(())
+}
+
 #[test]
 fn a_guard_on_a_secret_names_the_missing_right_until_the_namespace_has_it() -> Result<()> {
     let on = Installation::shared(Via::Url)?;
@@ -232,18 +316,8 @@ fn a_guard_on_a_secret_names_the_missing_right_until_the_namespace_has_it() -> R
     on.apply(&secret)?.success()?;
     let hash = hash_of(&on.get(&ns, "secret/credentials")?)?;
     let guard = on.pin(&ns, "secret/credentials", &hash, &json!({}))?;
-    let ready = |reason: &str| {
-        until(&format!("Ready is {reason}"), 2 * LIMIT, || {
-            let guard = on.get(&ns, &format!("dg/{guard}"))?;
-            let conditions = guard["status"]["conditions"].as_array().context("no conditions")?;
-            let ready = conditions.iter().find(|one| one["type"] == "Ready").context("not Ready yet")?;
-            ensure!(ready["status"] == "True" && ready["reason"] == reason, "{ready}");
-            Ok(ready["message"].as_str().unwrap_or_default().to_owned())
-        })
-    };
-    let said = ready("RightsMissing")?;
-    let command = format!("driftguard manifests rbac --for secrets --in {ns} | kubectl apply -f -");
-    ensure!(said.contains(&command), "{said}");
+    let said = ready(on, &ns, &guard, "RightsMissing")?;
+    ensure!(said.contains("resources [secrets], verbs [patch]"), "{said}");
     let change = json!({"apiVersion": "v1", "kind": "Secret", "stringData": {"password": "other"},
         "metadata": {"name": "credentials", "namespace": ns}});
     on.refused(&ns, "secret/credentials", || on.apply(&change))?;
@@ -252,9 +326,8 @@ fn a_guard_on_a_secret_names_the_missing_right_until_the_namespace_has_it() -> R
     let may =
         |place: &str| on.admin.kubectl(&[&operator[..], &[place]].concat()).map(|said| said.succeeded());
     ensure!(!may(&ns)?, "a right on Secrets that nobody gave");
-    let rule = driftguard(&on.admin, &["manifests", "rbac", "--for", "secrets", "--in", &ns])?.success()?;
-    on.admin.kubectl_with(&["apply", "-f", "-"], rule)?.success()?;
+    follow(on, &said)?;
     ensure!(may(&ns)? && !may("default")?, "the right must hold in that namespace and nowhere else");
     // Asked again within a minute.
-    ready("Guarding").map(drop)
+    ready(on, &ns, &guard, "Guarding").map(drop)
 }

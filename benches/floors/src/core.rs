@@ -12,7 +12,7 @@ use axum::response::Response;
 use axum::routing::post;
 use driftguard::core::canonical::hash_object;
 use driftguard::core::guard::{
-    Authorship, DeletionPolicy, Enforcement, FailurePolicy, Guard, GuardId, GuardState, Target,
+    Authorship, DeletionPolicy, Enforcement, FailurePolicy, Guard, GuardId, GuardState, Target, Versions,
 };
 use driftguard::core::index::Index;
 use driftguard::core::judge::judge;
@@ -52,21 +52,20 @@ fn guard(review: &[u8]) -> anyhow::Result<Guard> {
         serde_json::from_str(review.get("request").context("no request")?.get())?;
     let object = request.get("object").context("no object")?.get();
     let metadata = &serde_json::from_str::<Value>(object)?["metadata"];
-    let text = |name: &str| metadata[name].as_str().map(str::to_owned);
+    let text = |name: &str| metadata[name].as_str().map(Into::into);
     let scope = Scope::new("", "ConfigMap", PathFilter::everything());
     let target = Target {
-        group: String::new(),
-        version: "v1".to_owned(),
-        kind: "ConfigMap".to_owned(),
-        resource: "configmaps".to_owned(),
+        group: "".into(),
+        version: "v1".into(),
+        kind: "ConfigMap".into(),
+        resource: "configmaps".into(),
         namespace: text("namespace"),
         name: text("name").context("no name")?,
     };
     Ok(Guard {
         id: GuardId { namespace: text("namespace").unwrap_or_default(), name: target.name.clone() },
-        uid: String::new(),
+        uid: "".into(),
         generation: 1,
-        resource_version: String::new(),
         expected: hash_object(object.as_bytes(), &scope)?,
         target,
         scope,
@@ -77,6 +76,7 @@ fn guard(review: &[u8]) -> anyhow::Result<Guard> {
         pauses: Vec::new(),
         authorship: Authorship::Unknown,
         replicas_path: None,
+        versions: Versions::default(),
         managed_by: None,
         contact: None,
         runbook: None,

@@ -6,15 +6,18 @@
 //! finds nothing to do.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
-use kube::api::{ListParams, Patch, PatchParams};
+use kube::api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams};
+use kube::core::ObjectList;
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use super::apply::DryRun;
-use crate::api::{DriftGuard, names};
+use crate::api::{DriftGuard, DriftGuardSpec, names};
 use crate::cli::cluster::Cluster;
 use crate::cli::output;
 use crate::cli::subject::{Served, live_hash};
@@ -25,6 +28,8 @@ use crate::core::paths::PathFilter;
 const KOPF: &str = "kopf.zalando.org/";
 /// How often a guard that changes meanwhile is read again.
 const TRIES: usize = 5;
+/// How long an API server may take to serve guards again after their schema changed.
+const STORAGE_WITHIN: Duration = Duration::from_secs(30);
 
 /// Refuses while the older operator has a Deployment with replicas: it would put its finalizer back,
 /// and write targets besides us.
@@ -76,15 +81,16 @@ fn runs(deployment: &Deployment) -> bool {
 
 /// Takes the older operator's marks off every guard and tells how its target stands.
 pub(super) async fn adopt(cluster: &Cluster, dry_run: DryRun) -> anyhow::Result<()> {
-    let api: Api<DriftGuard> = Api::all(cluster.client.clone());
-    let guards =
-        api.list(&ListParams::default()).await.map_err(|error| cluster.explain("listing guards", &error))?;
+    // Not as guards: one that this version cannot read must not keep the others from being adopted.
+    let api: Api<DynamicObject> =
+        Api::all_with(cluster.client.clone(), &ApiResource::erase::<DriftGuard>(&()));
+    let guards = list(&api).await.map_err(|error| cluster.explain("listing guards", &error))?;
     let served = Served::load(cluster).await?;
     let mut differing = Vec::new();
     for guard in &guards.items {
         let title = title(&guard.metadata);
         if unmarked(&guard.metadata).is_some() {
-            clean(cluster, guard, dry_run).await?;
+            clean(cluster, &guard.metadata, dry_run).await?;
             let named = format!("driftguard.terrafusion.ai/{title}");
             match dry_run {
                 DryRun::None => output::data(format!("{named} adopted\n").as_bytes())?,
@@ -110,6 +116,22 @@ pub(super) async fn adopt(cluster: &Cluster, dry_run: DryRun) -> anyhow::Result<
         ));
     }
     Ok(())
+}
+
+/// All guards. An API server that has just been given another schema asks to wait until its storage is
+/// made anew (429 or 503).
+async fn list(api: &Api<DynamicObject>) -> kube::Result<ObjectList<DynamicObject>> {
+    let since = Instant::now();
+    loop {
+        match api.list(&ListParams::default()).await {
+            Err(kube::Error::Api(status))
+                if matches!(status.code, 429 | 503) && since.elapsed() < STORAGE_WITHIN =>
+            {
+                tokio::time::sleep(Duration::from_millis(250)).await;
+            }
+            answer => return answer,
+        }
+    }
 }
 
 fn title(metadata: &ObjectMeta) -> String {
@@ -141,15 +163,15 @@ fn unmarked(metadata: &ObjectMeta) -> Option<Value> {
     }}))
 }
 
-async fn clean(cluster: &Cluster, guard: &DriftGuard, dry_run: DryRun) -> anyhow::Result<()> {
+async fn clean(cluster: &Cluster, metadata: &ObjectMeta, dry_run: DryRun) -> anyhow::Result<()> {
     if dry_run == DryRun::Client {
         return Ok(());
     }
-    let namespace = guard.metadata.namespace.as_deref().unwrap_or_default();
-    let name = guard.metadata.name.as_deref().unwrap_or_default();
+    let namespace = metadata.namespace.as_deref().unwrap_or_default();
+    let name = metadata.name.as_deref().unwrap_or_default();
     let api: Api<DriftGuard> = Api::namespaced(cluster.client.clone(), namespace);
     let params = PatchParams { dry_run: dry_run == DryRun::Server, ..PatchParams::default() };
-    let mut metadata = guard.metadata.clone();
+    let mut metadata = metadata.clone();
     for _ in 0..TRIES {
         let Some(patch) = unmarked(&metadata) else { return Ok(()) };
         match api.patch_metadata(name, &params, &Patch::Merge(&patch)).await {
@@ -172,8 +194,11 @@ async fn clean(cluster: &Cluster, guard: &DriftGuard, dry_run: DryRun) -> anyhow
 }
 
 /// How a guard does not fit its target. Never a hash: that of a Secret could be guessed from.
-async fn differs(cluster: &Cluster, served: &Served, guard: &DriftGuard) -> Option<String> {
-    let spec = &guard.spec;
+async fn differs(cluster: &Cluster, served: &Served, guard: &DynamicObject) -> Option<String> {
+    let spec = match DriftGuardSpec::deserialize(&guard.data["spec"]) {
+        Ok(spec) => spec,
+        Err(error) => return Some(format!("its spec cannot be read: {error}")),
+    };
     let target = format!("{} {}", spec.target_kind, spec.target_name);
     let entry = match served.catalog().resolve(&spec.target_kind, spec.target_api_version.as_deref()) {
         Ok(entry) => entry,

@@ -47,17 +47,22 @@ fn is_supported(major: &str, minor: &str) -> bool {
 /// Refuses a second installation in another namespace: both would write the same webhook
 /// configurations, and the first would lose its rights to the second.
 pub(super) async fn require_no_other(cluster: &Cluster, namespace: &str) -> anyhow::Result<()> {
-    let bindings: Api<ClusterRoleBinding> = Api::all(cluster.client.clone());
-    let found = bindings
-        .get_opt(names::OPERATOR)
-        .await
-        .map_err(|error| cluster.explain("looking for another installation", &error))?;
-    match found.as_ref().and_then(|binding| installed_elsewhere(binding, namespace)) {
+    match elsewhere(cluster, namespace).await? {
         None => Ok(()),
         Some(other) => anyhow::bail!(
             "DriftGuard is installed in namespace {other} already; upgrade it with `driftguard install -n {other}`, or remove it with `driftguard uninstall -n {other}` first"
         ),
     }
+}
+
+/// The namespace of an installation that is not in `namespace`.
+pub(in crate::cli) async fn elsewhere(cluster: &Cluster, namespace: &str) -> anyhow::Result<Option<String>> {
+    let bindings: Api<ClusterRoleBinding> = Api::all(cluster.client.clone());
+    let found = bindings
+        .get_opt(names::OPERATOR)
+        .await
+        .map_err(|error| cluster.explain("looking for another installation", &error))?;
+    Ok(found.and_then(|binding| installed_elsewhere(&binding, namespace).map(str::to_owned)))
 }
 
 /// The namespace of another installation. A binding without our label is the older operator's.

@@ -1,22 +1,25 @@
-//! The lease tells whether a `serve` runs outside the cluster.
+//! The Leases: they tell whether a `serve` runs outside the cluster, and go when it is over.
 
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::Api;
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, ListParams};
 
 use crate::api::names;
 use crate::cli::cluster::Cluster;
 use crate::cli::output;
 
-/// Refuses to go on while somebody renews the lease.
+/// Refuses to go on while somebody renews a Lease of ours: the elected replica, or one that would be
+/// elected next.
 ///
 /// Called when there is no Deployment: then its holder is a `serve` outside the cluster, with rights of
 /// its own. It cannot be ended from here, and would write the configurations anew at once.
 pub(super) async fn require_released(cluster: &Cluster, namespace: &str) -> anyhow::Result<()> {
     let found = leases(cluster, namespace).get_opt(names::LEASE).await;
     let found = found.map_err(|error| cluster.explain(format!("reading lease/{}", names::LEASE), &error))?;
-    match found.as_ref().and_then(|lease| held(lease, Timestamp::now())) {
+    let all = found.into_iter().chain(of_replicas(cluster, namespace).await?);
+    let now = Timestamp::now();
+    match all.filter_map(|lease| held(&lease, now)).max_by_key(|held| held.left) {
         None => Ok(()),
         Some(held) => anyhow::bail!(
             "`driftguard serve` runs outside the cluster ({}, seen {} s ago) and would register itself again; stop it first (when it was killed, wait {} s)",
@@ -27,15 +30,26 @@ pub(super) async fn require_released(cluster: &Cluster, namespace: &str) -> anyh
     }
 }
 
-/// Deletes the lease.
+/// Deletes all of them: replicas that were killed, or lost their rights, have left their own.
 pub(super) async fn delete(cluster: &Cluster, namespace: &str) -> anyhow::Result<()> {
-    match leases(cluster, namespace).delete(names::LEASE, &DeleteParams::default()).await {
-        Ok(_) => {
-            Ok(output::data(format!("lease.coordination.k8s.io/{} deleted\n", names::LEASE).as_bytes())?)
+    let left = of_replicas(cluster, namespace).await?;
+    let replicas = left.into_iter().filter_map(|lease| lease.metadata.name);
+    for name in std::iter::once(names::LEASE.to_owned()).chain(replicas) {
+        match leases(cluster, namespace).delete(&name, &DeleteParams::default()).await {
+            Ok(_) => output::data(format!("lease.coordination.k8s.io/{name} deleted\n").as_bytes())?,
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            Err(error) => Err(cluster.explain(format!("deleting lease/{name}"), &error))?,
         }
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-        Err(error) => Err(cluster.explain(format!("deleting lease/{}", names::LEASE), &error))?,
     }
+    Ok(())
+}
+
+/// Those by which each replica says that it lives.
+async fn of_replicas(cluster: &Cluster, namespace: &str) -> anyhow::Result<Vec<Lease>> {
+    let labelled = ListParams::default().labels(names::LABEL_REPLICA);
+    let list = leases(cluster, namespace).list(&labelled).await;
+    let list = list.map_err(|error| cluster.explain("looking for the leases of replicas", &error))?;
+    Ok(list.items)
 }
 
 fn leases(cluster: &Cluster, namespace: &str) -> Api<Lease> {

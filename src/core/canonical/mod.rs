@@ -37,7 +37,7 @@ pub(crate) const SPEC_QUIRKS: Quirks =
     Quirks { null_values_are_empty: false, drop_null_creation_timestamp: true };
 
 /// Top-level fields that are never scope.
-const NEVER_SCOPE: [&str; 4] = ["apiVersion", "kind", "metadata", "status"];
+pub(crate) const NEVER_SCOPE: [&str; 4] = ["apiVersion", "kind", "metadata", "status"];
 
 /// Why an object has no canonical form.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -11,7 +11,7 @@ use super::{
 use crate::core::canonical::hash_object;
 use crate::core::canonical::object::Object;
 use crate::core::diff;
-use crate::core::guard::{Enforcement, FailurePolicy, Guard, GuardState};
+use crate::core::guard::{Count, Enforcement, FailurePolicy, Guard, GuardState};
 use crate::core::message;
 use crate::core::review::{Review, value_at};
 use crate::core::rewrite::Obstacle;
@@ -20,10 +20,12 @@ use crate::core::verdict::{Fact, Operation, Question, Reason, Verdict};
 
 const NODE_NAME: [&str; 2] = ["spec", "nodeName"];
 
-/// The part that is written: where it stands in the object, and its new value as raw JSON.
-struct Part {
-    keys: Vec<String>,
-    value: Vec<u8>,
+/// The part that is written.
+enum Part {
+    /// Where it stands in the object, and its new value as raw JSON.
+    Known { keys: Vec<String>, value: Vec<u8> },
+    /// It stands somewhere else in the version that is hashed, or it is not known where.
+    Elsewhere,
 }
 
 pub(super) fn judge(
@@ -34,7 +36,9 @@ pub(super) fn judge(
     fact: Option<Fact<'_>>,
 ) -> Verdict {
     let concerned = guards.iter().find_map(|state| match state {
-        GuardState::Valid(guard) if part(review, form, guard).is_some() => Some(&guard.target),
+        GuardState::Valid(guard) if matches!(part(review, form, guard), Some(Part::Known { .. })) => {
+            Some(&guard.target)
+        }
         _ => None,
     });
     if let Some(target) = concerned
@@ -45,10 +49,13 @@ pub(super) fn judge(
     sum_up(review, guards, |state, target| match state {
         GuardState::Invalid(invalid) => against_invalid(review, invalid, target),
         GuardState::Valid(guard) => match (part(review, form, guard), fact, concerned) {
+            (Some(Part::Elsewhere), _, _) => in_another_version(guard, review.written_in(), now),
             (Some(_), Some(_), Some(read)) if read.version != guard.target.version => {
                 in_another_version(guard, &read.version, now)
             }
-            (Some(part), Some(fact), _) => against(review, guard, &part, fact, now),
+            (Some(Part::Known { keys, value }), Some(fact), _) => {
+                against(review, guard, (&keys, &value), fact, now)
+            }
             _ => Opinion::Fine,
         },
     })
@@ -59,15 +66,20 @@ fn part(review: &Review<'_>, form: Form, guard: &Guard) -> Option<Part> {
     let object = review.object.as_ref()?;
     match form {
         Form::Scale => {
-            let keys = guard.replicas_path.as_deref()?;
             let new = count(object);
-            let old = review.old_object.as_ref().map(count);
-            (old.as_ref() != Some(&new)).then_some(Part { keys: keys.to_vec(), value: new })
+            if review.old_object.as_ref().map(count).as_ref() == Some(&new) {
+                return None;
+            }
+            match guard.count_in(review.written_in()) {
+                Count::Free => None,
+                Count::At(keys) => Some(Part::Known { keys: keys.to_vec(), value: new }),
+                Count::Elsewhere => Some(Part::Elsewhere),
+            }
         }
         Form::Binding if guard.scope.covers(&NODE_NAME) => {
             let keys = NODE_NAME.map(str::to_owned).to_vec();
             let value = value_at(object, &["target", "name"]).unwrap_or(b"\"\"").to_vec();
-            Some(Part { keys, value })
+            Some(Part::Known { keys, value })
         }
         _ => None,
     }
@@ -78,7 +90,13 @@ fn count(scale: &Object<'_>) -> Vec<u8> {
     value_at(scale, &["spec", "replicas"]).unwrap_or(b"0").to_vec()
 }
 
-fn against(review: &Review<'_>, guard: &Guard, part: &Part, fact: Fact<'_>, now: Timestamp) -> Opinion {
+fn against(
+    review: &Review<'_>,
+    guard: &Guard,
+    (keys, value): (&[String], &[u8]),
+    fact: Fact<'_>,
+    now: Timestamp,
+) -> Opinion {
     let open = |message: &dyn Fn() -> String| {
         act(guard, now, Finding::bare(Reason::TargetUnread), |_| message(), |_| message())
     };
@@ -91,7 +109,7 @@ fn against(review: &Review<'_>, guard: &Guard, part: &Part, fact: Fact<'_>, now:
             return Opinion::Says(Finding::bare(Reason::TargetUnread), super::Answer::Warn(warning));
         }
     };
-    let spliced = Edits::setting(&part.keys, &part.value).apply(live).unwrap_or_default();
+    let spliced = Edits::setting(keys, value).apply(live).unwrap_or_default();
     let new = match hash_object(&spliced, &guard.scope) {
         Ok(hash) => hash,
         Err(error) => return super::against_undecodable(guard, &error, now),

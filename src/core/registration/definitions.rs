@@ -15,7 +15,7 @@ pub const GROUP: &str = "apiextensions.k8s.io";
 /// Their plural resource name.
 pub const RESOURCE: &str = "customresourcedefinitions";
 /// Definitions of our own kinds that guarding depends on.
-const OWN: [&str; 2] = ["driftguards.terrafusion.ai", "driftguardexceptions.terrafusion.ai"];
+pub const OWN: [&str; 2] = ["driftguards.terrafusion.ai", "driftguardexceptions.terrafusion.ai"];
 
 /// The class of the entry.
 pub(super) const CLASS: Class<'static> = Class {

@@ -52,6 +52,8 @@ pub struct Entry {
     pub selection: Selection,
     /// What an update of them must touch; `None` for every update.
     pub touch: Option<Touch>,
+    /// Whether the glass is broken, so that whoever answers lets everything pass.
+    pub broken: bool,
 }
 
 impl Entry {
@@ -63,8 +65,9 @@ impl Entry {
             Hook::Validate => "validate",
             Hook::Mutate => "mutate",
         };
-        let own = super::own::path_suffix(self);
-        format!("/{hook}/g{generation}/{}{own}", policy_word(self.failure_policy))
+        let subject =
+            if self.broken { format!("/{}", super::glass::BROKEN) } else { super::own::path_suffix(self) };
+        format!("/{hook}/g{generation}/{}{subject}", policy_word(self.failure_policy))
     }
 
     /// About how many bytes it takes in the API server's store.
@@ -122,6 +125,7 @@ pub(super) fn make(class: &Class<'_>, both: bool, number: usize, selection: Sele
         namespaced: class.namespaced,
         selection,
         touch,
+        broken: false,
     }
 }
 
@@ -147,9 +151,29 @@ fn entry_name(class: &Class<'_>, word: &str, number: usize) -> String {
     format!("{head}.{digest}.{NAME_SUFFIX}")
 }
 
-fn policy_word(policy: FailurePolicy) -> &'static str {
+pub(super) fn policy_word(policy: FailurePolicy) -> &'static str {
     match policy {
         FailurePolicy::Fail => "fail",
         FailurePolicy::Ignore => "ignore",
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::core::registration::Namespaces;
+
+    /// The second entry of those that writes to ConfigMaps need.
+    pub(in crate::core::registration) fn entry_for_configmaps(policy: FailurePolicy) -> Entry {
+        let class = Class {
+            group: "",
+            resource: "configmaps",
+            version: "v1",
+            namespaced: true,
+            hook: Hook::Validate,
+            policy,
+            phase: Phase::Write,
+        };
+        make(&class, false, 1, Selection { namespaces: Namespaces::All, names: None })
     }
 }

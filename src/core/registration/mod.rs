@@ -13,6 +13,7 @@ use super::index::Index;
 mod condition;
 pub mod definitions;
 mod entry;
+pub mod glass;
 pub mod own;
 mod selection;
 mod touch;
@@ -80,8 +81,9 @@ pub fn validating(index: &Index, settings: &Settings<'_>) -> Registration {
             GuardState::Valid(guard) => demand_of(&mut demands, guard, settings),
             // It refuses what it cannot judge, but must not do so while nobody can mend it.
             GuardState::Invalid(_) => {
-                demand(&mut demands, target, Hook::Validate, Phase::Write, FailurePolicy::Ignore);
-                demand(&mut demands, target, Hook::Validate, Phase::Delete, FailurePolicy::Ignore);
+                let version = &target.version;
+                demand(&mut demands, target, version, Hook::Validate, Phase::Write, FailurePolicy::Ignore);
+                demand(&mut demands, target, version, Hook::Validate, Phase::Delete, FailurePolicy::Ignore);
             }
         }
     }
@@ -93,12 +95,15 @@ pub fn validating(index: &Index, settings: &Settings<'_>) -> Registration {
 fn demand_of<'a>(demands: &mut Demands<'a>, guard: &'a Guard, settings: &Settings<'_>) {
     let target = &guard.target;
     let write = write_policy(guard);
-    let mut ask = |phase, policy| demand(demands, target, Hook::Validate, phase, policy);
-    ask(Phase::Write, write);
-    ask(Phase::Delete, delete_policy(guard, settings));
-    if guard.replicas_path.is_some() {
-        ask(Phase::Scale, write);
+    let mut ask_in = |version, phase, policy| demand(demands, target, version, Hook::Validate, phase, policy);
+    for version in guard.written_in() {
+        ask_in(version, Phase::Write, write);
+        ask_in(version, Phase::Delete, delete_policy(guard, settings));
     }
+    if let Some(version) = guard.scaled_in() {
+        ask_in(version, Phase::Scale, write);
+    }
+    let mut ask = |phase, policy| ask_in(&target.version, phase, policy);
     match (target.group.as_str(), target.resource.as_str()) {
         ("", "pods") => {
             ask(Phase::Bind, write);
@@ -121,7 +126,8 @@ pub fn mutating(index: &Index, settings: &Settings<'_>) -> Registration {
         if let GuardState::Valid(guard) = state
             && guard.enforcement == Enforcement::Rewrite
         {
-            demand(&mut demands, &guard.target, Hook::Mutate, Phase::Write, FailurePolicy::Ignore);
+            let (target, version) = (&guard.target, &guard.target.version);
+            demand(&mut demands, target, version, Hook::Mutate, Phase::Write, FailurePolicy::Ignore);
         }
     }
     fit(&demands, settings)
@@ -177,11 +183,11 @@ struct Class<'a> {
 /// Namespace (empty for cluster-scoped objects) and name.
 type Pairs<'a> = BTreeSet<(&'a str, &'a str)>;
 type Demands<'a> = BTreeMap<Class<'a>, Pairs<'a>>;
-type Widths<'a> = BTreeMap<(&'a str, &'a str), Width>;
 
 fn demand<'a>(
     demands: &mut Demands<'a>,
     target: &'a Target,
+    version: &'a str,
     hook: Hook,
     phase: Phase,
     policy: FailurePolicy,
@@ -193,7 +199,7 @@ fn demand<'a>(
     let class = Class {
         group: &target.group,
         resource: &target.resource,
-        version: &target.version,
+        version,
         namespaced: target.namespace.is_some(),
         hook,
         policy,
@@ -214,63 +220,112 @@ fn demand<'a>(
     demands.entry(class).or_default().insert(pair);
 }
 
-/// Makes entries, wider ones where they would not fit: the names of the largest resource are
-/// dropped first, then its namespaces.
+/// Makes entries, wider ones where they would not fit, and only where that saves something: first the
+/// names of the largest namespaces are dropped, so that one with many guards widens nobody else's
+/// rules, then the namespaces of the largest resources.
 fn fit(demands: &Demands<'_>, settings: &Settings<'_>) -> Registration {
-    let mut widths = Widths::new();
+    let mut widths = Widths::default();
     loop {
         let entries = entries(demands, &widths, settings);
-        let mut weights: BTreeMap<(&str, &str), usize> = BTreeMap::new();
-        let mut total = 0;
-        for (class, entry) in &entries {
-            total += entry.weight(settings);
-            // There are as many definitions as kinds: they are few, and nothing is won by more of them.
-            if class.phase == Phase::Define {
-                continue;
-            }
-            *weights.entry((class.group, class.resource)).or_default() += entry.weight(settings);
-        }
-        let narrowest = |resource: &(&str, &str)| widths.get(resource).copied().unwrap_or(Width::Names);
-        let heaviest = weights
-            .iter()
-            .filter(|(resource, _)| narrowest(resource) != Width::Everything)
-            .max_by_key(|&(_, weight)| *weight)
-            .map(|(resource, _)| *resource);
-        match heaviest {
-            Some(resource) if total > settings.limits.total => {
-                widths.insert(resource, narrowest(&resource).next());
-            }
-            _ => {
-                let entries = entries.into_iter().map(|(_, entry)| entry).collect();
-                return Registration { entries, widened: widened(&widths) };
-            }
+        let total: usize = entries.iter().map(|entry| entry.weight(settings)).sum();
+        let excess = total.saturating_sub(settings.limits.total);
+        if excess == 0 || !widths.widen(demands, settings, excess) {
+            return Registration { entries, widened: widths.told() };
         }
     }
 }
 
-fn widened(widths: &Widths<'_>) -> Vec<Widened> {
-    widths
-        .iter()
-        .map(|(&(group, resource), &width)| Widened {
-            group: group.to_owned(),
-            resource: resource.to_owned(),
-            width,
-        })
-        .collect()
+/// Which part of what is too much has to be saved for it to be worth wider rules: a tenth. Where many
+/// kinds make the entries themselves too many, names hardly matter.
+const WORTH: usize = 10;
+
+/// What is dropped from the entries.
+#[derive(Debug, Default)]
+pub(super) struct Widths<'a> {
+    /// Group, resource and namespace (empty for cluster-scoped objects) whose names are.
+    nameless: BTreeSet<(&'a str, &'a str, &'a str)>,
+    /// Group and resource whose namespaces are, too.
+    everywhere: BTreeSet<(&'a str, &'a str)>,
 }
 
-fn entries<'a>(
-    demands: &Demands<'a>,
-    widths: &Widths<'_>,
-    settings: &Settings<'_>,
-) -> Vec<(Class<'a>, Entry)> {
+impl<'a> Widths<'a> {
+    /// Drops what saves most until `excess` bytes are saved; false when nothing is left that saves any.
+    fn widen(&mut self, demands: &Demands<'a>, settings: &Settings<'_>, excess: usize) -> bool {
+        let mut names: BTreeMap<(&str, &str, &str), usize> = BTreeMap::new();
+        let mut namespaces: BTreeMap<(&str, &str), BTreeSet<&str>> = BTreeMap::new();
+        // There are as many definitions as kinds: they are few, and nothing is won by more of them.
+        for (class, pairs) in demands.iter().filter(|(class, _)| class.phase != Phase::Define) {
+            for (namespace, name) in pairs {
+                let place = (class.group, class.resource, *namespace);
+                if class.namespaced && selection::is_kept(namespace, settings) {
+                    continue;
+                }
+                if self.nameless.contains(&place) {
+                    namespaces.entry((class.group, class.resource)).or_default().insert(namespace);
+                } else {
+                    *names.entry(place).or_default() += namespace.len() + name.len() + 2;
+                }
+            }
+        }
+        let as_namespace = |namespace: &str| namespace.len() + selection::LISTED;
+        names.retain(|(_, _, namespace), saved| *saved > as_namespace(namespace));
+        if names.values().sum::<usize>() * WORTH > excess {
+            let mut heaviest: Vec<_> = names.into_iter().collect();
+            heaviest.sort_by_key(|&(place, saved)| (std::cmp::Reverse(saved), place));
+            let mut saved = 0;
+            let dropped = heaviest.into_iter().take_while(|(_, bytes)| {
+                let more = saved < excess;
+                saved += bytes;
+                more
+            });
+            self.nameless.extend(dropped.map(|(place, _)| place));
+            return true;
+        }
+        let kept: usize = selection::kept(settings).iter().map(|name| as_namespace(name)).sum();
+        let heaviest = namespaces
+            .into_iter()
+            .filter(|(resource, _)| !self.everywhere.contains(resource))
+            .map(|(resource, of)| {
+                (of.iter().map(|namespace| as_namespace(namespace)).sum::<usize>(), resource)
+            })
+            .filter(|(saved, _)| *saved > kept && *saved * WORTH > excess)
+            .max();
+        heaviest.is_some_and(|(_, resource)| self.everywhere.insert(resource))
+    }
+
+    fn told(&self) -> Vec<Widened> {
+        let resources: BTreeSet<_> =
+            self.nameless.iter().map(|&(group, resource, _)| (group, resource)).collect();
+        resources
+            .into_iter()
+            .map(|(group, resource)| Widened {
+                group: group.to_owned(),
+                resource: resource.to_owned(),
+                width: self.of(group, resource),
+            })
+            .collect()
+    }
+
+    fn of(&self, group: &str, resource: &str) -> Width {
+        if self.everywhere.contains(&(group, resource)) { Width::Everything } else { Width::Namespaces }
+    }
+
+    /// Whether the names of a namespace are dropped.
+    fn is_nameless(&self, class: &Class<'_>, namespace: &str) -> bool {
+        class.phase != Phase::Define && self.nameless.contains(&(class.group, class.resource, namespace))
+    }
+}
+
+fn entries<'a>(demands: &Demands<'a>, widths: &Widths<'_>, settings: &Settings<'_>) -> Vec<Entry> {
     let select = |class: &Class<'a>| {
-        let wanted = widths.get(&(class.group, class.resource)).filter(|_| class.phase != Phase::Define);
-        let width = wanted.copied().unwrap_or(Width::Names);
         let pairs = demands.get(class)?;
         let fail = Class { policy: FailurePolicy::Fail, ..*class };
         let covered = (class.policy == FailurePolicy::Ignore).then(|| demands.get(&fail)).flatten();
-        Some(selection::select(pairs, covered, class.namespaced, width, settings))
+        let dropped = selection::Dropped {
+            names: &|namespace| widths.is_nameless(class, namespace),
+            namespaces: widths.everywhere.contains(&(class.group, class.resource)),
+        };
+        Some(selection::select(pairs, covered, class.namespaced, &dropped, settings))
     };
     let mut made = Vec::new();
     for class in demands.keys() {
@@ -287,7 +342,7 @@ fn entries<'a>(
             continue;
         }
         for (number, selection) in selections.into_iter().enumerate() {
-            made.push((*class, entry::make(class, both, number, selection)));
+            made.push(entry::make(class, both, number, selection));
         }
     }
     made

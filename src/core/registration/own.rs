@@ -1,13 +1,17 @@
 //! Entries for our own kinds: reviews of what approves, not of what is guarded.
 //!
-//! They stand whether or not there is a guard. Making and changing fails closed, since it is an
+//! They stand whether or not there is a guard. Making and changing a guard fails closed, since it is an
 //! approval; deletion never does, and neither does a write that approves nothing (labels, finalizers):
 //! a namespace can be deleted, and `driftguard uninstall` works, with every replica dead.
+//!
+//! Making an exception does not fail closed, either. It is the way through in the hour in which nothing
+//! answers, and nothing depends on the review: what cannot be read pauses nothing, and when one ends is
+//! computed at every use. The review only spares its maker a surprise, and records who it was.
 
 use crate::core::guard::FailurePolicy;
 use crate::core::verdict::Operation;
 
-use super::entry::{Entry, Hook, NAME_PREFIX};
+use super::entry::{Entry, Hook, NAME_PREFIX, policy_word};
 use super::selection::{Namespaces, Selection};
 
 /// Group and version of our kinds.
@@ -19,20 +23,31 @@ struct Own {
     resource: &'static str,
     /// Whether the mutating hook has something to say about it.
     mutated: bool,
+    /// What becomes of making and changing one while nobody answers.
+    writes: FailurePolicy,
     /// When an update approves something. CEL; it can never fail, since a failing condition under
     /// `Fail` refuses the write. An absent spec and an absent annotation are values like others.
     approves: &'static str,
 }
 
 /// Our kinds whose objects are reviewed.
-const OWN: [Own; 1] = [Own {
-    resource: "driftguards",
-    mutated: true,
-    approves: "object == null || oldObject == null || object.?spec != oldObject.?spec \
-               || object.metadata.?annotations[?'driftguard.terrafusion.ai/author'] \
-               != oldObject.metadata.?annotations[?'driftguard.terrafusion.ai/author'] \
-               || object.metadata.?annotations[?'driftguard.terrafusion.ai/adopt'].hasValue()",
-}];
+const OWN: [Own; 2] = [
+    Own {
+        resource: "driftguards",
+        mutated: true,
+        writes: FailurePolicy::Fail,
+        approves: "object == null || oldObject == null || object.?spec != oldObject.?spec \
+                   || object.metadata.?annotations[?'driftguard.terrafusion.ai/author'] \
+                   != oldObject.metadata.?annotations[?'driftguard.terrafusion.ai/author'] \
+                   || object.metadata.?annotations[?'driftguard.terrafusion.ai/adopt'].hasValue()",
+    },
+    Own {
+        resource: "driftguardexceptions",
+        mutated: false,
+        writes: FailurePolicy::Ignore,
+        approves: "object == null || oldObject == null || object.?spec != oldObject.?spec",
+    },
+];
 
 /// The entries of one configuration for our own kinds, in a fixed order.
 #[must_use]
@@ -40,7 +55,11 @@ pub fn entries(hook: Hook) -> Vec<Entry> {
     OWN.iter()
         .flat_map(|own| {
             let entry = |policy, word: &str, operations: &[Operation]| Entry {
-                name: format!("{NAME_PREFIX}.{word}.{}.{VERSION}.{GROUP}", own.resource),
+                name: format!(
+                    "{NAME_PREFIX}.{word}-{}.{}.{VERSION}.{GROUP}",
+                    policy_word(policy),
+                    own.resource
+                ),
                 hook,
                 failure_policy: policy,
                 group: GROUP.to_owned(),
@@ -50,14 +69,15 @@ pub fn entries(hook: Hook) -> Vec<Entry> {
                 namespaced: true,
                 selection: Selection { namespaces: Namespaces::All, names: None },
                 touch: None,
+                broken: false,
             };
             let writes = [Operation::Create, Operation::Update];
             match hook {
                 Hook::Validate => vec![
-                    entry(FailurePolicy::Fail, "approve-fail", &writes),
-                    entry(FailurePolicy::Ignore, "retire-ignore", &[Operation::Delete]),
+                    entry(own.writes, "approve", &writes),
+                    entry(FailurePolicy::Ignore, "retire", &[Operation::Delete]),
                 ],
-                Hook::Mutate if own.mutated => vec![entry(FailurePolicy::Ignore, "sign-ignore", &writes)],
+                Hook::Mutate if own.mutated => vec![entry(FailurePolicy::Ignore, "sign", &writes)],
                 Hook::Mutate => Vec::new(),
             }
         })
@@ -90,19 +110,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn approving_fails_closed_and_retiring_never_does() {
+    fn approving_fails_closed_and_neither_retiring_nor_making_an_exception_does() {
         let made = entries(Hook::Validate);
-        let policy = |operation| {
+        let of_resource = |resource: &str, operation| {
             let of: Vec<FailurePolicy> = made
                 .iter()
-                .filter(|entry| entry.operations.contains(&operation))
+                .filter(|entry| entry.resources == [resource] && entry.operations.contains(&operation))
                 .map(|entry| entry.failure_policy)
                 .collect();
             of
         };
+        let policy = |operation| of_resource("driftguards", operation);
         assert_eq!(policy(Operation::Create), [FailurePolicy::Fail]);
         assert_eq!(policy(Operation::Update), [FailurePolicy::Fail]);
         assert_eq!(policy(Operation::Delete), [FailurePolicy::Ignore]);
+        for operation in [Operation::Create, Operation::Update, Operation::Delete] {
+            assert_eq!(of_resource("driftguardexceptions", operation), [FailurePolicy::Ignore]);
+        }
         assert!(entries(Hook::Mutate).iter().all(|entry| entry.failure_policy == FailurePolicy::Ignore));
     }
 
@@ -115,6 +139,8 @@ mod tests {
             [
                 "/validate/g17/fail/driftguards",
                 "/validate/g17/ignore/driftguards",
+                "/validate/g17/ignore/driftguardexceptions",
+                "/validate/g17/ignore/driftguardexceptions",
                 "/mutate/g17/ignore/driftguards",
             ]
         );

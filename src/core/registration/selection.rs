@@ -8,26 +8,26 @@ use super::{Pairs, Settings};
 /// Namespaces in which an entry never becomes wider than the guards: nobody could mend the cluster
 /// if writes of its own components depended on us there.
 const KUBE_SYSTEM: &str = "kube-system";
+/// What a name takes in a list besides itself.
+pub(super) const LISTED: usize = 3;
 
-/// How wide the entries of a resource are.
+/// [`KUBE_SYSTEM`] and our own namespace.
+pub(super) fn kept<'a>(settings: &Settings<'a>) -> [&'a str; 2] {
+    [KUBE_SYSTEM, settings.own_namespace]
+}
+
+/// Whether the entries of a namespace never become wider than its guards.
+pub(super) fn is_kept(namespace: &str, settings: &Settings<'_>) -> bool {
+    kept(settings).contains(&namespace)
+}
+
+/// How much wider than its guards the entries of a resource are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Width {
-    /// Guarded objects alone.
-    Names,
-    /// Every object in a namespace with guarded objects.
+    /// Every object in some namespaces with guarded objects.
     Namespaces,
     /// Every object.
     Everything,
-}
-
-impl Width {
-    /// The next wider one.
-    pub(super) fn next(self) -> Self {
-        match self {
-            Self::Names => Self::Namespaces,
-            Self::Namespaces | Self::Everything => Self::Everything,
-        }
-    }
 }
 
 /// The namespaces of an entry, by the label that the API server gives every namespace.
@@ -56,7 +56,7 @@ impl Selection {
         let namespaces = match &self.namespaces {
             Namespaces::All => 0,
             Namespaces::In(values) | Namespaces::NotIn(values) => {
-                values.iter().map(|value| value.len() + 3).sum()
+                values.iter().map(|value| value.len() + LISTED).sum()
             }
         };
         namespaces + self.names.as_ref().map_or(0, |names| names.cel().len())
@@ -75,34 +75,46 @@ impl Selection {
     }
 }
 
+/// What there was no room for.
+pub(super) struct Dropped<'a> {
+    /// Whether the names of a namespace are dropped.
+    pub names: &'a dyn Fn(&str) -> bool,
+    /// Whether the namespaces without names are dropped as well.
+    pub namespaces: bool,
+}
+
 /// Selects `pairs`. `covered` are the pairs of the `Fail` class beside an `Ignore` class: what a
 /// wide `Fail` entry asks for already is not asked for again.
 pub(super) fn select(
     pairs: &Pairs<'_>,
     covered: Option<&Pairs<'_>>,
     namespaced: bool,
-    width: Width,
+    dropped: &Dropped<'_>,
     settings: &Settings<'_>,
 ) -> Vec<Selection> {
-    let is_kept = |namespace: &str| namespace == KUBE_SYSTEM || namespace == settings.own_namespace;
-    let (kept, rest): (Pairs<'_>, Pairs<'_>) = match width {
-        Width::Names => return by_name(pairs, namespaced, settings),
-        _ => pairs.iter().copied().partition(|(namespace, _)| namespaced && is_kept(namespace)),
+    let is_wide = |namespace: &str| {
+        (dropped.namespaces || (dropped.names)(namespace)) && !(namespaced && is_kept(namespace, settings))
     };
-    let mut selections = by_name(&kept, namespaced, settings);
+    let (wide, named): (Pairs<'_>, Pairs<'_>) =
+        pairs.iter().copied().partition(|(namespace, _)| is_wide(namespace));
     let of = |pairs: &Pairs<'_>| -> BTreeSet<String> {
-        pairs.iter().map(|(namespace, _)| (*namespace).to_owned()).filter(|name| !is_kept(name)).collect()
+        let wide = pairs.iter().filter(|(namespace, _)| is_wide(namespace));
+        wide.map(|(namespace, _)| (*namespace).to_owned()).collect()
     };
     let covered = covered.map(of).unwrap_or_default();
-    let namespaces = if !namespaced {
-        (!rest.is_empty() && covered.is_empty()).then_some(Namespaces::All)
-    } else if width == Width::Everything {
-        let kept = BTreeSet::from([KUBE_SYSTEM.to_owned(), settings.own_namespace.to_owned()]);
-        (!rest.is_empty() && covered.is_empty()).then(|| Namespaces::NotIn(kept.into_iter().collect()))
+    let everywhere = !namespaced || dropped.namespaces;
+    let namespaces = if wide.is_empty() || (everywhere && !covered.is_empty()) {
+        None
+    } else if !namespaced {
+        Some(Namespaces::All)
+    } else if everywhere {
+        let kept = BTreeSet::from(kept(settings).map(str::to_owned));
+        Some(Namespaces::NotIn(kept.into_iter().collect()))
     } else {
-        let wanted: Vec<String> = of(&rest).difference(&covered).cloned().collect();
+        let wanted: Vec<String> = of(&wide).difference(&covered).cloned().collect();
         (!wanted.is_empty()).then_some(Namespaces::In(wanted))
     };
+    let mut selections = by_name(&named, namespaced, settings);
     selections.extend(namespaces.map(|namespaces| Selection { namespaces, names: None }));
     selections
 }

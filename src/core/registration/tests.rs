@@ -5,7 +5,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::core::guard::{Authorship, DeletionPolicy};
+use crate::core::guard::{Authorship, DeletionPolicy, OtherVersion, Versions};
 use crate::core::guard::{GuardId, InvalidGuard};
 use crate::core::hash::ContentHash;
 use crate::core::paths::PathFilter;
@@ -51,6 +51,7 @@ fn guard(target: Target) -> Guard {
         pauses: Vec::new(),
         authorship: Authorship::Unknown,
         replicas_path: None,
+        versions: Versions::default(),
         managed_by: None,
         contact: None,
         runbook: None,
@@ -211,6 +212,26 @@ fn subresources_are_asked_for_by_name_each_with_its_own_operations() {
     assert!(rules(&namespace).contains(&"namespaces/finalize UPDATE Fail".to_owned()));
     let all: Vec<String> = namespace.iter().flat_map(|entry| entry.resources.clone()).collect();
     assert!(all.iter().all(|resource| !resource.ends_with("/*") && !resource.ends_with("/status")));
+}
+
+#[test]
+fn what_the_version_of_a_guard_does_not_bring_is_asked_for_in_others() {
+    let other = |version: &str, path: Option<&str>| OtherVersion {
+        version: version.into(),
+        replicas_path: path.map(|field| Arc::from(["spec".to_owned(), field.to_owned()])),
+    };
+    let of = |is_gone, others: Vec<OtherVersion>| Guard {
+        versions: Versions { is_gone, others },
+        ..guard(target("widgets", Some("a"), "x"))
+    };
+    let asked = |guard: Guard| -> Vec<String> {
+        let entries = made([guard]);
+        entries.iter().map(|entry| format!("{} {}", entry.version, entry.resources.join(","))).collect()
+    };
+    let scaled = of(false, vec![other("v2", Some("replicas")), other("v3", Some("replicas"))]);
+    assert_eq!(asked(scaled), ["v1 widgets", "v1 widgets", "v2 widgets/scale"]);
+    let gone = of(true, vec![other("v2", None)]);
+    assert_eq!(asked(gone), ["v1 widgets", "v1 widgets", "v2 widgets", "v2 widgets"]);
 }
 
 #[test]
@@ -435,10 +456,32 @@ fn our_own_namespace_and_kube_system_always_keep_their_names() {
 
 #[test]
 fn when_that_does_not_suffice_namespaces_are_dropped_too() {
-    let made = validating(&many(), &tight(0));
+    let guards = (0..300).map(|n| config_map(&format!("namespace-{n:030}"), &format!("object-{n:040}")));
+    let made = validating(&index(guards), &tight(0));
     assert!(made.widened.iter().all(|widened| widened.width == Width::Everything), "{made:#?}");
-    assert_eq!(made.widened.len(), 2);
+    assert_eq!(made.widened.len(), 1);
     assert!(made.entries.iter().any(|entry| entry.selection.selects("n99", "a stranger")));
+}
+
+#[test]
+fn a_namespace_with_many_guards_widens_nobody_elses_rules() {
+    let crowd = (0..1_600).map(|n| config_map("crowd", &format!("object-{n:0240}")));
+    let others = (0..500).map(|n| config_map(&format!("team-{n}"), "settings"));
+    let made = validating(&index(crowd.chain(others)), &tight(100_000));
+    assert_eq!(made.widened.len(), 1);
+    let hits = |namespace: &str, name: &str| {
+        made.entries.iter().filter(|entry| entry.selection.selects(namespace, name)).count()
+    };
+    assert!(hits("crowd", "a stranger") > 0);
+    assert!(hits("team-7", "settings") > 0);
+    assert_eq!(hits("team-7", "a stranger"), 0);
+}
+
+#[test]
+fn nothing_is_widened_where_that_saves_nothing() {
+    let kinds = (0..300).map(|n| guard(target(&format!("kind{n}s"), Some("n"), "x")));
+    let made = validating(&index(kinds), &tight(100_000));
+    assert!(made.widened.is_empty(), "{:?}", made.widened);
 }
 
 #[test]
@@ -454,7 +497,7 @@ fn a_wide_fail_entry_is_not_doubled_by_an_ignore_entry() {
 
 #[test]
 fn the_ca_bundle_counts() {
-    let heavy = Settings { client_weight: 2_000_000, ..settings() };
+    let heavy = Settings { client_weight: 250_000, ..settings() };
     assert!(!validating(&many(), &heavy).widened.is_empty());
     assert!(validating(&many(), &settings()).widened.is_empty());
 }
@@ -505,6 +548,28 @@ proptest! {
                 let expected = usize::from(guarded.contains(&(namespace.clone(), name.clone())));
                 prop_assert_eq!(hits.count(), expected, "{} {} {:?}", namespace, name, operation);
             }
+        }
+    }
+
+    #[test]
+    fn wide_entries_select_each_guarded_object_once_and_strangers_in_no_kept_namespace(
+        guarded in pairs(),
+        total in 0_usize..20_000,
+    ) {
+        let long = |name: &str| format!("{name}{}", "-".repeat(60));
+        let guards = guarded.iter().map(|(namespace, name)| config_map(namespace, &long(name)));
+        let entries = validating(&index(guards), &tight(total)).entries;
+        let hits = |namespace: &str, name: &str, operation| {
+            let selects = |entry: &&Entry| {
+                entry.operations.contains(&operation) && entry.selection.selects(namespace, name)
+            };
+            entries.iter().filter(selects).count()
+        };
+        for operation in [Operation::Create, Operation::Update, Operation::Delete] {
+            for (namespace, name) in &guarded {
+                prop_assert_eq!(hits(namespace, &long(name), operation), 1, "{} {}", namespace, name);
+            }
+            prop_assert_eq!(hits("kube-system", "a stranger", operation), 0);
         }
     }
 

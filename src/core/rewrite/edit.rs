@@ -4,7 +4,7 @@
 //! (nor through the json-patch crate, which is built on it): that stops at depth 128 and writes
 //! numbers otherwise, and then what comes out would not hash to what is approved.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::core::json::{Cursor, JsonError, Span};
 
@@ -99,25 +99,25 @@ impl Edits {
             return Ok(());
         }
         let mut first = true;
-        let mut seen = Vec::new();
+        let mut missing: BTreeSet<&str> = self.0.keys().map(String::as_str).collect();
         out.push(b'{');
         let mut members = cursor.enter_object()?;
         while let Some(key) = cursor.next_member(&mut members)? {
             let name = key.decode(text)?;
             let value = cursor.skip_value()?;
-            let edit = self.0.get_key_value(name.as_ref());
-            seen.extend(edit.map(|(name, _)| name));
-            if edit.is_some_and(|(_, edit)| *edit == Edit::Remove) {
+            let edit = self.0.get(name.as_ref());
+            missing.remove(name.as_ref());
+            if edit == Some(&Edit::Remove) {
                 continue;
             }
             push_raw_key(key.span.of(text), &mut first, out);
-            match edit.map(|(_, edit)| edit) {
+            match edit {
                 Some(Edit::Set(new)) => out.extend_from_slice(new),
                 Some(Edit::Within(inner)) => inner.splice(text, value, out)?,
                 _ => out.extend_from_slice(value.of(text)),
             }
         }
-        for (key, edit) in self.0.iter().filter(|(key, _)| !seen.contains(key)) {
+        for (key, edit) in self.0.iter().filter(|(key, _)| missing.contains(key.as_str())) {
             write_member(key, edit, &mut first, out);
         }
         out.push(b'}');

@@ -16,8 +16,18 @@ const START_LIMIT: Duration = Duration::from_secs(120);
 /// Few, because all of them would be load, and some would make objects that a test does not expect.
 const CONTROLLERS: &str = "garbage-collector-controller,namespace-controller,serviceaccount-controller,clusterrole-aggregation-controller";
 
+/// Those that make the Pods of Deployments.
+const WORKLOADS: &str = "deployment-controller,replicaset-controller";
+
 /// Starts it as `admin`; the files `accounts.key` and `authority.crt` lie in the folder. It does not work yet.
-pub(crate) fn start(guardian: &Guardian, version: Version, folder: &Path, admin: &User) -> Result<Process> {
+pub(crate) fn start(
+    guardian: &Guardian,
+    version: Version,
+    folder: &Path,
+    admin: &User,
+    workloads: bool,
+) -> Result<Process> {
+    let controllers = if workloads { format!("{CONTROLLERS},{WORKLOADS}") } else { CONTROLLERS.to_owned() };
     let file = |name: &str| folder.join(name).display().to_string();
     let program =
         Program::new("kube-controller-manager", Assets::find(version)?.controller_manager()?).args([
@@ -27,7 +37,7 @@ pub(crate) fn start(guardian: &Guardian, version: Version, folder: &Path, admin:
             // Each controller with the rights that it has in a cluster.
             "--use-service-account-credentials=true".to_owned(),
             "--leader-elect=false".to_owned(),
-            format!("--controllers={CONTROLLERS}"),
+            format!("--controllers={controllers}"),
             // Nobody asks it anything.
             "--secure-port=0".to_owned(),
         ]);

@@ -63,6 +63,7 @@ pub struct Builder {
     etcd_flags: Vec<String>,
     folder: Option<PathBuf>,
     controller_manager: bool,
+    workloads: bool,
     audited: bool,
 }
 
@@ -109,6 +110,12 @@ impl Builder {
     pub fn controller_manager(mut self) -> Self {
         self.controller_manager = true;
         self
+    }
+
+    /// With kube-controller-manager, which also makes the Pods of Deployments. Nobody runs them.
+    #[must_use]
+    pub fn workloads(self) -> Self {
+        Self { workloads: true, ..self.controller_manager() }
     }
 
     /// With an audit log of every request, metadata only; [`ControlPlane::audit_log`] reads it.
@@ -202,7 +209,7 @@ impl Builder {
         }
         if self.controller_manager {
             let admin = plane.admin()?;
-            let process = controller_manager::start(guardian, self.version, folder, &admin)?;
+            let process = controller_manager::start(guardian, self.version, folder, &admin, self.workloads)?;
             plane.controller_manager = Some(process);
         }
         Ok(plane)

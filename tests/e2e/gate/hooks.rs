@@ -98,12 +98,18 @@ pub(super) fn case_32_a_later_webhook_that_alters_data_is_refused(on: &Installat
             Ok(())
         })?;
         on.refused(ns, "configmap/deny", || label("deny", "a"))?;
-        // Ours is called again after it, and takes out what it put in.
+        // Ours is called again after it where it was called before it, and takes out what it put in.
         let before = on.get(ns, "configmap/rewrite")?["data"].clone();
-        let said = label("rewrite", "a")?;
-        let after = on.get(ns, "configmap/rewrite")?["data"].clone();
-        ensure!(before == after, "{said}\n{after}");
-        Ok(())
+        let patch = r#"{"metadata":{"labels":{"team":"a"}},"data":{"a":"2"}}"#;
+        let said =
+            on.admin.kubectl(&["patch", "configmap/rewrite", "-n", ns, "--type=merge", "-p", patch])?;
+        let after = on.get(ns, "configmap/rewrite")?;
+        ensure!(before == after["data"], "{said}\n{after}");
+        ensure!(after["metadata"]["labels"]["team"] == "a", "the rest of the write is lost: {said}\n{after}");
+        ensure!(said.stderr.contains("/data/injected"), "{said}");
+        said.success()?;
+        // A label alone does not call ours, so that it is not called again either: the gate refuses.
+        on.refused(ns, "configmap/rewrite", || label("rewrite", "b")).map(drop)
     })();
     on.admin.kubectl(&["delete", "mutatingwebhookconfiguration", "zz-later"])?.success()?;
     refused

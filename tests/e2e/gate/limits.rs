@@ -11,7 +11,8 @@ use crate::installation::Installation;
 /// The API server takes requests of 3 MiB, and stores 2 MiB; metadata needs some of it.
 const REQUEST: usize = (3 << 20) - 64_000;
 const STORED: usize = (2 << 20) - 64_000;
-const DEPTH: usize = 5_000;
+/// One more than many readers of JSON go, and one that only few do.
+const DEPTHS: [usize; 2] = [129, 5_000];
 
 pub(super) fn case_46_objects_of_3_mib_and_of_depth_5000_are_guarded(
     on: &Installation,
@@ -22,8 +23,12 @@ pub(super) fn case_46_objects_of_3_mib_and_of_depth_5000_are_guarded(
     let text =
         |bytes: usize, end: &str| format!(r#"{{"text":"{}{end}"}}"#, piece.repeat(bytes / (piece.len() + 5)));
     let large = |end: &str| text(STORED, end);
-    let deep = |leaf: &str| format!("{}{leaf}{}", r#"{"a":"#.repeat(DEPTH), "}".repeat(DEPTH));
-    for (name, approved, other) in [("large", large("1"), large("2")), ("deep", deep("1"), deep("2"))] {
+    let deep = |depth: usize, leaf: &str| format!("{}{leaf}{}", r#"{"a":"#.repeat(depth), "}".repeat(depth));
+    for (name, approved, other) in [
+        ("large", large("1"), large("2")),
+        ("deep", deep(DEPTHS[0], "1"), deep(DEPTHS[0], "2")),
+        ("deepest", deep(DEPTHS[1], "1"), deep(DEPTHS[1], "2")),
+    ] {
         let object = |parameters: &str| {
             format!(
                 r#"{{"apiVersion":"terrafusion.ai/v1","kind":"GAMAConfig","metadata":{{"name":"{name}","namespace":"{ns}"}},"spec":{{"parameters":{parameters}}}}}"#

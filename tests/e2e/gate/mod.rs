@@ -61,6 +61,7 @@ cases![
     modes::what_cannot_be_rewritten_is_refused_with_the_reason,
     modes::ignored_paths_are_left_as_a_rewrite_finds_them,
     modes::warn_and_audit_let_through_and_record,
+    modes::mixed_modes_of_one_object_add_up_and_both_hooks_agree,
     subresources::case_18_scaling_passes_where_the_count_is_ignored,
     subresources::case_19_scaling_is_refused_and_the_approved_count_passes,
     subresources::a_custom_resource_is_scaled_where_its_crd_says,
@@ -100,6 +101,16 @@ older_cases![
     objects::case_28_a_secret_given_as_string_data_is_compared_by_its_value,
     kinds::case_12_another_served_version_is_no_way_around,
     kinds::case_15_a_workload_takes_no_further_container_or_volume,
+    modes::case_08_a_rewrite_keeps_the_original_and_warns,
+    modes::case_67_a_rewrite_is_no_write_at_all,
+    modes::case_76_hash_on_the_server_tells_the_true_hash_in_every_mode,
+    modes::warn_and_audit_let_through_and_record,
+    subresources::case_18_scaling_passes_where_the_count_is_ignored,
+    subresources::case_19_scaling_is_refused_and_the_approved_count_passes,
+    subresources::case_65_no_subresource_of_a_pod_is_a_way_around,
+    deletion::case_20_a_finalizer_comes_and_goes_on_a_drifted_target,
+    deletion::case_22_deletion_follows_the_policy,
+    hooks::case_32_a_later_webhook_that_alters_data_is_refused,
 ];
 
 fn run(via: Via, case: &str, body: impl FnOnce(&Installation, &str) -> Result<()>) -> Result<()> {

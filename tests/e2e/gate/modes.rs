@@ -194,6 +194,10 @@ pub(super) fn warn_and_audit_let_through_and_record(on: &Installation, ns: &str)
         "{warned}"
     );
     warned.success()?;
+    for name in ["seen", "told"] {
+        let written = on.get(ns, &format!("configmap/{name}"))?;
+        ensure!(written["data"]["a"] == "2", "let through, yet not written: {written}");
+    }
     on.refused(ns, "configmap/kept", || change("kept"))?;
     for (guard, mode) in guards.iter().zip(["Audit", "Warn"]) {
         let records = on.records_of(guard, &guards[2])?;
@@ -201,6 +205,109 @@ pub(super) fn warn_and_audit_let_through_and_record(on: &Installation, ns: &str)
             records.iter().any(|record| record["enforcement"] == mode && record["kind"] == "observation"),
             "{records:?}"
         );
+    }
+    Ok(())
+}
+
+/// What becomes of an unapproved write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Refused,
+    PutBack,
+    Warned,
+    Silent,
+}
+
+pub(super) fn mixed_modes_of_one_object_add_up_and_both_hooks_agree(
+    on: &Installation,
+    ns: &str,
+) -> Result<()> {
+    const MODES: [&str; 4] = ["Deny", "Rewrite", "Warn", "Audit"];
+    let fate = |pair: [&str; 2]| match MODES.iter().position(|mode| pair.contains(mode)) {
+        Some(0) => Fate::Refused,
+        Some(1) => Fate::PutBack,
+        Some(2) => Fate::Warned,
+        _ => Fate::Silent,
+    };
+    // In either order, since guards are asked in the order of their names.
+    let pairs: Vec<[&str; 2]> = MODES.iter().flat_map(|a| MODES.map(|b| [*a, b])).collect();
+    let name = |pair: [&str; 2]| format!("{}-{}", pair[0], pair[1]).to_lowercase();
+    let list = |items: Vec<Value>| json!({"apiVersion": "v1", "kind": "List", "items": items});
+    let approved = json!({"a": "1", "b": "1"});
+    let hash = hash_of(&config_map(ns, "any", &approved))?;
+    let guard = |target: &str, name: String, mode: &str| {
+        json!({"apiVersion": "terrafusion.ai/v1", "kind": "DriftGuard",
+            "metadata": {"name": name, "namespace": ns},
+            "spec": {"targetKind": "ConfigMap", "targetName": target, "expectedHash": hash, "enforcement": mode}})
+    };
+    // Drifted, so that nothing can be put back.
+    let drifted = config_map(ns, "drifted", &json!({"a": "0"}));
+    let objects = pairs.iter().map(|pair| config_map(ns, &name(*pair), &approved)).chain([drifted]);
+    on.apply(&list(objects.collect()))?.success()?;
+    let of_pair =
+        |pair: &[&str; 2]| [0, 1].map(|at| guard(&name(*pair), format!("{}-{at}", name(*pair)), pair[at]));
+    let of_drifted =
+        [guard("drifted", "drifted-0".into(), "Audit"), guard("drifted", "drifted-1".into(), "Rewrite")];
+    let guards: Vec<Value> = pairs.iter().flat_map(of_pair).chain(of_drifted).collect();
+    on.apply(&list(guards))?.success()?;
+    on.admin
+        .kubectl(&["wait", "dg", "--all", "-n", ns, "--for=condition=Ready", "--timeout=60s"])?
+        .success()?;
+    let write = |object: &str| merge(on, ns, object, r#"{"data":{"a":"2"}}"#);
+    for pair in &pairs {
+        let object = format!("configmap/{}", name(*pair));
+        let fate = fate(*pair);
+        let before = whole(on, ns, &object)?;
+        let said = write(&object)?;
+        let after = whole(on, ns, &object)?;
+        ensure!(said.succeeded() == (fate != Fate::Refused), "{pair:?}: {said}");
+        let warned = said.stderr.contains("Warning");
+        ensure!(warned == matches!(fate, Fate::PutBack | Fate::Warned), "{pair:?}: {said}");
+        ensure!(
+            said.stderr.contains("put back") == (fate == Fate::PutBack) || fate == Fate::Refused,
+            "{pair:?}: {said}"
+        );
+        match fate {
+            Fate::Refused | Fate::PutBack => ensure!(before == after, "{pair:?}:\n{before}\n{after}"),
+            Fate::Warned | Fate::Silent => ensure!(after["data"]["a"] == "2", "{pair:?}: {after}"),
+        }
+        // What all approve passes, whatever they do with the rest.
+        let back = merge(on, ns, &object, r#"{"data":{"a":"1"}}"#)?;
+        ensure!(!back.stderr.contains("Warning"), "{pair:?}: {back}");
+        back.success()?;
+    }
+    let said = on.refused(ns, "configmap/drifted", || write("configmap/drifted"))?;
+    ensure!(said.contains("not put back: what is stored is not what DriftGuard"), "{said}");
+
+    on.records_of("drifted-1", "drifted-1")?;
+    let log = on.serve.log();
+    let records: Vec<Value> = log
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter(|line| {
+            line["guard"]["namespace"] == ns && line["schema"].is_string() && line["kind"] != "guardChange"
+        })
+        .collect();
+    for pair in &pairs {
+        let of = |at: usize| -> Vec<&str> {
+            let guard = format!("{}-{at}", name(*pair));
+            let own = records.iter().filter(|record| record["guard"]["name"] == guard.as_str());
+            own.filter_map(|record| record["kind"].as_str()).collect()
+        };
+        let (first, second) = (of(0), of(1));
+        match fate(*pair) {
+            Fate::Refused => {
+                let denials = [&first[..], &second[..]].concat();
+                ensure!(denials == ["denial"], "{pair:?}: {first:?} {second:?}");
+            }
+            Fate::PutBack => ensure!(first.is_empty() && second.is_empty(), "{pair:?}: {first:?} {second:?}"),
+            Fate::Warned | Fate::Silent => {
+                ensure!(
+                    first == ["observation"] && second == ["observation"],
+                    "{pair:?}: {first:?} {second:?}"
+                );
+            }
+        }
     }
     Ok(())
 }

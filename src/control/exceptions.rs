@@ -1,0 +1,267 @@
+//! The status of exceptions: whether one pauses guards, which ones, and until when in truth.
+//!
+//! Written like the status of guards: by the holder of the lease alone, and only what is new.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
+
+use crate::api::exception::MOST_GUARDS;
+use crate::api::{DriftGuardException, DriftGuardExceptionStatus, names, reasons};
+use crate::core::exceptions::Exception;
+use crate::store::{Observation, SeenException};
+use crate::telemetry::metrics::Metrics;
+
+use super::lease::Fence;
+
+/// Longest one write may take: registration waits for it.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest message of a condition.
+const MAX_MESSAGE: usize = 1024;
+
+/// The status that an exception should have. `guards` are the names of those that it means.
+fn status(
+    read: &Result<Exception, String>,
+    guards: &[&str],
+    before: &DriftGuardExceptionStatus,
+    longest: SignedDuration,
+    now: Timestamp,
+) -> DriftGuardExceptionStatus {
+    let mut status = before.clone();
+    let (value, reason, message) = match read {
+        Err(problem) => {
+            status.until = None;
+            ("False", reasons::INVALID_SPEC, format!("it pauses nothing: {problem}"))
+        }
+        Ok(exception) => {
+            let end = exception.end(longest);
+            status.until = Some(Time(end));
+            let short = if end < exception.terms.until {
+                format!(", not spec.until: {longest:#} at most (--max-exception)")
+            } else {
+                String::new()
+            };
+            if now < end {
+                status.guards = guards.iter().take(MOST_GUARDS).map(|&name| name.to_owned()).collect();
+                status.guard_count = Some(i32::try_from(guards.len()).unwrap_or(i32::MAX));
+                let message = match guards.len() {
+                    0 => format!("it means no guard of this namespace; it ends at {end:.0}{short}"),
+                    1 => format!("writes to the target of 1 guard pass until {end:.0}{short}"),
+                    many => format!("writes to the targets of {many} guards pass until {end:.0}{short}"),
+                };
+                ("True", reasons::IN_FORCE, message)
+            } else {
+                ("False", reasons::EXCEPTION_ENDED, format!("it ended at {end:.0}{short}"))
+            }
+        }
+    };
+    let is_active = |condition: &&Condition| condition.type_ == reasons::EXCEPTION_ACTIVE;
+    let since = before
+        .conditions
+        .iter()
+        .find(is_active)
+        .filter(|condition| condition.status == value)
+        .map_or(Time(now), |condition| condition.last_transition_time.clone());
+    status.conditions = vec![Condition {
+        type_: reasons::EXCEPTION_ACTIVE.to_owned(),
+        status: value.to_owned(),
+        reason: reason.to_owned(),
+        message: message.chars().take(MAX_MESSAGE).collect(),
+        // The spec never changes.
+        observed_generation: None,
+        last_transition_time: since,
+    }];
+    status
+}
+
+/// When the next exception ends, which its status must tell.
+pub(super) fn next_end(
+    exceptions: &[Arc<SeenException>],
+    longest: SignedDuration,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let ends = exceptions.iter().filter_map(|seen| seen.read.as_ref().ok()).map(|one| one.end(longest));
+    ends.filter(|end| *end > now).min()
+}
+
+/// Writes statuses for as long as the fence holds.
+pub(super) struct ExceptionWriter<'a> {
+    pub(super) client: &'a kube::Client,
+    pub(super) fence: &'a Fence,
+    pub(super) metrics: &'a Metrics,
+    pub(super) longest: SignedDuration,
+}
+
+impl ExceptionWriter<'_> {
+    /// Brings the status of every exception up to date. Tells whether all is written; where one could not
+    /// be, the rest is left for the next time, since registration waits.
+    pub(super) async fn write_all(
+        &self,
+        exceptions: &[Arc<SeenException>],
+        observation: &Observation,
+        now: Timestamp,
+    ) -> bool {
+        // One after the other: there are few.
+        for seen in exceptions {
+            let before: DriftGuardExceptionStatus = seen.stored.status();
+            let namespace = seen.stored.namespace();
+            let guards: Vec<&str> = seen.read.as_ref().map_or_else(
+                |_| Vec::new(),
+                |exception| {
+                    observation
+                        .meant_by(namespace, &exception.terms)
+                        .map(|guard| guard.stored.name())
+                        .collect()
+                },
+            );
+            let status = status(&seen.read, &guards, &before, self.longest, now);
+            if status != before && !self.write(seen, &status).await {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Writes one status. Tells whether there is nothing left to do for it.
+    async fn write(&self, seen: &SeenException, status: &DriftGuardExceptionStatus) -> bool {
+        if self.fence.check().is_err() {
+            return false;
+        }
+        let (namespace, name) = (seen.stored.namespace(), seen.stored.name());
+        let api: Api<DriftGuardException> = Api::namespaced(self.client.clone(), namespace);
+        let patch = json!({
+            "apiVersion": format!("{}/{}", names::GROUP, names::VERSION),
+            "kind": "DriftGuardException",
+            "metadata": {
+                "name": name,
+                "namespace": namespace,
+                "uid": seen.stored.uid(),
+                "resourceVersion": seen.stored.resource_version(),
+            },
+            "status": status,
+        });
+        let params = PatchParams::apply(names::FIELD_MANAGER).force();
+        let patch = Patch::Apply(&patch);
+        let sent = tokio::time::timeout(REQUEST_TIMEOUT, api.patch_status(name, &params, &patch)).await;
+        let failure = match sent {
+            Ok(Ok(_)) => {
+                self.metrics.status_write("written");
+                return true;
+            }
+            // It is gone, or changed since it was read: the watch will tell.
+            Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => return true,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no answer in time".to_owned(),
+        };
+        self.metrics.status_write("failed");
+        tracing::warn!(namespace, name, error = failure, "the status of an exception could not be written");
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+    use super::*;
+    use crate::core::exceptions::Terms;
+
+    const LONGEST: SignedDuration = SignedDuration::from_hours(1);
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn exception(until: &str) -> Result<Exception, String> {
+        let spec = format!(r#"{{"guards":{{"all":true}},"until":"{until}","reason":"why"}}"#);
+        Ok(Exception {
+            namespace: "n".into(),
+            name: "e".into(),
+            since: at("2026-06-01T12:00:00Z"),
+            terms: Terms::parse(&spec).unwrap(),
+        })
+    }
+
+    fn of(
+        read: &Result<Exception, String>,
+        guards: &[&str],
+        before: &DriftGuardExceptionStatus,
+        now: &str,
+    ) -> DriftGuardExceptionStatus {
+        status(read, guards, before, LONGEST, at(now))
+    }
+
+    fn said(status: &DriftGuardExceptionStatus) -> (&str, &str, &str) {
+        let active = &status.conditions[0];
+        (&active.status, &active.reason, &active.message)
+    }
+
+    #[test]
+    fn it_says_which_guards_it_pauses_and_when_it_ends_in_truth() {
+        let long = exception("2026-06-01T20:00:00Z");
+        let active = of(&long, &["a", "b"], &DriftGuardExceptionStatus::default(), "2026-06-01T12:10:00Z");
+        assert_eq!(active.until.as_ref().unwrap().0, at("2026-06-01T13:00:00Z"));
+        assert_eq!(
+            (active.guards.as_slice(), active.guard_count),
+            (["a".into(), "b".into()].as_slice(), Some(2))
+        );
+        let (value, reason, message) = said(&active);
+        assert_eq!((value, reason), ("True", "InForce"));
+        assert!(message.contains("2 guards pass until 2026-06-01T13:00:00Z, not spec.until"), "{message}");
+        let again = of(&long, &["a", "b"], &active, "2026-06-01T12:20:00Z");
+        assert_eq!(again, active, "nothing new, nothing written");
+    }
+
+    #[test]
+    fn at_its_end_it_keeps_what_it_paused() {
+        let short = exception("2026-06-01T12:30:00Z");
+        let active = of(&short, &["a"], &DriftGuardExceptionStatus::default(), "2026-06-01T12:10:00Z");
+        let ended = of(&short, &[], &active, "2026-06-01T12:30:00Z");
+        assert_eq!(said(&ended), ("False", "Ended", "it ended at 2026-06-01T12:30:00Z"));
+        assert_eq!(ended.guards, ["a"]);
+        assert_eq!(ended.conditions[0].last_transition_time.0, at("2026-06-01T12:30:00Z"));
+        assert_eq!(of(&short, &[], &ended, "2026-06-02T00:00:00Z"), ended);
+    }
+
+    #[test]
+    fn the_guards_that_it_names_are_bounded_and_their_number_is_not() {
+        let names: Vec<String> = (0..100).map(|n| format!("g{n}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let status = of(
+            &exception("2026-06-01T12:30:00Z"),
+            &names,
+            &DriftGuardExceptionStatus::default(),
+            "2026-06-01T12:10:00Z",
+        );
+        assert_eq!((status.guards.len(), status.guard_count), (MOST_GUARDS, Some(100)));
+    }
+
+    #[test]
+    fn one_that_cannot_be_read_says_that_it_pauses_nothing_and_why() {
+        let status = of(
+            &Err("no such field".into()),
+            &[],
+            &DriftGuardExceptionStatus::default(),
+            "2026-06-01T12:10:00Z",
+        );
+        assert_eq!(said(&status), ("False", "InvalidSpec", "it pauses nothing: no such field"));
+        assert_eq!(status.until, None);
+    }
+
+    #[test]
+    fn the_next_end_is_the_nearest_one_to_come() {
+        let seen = |until| {
+            let stored = serde_json::from_str(r#"{"metadata":{}}"#).unwrap();
+            Arc::new(SeenException { stored, read: exception(until) })
+        };
+        let all = [seen("2026-06-01T12:05:00Z"), seen("2026-06-01T12:20:00Z"), seen("2026-06-09T00:00:00Z")];
+        let next = |now| next_end(&all, LONGEST, at(now));
+        assert_eq!(next("2026-06-01T12:05:00Z"), Some(at("2026-06-01T12:20:00Z")));
+        assert_eq!(next("2026-06-01T12:30:00Z"), Some(at("2026-06-01T13:00:00Z")));
+        assert_eq!(next("2026-06-01T13:00:00Z"), None);
+    }
+}
