@@ -271,6 +271,7 @@ impl Running {
         };
         let (signing, keys) = SigningKeeper::new(client.clone(), namespace.clone());
         background.spawn(signing.run());
+        let signing_key = keys.watch();
         let (store, watching) = Store::verifying(client.clone(), settings, keys.watch());
         background.spawn(watching);
 
@@ -378,6 +379,7 @@ impl Running {
                 own_namespace: namespace,
                 address,
                 bundle: trusted,
+                key: signing_key,
                 longest_pause: args.max_exception,
             },
             store.configurations(),

@@ -19,8 +19,8 @@ use tokio::time::Instant;
 
 use crate::api::names;
 use crate::core::breakglass::BrokenGlass;
-use crate::core::guard::FailurePolicy;
 use crate::core::registration::{self, Hook, Registration, Widened, own};
+use crate::core::signature::SigningKey;
 use crate::store::configurations::Watched;
 use crate::store::{Configurations, Observation};
 
@@ -42,6 +42,8 @@ pub struct Settings {
     pub address: Address,
     /// The authorities that API servers trust for that, PEM; empty until they are known.
     pub bundle: watch::Receiver<Bytes>,
+    /// The key of which the tokens in paths for our own kinds are made.
+    pub key: watch::Receiver<Option<SigningKey>>,
     /// How long broken glass may count after it was first seen.
     pub longest_pause: SignedDuration,
 }
@@ -70,6 +72,9 @@ pub enum RegistrarError {
     /// There is no certificate to be called with.
     #[error("the webhook is not registered: the certificate authority is not known yet")]
     NoAuthority,
+    /// There is no key to make the paths of entries for guards with.
+    #[error("the webhook is not registered: the signing key is not known yet")]
+    NoKey,
     /// The API server did not do it.
     #[error("cannot {verb} {kind} {}: {cause}", names::WEBHOOK_CONFIGURATION)]
     Api {
@@ -104,6 +109,7 @@ impl RegistrarError {
         match self {
             Self::NotHolding(_) => "NotHolding",
             Self::NoAuthority => "NoAuthority",
+            Self::NoKey => "NoSigningKey",
             Self::Api { .. } => "RegistrationFailed",
             Self::Contended { .. } => "RegistrationContended",
         }
@@ -125,6 +131,7 @@ struct Wanted {
     validating: Registration,
     mutating: Registration,
     bundle: Bytes,
+    key: SigningKey,
 }
 
 impl Wanted {
@@ -132,11 +139,12 @@ impl Wanted {
     /// would refuse, and none that can refuse anything.
     fn broken(&self) -> Self {
         let open = |hook| {
-            let mut entries = own::entries(hook);
-            entries.iter_mut().for_each(|entry| entry.failure_policy = FailurePolicy::Ignore);
+            let mut entries = own::entries(hook, &self.key);
+            own::open(&mut entries, &self.key);
             Registration { entries, ..Registration::default() }
         };
-        Self { validating: open(Hook::Validate), mutating: open(Hook::Mutate), bundle: self.bundle.clone() }
+        let (validating, mutating) = (open(Hook::Validate), open(Hook::Mutate));
+        Self { validating, mutating, bundle: self.bundle.clone(), key: self.key.clone() }
     }
 }
 
@@ -155,6 +163,7 @@ fn glass(meta: &ObjectMeta) -> Option<BrokenGlass> {
 struct Confirmed {
     version: u64,
     bundle: Bytes,
+    key: SigningKey,
     validating: Option<u64>,
     mutating: Option<u64>,
     applied: Applied,
@@ -201,11 +210,12 @@ impl Registrar {
     }
 
     /// Returns when something changed that [`Self::apply`] may have to follow: somebody wrote the
-    /// configurations, or there is another authority.
+    /// configurations, or there is another authority or key.
     pub async fn changed(&mut self) {
         let changed = tokio::select! {
             changed = self.configurations.changed() => changed,
             changed = self.settings.bundle.changed() => changed,
+            changed = self.settings.key.changed() => changed,
         };
         if changed.is_err() {
             // Whoever told us is gone: nothing will ever change.
@@ -228,11 +238,14 @@ impl Registrar {
         if bundle.is_empty() {
             return Err(RegistrarError::NoAuthority);
         }
-        if let Some(applied) = self.still_confirmed(observation.version, &bundle) {
+        let Some(key) = self.settings.key.borrow_and_update().clone() else {
+            return Err(RegistrarError::NoKey);
+        };
+        if let Some(applied) = self.still_confirmed(observation.version, &bundle, &key) {
             return Ok(applied);
         }
         self.confirmed = None;
-        let wanted = self.wanted(observation, bundle);
+        let wanted = self.wanted(observation, bundle, key);
         for _ in 1..TRIES {
             match self.register(observation.version, &wanted, fence).await {
                 Err(RegistrarError::Api { conflict: true, .. }) => {}
@@ -302,6 +315,7 @@ impl Registrar {
         self.confirmed = Some(Confirmed {
             version,
             bundle: wanted.bundle.clone(),
+            key: wanted.key.clone(),
             validating: validating.as_ref().map(revision),
             mutating: mutating.as_ref().map(revision),
             applied: Applied { written: false, repaired: None, ..applied.clone() },
@@ -310,7 +324,7 @@ impl Registrar {
         Ok(applied)
     }
 
-    fn wanted(&self, observation: &Observation, bundle: Bytes) -> Wanted {
+    fn wanted(&self, observation: &Observation, bundle: Bytes, key: SigningKey) -> Wanted {
         let settings = registration::Settings {
             own_namespace: &self.settings.own_namespace,
             client_weight: bundle.len().div_ceil(3) * 4,
@@ -319,19 +333,20 @@ impl Registrar {
         let mut validating = registration::validating(&observation.index, &settings);
         let mut mutating = registration::mutating(&observation.index, &settings);
         // Reviews of guards themselves are wanted whether or not there is a guard.
-        validating.entries.extend(own::entries(Hook::Validate));
-        mutating.entries.extend(own::entries(Hook::Mutate));
-        Wanted { validating, mutating, bundle }
+        validating.entries.extend(own::entries(Hook::Validate, &key));
+        mutating.entries.extend(own::entries(Hook::Mutate, &key));
+        Wanted { validating, mutating, bundle, key }
     }
 
     /// The last result, when neither what is wanted nor what stands there changed since.
-    fn still_confirmed(&mut self, version: u64, bundle: &Bytes) -> Option<Applied> {
+    fn still_confirmed(&mut self, version: u64, bundle: &Bytes, key: &SigningKey) -> Option<Applied> {
         let configurations = self.configurations.borrow_and_update().clone();
         let confirmed = self.confirmed.as_ref()?;
         let over = confirmed.applied.broken_until.is_some_and(|until| Timestamp::now() >= until);
         let same = !over
             && confirmed.version == version
             && confirmed.bundle == bundle
+            && confirmed.key == *key
             && is_old_news(&configurations.validating, confirmed.validating)
             && is_old_news(&configurations.mutating, confirmed.mutating);
         same.then(|| confirmed.applied.clone())

@@ -16,6 +16,7 @@ fn entry() -> Entry {
         namespaced: true,
         selection: Selection { namespaces: Namespaces::In(vec!["a".into(), "b".into()]), names: None },
         touch: None,
+        token: None,
     }
 }
 

@@ -410,6 +410,23 @@ impl GuardReviews {
         }
     }
 
+    /// Whether our key, or the one that it lately replaced, is of this kind; `None` when no key is known in
+    /// time. A key that another replica has brought is waited for.
+    pub(super) async fn holds_key(
+        &self,
+        is_ours: impl Fn(&SigningKey) -> bool,
+        asked: Asked,
+    ) -> Option<bool> {
+        if self.keys.accepted().iter().any(&is_ours) {
+            return Some(true);
+        }
+        let deadline = Instant::from_std(asked.since) + asked.timeout.mul_f64(SHARE);
+        // An error is a look that did not end in time: what is known has to do.
+        let _ = tokio::time::timeout_at(middle(deadline), self.keys.looked_up_again()).await;
+        let keys = self.keys.accepted();
+        (!keys.is_empty()).then(|| keys.iter().any(is_ours))
+    }
+
     async fn rights(
         &self,
         id: &GuardId,

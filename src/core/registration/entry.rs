@@ -29,6 +29,16 @@ pub enum Hook {
     Mutate,
 }
 
+impl Hook {
+    /// The first word of its paths.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Validate => "validate",
+            Self::Mutate => "mutate",
+        }
+    }
+}
+
 /// One entry of a webhook configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -52,6 +62,8 @@ pub struct Entry {
     pub selection: Selection,
     /// What an update of them must touch; `None` for every update.
     pub touch: Option<Touch>,
+    /// What nobody guesses, at the end of the path; only of entries for our own kinds.
+    pub token: Option<String>,
 }
 
 impl Entry {
@@ -59,12 +71,8 @@ impl Entry {
     /// of another generation can be mistaken for this one.
     #[must_use]
     pub fn path(&self, generation: u64) -> String {
-        let hook = match self.hook {
-            Hook::Validate => "validate",
-            Hook::Mutate => "mutate",
-        };
         let own = super::own::path_suffix(self);
-        format!("/{hook}/g{generation}/{}{own}", policy_word(self.failure_policy))
+        format!("/{}/g{generation}/{}{own}", self.hook.word(), policy_word(self.failure_policy))
     }
 
     /// About how many bytes it takes in the API server's store.
@@ -122,6 +130,7 @@ pub(super) fn make(class: &Class<'_>, both: bool, number: usize, selection: Sele
         namespaced: class.namespaced,
         selection,
         touch,
+        token: None,
     }
 }
 
@@ -147,7 +156,7 @@ fn entry_name(class: &Class<'_>, word: &str, number: usize) -> String {
     format!("{head}.{digest}.{NAME_SUFFIX}")
 }
 
-fn policy_word(policy: FailurePolicy) -> &'static str {
+pub(super) fn policy_word(policy: FailurePolicy) -> &'static str {
     match policy {
         FailurePolicy::Fail => "fail",
         FailurePolicy::Ignore => "ignore",

@@ -3,11 +3,16 @@
 //! They stand whether or not there is a guard. Making and changing fails closed, since it is an
 //! approval; deletion never does, and neither does a write that approves nothing (labels, finalizers):
 //! a namespace can be deleted, and `driftguard uninstall` works, with every replica dead.
+//!
+//! Their paths end with a token that only readers of our webhook configurations know: such a review is
+//! signed and answered for the user that it names, which nobody else may ask for. API servers show the
+//! path of a `Fail` entry that does not answer, so that each policy of each hook has a token of its own.
 
 use crate::core::guard::FailurePolicy;
+use crate::core::signature::{Purpose, SigningKey};
 use crate::core::verdict::Operation;
 
-use super::entry::{Entry, Hook, NAME_PREFIX};
+use super::entry::{Entry, Hook, NAME_PREFIX, policy_word};
 use super::selection::{Namespaces, Selection};
 
 /// Group and version of our kinds.
@@ -34,9 +39,9 @@ const OWN: [Own; 1] = [Own {
                || object.metadata.?annotations[?'driftguard.terrafusion.ai/adopt'].hasValue()",
 }];
 
-/// The entries of one configuration for our own kinds, in a fixed order.
+/// The entries of one configuration for our own kinds, in a fixed order, with tokens made of `key`.
 #[must_use]
-pub fn entries(hook: Hook) -> Vec<Entry> {
+pub fn entries(hook: Hook, key: &SigningKey) -> Vec<Entry> {
     OWN.iter()
         .flat_map(|own| {
             let entry = |policy, word: &str, operations: &[Operation]| Entry {
@@ -50,6 +55,7 @@ pub fn entries(hook: Hook) -> Vec<Entry> {
                 namespaced: true,
                 selection: Selection { namespaces: Namespaces::All, names: None },
                 touch: None,
+                token: Some(token(key, hook, policy, own.resource)),
             };
             let writes = [Operation::Create, Operation::Update];
             match hook {
@@ -64,6 +70,29 @@ pub fn entries(hook: Hook) -> Vec<Entry> {
         .collect()
 }
 
+/// Has these entries fail open: nothing refuses a write while nobody answers.
+pub fn open(entries: &mut [Entry], key: &SigningKey) {
+    for entry in entries {
+        entry.failure_policy = FailurePolicy::Ignore;
+        entry.token = own(entry).map(|own| token(key, entry.hook, entry.failure_policy, own.resource));
+    }
+}
+
+/// The token in the paths of one hook and policy for one of our kinds.
+fn token(key: &SigningKey, hook: Hook, policy: FailurePolicy, resource: &str) -> String {
+    key.token(Purpose::Path, &token_parts(hook, policy, resource))
+}
+
+/// Whether `token` is that of a path that [`entries`] or [`open`] made, in constant time.
+#[must_use]
+pub fn is_token(key: &SigningKey, hook: Hook, policy: FailurePolicy, resource: &str, token: &str) -> bool {
+    key.is_token(Purpose::Path, &token_parts(hook, policy, resource), token)
+}
+
+fn token_parts(hook: Hook, policy: FailurePolicy, resource: &str) -> [&[u8]; 3] {
+    [hook.word().as_bytes(), policy_word(policy).as_bytes(), resource.as_bytes()]
+}
+
 /// The match condition of an entry made by [`entries`]; `None` for entries of guarded objects, and
 /// where everything arrives.
 #[must_use]
@@ -72,11 +101,12 @@ pub fn condition(entry: &Entry) -> Option<&'static str> {
     entry.operations.contains(&Operation::Update).then_some(own.approves)
 }
 
-/// What follows the failure policy in the path of an entry: `/driftguards`, or nothing for entries of
-/// guarded objects.
+/// What follows the failure policy in the path of an entry: `/driftguards/TOKEN`, or nothing for entries
+/// of guarded objects.
 #[must_use]
 pub fn path_suffix(entry: &Entry) -> String {
-    own(entry).map_or_else(String::new, |own| format!("/{}", own.resource))
+    let token = entry.token.as_deref().unwrap_or_default();
+    own(entry).map_or_else(String::new, |own| format!("/{}/{token}", own.resource))
 }
 
 /// Our own kinds are never guarded, so that the resource tells the entries apart.
@@ -87,7 +117,16 @@ fn own(entry: &Entry) -> Option<&'static Own> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
     use super::*;
+
+    fn key(byte: u8) -> SigningKey {
+        SigningKey::new(&[byte; 32]).unwrap()
+    }
+
+    fn entries(hook: Hook) -> Vec<Entry> {
+        super::entries(hook, &key(1))
+    }
 
     #[test]
     fn approving_fails_closed_and_retiring_never_does() {
@@ -110,19 +149,40 @@ mod tests {
     fn entries_have_paths_of_their_own_and_distinct_names() {
         let made: Vec<Entry> = [Hook::Validate, Hook::Mutate].into_iter().flat_map(entries).collect();
         let paths: Vec<String> = made.iter().map(|entry| entry.path(17)).collect();
+        let (words, tokens): (Vec<&str>, std::collections::BTreeSet<&str>) =
+            paths.iter().map(|path| path.rsplit_once('/').unwrap()).unzip();
         assert_eq!(
-            paths,
+            words,
             [
                 "/validate/g17/fail/driftguards",
                 "/validate/g17/ignore/driftguards",
                 "/mutate/g17/ignore/driftguards",
             ]
         );
+        assert_eq!(tokens.len(), paths.len(), "what tells of one tells nothing of another");
+        assert!(tokens.iter().all(|token| token.len() == 32));
         for path in &paths {
             assert_eq!(super::super::generation_of(path), Some(17));
         }
         let names: std::collections::BTreeSet<&str> = made.iter().map(|entry| entry.name.as_str()).collect();
         assert_eq!(names.len(), made.len());
+    }
+
+    #[test]
+    fn a_token_is_good_for_its_own_path_and_key_alone() {
+        let mut made = entries(Hook::Validate);
+        let fail = made[0].token.clone().unwrap();
+        let good = |hook, policy, token: &str| is_token(&key(1), hook, policy, "driftguards", token);
+        assert!(good(Hook::Validate, FailurePolicy::Fail, &fail));
+        assert!(!good(Hook::Validate, FailurePolicy::Ignore, &fail));
+        assert!(!good(Hook::Mutate, FailurePolicy::Fail, &fail));
+        assert!(!is_token(&key(2), Hook::Validate, FailurePolicy::Fail, "driftguards", &fail));
+        assert!(!is_token(&key(1), Hook::Validate, FailurePolicy::Fail, "others", &fail));
+        open(&mut made, &key(1));
+        for entry in &made {
+            assert!(entry.path(1).starts_with("/validate/g1/ignore/driftguards/"));
+            assert!(good(Hook::Validate, FailurePolicy::Ignore, entry.token.as_deref().unwrap()));
+        }
     }
 
     #[test]
