@@ -322,6 +322,7 @@ impl Running {
             keys,
             longest_pause: args.max_exception,
             notices: notices.clone(),
+            room: Default::default(),
         };
         let voice = Voice {
             replica: replica.clone(),
