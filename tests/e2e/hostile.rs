@@ -427,7 +427,7 @@ fn a_forged_review_of_a_guard_is_neither_signed_nor_answered() -> Result<()> {
     let guard = json!({
         "apiVersion": "terrafusion.ai/v1", "kind": "DriftGuard",
         "metadata": {"name": "other", "namespace": namespace},
-        "spec": {"targetKind": "ConfigMap", "targetName": "market", "expectedHash": hash_of(&json!({"data": {}}))?},
+        "spec": {"targetKind": "ConfigMap", "targetName": "market", "expectedHash": hash_of(&config_map(namespace, "market", &json!({"price": "1"})))?},
     });
     let review = |operation: &str, user: &str, group: &str| {
         json!({
