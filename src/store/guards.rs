@@ -19,7 +19,7 @@ use crate::core::signature::SigningKey;
 
 use super::Shared;
 use super::catalog::Unresolved;
-use super::convert::{Settings, promotion};
+use super::convert::{Settings, noted};
 use super::exceptions::Exceptions;
 use super::observation::{Observation, Seen};
 use super::resolution::{self, Resolved, resolve};
@@ -230,6 +230,7 @@ impl Keeper {
 
     fn apply(&mut self, stored: Arc<Stored>) {
         let id = stored.id();
+        let stored = self.remembering(stored);
         self.is_changed = true;
         if let Some(old) = self.guards.get(&id)
             && old.stored.means_the_same(&stored)
@@ -256,10 +257,19 @@ impl Keeper {
         self.is_index_stale = true;
     }
 
+    /// A guard with what its former status said of its promotion: the holder of the lease writes it back.
+    fn remembering(&self, stored: Arc<Stored>) -> Arc<Stored> {
+        let old = self.guards.get(&stored.id()).map(|old| &old.stored);
+        let same = old.filter(|old| old.uid() == stored.uid() && old.generation() == stored.generation());
+        match same.and_then(|old| noted(old, self.key.as_ref())) {
+            Some(noted) => Arc::new(Arc::unwrap_or_clone(stored).remembering(Some(noted))),
+            None => stored,
+        }
+    }
+
     /// Whether a status makes as much of the guard as the one before.
     fn is_promotion_same(&self, old: &Seen, stored: &Stored) -> bool {
-        let Some(key) = &self.key else { return true };
-        let at = |stored: &Stored| promotion(stored, key).and_then(|promotion| promotion.promoted_at);
+        let at = |stored: &Stored| noted(stored, self.key.as_ref()).and_then(|noted| noted.promoted_at);
         old.stored.status_json() == stored.status_json() || at(&old.stored) == at(stored)
     }
 

@@ -13,6 +13,7 @@ use kube::core::NamespaceResourceScope;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
+use crate::api::status::EnforceAfterClean;
 use crate::api::{DriftGuard, DriftGuardStatus};
 use crate::core::guard::GuardId;
 
@@ -25,6 +26,8 @@ pub struct Stored {
     meta: ObjectMeta,
     spec: Option<Box<RawValue>>,
     status: Option<Box<RawValue>>,
+    /// What an earlier status said of the promotion of the same spec of the same guard.
+    noted: Option<EnforceAfterClean>,
 }
 
 #[derive(Deserialize)]
@@ -71,7 +74,7 @@ impl<'de> Deserialize<'de> for Stored {
             annotations,
             ..ObjectMeta::default()
         };
-        Ok(Self { meta, spec, status })
+        Ok(Self { meta, spec, status, noted: None })
     }
 }
 
@@ -158,6 +161,20 @@ impl Stored {
             .ok()
             .flatten()
             .unwrap_or_default()
+    }
+
+    /// All that is noted about its promotion, here and in what was remembered; signatures are not verified.
+    #[must_use]
+    pub fn noted(&self) -> Vec<EnforceAfterClean> {
+        let here =
+            self.status_json().contains("enforceAfterClean").then(|| self.status().enforce_after_clean);
+        here.flatten().into_iter().chain(self.noted.clone()).collect()
+    }
+
+    /// The same, remembering what `noted` says of the same spec of the same guard.
+    #[must_use]
+    pub fn remembering(self, noted: Option<EnforceAfterClean>) -> Self {
+        Self { noted, ..self }
     }
 
     /// Whether what decides about writes stands as in `other`: only status or bookkeeping differ.
