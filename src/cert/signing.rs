@@ -15,6 +15,7 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, PostParams};
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use super::crypto_provider;
 use crate::api::names;
@@ -28,6 +29,9 @@ const LOOK: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_secs(2);
 /// Shortest pause between two looks: whoever sends bad signatures must not make us flood the API server.
 const SHORTEST: Duration = Duration::from_millis(250);
+/// How long paths made with a key are taken after another one has replaced it: until the holder of the
+/// lease has seen it, and its registration has reached every API server.
+const OVERLAP: Duration = Duration::from_secs(60);
 
 /// Why there is no key.
 #[derive(Debug, thiserror::Error)]
@@ -73,9 +77,13 @@ pub struct SigningKeeper {
     client: kube::Client,
     namespace: String,
     key: watch::Sender<Option<SigningKey>>,
+    former: watch::Sender<Option<Former>>,
     looks: watch::Sender<u64>,
     asked: Arc<Notify>,
 }
+
+/// A key, and when another one replaced it.
+type Former = (SigningKey, Instant);
 
 impl std::fmt::Debug for SigningKeeper {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -87,6 +95,7 @@ impl std::fmt::Debug for SigningKeeper {
 #[derive(Debug, Clone)]
 pub struct SigningKeys {
     key: watch::Receiver<Option<SigningKey>>,
+    former: watch::Receiver<Option<Former>>,
     looks: watch::Receiver<u64>,
     asked: Arc<Notify>,
 }
@@ -102,6 +111,13 @@ impl SigningKeys {
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<Option<SigningKey>> {
         self.key.clone()
+    }
+
+    /// The keys by which registered paths may be made: the key, and for a while the one before it.
+    #[must_use]
+    pub fn accepted(&self) -> Vec<SigningKey> {
+        let former = self.former.borrow().clone().filter(|(_, replaced)| replaced.elapsed() < OVERLAP);
+        self.current().into_iter().chain(former.map(|(key, _)| key)).collect()
     }
 
     /// The key after one more look at the Secret. The caller bounds how long this may take.
@@ -126,10 +142,11 @@ impl SigningKeeper {
     #[must_use]
     pub fn new(client: kube::Client, namespace: String) -> (Self, SigningKeys) {
         let (key, keys) = watch::channel(None);
+        let (former, before) = watch::channel(None);
         let (looks, looked) = watch::channel(0);
         let asked = Arc::new(Notify::new());
-        let handle = SigningKeys { key: keys, looks: looked, asked: Arc::clone(&asked) };
-        (Self { client, namespace, key, looks, asked }, handle)
+        let handle = SigningKeys { key: keys, former: before, looks: looked, asked: Arc::clone(&asked) };
+        (Self { client, namespace, key, former, looks, asked }, handle)
     }
 
     /// Runs for ever.
@@ -138,7 +155,8 @@ impl SigningKeeper {
         loop {
             let pause = match self.look(held.as_ref()).await {
                 Ok(found) => {
-                    if held.as_ref().is_some_and(|held| held.key != found.key) {
+                    if let Some(held) = held.as_ref().filter(|held| held.key != found.key) {
+                        self.former.send_replace(Some((held.key.clone(), Instant::now())));
                         tracing::warn!(
                             "the Secret holds another signing key; guards signed by the former one wait for `driftguard adopt`"
                         );
@@ -262,6 +280,22 @@ mod tests {
         assert_eq!(keeper(&server).look(Some(&before)).await.unwrap().bytes, before.bytes);
         server.lock().unwrap().stored = None;
         assert_ne!(keeper(&server).look(None).await.unwrap().bytes, before.bytes);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_replaced_key_is_accepted_for_a_while_longer() {
+        let server = Arc::new(Mutex::new(Server::default()));
+        let (keeper, keys) = SigningKeeper::new(client(&server), "terrafusion-system".into());
+        assert!(keys.accepted().is_empty());
+        let running = tokio::spawn(keeper.run());
+        let first = keys.looked_up_again().await.unwrap();
+        assert!(keys.accepted() == [first.clone()]);
+        server.lock().unwrap().stored = Some(secret("terrafusion-system", &[7; KEY_LENGTH]));
+        let second = keys.looked_up_again().await.unwrap();
+        assert!(first != second && keys.accepted() == [second.clone(), first]);
+        tokio::time::advance(OVERLAP).await;
+        assert!(keys.accepted() == [second]);
+        running.abort();
     }
 
     #[tokio::test]

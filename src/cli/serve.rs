@@ -321,6 +321,7 @@ impl Running {
         };
         let (signing, keys) = SigningKeeper::new(client.clone(), namespace.clone());
         background.spawn(signing.run());
+        let signing_key = keys.watch();
         let (store, watching) = Store::verifying(client.clone(), settings, keys.watch());
         background.spawn(watching);
 
@@ -392,6 +393,7 @@ impl Running {
             keys,
             longest_pause: args.max_exception,
             notices,
+            room: Default::default(),
         };
         let voice = Voice {
             replica: replica.clone(),
@@ -453,6 +455,7 @@ impl Running {
                 address,
                 bundle: trusted,
                 injected_from: args.ca_injected_from.clone(),
+                key: signing_key,
                 longest_pause: args.max_exception,
             },
             store.configurations(),

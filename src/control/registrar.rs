@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use crate::api::names;
 use crate::core::breakglass::BrokenGlass;
 use crate::core::registration::{self, Hook, Registration, Widened, glass, own};
+use crate::core::signature::SigningKey;
 use crate::store::configurations::Watched;
 use crate::store::{Configurations, Observation};
 
@@ -46,6 +47,8 @@ pub struct Settings {
     /// The Certificate (`NAMESPACE/NAME`) whose authority somebody else, such as cert-manager's cainjector,
     /// writes into the configurations; `None` where `bundle` is written by us.
     pub injected_from: Option<String>,
+    /// The key of which the tokens in paths for our own kinds are made.
+    pub key: watch::Receiver<Option<SigningKey>>,
     /// How long broken glass may count after it was first seen.
     pub longest_pause: SignedDuration,
 }
@@ -96,6 +99,9 @@ pub enum RegistrarError {
     /// There is no certificate to be called with.
     #[error("the webhook is not registered: the certificate authority is not known yet")]
     NoAuthority,
+    /// There is no key to make the paths of entries for guards with.
+    #[error("the webhook is not registered: the signing key is not known yet")]
+    NoKey,
     /// The API server did not do it.
     #[error("cannot {verb} {kind} {}: {cause}", names::WEBHOOK_CONFIGURATION)]
     Api {
@@ -150,6 +156,7 @@ impl RegistrarError {
         match self {
             Self::NotHolding(_) => "NotHolding",
             Self::NoAuthority => "NoAuthority",
+            Self::NoKey => "NoSigningKey",
             Self::Api { .. } | Self::Unrepaired { .. } => "RegistrationFailed",
             Self::NotInjected { .. } => "BundleNotInjected",
             Self::Contended { .. } => "RegistrationContended",
@@ -174,6 +181,7 @@ struct Wanted {
     validating: Registration,
     mutating: Registration,
     bundle: CaBundle,
+    key: SigningKey,
 }
 
 impl Wanted {
@@ -188,6 +196,7 @@ impl Wanted {
             validating: open(&self.validating),
             mutating: open(&self.mutating),
             bundle: self.bundle.clone(),
+            key: self.key.clone(),
         }
     }
 }
@@ -216,6 +225,7 @@ fn glass_of(meta: &ObjectMeta) -> Option<BrokenGlass> {
 struct Confirmed {
     version: u64,
     bundle: CaBundle,
+    key: SigningKey,
     validating: Option<u64>,
     mutating: Option<u64>,
     applied: Applied,
@@ -266,11 +276,12 @@ impl Registrar {
     }
 
     /// Returns when something changed that [`Self::apply`] may have to follow: somebody wrote the
-    /// configurations, or there is another authority.
+    /// configurations, or there is another authority or key.
     pub async fn changed(&mut self) {
         let changed = tokio::select! {
             changed = self.configurations.changed() => changed,
             changed = self.settings.bundle.changed() => changed,
+            changed = self.settings.key.changed() => changed,
         };
         if changed.is_err() {
             // Whoever told us is gone: nothing will ever change.
@@ -293,11 +304,15 @@ impl Registrar {
         if bundle.is_empty() {
             return Err(RegistrarError::NoAuthority);
         }
-        if let Some(applied) = self.still_confirmed(observation.version, &self.ca_bundle(bundle.clone())) {
+        let Some(key) = self.settings.key.borrow_and_update().clone() else {
+            return Err(RegistrarError::NoKey);
+        };
+        let trusted = self.ca_bundle(bundle.clone());
+        if let Some(applied) = self.still_confirmed(observation.version, &trusted, &key) {
             return Ok(applied);
         }
         self.confirmed = None;
-        let wanted = self.wanted(observation, bundle);
+        let wanted = self.wanted(observation, bundle, key);
         for _ in 1..TRIES {
             match self.register(observation.version, &wanted, fence).await {
                 Err(RegistrarError::Api { conflict: true, .. }) => {}
@@ -409,6 +424,7 @@ impl Registrar {
         self.confirmed = Some(Confirmed {
             version,
             bundle: wanted.bundle.clone(),
+            key: wanted.key.clone(),
             validating: validating.as_ref().map(revision),
             mutating: mutating.as_ref().map(revision),
             applied: Applied { written: false, repaired: None, glass: Vec::new(), ..applied.clone() },
@@ -434,7 +450,7 @@ impl Registrar {
         }
     }
 
-    fn wanted(&self, observation: &Observation, bundle: Bytes) -> Wanted {
+    fn wanted(&self, observation: &Observation, bundle: Bytes, key: SigningKey) -> Wanted {
         let settings = registration::Settings {
             own_namespace: &self.settings.own_namespace,
             client_weight: bundle.len().div_ceil(3) * 4,
@@ -443,9 +459,9 @@ impl Registrar {
         let mut validating = registration::validating(&observation.index, &settings);
         let mut mutating = registration::mutating(&observation.index, &settings);
         // Reviews of guards themselves are wanted whether or not there is a guard.
-        validating.entries.extend(own::entries(Hook::Validate));
-        mutating.entries.extend(own::entries(Hook::Mutate));
-        Wanted { validating, mutating, bundle: self.ca_bundle(bundle) }
+        validating.entries.extend(own::entries(Hook::Validate, &key));
+        mutating.entries.extend(own::entries(Hook::Mutate, &key));
+        Wanted { validating, mutating, bundle: self.ca_bundle(bundle), key }
     }
 
     /// Who tells API servers whom to trust.
@@ -454,13 +470,14 @@ impl Registrar {
     }
 
     /// The last result, when neither what is wanted nor what stands there changed since.
-    fn still_confirmed(&mut self, version: u64, bundle: &CaBundle) -> Option<Applied> {
+    fn still_confirmed(&mut self, version: u64, bundle: &CaBundle, key: &SigningKey) -> Option<Applied> {
         let configurations = self.configurations.borrow_and_update().clone();
         let confirmed = self.confirmed.as_ref()?;
         let over = confirmed.applied.broken.as_ref().is_some_and(|broken| Timestamp::now() >= broken.until);
         let same = !over
             && confirmed.version == version
             && confirmed.bundle == *bundle
+            && confirmed.key == *key
             && is_old_news(&configurations.validating, confirmed.validating)
             && is_old_news(&configurations.mutating, confirmed.mutating);
         same.then(|| confirmed.applied.clone())

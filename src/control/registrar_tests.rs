@@ -130,7 +130,7 @@ impl Server {
         let own = ["/driftguards", "/driftguardexceptions"];
         texts
             .filter(|text: &String| {
-                !text.starts_with("define-") && own.iter().all(|kind| !text.ends_with(kind))
+                !text.starts_with("define-") && own.iter().all(|kind| !text.contains(&format!("{kind}/")))
             })
             .collect()
     }
@@ -228,6 +228,7 @@ struct Rig {
     registrar: Registrar,
     configurations: watch::Sender<Arc<Configurations>>,
     bundle: watch::Sender<Bytes>,
+    key: watch::Sender<Option<SigningKey>>,
     lease: watch::Sender<Option<Instant>>,
     fence: Fence,
 }
@@ -249,6 +250,7 @@ impl Rig {
     fn with(server: Server, injected_from: Option<String>) -> Self {
         let (configurations, watched) = watch::channel(Arc::default());
         let (bundle, bundles) = watch::channel(Bytes::from_static(b"PEM"));
+        let (key, keys) = watch::channel(SigningKey::new(&[1; 32]));
         let (lease, fence) = Fence::held_by_hand();
         let settings = Settings {
             own_namespace: "terrafusion-system".into(),
@@ -260,9 +262,10 @@ impl Rig {
             },
             bundle: bundles,
             injected_from,
+            key: keys,
         };
         let registrar = Registrar::new(server.client(), settings, watched);
-        Self { server, registrar, configurations, bundle, lease, fence }
+        Self { server, registrar, configurations, bundle, key, lease, fence }
     }
 
     async fn try_apply(&mut self, version: u64, names: &[&str]) -> Result<Applied, RegistrarError> {
@@ -286,8 +289,24 @@ async fn without_guards_only_reviews_of_guards_are_registered() {
     assert_eq!((applied.generation, applied.written), (1, true));
     assert!(rig.server.entries().is_empty(), "{:?}", rig.server.entries());
     let stored = |resource: &str| rig.server.0.lock().unwrap().objects[resource]["webhooks"].to_string();
-    assert!(stored(VALIDATING).contains("/validate/g1/fail/driftguards"));
-    assert!(stored(MUTATING).contains("/mutate/g1/ignore/driftguards"));
+    assert!(stored(VALIDATING).contains("/validate/g1/fail/driftguards/"));
+    assert!(stored(MUTATING).contains("/mutate/g1/ignore/driftguards/"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_signing_key_makes_other_paths_and_without_one_nothing_is_touched() {
+    let mut rig = Rig::new();
+    rig.apply(1, &["a"]).await;
+    let stored = |rig: &Rig| rig.server.0.lock().unwrap().objects[VALIDATING]["webhooks"].to_string();
+    let before = stored(&rig);
+    rig.key.send_replace(SigningKey::new(&[2; 32]));
+    rig.registrar.changed().await;
+    assert!(rig.apply(1, &["a"]).await.written);
+    assert_ne!(stored(&rig).replace("/g2/", "/g1/"), before);
+    let after = stored(&rig);
+    rig.key.send_replace(None);
+    assert_eq!(rig.try_apply(1, &["a"]).await.err().map(|error| error.reason()), Some("NoSigningKey"));
+    assert_eq!(stored(&rig), after);
 }
 
 #[tokio::test(start_paused = true)]
@@ -600,7 +619,7 @@ async fn broken_glass_leaves_every_review_and_lets_none_refuse() {
     for entry in stored.as_array().unwrap() {
         assert_eq!(entry["failurePolicy"], "Ignore", "{entry}");
     }
-    assert!(stored.to_string().contains("/ignore/driftguards\""), "guards are still reviewed: {stored}");
+    assert!(stored.to_string().contains("/ignore/driftguards/"), "guards are still reviewed: {stored}");
     assert!(noted(&rig).contains(&"seen".to_owned()));
     rig.tell();
     let again = rig.apply(1, &["a"]).await;

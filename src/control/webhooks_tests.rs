@@ -17,6 +17,7 @@ fn entry() -> Entry {
         selection: Selection { namespaces: Namespaces::In(vec!["a".into(), "b".into()]), names: None },
         touch: None,
         broken: false,
+        token: None,
     }
 }
 

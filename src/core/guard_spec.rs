@@ -11,6 +11,8 @@ use super::guard::{GuardId, GuardState, Target};
 /// How far a user's clock may be ahead of ours: whoever asks for the longest pause computes its end
 /// by their own clock. What counts for longer is cut off at every use.
 pub(super) const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(60);
+/// Longest first line of a refusal, in bytes: some tools show only that.
+const MAX_FIRST_LINE: usize = 200;
 /// Most rights named in a refusal.
 const MAX_NAMED: usize = 20;
 
@@ -21,6 +23,28 @@ pub struct Refusal {
     pub reason: &'static str,
     /// What the user reads.
     pub message: String,
+}
+
+impl Refusal {
+    /// The refusal of a guard for `why`; what does not fit into the first line goes below it.
+    fn of(id: &GuardId, reason: &'static str, why: &str, below: &str) -> Self {
+        let mut message = format!("DriftGuard {id} is refused: {why}");
+        if message.lines().next().is_some_and(|first| first.len() > MAX_FIRST_LINE) {
+            // A name may have 253 characters, so that neither it nor the reason need fit.
+            let mut name = id.to_string();
+            let room = MAX_FIRST_LINE - "DriftGuard ... is refused:".len();
+            if name.len() > room {
+                name.truncate(room);
+                name.push_str("...");
+            }
+            message = format!("DriftGuard {name} is refused:\n{why}");
+        }
+        if !below.is_empty() {
+            message.push('\n');
+            message.push_str(below);
+        }
+        Self { reason, message }
+    }
 }
 
 /// A source of truth, as far as the schema does not say what it needs.
@@ -39,7 +63,7 @@ pub struct SourceFields<'a> {
 /// The refusal of a guard for what its spec says.
 #[must_use]
 pub fn invalid(id: &GuardId, reason: &'static str, why: &str) -> Refusal {
-    Refusal { reason, message: format!("DriftGuard {id} is refused: {why}") }
+    Refusal::of(id, reason, why, "")
 }
 
 /// Why a suspension until `until` cannot be asked for at `now`.
@@ -56,6 +80,14 @@ pub fn suspension(until: Timestamp, now: Timestamp, longest: SignedDuration) -> 
         "spec.suspend.until is {until}, but enforcement may be suspended for {hours} h at most \
          (--max-exception); name an earlier moment and suspend again when it ends"
     ))
+}
+
+/// Why a guard that is suspended until `until` cannot be adopted: the suspension would begin anew.
+#[must_use]
+pub fn adopted_suspension(until: Timestamp) -> String {
+    format!(
+        "it is suspended until {until}, which adopting would begin anew; remove spec.suspend, which signs it, too"
+    )
 }
 
 /// Whether a source names all that it needs.
@@ -94,53 +126,41 @@ pub fn missing_rights(id: &GuardId, user: &str, missing: &[Access]) -> Refusal {
     let named: Vec<String> = missing.iter().take(MAX_NAMED).map(ToString::to_string).collect();
     let more = missing.len().saturating_sub(MAX_NAMED);
     let more = if more > 0 { format!("\n- and {more} more") } else { String::new() };
-    let message = format!(
-        "DriftGuard {id} is refused: its author must have every right that it is made for\nUser {user:?} may \
-         not:\n- {}{more}",
-        named.join("\n- ")
-    );
-    Refusal { reason: "AuthorLacksRights", message }
+    let below = format!("User {user:?} may not:\n- {}{more}", named.join("\n- "));
+    let why = "its author must have every right that it is made for";
+    Refusal::of(id, "AuthorLacksRights", why, &below)
 }
 
 /// The rights of the author could not be asked for.
 #[must_use]
 pub fn rights_unknown(id: &GuardId) -> Refusal {
-    let message = format!(
-        "DriftGuard {id} is refused: the rights of its author could not be checked in time; try again"
-    );
-    Refusal { reason: "RightsUnknown", message }
+    let why = "the rights of its author could not be checked in time; try again";
+    Refusal::of(id, "RightsUnknown", why, "")
 }
 
 /// The annotation is not the signature of this user.
 #[must_use]
 pub fn unsigned(id: &GuardId, user: &str) -> Refusal {
-    let message = format!(
-        "DriftGuard {id} is refused: it is not signed as approved by {user:?}\nThe mutating webhook of \
-         DriftGuard signs whatever is written; it was not called, or something changed the guard after it. Try \
-         again. When that does not help, see `kubectl get mutatingwebhookconfiguration driftguard` and the log \
-         of `driftguard serve`."
-    );
-    Refusal { reason: "AuthorNotSigned", message }
+    let why = format!("it is not signed as approved by {user:?}");
+    let below = "The mutating webhook of DriftGuard signs whatever is written; it was not called, or something \
+                 changed the guard after it. Try again. When that does not help, see `kubectl get \
+                 mutatingwebhookconfiguration driftguard` and the log of `driftguard serve`.";
+    Refusal::of(id, "AuthorNotSigned", &why, below)
 }
 
 /// The key is not known yet, or kinds or guards could not be read.
 #[must_use]
 pub fn not_ready(id: &GuardId, what: &str) -> Refusal {
-    Refusal {
-        reason: "GuardUnchecked",
-        message: format!("DriftGuard {id} is refused: {what} could not be read in time; try again"),
-    }
+    Refusal::of(id, "GuardUnchecked", &format!("{what} could not be read in time; try again"), "")
 }
 
 /// Another guard of the same target that pins it otherwise.
 #[must_use]
 pub fn conflict(id: &GuardId, other: &GuardId, target: &Target) -> Refusal {
-    let message = format!(
-        "DriftGuard {id} is refused: {other} pins {target} already, and pins it differently\nChange that one, \
-         or delete it first. To rename a guard, make the new one with the same hash and paths, then delete the \
-         old one."
-    );
-    Refusal { reason: "ConflictingGuards", message }
+    let why = format!("{other} pins {target} already, and pins it differently");
+    let below = "Change that one, or delete it first. To rename a guard, make the new one with the same hash \
+                 and paths, then delete the old one.";
+    Refusal::of(id, "ConflictingGuards", &why, below)
 }
 
 /// Most guards of one target. Renaming needs two; each further one makes every write of the target
@@ -167,11 +187,8 @@ pub fn joins<'a>(
 }
 
 fn crowded(id: &GuardId, target: &Target) -> Refusal {
-    let message = format!(
-        "DriftGuard {id} is refused: {target} has {MAX_GUARDS_OF_TARGET} guards already\nOne is enough; \
-         delete those that are not needed."
-    );
-    Refusal { reason: "TooManyGuards", message }
+    let why = format!("{target} has {MAX_GUARDS_OF_TARGET} guards already");
+    Refusal::of(id, "TooManyGuards", &why, "One is enough; delete those that are not needed.")
 }
 
 /// The first other guard among `others` that pins the target of `state` differently.
@@ -295,16 +312,25 @@ mod tests {
             namespace: Some("n".into()),
             name: "x".into(),
         };
-        for refusal in [
-            missing_rights(&id(), "alice", &vec![access; 30]),
-            unsigned(&id(), "alice"),
-            conflict(&id(), &id(), &target),
-            generated_name("team"),
-            rights_unknown(&id()),
-        ] {
-            let first = refusal.message.lines().next().unwrap();
-            assert!(first.len() <= 200 && first.starts_with("DriftGuard "), "{first}");
+        let long = GuardId { namespace: "n".repeat(63).into(), name: "g".repeat(253).into() };
+        let middle = GuardId { namespace: "n".repeat(63).into(), name: "g".repeat(80).into() };
+        let now: Timestamp = "2026-06-01T12:00:00Z".parse().unwrap();
+        let why = suspension(Timestamp::MAX, now, SignedDuration::from_hours(8)).unwrap_err();
+        for id in [id(), middle, long] {
+            for refusal in [
+                invalid(&id, "InvalidSpec", &why),
+                missing_rights(&id, "alice", &vec![access.clone(); 30]),
+                unsigned(&id, &"u".repeat(300)),
+                conflict(&id, &id, &target),
+                generated_name(&id.namespace),
+                rights_unknown(&id),
+                not_ready(&id, "the kinds that the API server serves"),
+            ] {
+                let first = refusal.message.lines().next().unwrap();
+                assert!(first.len() <= 200 && first.starts_with("DriftGuard "), "{first}");
+            }
         }
+        assert!(invalid(&id(), "InvalidSpec", &why).message.ends_with(&why), "nothing of it is lost");
         let message = missing_rights(&id(), "alice", &[]).message;
         assert!(message.contains("\"alice\""), "{message}");
     }

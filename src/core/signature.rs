@@ -18,7 +18,12 @@ pub enum Purpose {
     Promotion,
     /// Which resource the kind of a guard was found to mean.
     Resolution,
+    /// That a request came by a path that only readers of our webhook configurations know.
+    Path,
 }
+
+/// Bytes of a token, two hex digits each.
+const TOKEN_LENGTH: usize = 16;
 
 impl Purpose {
     fn word(self) -> &'static [u8] {
@@ -26,6 +31,7 @@ impl Purpose {
             Self::Author => b"driftguard author v1",
             Self::Promotion => b"driftguard promotion v1",
             Self::Resolution => b"driftguard resolution v1",
+            Self::Path => b"driftguard path v1",
         }
     }
 }
@@ -57,15 +63,23 @@ impl SigningKey {
     /// Whether `signature` is that of these parts, in constant time.
     #[must_use]
     pub fn verifies(&self, purpose: Purpose, parts: &[&[u8]], signature: &str) -> bool {
-        let digits = signature.as_bytes();
-        let nibble = |digit: u8| match digit {
-            b'0'..=b'9' => Some(digit - b'0'),
-            b'a'..=b'f' => Some(digit - b'a' + 10),
-            _ => None,
-        };
-        let bytes: Option<Vec<u8>> =
-            digits.chunks(2).map(|pair| Some(nibble(pair[0])? << 4 | nibble(*pair.get(1)?)?)).collect();
-        bytes.is_some_and(|bytes| self.code(purpose, parts).verify_slice(&bytes).is_ok())
+        bytes_of(signature).is_some_and(|bytes| self.code(purpose, parts).verify_slice(&bytes).is_ok())
+    }
+
+    /// The beginning of the signature of these parts, 32 lower-case hex digits: what nobody guesses.
+    #[must_use]
+    pub fn token(&self, purpose: Purpose, parts: &[&[u8]]) -> String {
+        let mut token = self.sign(purpose, parts);
+        token.truncate(2 * TOKEN_LENGTH);
+        token
+    }
+
+    /// Whether `token` is that of these parts, in constant time.
+    #[must_use]
+    pub fn is_token(&self, purpose: Purpose, parts: &[&[u8]], token: &str) -> bool {
+        bytes_of(token).is_some_and(|bytes| {
+            bytes.len() == TOKEN_LENGTH && self.code(purpose, parts).verify_truncated_left(&bytes).is_ok()
+        })
     }
 
     fn code(&self, purpose: Purpose, parts: &[&[u8]]) -> Hmac<Sha256> {
@@ -79,6 +93,16 @@ impl SigningKey {
         }
         code
     }
+}
+
+/// What lower-case hex digits stand for; `None` for anything else.
+fn bytes_of(digits: &str) -> Option<Vec<u8>> {
+    let nibble = |digit: u8| match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    };
+    digits.as_bytes().chunks(2).map(|pair| Some(nibble(pair[0])? << 4 | nibble(*pair.get(1)?)?)).collect()
 }
 
 #[cfg(test)]
@@ -98,6 +122,19 @@ mod tests {
         assert!(!key(1).verifies(Purpose::Promotion, &[b"ab", b"c"], &signature));
         assert!(!key(1).verifies(Purpose::Author, &[b"a", b"bc"], &signature));
         assert!(!key(1).verifies(Purpose::Author, &[b"abc"], &signature));
+    }
+
+    #[test]
+    fn a_token_holds_for_its_key_and_parts_and_is_whole() {
+        let token = key(1).token(Purpose::Path, &[b"validate"]);
+        assert_eq!(token.len(), 32);
+        assert!(key(1).is_token(Purpose::Path, &[b"validate"], &token));
+        assert!(!key(2).is_token(Purpose::Path, &[b"validate"], &token));
+        assert!(!key(1).is_token(Purpose::Path, &[b"mutate"], &token));
+        assert!(!key(1).is_token(Purpose::Author, &[b"validate"], &token));
+        for text in ["", &token[..2], &token[..30], &token.to_uppercase(), &format!("{token}00"), "/", "zz"] {
+            assert!(!key(1).is_token(Purpose::Path, &[b"validate"], text), "{text}");
+        }
     }
 
     #[test]

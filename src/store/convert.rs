@@ -9,6 +9,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
+use crate::api::status::EnforceAfterClean;
 use crate::api::{self, DriftGuardSpec, names, reasons};
 use crate::core::author::{self, Approved};
 use crate::core::guard::{
@@ -151,7 +152,9 @@ impl Conversion<'_> {
     /// What the spec or the installation says, unless the guard has become one of `Deny`.
     fn enforcement(&self, spec: &DriftGuardSpec) -> Enforcement {
         let given = spec.enforcement.map_or(self.settings.default_enforcement, enforcement);
-        let is_promoted = || self.key.is_some_and(|key| promoted(self.stored, key).is_some());
+        // While the key is not known, the stricter reading counts: a guard that denies must not let writes
+        // pass until the Secret can be read.
+        let is_promoted = || noted(self.stored, self.key).is_some_and(|noted| noted.promoted_at.is_some());
         let may_be = given == Enforcement::Audit && spec.enforce_after_clean.is_some();
         if may_be && is_promoted() { Enforcement::Deny } else { given }
     }
@@ -230,22 +233,28 @@ fn covers(scope: &Scope, path: &[String]) -> bool {
     scope.covers(&path.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-/// What stands in the status about the promotion of a guard, when DriftGuard has written exactly that
-/// about exactly this spec of exactly this guard.
+/// What is noted about the promotion of a guard, where DriftGuard has written exactly that about exactly
+/// this spec of exactly this guard. What goes furthest counts: neither who erases a status nor who puts
+/// an older one there takes anything back.
 #[must_use]
 pub fn promotion(stored: &Stored, key: &SigningKey) -> Option<Promotion> {
-    let noted = stored.status().enforce_after_clean()?;
-    let promotion = Promotion {
-        clean_since: noted.clean_since.0,
-        promoted_at: noted.promoted_at.as_ref().map(|at| at.0),
-    };
-    promotion::verifies(key, stored.uid(), stored.generation(), &promotion, &noted.signature)
-        .then_some(promotion)
+    noted(stored, Some(key)).map(|noted| read(&noted))
 }
 
-/// [`promotion`] of a guard that has become one of `Deny`.
-fn promoted(stored: &Stored, key: &SigningKey) -> Option<Promotion> {
-    promotion(stored, key).filter(|promotion| promotion.promoted_at.is_some())
+/// What [`promotion`] reads, as it was written. Without a key whatever says most is taken.
+#[must_use]
+pub(super) fn noted(stored: &Stored, key: Option<&SigningKey>) -> Option<EnforceAfterClean> {
+    let is_ours = |noted: &EnforceAfterClean| {
+        key.is_none_or(|key| {
+            promotion::verifies(key, stored.uid(), stored.generation(), &read(noted), &noted.signature)
+        })
+    };
+    let furthest = |noted: &EnforceAfterClean| (noted.promoted_at.is_some(), noted.clean_since.0);
+    stored.noted().filter(|noted| is_ours(noted)).max_by_key(|noted| furthest(noted)).cloned()
+}
+
+fn read(noted: &EnforceAfterClean) -> Promotion {
+    Promotion { clean_since: noted.clean_since.0, promoted_at: noted.promoted_at.as_ref().map(|at| at.0) }
 }
 
 /// The API server's rule for a segment of a path, which every object's name is.

@@ -20,7 +20,7 @@ use crate::core::signature::SigningKey;
 
 use super::Shared;
 use super::catalog::Unresolved;
-use super::convert::{Settings, promotion};
+use super::convert::{Settings, noted};
 use super::exceptions::Exceptions;
 use super::observation::{Observation, Seen};
 use super::resolution::{self, Resolved, resolve};
@@ -254,7 +254,7 @@ impl Keeper {
         self.is_changed = true;
         let old = self.guards.get(stored.id()).map(Arc::clone);
         let stored = match &old {
-            Some(old) => stored.sharing(&old.stored),
+            Some(old) => self.remembering(stored, &old.stored).sharing(&old.stored),
             None => stored,
         };
         let id = stored.id().clone();
@@ -274,10 +274,20 @@ impl Keeper {
         self.is_index_stale = true;
     }
 
+    /// A guard with what its former status said of its promotion: the holder of the lease writes it back.
+    fn remembering(&self, stored: Stored, old: &Stored) -> Stored {
+        if old.uid() != stored.uid() || old.generation() != stored.generation() {
+            return stored;
+        }
+        match noted(old, self.key.as_ref()) {
+            Some(noted) => stored.remembering(noted),
+            None => stored,
+        }
+    }
+
     /// Whether a status makes as much of the guard as the one before.
     fn is_promotion_same(&self, old: &Seen, stored: &Stored) -> bool {
-        let Some(key) = &self.key else { return true };
-        let at = |stored: &Stored| promotion(stored, key).and_then(|promotion| promotion.promoted_at);
+        let at = |stored: &Stored| noted(stored, self.key.as_ref()).and_then(|noted| noted.promoted_at);
         old.stored.status().enforce_after_clean() == stored.status().enforce_after_clean()
             || at(&old.stored) == at(stored)
     }

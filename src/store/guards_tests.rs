@@ -336,7 +336,31 @@ fn a_promotion_counts_only_when_it_is_signed_and_comes_from_a_status_alone() {
     assert_eq!((enforcement(&promoted), promoted.guards[0].needed), (Enforcement::Deny, 3));
     assert!(promoted.version > verified.version, "others have to follow, and the rules as well");
     keeper.use_key(None);
-    assert_eq!(enforcement(&keeper.observe().unwrap()), Enforcement::Audit, "nothing verifies it");
+    assert_eq!(enforcement(&keeper.observe().unwrap()), Enforcement::Deny, "nothing disproves it");
+    keeper.use_key(Some(key.clone()));
+    for (revision, erased) in [(4, None), (5, Some("forged".to_owned()))] {
+        keeper.take(Event::Apply(audit(revision, erased)));
+        let erased = keeper.observe().unwrap();
+        assert_eq!(enforcement(&erased), Enforcement::Deny, "it never goes back by itself");
+        let seen = &erased.guards[0].stored;
+        assert_eq!(super::super::convert::promotion(seen, &key), Some(known), "to be written back");
+        assert_ne!(
+            seen.status().enforce_after_clean().map(|noted| noted.signature.clone()),
+            Some(sign(&key, "a", 1, &known))
+        );
+    }
+    keeper.take(Event::Apply(
+        serde_json::from_str(
+            &json!({
+                "metadata": {"name": "a", "namespace": "n", "uid": "a", "generation": 2, "resourceVersion": "6"},
+                "spec": {"targetKind": "Widget", "targetName": "a", "expectedHash": HASH,
+                         "enforcement": "Audit", "enforceAfterClean": "2h"},
+            })
+            .to_string(),
+        )
+        .unwrap(),
+    ));
+    assert_eq!(enforcement(&keeper.observe().unwrap()), Enforcement::Audit, "another spec begins anew");
 }
 
 #[test]

@@ -49,7 +49,12 @@ impl Proposed {
             );
             return Some((reasons::INVALID_SPEC, message));
         }
-        let spec = self.spec.as_ref()?;
+        // The rights that it takes are read from the spec: without it none would be asked for.
+        let Some(spec) = &self.spec else {
+            let why =
+                "the spec cannot be read by this version; compare it with `kubectl explain driftguard.spec`";
+            return Some((reasons::INVALID_SPEC, why.to_owned()));
+        };
         let wrong = check_fields(spec).and_then(|()| {
             sources(spec).try_for_each(|(field, of)| {
                 source(&SourceFields {
@@ -114,4 +119,25 @@ fn sources(spec: &DriftGuardSpec) -> impl Iterator<Item = (String, &SourceRef)> 
     let first = spec.source_of_truth_ref.iter().map(|of| ("spec.sourceOfTruthRef".to_owned(), of));
     let further = spec.fallback_source_refs.iter().enumerate();
     first.chain(further.map(|(number, of)| (format!("spec.fallbackSourceRefs[{number}]"), of)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn a_spec_that_cannot_be_read_is_refused_even_while_its_kind_is_not_served() {
+        let id = GuardId { namespace: "team".into(), name: "g".into() };
+        let state = GuardState::Invalid(Arc::new(InvalidGuard {
+            id,
+            generation: 1,
+            target: None,
+            reason: reasons::TARGET_UNKNOWN,
+            message: String::new(),
+        }));
+        let proposed = Proposed { state, spec: None };
+        assert_eq!(proposed.objection().map(|(reason, _)| reason), Some(reasons::INVALID_SPEC));
+    }
 }

@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
+use crate::api::status::EnforceAfterClean;
 use crate::api::{DriftGuard, DriftGuardStatus, names};
 use crate::core::guard::GuardId;
 use crate::core::text::Text;
@@ -141,6 +142,8 @@ pub struct Stored {
     source: Arc<Source>,
     revision: Revision,
     status: Summary,
+    /// What an earlier status said of the promotion of the same spec of the same guard.
+    noted: Option<Box<EnforceAfterClean>>,
 }
 
 /// What decides about writes.
@@ -190,7 +193,7 @@ impl From<Received> for Stored {
             spec: spec.into(),
         };
         let revision = Revision::of(received.resource_version());
-        Self { source: Arc::new(source), revision, status }
+        Self { source: Arc::new(source), revision, status, noted: None }
     }
 }
 
@@ -294,6 +297,20 @@ impl Stored {
     #[must_use]
     pub fn status(&self) -> &Summary {
         &self.status
+    }
+
+    /// All that is noted about its promotion, here and in what was remembered; signatures are not verified.
+    #[must_use]
+    pub fn noted(&self) -> impl Iterator<Item = &EnforceAfterClean> {
+        self.status.enforce_after_clean().into_iter().chain(self.noted.as_deref())
+    }
+
+    /// The same, remembering what `noted` says of the same spec of the same guard.
+    #[must_use]
+    pub fn remembering(self, noted: EnforceAfterClean) -> Self {
+        // What still stands there need not be held twice.
+        let is_news = self.status.enforce_after_clean() != Some(&noted);
+        Self { noted: is_news.then(|| Box::new(noted)), ..self }
     }
 
     /// Whether what decides about writes stands as in `other`: only status or bookkeeping differ.

@@ -13,6 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use kube::Client;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::reviews::Asked;
@@ -31,6 +32,9 @@ use crate::trail::record::GuardAttempt;
 
 /// The part of the API server's time after which asking is given up, so that our answer still arrives.
 const SHARE: f64 = 0.8;
+/// Reviews that ask the API server at once: each asks for a dozen rights and one LIST by our own client,
+/// on which leases and statuses depend as well. Further ones wait within their own time.
+const AT_ONCE: usize = 8;
 /// The keys of our annotations.
 const KEYS: AnnotationKeys<'static> =
     AnnotationKeys { author: names::ANNOTATION_AUTHOR, adopt: names::ANNOTATION_ADOPT };
@@ -47,6 +51,18 @@ pub struct GuardReviews {
     pub longest_pause: SignedDuration,
     /// Where deletions are told.
     pub notices: NoticeSink,
+    /// Bounds what is asked for at once.
+    pub room: GuardRoom,
+}
+
+/// Room for reviews of guards that ask the API server.
+#[derive(Debug)]
+pub struct GuardRoom(Semaphore);
+
+impl Default for GuardRoom {
+    fn default() -> Self {
+        Self(Semaphore::new(AT_ONCE))
+    }
 }
 
 impl std::fmt::Debug for GuardReviews {
@@ -342,6 +358,9 @@ impl GuardReviews {
         if change == Change::Created && generated {
             return refused(None, guard_spec::generated_name(&id.namespace));
         }
+        let Ok(Ok(_permit)) = tokio::time::timeout_at(deadline, self.room.0.acquire()).await else {
+            return refused(None, guard_spec::rights_unknown(&id));
+        };
         let propose = |raw: Option<&RawValue>| {
             let stored: Stored = serde_json::from_str(raw?.get()).ok()?;
             self.store.propose(&stored)
@@ -361,7 +380,8 @@ impl GuardReviews {
         Decision { proposed: Some(proposed), result }
     }
 
-    /// What the spec itself may not say. Adopting changes nothing of it.
+    /// What the spec itself may not say. Adopting changes nothing of it, but a suspension is counted from
+    /// when the author is signed: adopting again and again must not prolong it for ever.
     fn field_rules(
         &self,
         id: &GuardId,
@@ -373,13 +393,12 @@ impl GuardReviews {
             return Err(guard_spec::invalid(id, reason, &why));
         }
         let suspend = proposed.spec.as_ref().and_then(|spec| spec.suspend.as_ref());
-        match suspend {
-            Some(suspend) if change != Change::Adopted => {
-                guard_spec::suspension(suspend.until.0, now, self.longest_pause)
-                    .map_err(|why| guard_spec::invalid(id, crate::api::reasons::INVALID_SPEC, &why))
-            }
-            _ => Ok(()),
-        }
+        let Some(suspend) = suspend else { return Ok(()) };
+        let why = match change {
+            Change::Adopted if suspend.until.0 > now => Some(guard_spec::adopted_suspension(suspend.until.0)),
+            _ => guard_spec::suspension(suspend.until.0, now, self.longest_pause).err(),
+        };
+        why.map_or(Ok(()), |why| Err(guard_spec::invalid(id, crate::api::reasons::INVALID_SPEC, &why)))
     }
 
     /// Whether the annotation is the signature of exactly this user for exactly this guard.
@@ -408,6 +427,23 @@ impl GuardReviews {
             Some(_) => Err(refusal()),
             None => Err(guard_spec::not_ready(id, "the key that signs authors")),
         }
+    }
+
+    /// Whether our key, or the one that it lately replaced, is of this kind; `None` when no key is known in
+    /// time. A key that another replica has brought is waited for.
+    pub(super) async fn holds_key(
+        &self,
+        is_ours: impl Fn(&SigningKey) -> bool,
+        asked: Asked,
+    ) -> Option<bool> {
+        if self.keys.accepted().iter().any(&is_ours) {
+            return Some(true);
+        }
+        let deadline = Instant::from_std(asked.since) + asked.timeout.mul_f64(SHARE);
+        // An error is a look that did not end in time: what is known has to do.
+        let _ = tokio::time::timeout_at(middle(deadline), self.keys.looked_up_again()).await;
+        let keys = self.keys.accepted();
+        (!keys.is_empty()).then(|| keys.iter().any(is_ours))
     }
 
     async fn rights(

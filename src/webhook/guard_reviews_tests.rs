@@ -35,6 +35,7 @@ pub(in crate::webhook) fn reviews() -> GuardReviews {
         keys,
         longest_pause: crate::core::pause::LONGEST,
         notices,
+        room: GuardRoom::default(),
     }
 }
 
@@ -122,4 +123,43 @@ async fn while_kinds_are_not_known_a_guard_is_refused_with_the_next_step() {
     let said = response(&answer);
     assert_eq!(said["status"]["reason"], "Forbidden");
     assert!(said["status"]["message"].as_str().unwrap().ends_with("try again"), "{said}");
+}
+
+#[tokio::test]
+async fn a_review_that_finds_no_room_in_time_is_refused_and_the_next_one_is_looked_at() {
+    let reviews = reviews();
+    let body = review("CREATE", guard(json!({})), Value::Null);
+    let all = reviews.room.0.acquire_many(8).await.unwrap();
+    let crowded = reviews.validate(&body, asked(), Timestamp::now()).await.unwrap();
+    assert_eq!((crowded.verdict, crowded.reason), ("deny", "RightsUnknown"));
+    drop(all);
+    let after = reviews.validate(&body, asked(), Timestamp::now()).await.unwrap();
+    assert_eq!(after.reason, "GuardUnchecked", "kinds are not known here");
+}
+
+#[tokio::test]
+async fn adopting_does_not_begin_a_suspension_anew() {
+    let reviews = reviews();
+    let now: Timestamp = "2026-06-01T12:00:00Z".parse().unwrap();
+    let id = GuardId { namespace: "team".into(), name: "g".into() };
+    let of = |until: &str| {
+        let spec = json!({"targetKind": "ConfigMap", "targetName": "x", "expectedHash": "a".repeat(64),
+                          "suspend": {"until": until, "reason": "r"}});
+        let state =
+            crate::core::guard::GuardState::Invalid(std::sync::Arc::new(crate::core::guard::InvalidGuard {
+                id: id.clone(),
+                generation: 1,
+                target: None,
+                reason: crate::api::reasons::TARGET_UNKNOWN,
+                message: String::new(),
+            }));
+        Proposed { state, spec: Some(serde_json::from_value(spec).unwrap()) }
+    };
+    let rules = |until, change| reviews.field_rules(&id, &of(until), change, now);
+    for until in ["2030-01-01T00:00:00Z", "2026-06-01T13:00:00Z"] {
+        let refusal = rules(until, Change::Adopted).unwrap_err();
+        assert!(refusal.message.contains("remove spec.suspend"), "{refusal:?}");
+    }
+    assert!(rules("2026-06-01T11:00:00Z", Change::Adopted).is_ok(), "it has ended already");
+    assert!(rules("2026-06-01T13:00:00Z", Change::Changed).is_ok());
 }

@@ -93,7 +93,7 @@ async fn reply(desk: &Desk, hook: Hook, request: Request) -> Reply {
         Hook::Mutate => "/mutate/",
     };
     let uri = request.uri();
-    let Some(route) = uri.path().strip_prefix(prefix).and_then(Route::parse) else {
+    let Some((route, token)) = uri.path().strip_prefix(prefix).and_then(Route::parse) else {
         return Reply::Failed(StatusCode::NOT_FOUND, "no such webhook");
     };
     let asked = Asked { route, since: Instant::now(), timeout: route::timeout(uri.query()) };
@@ -101,7 +101,15 @@ async fn reply(desk: &Desk, hook: Hook, request: Request) -> Reply {
         desk.reviews.unanswered("Overloaded", asked);
         return Reply::Failed(StatusCode::SERVICE_UNAVAILABLE, "DriftGuard has too many reviews at once");
     }
-    match tokio::time::timeout(asked.timeout, review(desk, hook, request, asked)).await {
+    let token = token.to_owned();
+    let answered = async {
+        // Before anything of it is read: whoever does not know the path gets nothing for a review.
+        match desk.reviews.knows_path(hook, &token, asked).await {
+            Ok(()) => review(desk, hook, request, asked).await,
+            Err(reply) => reply,
+        }
+    };
+    match tokio::time::timeout(asked.timeout, answered).await {
         Ok(reply) => reply,
         Err(_) => {
             desk.reviews.unanswered("TimedOut", asked);

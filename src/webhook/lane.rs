@@ -83,6 +83,11 @@ impl Lane {
         current.handle.connection_count() > 0 || *current.begun.borrow() < current.given
     }
 
+    /// Closes whatever is open.
+    pub(super) fn close(&self) {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).handle.shutdown();
+    }
+
     /// Puts a new server in place of the current one and tells that one to finish: it says GOAWAY on
     /// HTTP/2 connections, closes idle HTTP/1.1 ones, and answers what has begun.
     pub(super) async fn relieve(&self) -> Leaving {

@@ -25,8 +25,9 @@ use crate::core::breakglass;
 use crate::core::guard::{Enforcement, FailurePolicy, GuardState};
 use crate::core::index::Index;
 use crate::core::judge::judge_knowing;
-use crate::core::registration::Hook;
+use crate::core::registration::{Hook, own};
 use crate::core::rewrite::rewrite;
+use crate::core::signature::SigningKey;
 use crate::core::verdict::{Attempt, Fact, Judgement, Question, Reason, ReviewError, Unguarded, Verdict};
 use crate::telemetry::allowance::Allowance;
 use crate::telemetry::events::EventSink;
@@ -50,6 +51,8 @@ const MAX_TEXT: usize = 512;
 
 /// What a live read that failed is recorded as.
 const GUARDS_UNREAD: &str = "GuardsUnread";
+/// What a request is counted as that came by no path of ours.
+const UNKNOWN_TOKEN: &str = "UnknownToken";
 /// What a review that cannot be read is recorded as.
 const UNDECODABLE: &str = "Undecodable";
 
@@ -141,6 +144,30 @@ impl Reviews {
     #[must_use]
     pub fn with_guard_reviews(self, of_guards: GuardReviews) -> Self {
         Self { of_guards: Some(of_guards), ..self }
+    }
+
+    /// Whether a request came by a path that we registered. For our own kinds it holds a token that only
+    /// readers of the configurations know. Others learn nothing but that there is no such path.
+    ///
+    /// # Errors
+    /// The answer that they get.
+    pub(super) async fn knows_path(&self, hook: Hook, token: &str, asked: Asked) -> Result<(), Reply> {
+        let Some(resource) = asked.route.subject.own() else { return Ok(()) };
+        let Some(of_guards) = &self.of_guards else {
+            return Err(Reply::Failed(StatusCode::NOT_FOUND, "no such webhook"));
+        };
+        let is_token = |key: &SigningKey| own::is_token(key, hook, resource, token);
+        match of_guards.holds_key(is_token, asked).await {
+            Some(true) => Ok(()),
+            Some(false) => {
+                self.count("unanswered", UNKNOWN_TOKEN, asked);
+                Err(Reply::Failed(StatusCode::NOT_FOUND, ""))
+            }
+            None => {
+                self.count("unanswered", "KeyUnknown", asked);
+                Err(Reply::Failed(StatusCode::SERVICE_UNAVAILABLE, "DriftGuard does not know its key yet"))
+            }
+        }
     }
 
     /// Answers a review of a guard.

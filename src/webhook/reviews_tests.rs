@@ -16,7 +16,7 @@ struct Answered {
 async fn ask(guards: TestGuards, path: &str, body: &[u8]) -> (Reply, Vec<Value>, String) {
     let metrics = Arc::new(Metrics::default());
     let (reviews, written, writer) = reviews(guards, &metrics);
-    let route = Route::parse(path).unwrap();
+    let (route, _) = Route::parse(path).unwrap();
     let asked = Asked { route, since: Instant::now(), timeout: Duration::from_millis(100) };
     let reply = reviews.validate(body, asked).await;
     drop(reviews);
@@ -158,7 +158,7 @@ fn guarded(change: impl FnOnce(&mut crate::core::guard::Guard), live: LiveRead) 
 fn mutated(guards: TestGuards, price: &str) -> Value {
     let metrics = Arc::new(Metrics::default());
     let (reviews, written, writer) = reviews(guards, &metrics);
-    let route = Route::parse("g1/ignore").unwrap();
+    let (route, _) = Route::parse("g1/ignore").unwrap();
     let asked = Asked { route, since: Instant::now(), timeout: Duration::from_secs(5) };
     let reply = reviews.mutate(review("u", price).to_string().as_bytes(), asked);
     drop(reviews);
@@ -290,7 +290,7 @@ async fn while_the_glass_is_broken_nothing_is_put_back() {
     let metrics = Arc::new(Metrics::default());
     let (reviews, ..) = reviews(TestGuards::known(), &metrics);
     let asked = Asked {
-        route: Route::parse("g1/ignore/broken").unwrap(),
+        route: Route::parse("g1/ignore/broken").unwrap().0,
         since: Instant::now(),
         timeout: Duration::from_millis(100),
     };

@@ -38,17 +38,29 @@ pub(super) enum Subject {
     Exceptions,
 }
 
+impl Subject {
+    /// The resource of those of our own kinds, whose paths end with a token.
+    pub(super) fn own(self) -> Option<&'static str> {
+        match self {
+            Self::Targets | Self::BrokenGlass => None,
+            Self::Guards => Some(names::DRIFTGUARDS),
+            Self::Exceptions => Some(names::EXCEPTIONS),
+        }
+    }
+}
+
 impl Route {
     /// Reads what follows the hook in a path: `g17/fail` or `g17/ignore`, `/broken` behind it while the
-    /// glass is broken, and for our own kinds
-    /// `/driftguards` or `/driftguardexceptions` behind it.
-    pub(super) fn parse(rest: &str) -> Option<Self> {
+    /// glass is broken, and for our own kinds `/driftguards/TOKEN` or `/driftguardexceptions/TOKEN`. Gives
+    /// the token, too, which is still to be compared.
+    pub(super) fn parse(rest: &str) -> Option<(Self, &str)> {
         let (generation, rest) = rest.split_once('/')?;
-        let (policy, subject) = match rest.split_once('/') {
-            None => (rest, Subject::Targets),
-            Some((policy, glass::BROKEN)) => (policy, Subject::BrokenGlass),
-            Some((policy, names::DRIFTGUARDS)) => (policy, Subject::Guards),
-            Some((policy, names::EXCEPTIONS)) => (policy, Subject::Exceptions),
+        let (policy, own) = rest.split_once('/').map_or((rest, None), |(policy, own)| (policy, Some(own)));
+        let (subject, token) = match own.map(|own| own.split_once('/').unwrap_or((own, ""))) {
+            None => (Subject::Targets, ""),
+            Some((glass::BROKEN, "")) => (Subject::BrokenGlass, ""),
+            Some((names::DRIFTGUARDS, token)) => (Subject::Guards, token),
+            Some((names::EXCEPTIONS, token)) => (Subject::Exceptions, token),
             Some(_) => return None,
         };
         let failure_policy = match policy {
@@ -59,7 +71,7 @@ impl Route {
             _ => return None,
         };
         let generation = generation.strip_prefix('g')?.parse().ok()?;
-        Some(Self { generation, failure_policy, subject })
+        Some((Self { generation, failure_policy, subject }, token))
     }
 }
 
@@ -89,30 +101,29 @@ mod tests {
 
     #[test]
     fn the_path_says_generation_and_failure_policy() {
-        assert_eq!(
-            Route::parse("g17/ignore"),
-            Some(Route { generation: 17, failure_policy: FailurePolicy::Ignore, subject: Subject::Targets })
-        );
-        assert_eq!(
-            Route::parse("g17/fail/driftguards"),
-            Some(Route { generation: 17, failure_policy: FailurePolicy::Fail, subject: Subject::Guards })
-        );
-        assert_eq!(
-            Route::parse("g17/ignore/driftguardexceptions"),
-            Some(Route {
-                generation: 17,
-                failure_policy: FailurePolicy::Ignore,
-                subject: Subject::Exceptions
-            })
-        );
-        assert_eq!(Route::parse("g17/ignore/broken").map(|route| route.subject), Some(Subject::BrokenGlass));
-        assert_eq!(
-            Route::parse("g0/fail"),
-            Some(Route { generation: 0, failure_policy: FailurePolicy::Fail, subject: Subject::Targets })
-        );
-        for other in
-            ["", "g17", "17/fail", "g17/other", "g17/fail/x", "g17/fail/driftguards/x", "gx/fail", "g-1/fail"]
-        {
+        let route = |generation, failure_policy, subject| Route { generation, failure_policy, subject };
+        let targets = |generation, policy| Some((route(generation, policy, Subject::Targets), ""));
+        assert_eq!(Route::parse("g17/ignore"), targets(17, FailurePolicy::Ignore));
+        assert_eq!(Route::parse("g0/fail"), targets(0, FailurePolicy::Fail));
+        let broken = route(17, FailurePolicy::Ignore, Subject::BrokenGlass);
+        assert_eq!(Route::parse("g17/ignore/broken"), Some((broken, "")));
+        let exceptions = route(17, FailurePolicy::Ignore, Subject::Exceptions);
+        assert_eq!(Route::parse("g17/ignore/driftguardexceptions/0a"), Some((exceptions, "0a")));
+        let guards = |token| Some((route(17, FailurePolicy::Fail, Subject::Guards), token));
+        assert_eq!(Route::parse("g17/fail/driftguards/0a"), guards("0a"));
+        assert_eq!(Route::parse("g17/fail/driftguards/0a/b"), guards("0a/b"));
+        assert_eq!(Route::parse("g17/fail/driftguards"), guards(""));
+        for other in [
+            "",
+            "g17",
+            "17/fail",
+            "g17/other",
+            "g17/fail/x",
+            "g17/fail/x/0a",
+            "gx/fail",
+            "g-1/fail",
+            "g17/ignore/broken/x",
+        ] {
             assert_eq!(Route::parse(other), None, "{other}");
         }
     }

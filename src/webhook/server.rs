@@ -126,6 +126,9 @@ impl Admission {
         for server in &leaving {
             server.close();
         }
+        // A handshake that is never finished keeps the last servers from being told to.
+        self.lanes.http1.close();
+        self.lanes.http2.close();
         finished
     }
 

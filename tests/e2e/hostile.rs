@@ -536,6 +536,70 @@ fn case_45_no_form_of_a_forged_review_is_answered_with_what_was_not_sent() -> Re
 }
 
 #[test]
+fn a_forged_review_of_a_guard_is_neither_signed_nor_answered() -> Result<()> {
+    let on = Installation::shared(Via::Url)?;
+    let namespace = "forged-guards";
+    guarded(on, namespace, "Deny")?;
+    let hook = Webhook::of(on)?;
+    let runtime = runtime()?;
+    let guard = json!({
+        "apiVersion": "terrafusion.ai/v1", "kind": "DriftGuard",
+        "metadata": {"name": "other", "namespace": namespace},
+        "spec": {"targetKind": "ConfigMap", "targetName": "market", "expectedHash": hash_of(&config_map(namespace, "market", &json!({"price": "1"})))?},
+    });
+    let review = |operation: &str, user: &str, group: &str| {
+        json!({
+            "kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1",
+            "request": {
+                "uid": "f-1", "name": "other", "namespace": namespace, "operation": operation, "dryRun": true,
+                "kind": {"group": "terrafusion.ai", "version": "v1", "kind": "DriftGuard"},
+                "resource": {"group": "terrafusion.ai", "version": "v1", "resource": "driftguards"},
+                "userInfo": {"username": user, "groups": [group]}, "object": guard,
+                "oldObject": if operation == "UPDATE" { json!({"metadata": guard["metadata"], "spec": {}}) } else { Value::Null },
+            }
+        })
+    };
+    let known = |configuration: &str| -> Result<Vec<String>> {
+        let paths = ["get", configuration, "driftguard", "-o", "jsonpath={.webhooks[*].clientConfig.url}"];
+        let urls = on.admin.kubectl(&paths)?.success()?;
+        let paths = urls.split(' ').filter(|url| url.contains("/driftguards"));
+        Ok(paths.filter_map(|url| url.splitn(4, '/').nth(3).map(|path| format!("/{path}"))).collect())
+    };
+    let (gate, signing) = (known("validatingwebhookconfiguration")?, known("mutatingwebhookconfiguration")?);
+    let token = |path: &String| path.rsplit('/').next().unwrap_or_default().to_owned();
+    let guessed = "0".repeat(32);
+    for review in [
+        review("CREATE", "kubernetes-admin", "system:masters"),
+        review("UPDATE", "kubernetes-admin", "system:masters"),
+        review("CREATE", "eve", "nobody"),
+        review("DELETE", "eve", "nobody"),
+    ] {
+        for path in ["/validate/g1/fail", "/validate/g1/ignore", "/mutate/g1/fail", "/mutate/g1/ignore"] {
+            // The token of the gate stands in what is said when the gate does not answer.
+            for suffix in [String::new(), format!("/{guessed}"), format!("/{}", token(&gate[0]))] {
+                let path = format!("{path}/driftguards{suffix}");
+                if gate.contains(&path.replace("/g1/", &format!("/{}/", generation(&gate[0])))) {
+                    continue;
+                }
+                let (status, answer) = runtime.block_on(hook.ask(&path, &review))?;
+                ensure!((status, answer.as_str()) == (404, ""), "{path}: {status} {answer}");
+            }
+        }
+    }
+    // Who reads the configurations is an API server, or may as well be.
+    let (status, answer) = runtime.block_on(hook.ask(&signing[0], &review("CREATE", "alice", "a")))?;
+    ensure!(status == 200 && answer.contains("patch"), "{status} {answer}");
+    let metrics = on.health("/metrics")?;
+    ensure!(metrics.contains("UnknownToken"), "{metrics}");
+    Ok(())
+}
+
+/// `g17` of a path.
+fn generation(path: &str) -> &str {
+    path.split('/').nth(2).unwrap_or_default()
+}
+
+#[test]
 fn api_servers_that_show_a_certificate_are_known_and_nobody_else_is_served() -> Result<()> {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

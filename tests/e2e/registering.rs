@@ -15,6 +15,7 @@ use driftguard::core::index::Index;
 use driftguard::core::paths::PathFilter;
 use driftguard::core::registration::Width;
 use driftguard::core::scope::Scope;
+use driftguard::core::signature::SigningKey;
 use driftguard::core::tenure::Terms;
 use driftguard::store::{Observation, Store};
 use driftguard_control_plane::{ControlPlane, User, Version};
@@ -32,6 +33,7 @@ struct Registering {
     registrar: Registrar,
     fence: Fence,
     _bundle: watch::Sender<Bytes>,
+    _key: watch::Sender<Option<SigningKey>>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
     version: u64,
 }
@@ -61,16 +63,18 @@ impl Registering {
         let watched = tokio::spawn(watching);
         let authority = driftguard::cert::Authority::generate(jiff::Timestamp::now()).unwrap();
         let (bundle, bundles) = watch::channel(Bytes::from(authority.certificate_pem()));
+        let (key, keys) = watch::channel(SigningKey::new(&[1; 32]));
         let settings = Settings {
             own_namespace: NAMESPACE.into(),
             address,
             bundle: bundles,
             injected_from: None,
+            key: keys,
             longest_pause: driftguard::core::pause::LONGEST,
         };
         let registrar = Registrar::new(client, settings, store.configurations());
         let tasks = vec![held, watched];
-        Self { _plane: plane, admin, registrar, fence, _bundle: bundle, tasks, version: 0 }
+        Self { _plane: plane, admin, registrar, fence, _bundle: bundle, _key: key, tasks, version: 0 }
     }
 
     /// Registers these guards, as a new snapshot.

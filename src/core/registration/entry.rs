@@ -29,6 +29,16 @@ pub enum Hook {
     Mutate,
 }
 
+impl Hook {
+    /// The first word of its paths.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Validate => "validate",
+            Self::Mutate => "mutate",
+        }
+    }
+}
+
 /// One entry of a webhook configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -54,6 +64,8 @@ pub struct Entry {
     pub touch: Option<Touch>,
     /// Whether the glass is broken, so that whoever answers lets everything pass.
     pub broken: bool,
+    /// What nobody guesses, at the end of the path; only of entries for our own kinds.
+    pub token: Option<String>,
 }
 
 impl Entry {
@@ -61,13 +73,9 @@ impl Entry {
     /// of another generation can be mistaken for this one.
     #[must_use]
     pub fn path(&self, generation: u64) -> String {
-        let hook = match self.hook {
-            Hook::Validate => "validate",
-            Hook::Mutate => "mutate",
-        };
         let subject =
             if self.broken { format!("/{}", super::glass::BROKEN) } else { super::own::path_suffix(self) };
-        format!("/{hook}/g{generation}/{}{subject}", policy_word(self.failure_policy))
+        format!("/{}/g{generation}/{}{subject}", self.hook.word(), policy_word(self.failure_policy))
     }
 
     /// About how many bytes it takes in the API server's store.
@@ -126,6 +134,7 @@ pub(super) fn make(class: &Class<'_>, both: bool, number: usize, selection: Sele
         selection,
         touch,
         broken: false,
+        token: None,
     }
 }
 

@@ -65,13 +65,16 @@ fn split(path: &str) -> Option<(&str, &str)> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
     use super::*;
     use crate::core::registration::Hook;
     use crate::core::registration::entry::tests::entry_for_configmaps;
+    use crate::core::signature::SigningKey;
 
     #[test]
     fn what_the_command_makes_of_an_entry_is_what_is_wanted_and_goes_back_to_what_it_was() {
-        let own = [Hook::Validate, Hook::Mutate].into_iter().flat_map(own::entries);
+        let key = SigningKey::new(&[1; 32]).unwrap();
+        let own = [Hook::Validate, Hook::Mutate].into_iter().flat_map(|hook| own::entries(hook, &key));
         let targets = [FailurePolicy::Fail, FailurePolicy::Ignore].map(entry_for_configmaps);
         for entry in own.chain(targets) {
             let before = entry.path(17);

@@ -7,8 +7,14 @@
 //! Making an exception does not fail closed, either. It is the way through in the hour in which nothing
 //! answers, and nothing depends on the review: what cannot be read pauses nothing, and when one ends is
 //! computed at every use. The review only spares its maker a surprise, and records who it was.
+//!
+//! Their paths end with a token that only readers of our webhook configurations know: such a review is
+//! signed and answered for the user that it names, which nobody else may ask for. API servers show the
+//! path of a `Fail` entry that does not answer, so that each policy of each hook has a token of its own.
+//! Broken glass changes the policy of an entry, not its token.
 
 use crate::core::guard::FailurePolicy;
+use crate::core::signature::{Purpose, SigningKey};
 use crate::core::verdict::Operation;
 
 use super::entry::{Entry, Hook, NAME_PREFIX, policy_word};
@@ -49,9 +55,9 @@ const OWN: [Own; 2] = [
     },
 ];
 
-/// The entries of one configuration for our own kinds, in a fixed order.
+/// The entries of one configuration for our own kinds, in a fixed order, with tokens made of `key`.
 #[must_use]
-pub fn entries(hook: Hook) -> Vec<Entry> {
+pub fn entries(hook: Hook, key: &SigningKey) -> Vec<Entry> {
     OWN.iter()
         .flat_map(|own| {
             let entry = |policy, word: &str, operations: &[Operation]| Entry {
@@ -70,6 +76,7 @@ pub fn entries(hook: Hook) -> Vec<Entry> {
                 selection: Selection { namespaces: Namespaces::All, names: None },
                 touch: None,
                 broken: false,
+                token: Some(token(key, hook, policy, own.resource)),
             };
             let writes = [Operation::Create, Operation::Update];
             match hook {
@@ -84,6 +91,22 @@ pub fn entries(hook: Hook) -> Vec<Entry> {
         .collect()
 }
 
+/// The token in the paths of one hook and policy for one of our kinds.
+fn token(key: &SigningKey, hook: Hook, policy: FailurePolicy, resource: &str) -> String {
+    key.token(Purpose::Path, &token_parts(hook, policy, resource))
+}
+
+/// Whether `token` is that of a path that [`entries`] made, in constant time.
+#[must_use]
+pub fn is_token(key: &SigningKey, hook: Hook, resource: &str, token: &str) -> bool {
+    let is_of = |policy| key.is_token(Purpose::Path, &token_parts(hook, policy, resource), token);
+    is_of(FailurePolicy::Fail) | is_of(FailurePolicy::Ignore)
+}
+
+fn token_parts(hook: Hook, policy: FailurePolicy, resource: &str) -> [&[u8]; 3] {
+    [hook.word().as_bytes(), policy_word(policy).as_bytes(), resource.as_bytes()]
+}
+
 /// The match condition of an entry made by [`entries`]; `None` for entries of guarded objects, and
 /// where everything arrives.
 #[must_use]
@@ -92,11 +115,12 @@ pub fn condition(entry: &Entry) -> Option<&'static str> {
     entry.operations.contains(&Operation::Update).then_some(own.approves)
 }
 
-/// What follows the failure policy in the path of an entry: `/driftguards`, or nothing for entries of
-/// guarded objects.
+/// What follows the failure policy in the path of an entry: `/driftguards/TOKEN`, or nothing for entries
+/// of guarded objects.
 #[must_use]
 pub fn path_suffix(entry: &Entry) -> String {
-    own(entry).map_or_else(String::new, |own| format!("/{}", own.resource))
+    let token = entry.token.as_deref().unwrap_or_default();
+    own(entry).map_or_else(String::new, |own| format!("/{}/{token}", own.resource))
 }
 
 /// Our own kinds are never guarded, so that the resource tells the entries apart.
@@ -107,7 +131,16 @@ fn own(entry: &Entry) -> Option<&'static Own> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
     use super::*;
+
+    fn key(byte: u8) -> SigningKey {
+        SigningKey::new(&[byte; 32]).unwrap()
+    }
+
+    fn entries(hook: Hook) -> Vec<Entry> {
+        super::entries(hook, &key(1))
+    }
 
     #[test]
     fn approving_fails_closed_and_neither_retiring_nor_making_an_exception_does() {
@@ -134,8 +167,10 @@ mod tests {
     fn entries_have_paths_of_their_own_and_distinct_names() {
         let made: Vec<Entry> = [Hook::Validate, Hook::Mutate].into_iter().flat_map(entries).collect();
         let paths: Vec<String> = made.iter().map(|entry| entry.path(17)).collect();
+        let (words, tokens): (Vec<&str>, std::collections::BTreeSet<&str>) =
+            paths.iter().map(|path| path.rsplit_once('/').unwrap()).unzip();
         assert_eq!(
-            paths,
+            words,
             [
                 "/validate/g17/fail/driftguards",
                 "/validate/g17/ignore/driftguards",
@@ -144,11 +179,35 @@ mod tests {
                 "/mutate/g17/ignore/driftguards",
             ]
         );
+        let distinct: std::collections::BTreeSet<_> = paths.iter().collect();
+        assert_eq!(tokens.len(), distinct.len(), "what tells of one tells nothing of another");
+        assert!(tokens.iter().all(|token| token.len() == 32));
         for path in &paths {
             assert_eq!(super::super::generation_of(path), Some(17));
         }
         let names: std::collections::BTreeSet<&str> = made.iter().map(|entry| entry.name.as_str()).collect();
         assert_eq!(names.len(), made.len());
+    }
+
+    #[test]
+    fn a_token_is_good_for_its_hook_resource_and_key_alone() {
+        let made = entries(Hook::Validate);
+        let fail = made[0].token.clone().unwrap();
+        assert!(is_token(&key(1), Hook::Validate, "driftguards", &fail));
+        assert!(
+            !is_token(&key(1), Hook::Mutate, "driftguards", &fail),
+            "the gate's tells nothing of signing"
+        );
+        assert!(!is_token(&key(2), Hook::Validate, "driftguards", &fail));
+        assert!(!is_token(&key(1), Hook::Validate, "driftguardexceptions", &fail));
+        assert!(!is_token(&key(1), Hook::Validate, "driftguards", &fail[1..]));
+        for entry in made {
+            let resource = entry.resources[0].clone();
+            let open = crate::core::registration::glass::opened(entry);
+            let token = open.token.as_deref().unwrap();
+            assert_eq!(open.path(1), format!("/validate/g1/ignore/{resource}/{token}"));
+            assert!(is_token(&key(1), Hook::Validate, &resource, token), "broken glass leaves it as it is");
+        }
     }
 
     #[test]
