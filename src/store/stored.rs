@@ -300,7 +300,6 @@ impl Stored {
     }
 
     /// All that is noted about its promotion, here and in what was remembered; signatures are not verified.
-    #[must_use]
     pub fn noted(&self) -> impl Iterator<Item = &EnforceAfterClean> {
         self.status.enforce_after_clean().into_iter().chain(self.noted.as_deref())
     }
