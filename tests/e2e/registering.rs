@@ -103,10 +103,13 @@ impl Registering {
         self.admin.kubectl(&arguments).unwrap().success().unwrap();
     }
 
+    /// How many entries there are besides those for our own kinds.
     fn entries(&self) -> usize {
         let stored = self.stored();
         let webhooks = stored["webhooks"].as_array().into_iter().flatten();
-        webhooks.filter(|webhook| !webhook["name"].to_string().contains(".driftguards.")).count()
+        let others = [".driftguards.", ".driftguardexceptions."];
+        let is_other = |name: &str| others.iter().any(|part| name.contains(part));
+        webhooks.filter(|webhook| !is_other(&webhook["name"].to_string())).count()
     }
 
     /// Waits until the watch tells of something that somebody did.
