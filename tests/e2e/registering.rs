@@ -256,7 +256,7 @@ async fn a_configuration_as_large_as_they_get_is_taken_and_beyond_that_becomes_w
     let larger = registering.register(many(20_000)).await;
     assert_eq!(larger.widened.len(), 1);
     assert_eq!(larger.widened[0].width, Width::Namespaces);
-    assert_eq!(registering.entries(), 3);
+    assert!(registering.entries() > 3, "namespaces for which there is room are matched by names still");
 }
 
 /// Somebody who writes while nobody answers.
