@@ -126,10 +126,12 @@ impl Fleet {
         for (field, value) in more.as_object().into_iter().flatten() {
             spec[field] = value.clone();
         }
-        self.apply(&json!({
+        let guard = json!({
             "apiVersion": "terrafusion.ai/v1", "kind": "DriftGuard",
             "metadata": {"name": target.guard(), "namespace": place}, "spec": spec,
-        }))?;
+        });
+        // With another signing key no guard is taken until the next holder of the lease has registered.
+        until("the guard is taken", LIMIT, || self.apply(&guard))?;
         self.wait_enforcing(place, &target.guard())
     }
 

@@ -578,7 +578,8 @@ fn a_forged_review_of_a_guard_is_neither_signed_nor_answered() -> Result<()> {
             // The token of the gate stands in what is said when the gate does not answer.
             for suffix in [String::new(), format!("/{guessed}"), format!("/{}", token(&gate[0]))] {
                 let path = format!("{path}/driftguards{suffix}");
-                if gate.contains(&path.replace("/g1/", &format!("/{}/", generation(&gate[0])))) {
+                // It is good for the gate, and for nothing that signs.
+                if path.starts_with("/validate/") && path.ends_with(&token(&gate[0])) {
                     continue;
                 }
                 let (status, answer) = runtime.block_on(hook.ask(&path, &review))?;
@@ -592,11 +593,6 @@ fn a_forged_review_of_a_guard_is_neither_signed_nor_answered() -> Result<()> {
     let metrics = on.health("/metrics")?;
     ensure!(metrics.contains("UnknownToken"), "{metrics}");
     Ok(())
-}
-
-/// `g17` of a path.
-fn generation(path: &str) -> &str {
-    path.split('/').nth(2).unwrap_or_default()
 }
 
 #[test]
