@@ -257,6 +257,7 @@ impl Keeper {
             Some(old) => self.remembering(stored, &old.stored).sharing(&old.stored),
             None => stored,
         };
+        let stored = stored.holding(&self.kinds);
         let id = stored.id().clone();
         if let Some(old) = &old
             && old.stored.means_the_same(&stored)
@@ -316,6 +317,8 @@ impl Keeper {
 
     /// The same entry, held once for all guards of the kind.
     fn shared(&mut self, entry: KindEntry) -> Arc<KindEntry> {
+        // As in statuses, which share it: alone in a catalog, it must be what a kind without a version means.
+        let entry = KindEntry { preferred: true, ..entry };
         if let Some(known) = self.kinds.get(&entry) {
             return Arc::clone(known);
         }

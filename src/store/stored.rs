@@ -4,7 +4,7 @@
 //! does not understand stops neither a watch nor a list: it becomes an invalid guard by itself.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -18,6 +18,7 @@ use serde_json::value::RawValue;
 use crate::api::status::EnforceAfterClean;
 use crate::api::{DriftGuard, DriftGuardStatus, names};
 use crate::core::guard::GuardId;
+use crate::core::kinds::KindEntry;
 use crate::core::text::Text;
 
 use super::summary::Summary;
@@ -316,6 +317,12 @@ impl Stored {
     #[must_use]
     pub fn means_the_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.source, &other.source) || self.source == other.source
+    }
+
+    /// The same, with what its status says of its kind held as one of `kinds`.
+    pub(super) fn holding(mut self, kinds: &BTreeSet<Arc<KindEntry>>) -> Self {
+        self.status.hold(kinds);
+        self
     }
 
     /// The same, sharing with `other` what is equal: all but the status, or the namespace, and its kind.

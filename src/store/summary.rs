@@ -4,6 +4,7 @@
 //! our memory. So the part that is computed from the guard stands here as a digest. Whoever has
 //! something new to say reads the status itself first.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -114,6 +115,15 @@ impl Summary {
             && own.found == other.found
         {
             own.found = Arc::clone(&other.found);
+        }
+    }
+
+    /// Holds what its kind means as one of `kinds`, when it is among them.
+    pub(super) fn hold(&mut self, kinds: &BTreeSet<Arc<KindEntry>>) {
+        if let Some(own) = &mut self.resolved_target
+            && let Some(known) = kinds.get(&own.found)
+        {
+            own.found = Arc::clone(known);
         }
     }
 
@@ -235,8 +245,11 @@ mod tests {
         assert!(!first.says(&noted("gadgets", "x")));
         let mut second = Summary::of(&noted("widgets", "y"));
         second.share(&first);
+        let mut third = Summary::of(&status);
+        third.hold(&BTreeSet::from([Arc::clone(&first.resolved_target.as_ref().unwrap().found)]));
         let held = |summary: &Summary| Arc::clone(&summary.resolved_target.as_ref().unwrap().found);
         assert!(Arc::ptr_eq(&held(&first), &held(&second)));
+        assert!(Arc::ptr_eq(&held(&first), &held(&third)));
         assert_eq!(second.resolved_target().unwrap().1, "y");
     }
 
