@@ -37,20 +37,31 @@ impl Exceptions {
         self.by_id.values()
     }
 
-    /// The guard with the pauses that exceptions ask for, beside its own.
+    /// The guard with the pause that exceptions ask for, beside its own: of several the one that ends last,
+    /// since each begins when it is made. Else a namespace with many exceptions and many guards would cost
+    /// their product in memory.
     #[must_use]
     pub fn apply(&self, state: GuardState, stored: &Stored, longest: SignedDuration) -> GuardState {
         let GuardState::Valid(mut guard) = state else { return state };
         let id = stored.id();
         let label = |key: &str| stored.label(key);
-        let pauses: Vec<_> = self
+        let last = self
             .of_namespace(&id.namespace)
             .filter_map(|exception| exception.pause_of(&id.namespace, &id.name, label, longest))
-            .collect();
-        if !pauses.is_empty() {
-            Arc::make_mut(&mut guard).pauses.extend(pauses);
+            .max_by_key(|pause| pause.until);
+        if let Some(pause) = last {
+            Arc::make_mut(&mut guard).pauses.push(pause);
         }
         GuardState::Valid(guard)
+    }
+
+    #[cfg(test)]
+    pub(super) fn of(exceptions: Vec<Exception>) -> Self {
+        let id = |exception: &Exception| GuardId {
+            namespace: exception.namespace.as_str().into(),
+            name: exception.name.as_str().into(),
+        };
+        Self { by_id: exceptions.into_iter().map(|exception| (id(&exception), exception)).collect() }
     }
 
     fn of_namespace<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a Exception> {

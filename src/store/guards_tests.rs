@@ -493,3 +493,27 @@ fn what_is_noted_of_a_guard_that_cannot_be_used_stays_if_it_is_ours() {
     let other = SigningKey::new(&[8; crate::core::signature::KEY_LENGTH]).unwrap();
     assert_eq!(resolution::to_note(&invalid, &signed, &other), None);
 }
+
+#[test]
+fn of_many_exceptions_a_guard_keeps_the_one_that_ends_last() {
+    use crate::core::exceptions::{Exception, Terms};
+    let (mut keeper, _) = synced(vec![guard("a", "Widget", 1, 0), guard("b", "Widget", 2, 0)]);
+    let since: jiff::Timestamp = "2026-06-01T08:00:00Z".parse().unwrap();
+    let exception = |number: i64, namespace: &str| {
+        let until = since + jiff::SignedDuration::from_mins(number);
+        let spec = json!({"guards": {"all": true}, "until": until.to_string(), "reason": "r"}).to_string();
+        Exception {
+            namespace: namespace.into(),
+            name: format!("e{number}"),
+            since,
+            terms: Terms::parse(&spec).unwrap(),
+        }
+    };
+    let all = (1..=300).map(|number| exception(number, "n")).chain([exception(400, "elsewhere")]);
+    keeper.use_exceptions(Arc::new(Exceptions::of(all.collect())));
+    for seen in keeper.observe().unwrap().guards {
+        let GuardState::Valid(guard) = &seen.state else { panic!("{:?}", seen.state) };
+        let until: Vec<_> = guard.pauses.iter().map(|pause| pause.until).collect();
+        assert_eq!(until, [since + jiff::SignedDuration::from_mins(300)]);
+    }
+}
