@@ -7,13 +7,14 @@
 use jiff::Timestamp;
 use serde_json::value::RawValue;
 
-use super::guard_reviews::{GuardReviews, Request, Review};
+use super::guard_reviews::GuardReviews;
+use super::own_review::{Request, Review};
 use super::response;
 use crate::api::names;
 use crate::core::exceptions::{self, Terms};
 use crate::core::guard::GuardId;
 use crate::core::guard_spec::Refusal;
-use crate::core::verdict::{Operation, User};
+use crate::core::verdict::Operation;
 use crate::store::Stored;
 use crate::trail::record::ExceptionAttempt;
 
@@ -74,23 +75,15 @@ impl<'a> Asking<'a> {
         if self.request.dry_run == Some(true) {
             return None;
         }
-        let user = &self.request.user_info;
         let terms = self.subject().and_then(|stored| Terms::parse(stored.spec()).ok());
-        let mut groups = user.groups.clone();
-        groups.truncate(User::MAX_GROUPS);
         Some(ExceptionAttempt {
             exception: self.id(),
             uid: self.subject().map(|stored| stored.uid().as_str().to_owned()).unwrap_or_default(),
             until: terms.as_ref().map(|terms| terms.until),
             why: terms.map(|terms| terms.reason).unwrap_or_default(),
             operation: self.operation,
-            user: User { name: user.username.clone(), uid: user.uid.clone(), groups },
-            field_manager: self
-                .request
-                .options
-                .as_ref()
-                .map(|options| options.field_manager.clone())
-                .unwrap_or_default(),
+            user: self.request.user(),
+            field_manager: self.request.field_manager(),
             denied: refusal.is_some(),
             reason: refusal.map_or(done, |refusal| refusal.reason),
             message: refusal.map(|refusal| refusal.message.clone()).unwrap_or_default(),

@@ -16,6 +16,7 @@ use serde_json::value::RawValue;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use super::own_review::{Request, Review};
 use super::reviews::Asked;
 use super::{response, rivals};
 use crate::api::names;
@@ -25,7 +26,7 @@ use crate::core::author::{self, AnnotationKeys, Approved, Change, Image};
 use crate::core::guard::{Author, GuardId};
 use crate::core::guard_spec::{self, Refusal};
 use crate::core::signature::SigningKey;
-use crate::core::verdict::{Operation, User};
+use crate::core::verdict::Operation;
 use crate::store::{Key, Proposed, Store, Stored};
 use crate::telemetry::notices::{Notice, NoticeSink};
 use crate::trail::record::GuardAttempt;
@@ -81,52 +82,6 @@ pub(super) struct GuardAnswer {
     pub(super) reply: Vec<u8>,
     /// What to record.
     pub(super) told: Option<GuardAttempt>,
-}
-
-#[derive(Deserialize)]
-pub(super) struct Review<'a> {
-    #[serde(borrow)]
-    pub(super) request: Request<'a>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Request<'a> {
-    pub(super) uid: String,
-    pub(super) resource: Resource,
-    pub(super) operation: String,
-    #[serde(default)]
-    pub(super) namespace: String,
-    #[serde(default)]
-    pub(super) user_info: UserInfo,
-    #[serde(borrow)]
-    pub(super) object: Option<&'a RawValue>,
-    #[serde(borrow)]
-    pub(super) old_object: Option<&'a RawValue>,
-    pub(super) dry_run: Option<bool>,
-    pub(super) options: Option<Options>,
-}
-
-#[derive(Deserialize)]
-pub(super) struct Resource {
-    pub(super) group: String,
-    pub(super) resource: String,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-pub(super) struct UserInfo {
-    pub(super) username: String,
-    pub(super) uid: String,
-    pub(super) groups: Vec<String>,
-    pub(super) extra: BTreeMap<String, Vec<String>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Options {
-    #[serde(default)]
-    pub(super) field_manager: String,
 }
 
 #[derive(Deserialize)]
@@ -226,23 +181,15 @@ impl<'a> Asking<'a> {
             return None;
         }
         let id = self.id();
-        let user = &self.request.user_info;
         let stored = self.request.object.or(self.request.old_object);
         let stored: Option<Stored> = stored.and_then(|raw| serde_json::from_str(raw.get()).ok());
-        let mut groups = user.groups.clone();
-        groups.truncate(User::MAX_GROUPS);
         Some(GuardAttempt {
             guard_uid: stored.as_ref().map(|stored| stored.uid().as_str().to_owned()).unwrap_or_default(),
             guard_generation: stored.as_ref().map(Stored::generation).unwrap_or_default(),
             target: proposed.and_then(|proposed| proposed.state.target().cloned()),
             operation: self.operation,
-            user: User { name: user.username.clone(), uid: user.uid.clone(), groups },
-            field_manager: self
-                .request
-                .options
-                .as_ref()
-                .map(|all| all.field_manager.clone())
-                .unwrap_or_default(),
+            user: self.request.user(),
+            field_manager: self.request.field_manager(),
             denied: refusal.is_some(),
             reason: refusal.map_or(done, |refusal| refusal.reason),
             message: refusal.map(|refusal| refusal.message.clone()).unwrap_or_default(),

@@ -18,6 +18,7 @@ pub mod guards;
 mod handlers;
 pub mod health;
 mod lane;
+mod own_review;
 pub mod readiness;
 mod response;
 pub mod reviews;
