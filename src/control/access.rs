@@ -1,12 +1,15 @@
-//! Asks the API server whether the author of a guard has the rights that it takes.
+//! Asks the API server for rights: those that the author of a guard must have, and our own.
 //!
-//! The list is [`crate::core::author_access`]'s; here it is asked for, all at once. The caller bounds
-//! how long that may take.
+//! The list of the former is [`crate::core::author_access`]'s; here it is asked for, all at once. The
+//! caller bounds how long that may take.
 
 use std::collections::BTreeMap;
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
+use k8s_openapi::api::authorization::v1::{
+    ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec, SubjectAccessReview,
+    SubjectAccessReviewSpec,
+};
 use kube::Api;
 use kube::api::PostParams;
 
@@ -72,6 +75,23 @@ pub async fn missing(
     let answers: Vec<Option<Access>> =
         stream::iter(asked.collect::<Vec<_>>()).buffered(CONCURRENCY).try_collect().await?;
     Ok(answers.into_iter().flatten().collect())
+}
+
+/// Whether whoever the client authenticates as has a right. What the API server leaves open is none.
+///
+/// # Errors
+/// What the client says when there is no answer.
+pub async fn allows_us(client: &kube::Client, right: ResourceAttributes) -> kube::Result<bool> {
+    let review = SelfSubjectAccessReview {
+        spec: SelfSubjectAccessReviewSpec {
+            resource_attributes: Some(right),
+            ..SelfSubjectAccessReviewSpec::default()
+        },
+        ..SelfSubjectAccessReview::default()
+    };
+    let reviews: Api<SelfSubjectAccessReview> = Api::all(client.clone());
+    let answer = reviews.create(&PostParams::default(), &review).await?;
+    Ok(answer.status.is_some_and(|status| status.allowed))
 }
 
 fn review(subject: &Subject, access: &Access) -> SubjectAccessReview {

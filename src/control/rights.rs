@@ -9,15 +9,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
-use k8s_openapi::api::authorization::v1::{
-    ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
-};
-use kube::Api;
-use kube::api::PostParams;
+use k8s_openapi::api::authorization::v1::ResourceAttributes;
 use tokio::time::Instant;
 
 use crate::core::guard::Target;
 use crate::manifests::targets::TargetKind;
+
+use super::access;
 
 /// A right that is held is asked for again after so long.
 const HELD_FOR: Duration = Duration::from_secs(300);
@@ -191,17 +189,8 @@ async fn ask(client: &kube::Client, right: &Right) -> Option<bool> {
         verb: Some((*verb).to_owned()),
         ..ResourceAttributes::default()
     };
-    let review = SelfSubjectAccessReview {
-        spec: SelfSubjectAccessReviewSpec {
-            resource_attributes: Some(attributes),
-            ..SelfSubjectAccessReviewSpec::default()
-        },
-        ..SelfSubjectAccessReview::default()
-    };
-    let reviews: Api<SelfSubjectAccessReview> = Api::all(client.clone());
-    let params = PostParams::default();
-    match tokio::time::timeout(ASK_TIMEOUT, reviews.create(&params, &review)).await {
-        Ok(Ok(answer)) => answer.status.map(|status| status.allowed),
+    match tokio::time::timeout(ASK_TIMEOUT, access::allows_us(client, attributes)).await {
+        Ok(Ok(allowed)) => Some(allowed),
         Ok(Err(error)) => {
             tracing::debug!(%error, resource = kind.word(), "cannot ask for our own rights");
             None

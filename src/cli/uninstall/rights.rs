@@ -1,13 +1,10 @@
 //! What the caller must be allowed to do before anything is removed: an uninstall that stops halfway
 //! leaves replicas without rights in front of a gate that is shut.
 
-use k8s_openapi::api::authorization::v1::{
-    ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
-};
-use kube::Api;
-use kube::api::PostParams;
+use k8s_openapi::api::authorization::v1::ResourceAttributes;
 
 use crate::cli::cluster::Cluster;
+use crate::control::access;
 use crate::manifests::Manifest;
 
 /// Refuses unless the caller may delete all of these, and names each that they may not.
@@ -36,17 +33,6 @@ async fn may_delete(cluster: &Cluster, manifest: &Manifest) -> anyhow::Result<bo
         verb: Some("delete".to_owned()),
         ..ResourceAttributes::default()
     };
-    let review = SelfSubjectAccessReview {
-        spec: SelfSubjectAccessReviewSpec {
-            resource_attributes: Some(attributes),
-            ..SelfSubjectAccessReviewSpec::default()
-        },
-        ..SelfSubjectAccessReview::default()
-    };
-    let reviews: Api<SelfSubjectAccessReview> = Api::all(cluster.client.clone());
-    let answer = reviews
-        .create(&PostParams::default(), &review)
-        .await
-        .map_err(|error| cluster.explain("asking what you may delete", &error))?;
-    Ok(answer.status.is_some_and(|status| status.allowed))
+    let answer = access::allows_us(&cluster.client, attributes).await;
+    Ok(answer.map_err(|error| cluster.explain("asking what you may delete", &error))?)
 }
