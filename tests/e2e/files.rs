@@ -8,17 +8,20 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use driftguard_control_plane::{ControlPlane, User, Version, free_port, until};
+use futures::{StreamExt as _, stream};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::admissionregistration::v1::{
     MutatingWebhookConfiguration, ValidatingWebhookConfiguration, WebhookClientConfig,
 };
 use kube::Api;
 use kube::api::PostParams;
+use kube::runtime::watcher;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose,
 };
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use crate::certificates::{registered, write};
 use crate::installation::{Installation, LIMIT, Via, config_map, hash_of};
@@ -196,8 +199,9 @@ fn no_write_fails_while_certificate_files_change_and_break() -> Result<()> {
     changed.map_err(|error| anyhow!("{error:#}\n{}", on.serve.log_tail()))
 }
 
-/// Plays cainjector: gives `bundle` to each entry of a configuration that asks for it.
-async fn inject(client: kube::Client, bundle: Arc<std::sync::Mutex<String>>, stop: Arc<AtomicBool>) {
+/// Plays cainjector: gives the bundle to each entry of a configuration that asks for it, until nobody
+/// gives bundles any more.
+async fn inject(client: kube::Client, mut bundle: watch::Receiver<String>) {
     let validating: Api<ValidatingWebhookConfiguration> = Api::all(client.clone());
     let mutating: Api<MutatingWebhookConfiguration> = Api::all(client);
     let params = PostParams { field_manager: Some("cainjector".into()), ..PostParams::default() };
@@ -206,13 +210,17 @@ async fn inject(client: kube::Client, bundle: Arc<std::sync::Mutex<String>>, sto
         annotations.and_then(|all| all.get("cert-manager.io/inject-ca-from")).map(String::as_str)
             == Some("terrafusion-system/driftguard-serving")
     };
-    let differs = |client: &mut WebhookClientConfig| {
-        let wanted = bundle.lock().map(|bundle| bundle.clone().into_bytes()).unwrap_or_default();
-        let before = client.ca_bundle.replace(ByteString(wanted));
-        before != client.ca_bundle
-    };
-    while !stop.load(Ordering::Relaxed) {
-        // A conflict is tried again.
+    let ours = watcher::Config::default().fields("metadata.name=driftguard");
+    let mut changes = stream::select(
+        watcher(validating.clone(), ours.clone()).map(drop).boxed(),
+        watcher(mutating.clone(), ours).map(drop).boxed(),
+    );
+    loop {
+        let wanted = ByteString(bundle.borrow_and_update().clone().into_bytes());
+        let differs = |client: &mut WebhookClientConfig| {
+            client.ca_bundle.replace(wanted.clone()).as_ref() != Some(&wanted)
+        };
+        // After a conflict the watch tells of what came in between.
         if let Ok(mut object) = validating.get("driftguard").await
             && asks(&object.metadata)
         {
@@ -229,7 +237,10 @@ async fn inject(client: kube::Client, bundle: Arc<std::sync::Mutex<String>>, sto
                 drop(mutating.replace("driftguard", &params, &object).await);
             }
         }
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        tokio::select! {
+            _ = changes.next() => {}
+            changed = bundle.changed() => if changed.is_err() { return },
+        }
     }
 }
 
@@ -262,8 +273,8 @@ fn an_injector_keeps_the_bundle_and_nobody_fights() -> Result<()> {
     mount.put(&old, NAME, &[&old])?;
     let plane = ControlPlane::builder().kubernetes(Version::Newest).start()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let (bundle, stop) = (Arc::new(std::sync::Mutex::new(old.0.pem())), Arc::new(AtomicBool::new(false)));
-    let injecting = runtime.spawn(inject(plane.admin()?.client()?, Arc::clone(&bundle), Arc::clone(&stop)));
+    let (bundle, bundles) = watch::channel(old.0.pem());
+    let injecting = runtime.spawn(inject(plane.admin()?.client()?, bundles));
     let on = start(&mount, plane, &["--ca-injected-from=terrafusion-system/driftguard-serving".to_owned()])?;
     pin_market(&on)?;
     is_left_to_the_injector(&on.admin)?;
@@ -283,7 +294,7 @@ fn an_injector_keeps_the_bundle_and_nobody_fights() -> Result<()> {
 
     // The injector adds the new authority, then the certificate changes to it.
     let before = generation(&on.admin)?;
-    *bundle.lock().map_err(|error| anyhow!("{error}"))? = format!("{}{}", old.0.pem(), new.0.pem());
+    bundle.send_replace(format!("{}{}", old.0.pem(), new.0.pem()));
     until("the new authority is injected", LIMIT, || {
         ensure!(registers(&on.admin, &new)?, "not yet");
         Ok(())
@@ -311,7 +322,7 @@ fn an_injector_keeps_the_bundle_and_nobody_fights() -> Result<()> {
     })?;
     let log = on.serve.log();
     ensure!(!log.contains("was altered"), "they fight\n{}", on.serve.log_tail());
-    stop.store(true, Ordering::Relaxed);
+    drop(bundle);
     runtime.block_on(injecting)?;
     Ok(())
 }
