@@ -118,6 +118,10 @@ struct Raw(Received);
 impl Raw {
     fn read(&self) -> Result<Exception, String> {
         let GuardId { namespace, name } = self.0.id();
+        // Whoever deletes one ends it, whatever finalizers keep the object.
+        if self.0.is_terminating() {
+            return Err("it is being deleted".to_owned());
+        }
         let since = self.0.created().ok_or_else(|| "it does not say when it was made".to_owned())?;
         Ok(Exception {
             namespace: namespace.into(),
@@ -205,4 +209,28 @@ fn tell(shared: &Shared, known: &Known) {
         changed
     });
     shared.exception_objects.send_replace(Arc::new(known.0.values().cloned().collect()));
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_exception_that_is_being_deleted_pauses_nothing_whatever_keeps_it() {
+        let exception = |deleted: Option<&str>| {
+            let object = json!({
+                "metadata": {"namespace": "n", "name": "e", "creationTimestamp": "2026-06-01T08:00:00Z",
+                    "deletionTimestamp": deleted, "finalizers": ["example.com/keep"]},
+                "spec": {"guards": {"all": true}, "until": "2026-06-01T09:00:00Z", "reason": "r"},
+            });
+            let mut known = Known::default();
+            known.put(serde_json::from_str(&object.to_string()).unwrap());
+            known.usable()
+        };
+        assert_eq!(exception(None).all().count(), 1);
+        assert_eq!(exception(Some("2026-06-01T08:10:00Z")).all().count(), 0);
+    }
 }

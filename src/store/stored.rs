@@ -60,6 +60,7 @@ struct WireMeta {
     resource_version: Option<String>,
     generation: Option<i64>,
     creation_timestamp: Option<Time>,
+    deletion_timestamp: Option<Time>,
     labels: Option<BTreeMap<String, String>>,
     annotations: Option<BTreeMap<String, String>>,
 }
@@ -74,6 +75,7 @@ impl<'de> Deserialize<'de> for Received {
             resource_version,
             generation,
             creation_timestamp,
+            deletion_timestamp,
             labels,
             annotations,
         } = metadata;
@@ -84,6 +86,7 @@ impl<'de> Deserialize<'de> for Received {
             resource_version,
             generation,
             creation_timestamp,
+            deletion_timestamp,
             labels,
             annotations,
             ..ObjectMeta::default()
@@ -121,6 +124,11 @@ impl Received {
     /// `metadata.creationTimestamp`.
     pub(super) fn created(&self) -> Option<Timestamp> {
         self.meta.creation_timestamp.as_ref().map(|time| time.0)
+    }
+
+    /// Whether its deletion has begun.
+    pub(super) fn is_terminating(&self) -> bool {
+        self.meta.deletion_timestamp.is_some()
     }
 
     /// The raw spec, `null` when there is none.

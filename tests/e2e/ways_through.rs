@@ -241,9 +241,16 @@ fn an_exception_pauses_nothing_elsewhere_and_deleting_it_ends_it() -> Result<()>
     on.apply(&exception(ns, "incident", &json!({"all": true}), &ahead(3600)))?.success()?;
     suspended(on, ns, &guard, "True")?;
     on.refused(other, TARGET, || edit(on, other, "11"))?;
-    on.admin.kubectl(&["delete", "dge/incident", "-n", ns])?.success()?;
+    // Whoever deletes it ends it, although a finalizer keeps the object.
+    let finalizers = |list: &Value| {
+        let patch = json!({"metadata": {"finalizers": list}}).to_string();
+        on.admin.kubectl(&["patch", "dge/incident", "-n", ns, "--type=merge", "-p", &patch])?.success()
+    };
+    finalizers(&json!(["example.com/keep"]))?;
+    on.admin.kubectl(&["delete", "dge/incident", "-n", ns, "--wait=false"])?.success()?;
     suspended(on, ns, &guard, "False")?;
     on.refused(ns, TARGET, || edit(on, ns, "12"))?;
+    finalizers(&json!([]))?;
     Ok(())
 }
 
