@@ -7,7 +7,6 @@
 //! works on immutable and terminating objects.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
@@ -99,34 +98,13 @@ fn read_warning(header: &str, nonce: &str) -> Option<Answer> {
     Some(Answer { replica: replica.to_owned(), generation: generation.parse().ok()? })
 }
 
-/// Path of a target's URL.
-fn path(target: &Target) -> String {
-    let root = if target.group.is_empty() { "/api".to_owned() } else { format!("/apis/{}", target.group) };
-    let within = target.namespace.as_ref().map(|ns| format!("/namespaces/{ns}")).unwrap_or_default();
-    format!("{root}/{}{within}/{}/{}", target.version, target.resource, segment(&target.name))
-}
-
-/// A name as a segment of a path: RBAC's may hold anything but `/` and `%`.
-fn segment(name: &str) -> String {
-    let mut out = String::with_capacity(name.len());
-    for byte in name.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~:".contains(&byte) {
-            out.push(byte.into());
-        } else {
-            // Writing to a String cannot fail.
-            let _ = write!(out, "%{byte:02X}");
-        }
-    }
-    out
-}
-
 /// Sends one dry run through `endpoint`. `nonce` is letters, digits and dashes, new for each call.
 ///
 /// # Errors
 /// [`ProofError`] when the API server cannot be asked or fails for reasons of its own.
 pub async fn ask(endpoint: &Endpoint, target: &Target, nonce: &str) -> Result<Outcome, ProofError> {
     let unsent = |cause: String| ProofError::Unsent { address: endpoint.address.clone(), cause };
-    let uri = format!("{}?dryRun=All&fieldManager={PROOF_FIELD_MANAGER}{nonce}", path(target));
+    let uri = format!("{}?dryRun=All&fieldManager={PROOF_FIELD_MANAGER}{nonce}", target.url_path());
     let request = http::Request::patch(uri)
         .header(http::header::CONTENT_TYPE, "application/merge-patch+json")
         .header(

@@ -239,10 +239,10 @@ fn the_warning_that_is_sent_is_the_one_that_is_read() {
 #[test]
 fn paths_follow_group_and_scope_and_take_any_name() {
     let mut target = target("x");
-    assert_eq!(path(&target), "/api/v1/namespaces/n/configmaps/x");
+    assert_eq!(target.url_path(), "/api/v1/namespaces/n/configmaps/x");
     target.group = "apps".into();
     target.namespace = None;
-    assert_eq!(path(&target), "/apis/apps/v1/configmaps/x");
+    assert_eq!(target.url_path(), "/apis/apps/v1/configmaps/x");
     target.name = "system:it's ? \u{e9}".into();
-    assert_eq!(path(&target), "/apis/apps/v1/configmaps/system:it%27s%20%3F%20%C3%A9");
+    assert_eq!(target.url_path(), "/apis/apps/v1/configmaps/system:it%27s%20%3F%20%C3%A9");
 }

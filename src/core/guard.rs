@@ -55,6 +55,29 @@ impl Target {
             format!("{}/{}", self.group, self.version)
         }
     }
+
+    /// Where an API server has it: the path of its URL.
+    #[must_use]
+    pub fn url_path(&self) -> String {
+        let root = if self.group.is_empty() { "/api" } else { "/apis" };
+        let place = self.namespace.as_deref().map(|name| format!("/namespaces/{}", url_segment(name)));
+        let (place, name) = (place.unwrap_or_default(), url_segment(&self.name));
+        format!("{root}/{}{place}/{}/{name}", self.api_version(), self.resource)
+    }
+}
+
+/// A name as one segment of a URL's path: those of RBAC objects may hold anything but `/` and `%`.
+#[must_use]
+pub fn url_segment(name: &str) -> String {
+    let mut out = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~:".contains(&byte) {
+            out.push(byte.into());
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
 }
 
 impl fmt::Display for Target {

@@ -21,16 +21,13 @@ use crate::core::kinds::{Catalog, KindEntry};
 use crate::core::paths::PathFilter;
 use crate::core::pause::{self, Pause, PausedBy};
 use crate::core::promotion::{self, Promotion};
+use crate::core::registration::KUBE_SYSTEM;
 use crate::core::scope::Scope;
 use crate::core::signature::SigningKey;
 use crate::core::text::Text;
 
 use super::refused::refusal;
 use super::stored::Stored;
-
-/// The namespace whose guards let writes through while nobody answers, unless they say otherwise:
-/// components there must come up before DriftGuard can.
-const KUBE_SYSTEM: &str = "kube-system";
 
 /// What conversion depends on besides the guard and discovery.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -340,6 +337,7 @@ fn failure_policy(spec: &DriftGuardSpec, target: &Target) -> FailurePolicy {
     match spec.failure_policy {
         Some(api::FailurePolicy::Fail) => FailurePolicy::Fail,
         Some(api::FailurePolicy::Ignore) => FailurePolicy::Ignore,
+        // Components there must come up before DriftGuard can.
         None if target.namespace.as_deref() == Some(KUBE_SYSTEM) => FailurePolicy::Ignore,
         None => FailurePolicy::Fail,
     }

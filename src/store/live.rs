@@ -4,7 +4,7 @@ use http::Request;
 use kube::api::ListParams;
 use kube::{Api, core::ObjectList};
 
-use crate::core::guard::{GuardState, Target};
+use crate::core::guard::{GuardState, Target, url_segment};
 use crate::core::index::Index;
 use crate::core::kinds::Catalog;
 use crate::core::signature::SigningKey;
@@ -96,7 +96,7 @@ impl Store {
     /// # Errors
     /// [`LiveReadError`] when the API server does not answer, or does not let us.
     pub async fn read_target(&self, target: &Target) -> Result<Option<Vec<u8>>, LiveReadError> {
-        self.read_raw(path(target)).await
+        self.read_raw(target.url_path()).await
     }
 
     /// A Namespace, likewise.
@@ -104,7 +104,7 @@ impl Store {
     /// # Errors
     /// As [`Self::read_target`].
     pub async fn read_namespace(&self, name: &str) -> Result<Option<Vec<u8>>, LiveReadError> {
-        self.read_raw(format!("/api/v1/namespaces/{}", segment(name))).await
+        self.read_raw(format!("/api/v1/namespaces/{}", url_segment(name))).await
     }
 
     async fn read_raw(&self, path: String) -> Result<Option<Vec<u8>>, LiveReadError> {
@@ -154,27 +154,6 @@ pub(super) fn converted<'a>(
     })
 }
 
-/// Where an object stands, in the version in which it is hashed.
-fn path(target: &Target) -> String {
-    let root = if target.group.is_empty() { "/api" } else { "/apis" };
-    let place = target.namespace.as_deref().map(|name| format!("/namespaces/{}", segment(name)));
-    let place = place.unwrap_or_default();
-    format!("{root}/{}{place}/{}/{}", target.api_version(), target.resource, segment(&target.name))
-}
-
-/// A name as one segment of a path. Names of RBAC objects may hold nearly any character.
-fn segment(name: &str) -> String {
-    let mut out = String::with_capacity(name.len());
-    for byte in name.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b':') {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
-}
-
 /// A value in a field selector: `\`, `,` and `=` are syntax.
 fn escaped(value: &str) -> String {
     let mut out = String::with_capacity(value.len());
@@ -201,9 +180,9 @@ mod tests {
             namespace: Some("n".into()),
             name: "a b".into(),
         };
-        assert_eq!(path(&target), "/apis/apps/v1/namespaces/n/deployments/a%20b");
+        assert_eq!(target.url_path(), "/apis/apps/v1/namespaces/n/deployments/a%20b");
         target = Target { group: "".into(), namespace: None, resource: "nodes".into(), ..target };
-        assert_eq!(path(&target), "/api/v1/nodes/a%20b");
+        assert_eq!(target.url_path(), "/api/v1/nodes/a%20b");
     }
 
     #[test]

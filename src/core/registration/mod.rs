@@ -20,7 +20,7 @@ mod touch;
 
 pub use condition::Names;
 pub use entry::{Entry, Hook, NAME_PREFIX, generation_of};
-pub use selection::{Namespaces, Selection, Width};
+pub use selection::{KUBE_SYSTEM, Namespaces, Selection, Width};
 pub use touch::Touch;
 
 /// Bounds of one configuration.

@@ -7,7 +7,7 @@ use super::{Pairs, Settings};
 
 /// Namespaces in which an entry never becomes wider than the guards: nobody could mend the cluster
 /// if writes of its own components depended on us there.
-const KUBE_SYSTEM: &str = "kube-system";
+pub const KUBE_SYSTEM: &str = "kube-system";
 /// What a name takes in a list besides itself.
 pub(super) const LISTED: usize = 3;
 
