@@ -76,8 +76,12 @@ pub fn deletion_denied(guard: &Guard) -> String {
 /// The message when what decides about a write could not be read.
 #[must_use]
 pub fn unread(guard: &Guard, what: &str) -> String {
-    let line =
-        format!("DriftGuard {} cannot judge this: {what} could not be read in time; try again", guard.id);
+    // Where a right is missing, trying again helps nobody; the guard's conditions then name it.
+    let line = format!(
+        "DriftGuard {} cannot judge this: {what} could not be read in time; try again, and see the guard's \
+         conditions if that does not help",
+        guard.id
+    );
     clean(&line, MAX_FIRST_LINE)
 }
 
