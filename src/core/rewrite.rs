@@ -21,7 +21,7 @@ use super::review::{Progress, Review, is_applied_by};
 use super::verdict::{Operation, ReviewError};
 
 pub(crate) mod edit;
-mod restore;
+pub(crate) mod restore;
 mod traces;
 
 /// What the field manager of a dry run starts with that only wants the hash of what would be stored.

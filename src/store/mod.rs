@@ -41,7 +41,7 @@ pub use proposed::{Proposed, rights};
 pub(crate) use refused::refusal;
 pub(crate) use stored::Received as Reported;
 pub use stored::Stored;
-pub use summary::Summary;
+pub use summary::{Audited, COMPUTED, Summary};
 
 /// A handle on what the watches have seen; clones share it.
 #[derive(Debug, Clone)]
