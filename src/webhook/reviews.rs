@@ -14,8 +14,9 @@ use jiff::Timestamp;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Semaphore;
 
-use super::guard_reviews::{GuardAnswer, GuardReviews};
+use super::guard_reviews::GuardReviews;
 use super::guards::Guards;
+use super::own_review::OwnAnswer;
 use super::response;
 use super::route::{Route, Subject};
 use crate::api::names;
@@ -180,7 +181,7 @@ impl Reviews {
             Hook::Validate => of_guards.validate(body, asked, now).await,
             Hook::Mutate => of_guards.mutate(body, now),
         };
-        let Some(GuardAnswer { verdict, reason, reply, told }) = answer else {
+        let Some(answer) = answer else {
             // Only to find the uid, under which a refusal can be given.
             return match judge_aside(body, &Index::default(), now, None) {
                 Judged::Unreadable(error) if hook == Hook::Validate => self.undecodable(&error, asked, now),
@@ -194,12 +195,7 @@ impl Reviews {
                 }
             };
         };
-        self.count(verdict, reason, asked);
-        if let Some(told) = told {
-            let circumstances = self.circumstances(told.denied, &told.message, &told.review_uid, now);
-            self.records.put(&Record::of_guard(&told, circumstances));
-        }
-        Reply::Review(reply)
+        self.own(answer, asked, now)
     }
 
     /// Answers a review of an exception. The mutating hook has nothing to say about one.
@@ -213,10 +209,15 @@ impl Reviews {
             self.count("unanswered", UNDECODABLE, asked);
             return Reply::Failed(StatusCode::BAD_REQUEST, "this is no admission review of an exception");
         };
+        self.own(answer, asked, now)
+    }
+
+    /// Tells what was decided about an object of our own.
+    fn own(&self, answer: OwnAnswer, asked: Asked, now: Timestamp) -> Reply {
         self.count(answer.verdict, answer.reason, asked);
         if let Some(told) = answer.told {
             let circumstances = self.circumstances(told.denied, &told.message, &told.review_uid, now);
-            self.records.put(&Record::of_exception(&told, circumstances));
+            self.records.put(&Record::of_own(&told, circumstances));
         }
         Reply::Review(answer.reply)
     }
