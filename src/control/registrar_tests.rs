@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
@@ -10,6 +11,7 @@ use kube::client::Body;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::api::names;
 use crate::core::guard::{
     Authorship, DeletionPolicy, Enforcement, FailurePolicy, Guard, GuardId, GuardState, Target, Versions,
 };
@@ -17,6 +19,7 @@ use crate::core::hash::ContentHash;
 use crate::core::index::Index;
 use crate::core::paths::PathFilter;
 use crate::core::scope::Scope;
+use crate::store::configurations::Watched;
 
 const VALIDATING: &str = "validatingwebhookconfigurations";
 const MUTATING: &str = "mutatingwebhookconfigurations";
