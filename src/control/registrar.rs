@@ -315,5 +315,4 @@ impl Registrar {
 }
 
 #[cfg(test)]
-#[path = "registrar_tests.rs"]
 mod tests;
