@@ -14,5 +14,7 @@ pub mod attribution;
 pub mod book;
 pub mod breaker;
 pub mod episode;
+pub mod equivalent;
 pub mod finding;
+pub mod restore;
 pub mod sight;
