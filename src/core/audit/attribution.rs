@@ -224,14 +224,14 @@ fn by_field_manager(evidence: &Evidence<'_>) -> Attribution {
         return Attribution::unknown("it is not known what changed");
     }
     match owner(object, evidence.paths) {
-        Ok(Ok(entry)) => judged(entry, evidence),
+        Ok(Ok(entry)) => judged(&entry, evidence),
         Ok(Err(why)) => Attribution::unknown(why),
         Err(_) => Attribution::unknown("its managedFields cannot be read"),
     }
 }
 
 /// What the newest owner of all that changed comes to.
-fn judged(entry: Entry, evidence: &Evidence<'_>) -> Attribution {
+fn judged(entry: &Entry, evidence: &Evidence<'_>) -> Attribution {
     let manager = clean(&entry.manager, MAX_NAME);
     let Some(at) = entry.at else {
         return Attribution::unknown(format!("field manager {manager} owns what changed, since nobody knows when"));
@@ -244,9 +244,9 @@ fn judged(entry: Entry, evidence: &Evidence<'_>) -> Attribution {
         ));
     }
     Attribution::FieldManager {
-        manager: entry.manager,
-        operation: entry.operation,
-        subresource: entry.subresource,
+        manager,
+        operation: clean(&entry.operation, MAX_NAME),
+        subresource: clean(&entry.subresource, MAX_NAME),
         at,
         sure: evidence.last_clean.is_some() && !evidence.more,
     }
