@@ -1,0 +1,3 @@
+//! Finding drift and putting it back, as far as it is decided: no I/O, no clock.
+
+pub mod candidate;
