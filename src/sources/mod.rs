@@ -12,7 +12,7 @@
 //! - Everything is bounded: time, bytes, redirects, and the addresses that are called ([`address`]).
 //! - No value and no hash of a Secret stands in what is reported.
 
-mod address;
+pub mod address;
 mod args;
 mod chain;
 mod configuration;
@@ -25,9 +25,9 @@ mod web;
 #[cfg(test)]
 mod test_support;
 
-pub use address::{AddressPolicy, Block, Lookup, SystemLookup};
 pub use args::{ServiceUrl, SourceArgs};
 pub use chain::{Settings, Sources};
 pub use configuration::{ConfigurationService, Credential};
 pub use last_good::LastGood;
-pub use report::{Outcome, SourceReport, SourceResult, Verified};
+pub use report::{CANNOT_DRY_RUN, Outcome, SourceError, SourceReport, SourceResult, Verified};
+pub use web::Limits;

@@ -86,7 +86,21 @@ impl Outcome {
 /// Reason of a report: the right to make dry runs is missing.
 pub const CANNOT_DRY_RUN: &str = "CannotDryRun";
 
-/// Why a source gave nothing.
+/// Why a source gave nothing. Each holds one sentence, without a full stop, fit for a status.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SourceError {
+    /// It could not be reached, did not answer in time or failed: trying again may help.
+    #[error("{0}")]
+    Unavailable(String),
+    /// It refused us, could not prove who it is, or may not be asked at all.
+    #[error("{0}")]
+    Forbidden(String),
+    /// What was asked for cannot be had, or the answer cannot be used: only a change helps.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+/// Why a source gave nothing, with a reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Failed {
     pub(super) result: SourceResult,
@@ -107,9 +121,23 @@ impl Failed {
         Self { result: SourceResult::Invalid, reason, sentence: sentence.into() }
     }
 
+    pub(super) fn mismatch(sentence: impl Into<String>) -> Self {
+        Self { result: SourceResult::Mismatch, reason: "HashMismatch", sentence: sentence.into() }
+    }
+
     pub(super) fn report(self, source: &str) -> SourceReport {
         let Self { result, reason, sentence } = self;
         SourceReport { source: source.to_owned(), result, reason, sentence }
+    }
+}
+
+impl From<SourceError> for Failed {
+    fn from(error: SourceError) -> Self {
+        match error {
+            SourceError::Unavailable(sentence) => Self::unavailable("Unavailable", sentence),
+            SourceError::Forbidden(sentence) => Self::forbidden("Forbidden", sentence),
+            SourceError::Invalid(sentence) => Self::invalid("Invalid", sentence),
+        }
     }
 }
 
