@@ -30,6 +30,8 @@ pub enum Form {
     ConfigMap,
     /// A live Secret whose own data is the content.
     Secret,
+    /// The target itself as the API server sent it; in a list it does not say what it is.
+    Live,
 }
 
 /// One reading of a document as content of the target.
@@ -136,10 +138,10 @@ pub fn candidates(
     scope: &Scope,
 ) -> Result<Vec<Candidate>, NotACandidate> {
     let object = read(document)?;
-    let whole = form == Form::Document && is_manifest(&object);
+    let whole = form == Form::Live || form == Form::Document && is_manifest(&object);
     let objects = match form {
-        Form::Document if whole => vec![Ok(manifest(&object, target, scope.kind())?)],
-        Form::Document => bare(&object, target, scope.kind())?,
+        Form::Live | Form::Document if whole => vec![Ok(manifest(&object, form, target, scope.kind())?)],
+        Form::Live | Form::Document => bare(&object, target, scope.kind())?,
         Form::ConfigMap => vec![maps::of_config_map(&object, target, scope.kind())],
         Form::Secret => vec![maps::of_secret(&object, target, scope.kind())],
     };
@@ -161,6 +163,19 @@ pub fn candidates(
         Some(error) if readings.is_empty() => Err(error),
         _ => Ok(readings),
     }
+}
+
+/// What a live ConfigMap or Secret holds under a key; `None` when it has no such key.
+///
+/// # Errors
+/// [`NotACandidate`] when it is no ConfigMap or Secret.
+pub fn value_of(object: &[u8], form: Form, key: &str) -> Result<Option<Vec<u8>>, NotACandidate> {
+    let object = read(object)?;
+    let mut values = match form {
+        Form::Secret => maps::stored_secret(&object)?,
+        _ => maps::stored_config_map(&object)?,
+    };
+    Ok(values.remove(key))
 }
 
 /// The one of several documents that is meant: the only one, or the only manifest of the target.
@@ -241,15 +256,24 @@ fn is_of(object: &Object<'_>, target: &Target) -> bool {
         && namespace.is_none_or(|namespace| Some(&*namespace) == target.namespace.as_deref())
 }
 
-/// A whole manifest, checked to be the target's, with name and namespace filled in.
-fn manifest(object: &Object<'_>, target: &Target, kind: ScopeKind) -> Result<Vec<u8>, NotACandidate> {
-    let said = |name: &'static str| {
-        text(object, object.field(name), name).map(|text| text.unwrap_or_default().into_owned())
-    };
-    let (version, found_kind) = (said("apiVersion")?, said("kind")?);
-    if version != target.api_version() || found_kind != target.kind.as_str() {
+/// A whole manifest, checked to be the target's, with what it leaves out filled in.
+fn manifest(
+    object: &Object<'_>,
+    form: Form,
+    target: &Target,
+    kind: ScopeKind,
+) -> Result<Vec<u8>, NotACandidate> {
+    let mut edits = Edits::default();
+    let api_version = target.api_version();
+    let wanted = [("apiVersion", api_version.as_str()), ("kind", target.kind.as_str())];
+    let found = wanted.map(|(field, _)| text(object, object.field(field), field));
+    let [version, found_kind] = found.map(|found| found.map(Option::unwrap_or_default));
+    let (version, found_kind) = (version?, found_kind?);
+    if form == Form::Live && version.is_empty() && found_kind.is_empty() {
+        wanted.iter().for_each(|(field, text)| edits.set(field, quoted(text)));
+    } else if version != api_version || found_kind != target.kind.as_str() {
         let found = format!("a {found_kind} of {version}");
-        let wanted = format!("a {} of {}", target.kind, target.api_version());
+        let wanted = format!("a {} of {api_version}", target.kind);
         return Err(NotACandidate::OtherKind { found, wanted });
     }
     let mut within = Edits::default();
@@ -268,7 +292,6 @@ fn manifest(object: &Object<'_>, target: &Target, kind: ScopeKind) -> Result<Vec
             _ => {}
         }
     }
-    let mut edits = Edits::default();
     edits.within("metadata", within);
     if kind == ScopeKind::Secret {
         edits.set("data", maps::encoded(&maps::stored_secret(object)?));

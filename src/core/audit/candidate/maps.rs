@@ -66,7 +66,7 @@ pub(super) fn stored_secret(object: &Object<'_>) -> Result<Values, CanonicalErro
 }
 
 /// The values of a ConfigMap, or of the pinned value of a Secret, which looks the same.
-fn stored_config_map(object: &Object<'_>) -> Result<Values, CanonicalError> {
+pub(super) fn stored_config_map(object: &Object<'_>) -> Result<Values, CanonicalError> {
     let mut values = decoded(object, "binaryData")?;
     values.extend(plain(object, "data")?);
     Ok(values)
