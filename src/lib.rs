@@ -11,6 +11,7 @@
 //! - [`webhook`] is the HTTPS server that answers the API server's reviews by it.
 //! - [`control`] is what one replica does for all: the lease, the webhook registration, the proof
 //!   that it works, and the status of guards.
+//! - [`sources`] fetches approved content to put back, which its hash alone makes trusted.
 //! - [`cert`], [`telemetry`] and [`trail`] serve all of them: certificates; logs, metrics and Events;
 //!   records of what was refused.
 //! - [`manifests`] is what gets installed, [`document`] reads files, and [`cli`] is the command line,
@@ -25,6 +26,7 @@ pub mod control;
 pub mod core;
 pub mod document;
 pub mod manifests;
+pub mod sources;
 pub mod store;
 pub mod telemetry;
 pub mod trail;

@@ -37,7 +37,7 @@ pub use convert::Settings;
 pub use exceptions::{Exceptions, SeenException};
 pub use live::{Key, LiveReadError};
 pub use observation::{Observation, Seen};
-pub use proposed::{Proposed, rights};
+pub use proposed::{Proposed, rights, source_object};
 pub(crate) use refused::refusal;
 pub(crate) use stored::Received as Reported;
 pub use stored::Stored;

@@ -3,6 +3,8 @@
 //! Labels are words from short lists. No label ever is an object's name, a user, a hash or a
 //! transaction: their number has no bound, and they would be told to whoever may read metrics.
 
+mod sources;
+
 use std::time::Duration;
 
 use prometheus_client::encoding::{EncodeLabelSet, text};
@@ -11,6 +13,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+
+pub use sources::SourceMetrics;
 
 /// Upper bounds of the buckets of the time a review takes, in seconds. The API server waits 5 s.
 const REVIEW_SECONDS: [f64; 11] = [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 5.0];
@@ -58,12 +62,16 @@ pub struct Metrics {
     certificate_end: Gauge,
     certificate_files_broken: Gauge,
     unknown_authors: Gauge,
+    /// Of sources of truth.
+    pub sources: SourceMetrics,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
+        let mut registry = Registry::with_prefix("driftguard");
         let mut metrics = Self {
-            registry: Registry::with_prefix("driftguard"),
+            sources: SourceMetrics::registered(&mut registry),
+            registry,
             reviews: Family::default(),
             review_seconds: Histogram::new(REVIEW_SECONDS),
             live_reads: Family::default(),
