@@ -1,0 +1,3 @@
+//! What the holder of the lease does about drift: it finds it, puts approved content back, and says so.
+
+pub mod watch;
