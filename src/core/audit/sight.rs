@@ -1,40 +1,56 @@
-//! What one look at the target of a guard showed.
+//! What somebody saw of a guarded object, and by which kind of look.
 
-use super::super::hash::ContentHash;
+use crate::core::hash::ContentHash;
 
-/// The target of a guard, as it was seen.
+/// How a target stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Sight {
-    /// It is there.
+    /// It exists and could be hashed.
     Present(Present),
-    /// It is not there.
+    /// There is no such object.
     Absent,
-    /// It cannot be read; one sentence says why.
+    /// Whether it exists, or what it holds, cannot be told; one sentence says why.
     Unreadable(String),
 }
 
-/// A target that is there.
+/// An object that exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Present {
     /// `metadata.uid`.
     pub uid: String,
     /// `metadata.resourceVersion`.
     pub resource_version: String,
-    /// Of what the guard pins.
+    /// Hash of what the guard pins of it.
     pub hash: ContentHash,
     /// Whether its deletion has begun.
     pub terminating: bool,
 }
 
 /// How a look came about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Look {
-    /// The first one.
+    /// The first of this process, from a list: how long it has been so is unknown.
     Initial,
-    /// A watch told.
+    /// A watch told of a change.
     Watch,
-    /// A sweep found what no watch had told.
+    /// The full sweep; what it finds a watch should have told.
     Sweep,
-    /// The object was read.
+    /// A read of this object alone, because somebody asked.
     Live,
+}
+
+impl Look {
+    /// Every kind, for metrics that start at zero.
+    pub const ALL: [Self; 4] = [Self::Initial, Self::Watch, Self::Sweep, Self::Live];
+
+    /// A stable word for metrics and records.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Initial => "initial",
+            Self::Watch => "watch",
+            Self::Sweep => "sweep",
+            Self::Live => "live",
+        }
+    }
 }
