@@ -20,6 +20,7 @@
 //! `core` and `api` import nothing else of the crate.
 
 pub mod api;
+pub mod audit;
 pub mod cert;
 pub mod cli;
 pub mod control;

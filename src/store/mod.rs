@@ -35,6 +35,7 @@ pub(crate) use catalog::catalog_of;
 pub use configurations::Configurations;
 pub use convert::Settings;
 pub use exceptions::{Exceptions, SeenException};
+pub(crate) use live::field_value;
 pub use live::{Key, LiveReadError};
 pub use observation::{Observation, Seen};
 pub use proposed::{Proposed, rights, source_object};

@@ -15,6 +15,9 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 pub use sources::SourceMetrics;
+pub mod watches;
+
+use watches::WatchMetrics;
 
 /// Upper bounds of the buckets of the time a review takes, in seconds. The API server waits 5 s.
 const REVIEW_SECONDS: [f64; 11] = [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 5.0];
@@ -64,6 +67,8 @@ pub struct Metrics {
     unknown_authors: Gauge,
     /// Of sources of truth.
     pub sources: SourceMetrics,
+    /// Of the watches of guarded objects.
+    pub watches: WatchMetrics,
 }
 
 impl Default for Metrics {
@@ -93,6 +98,7 @@ impl Default for Metrics {
             certificate_end: Gauge::default(),
             certificate_files_broken: Gauge::default(),
             unknown_authors: Gauge::default(),
+            watches: WatchMetrics::default(),
         };
         metrics.register();
         metrics
@@ -102,6 +108,7 @@ impl Default for Metrics {
 impl Metrics {
     fn register(&mut self) {
         let registry = &mut self.registry;
+        self.watches.register(registry);
         registry.register("admission_reviews", "Admission reviews judged", self.reviews.clone());
         registry.register("admission_review_seconds", "Time to judge a review", self.review_seconds.clone());
         registry.register("live_reads", "Reads of guards made on an index miss", self.live_reads.clone());
