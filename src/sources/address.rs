@@ -138,20 +138,12 @@ fn objection(address: IpAddr) -> Option<&'static str> {
         return Some("serves the credentials of a machine");
     }
     let (loopback, link_local, unspecified, multicast, broadcast) = match address {
-        IpAddr::V4(v4) => (
-            v4.is_loopback(),
-            v4.is_link_local(),
-            v4.octets()[0] == 0,
-            v4.is_multicast(),
-            v4.is_broadcast(),
-        ),
-        IpAddr::V6(v6) => (
-            v6.is_loopback(),
-            v6.is_unicast_link_local(),
-            v6.is_unspecified(),
-            v6.is_multicast(),
-            false,
-        ),
+        IpAddr::V4(v4) => {
+            (v4.is_loopback(), v4.is_link_local(), v4.octets()[0] == 0, v4.is_multicast(), v4.is_broadcast())
+        }
+        IpAddr::V6(v6) => {
+            (v6.is_loopback(), v6.is_unicast_link_local(), v6.is_unspecified(), v6.is_multicast(), false)
+        }
     };
     [
         (loopback, "is a loopback address"),

@@ -63,7 +63,9 @@ fn parse_url(text: &str) -> Result<Url, String> {
         return Err("want an address without user and password".to_owned());
     }
     if url.query().is_some() || url.fragment().is_some() {
-        return Err("want an address without `?` and `#`: the path of each request is put behind it".to_owned());
+        return Err(
+            "want an address without `?` and `#`: the path of each request is put behind it".to_owned()
+        );
     }
     Ok(url)
 }
@@ -82,11 +84,12 @@ impl SourceArgs {
     /// What the flags say.
     #[must_use]
     pub fn settings(&self) -> Settings {
-        let credential = match (&self.configuration_service_token_file, &self.configuration_service_api_key_file) {
-            (Some(file), _) => Some(Credential::Token(file.clone())),
-            (None, Some(file)) => Some(Credential::ApiKey(file.clone())),
-            (None, None) => None,
-        };
+        let credential =
+            match (&self.configuration_service_token_file, &self.configuration_service_api_key_file) {
+                (Some(file), _) => Some(Credential::Token(file.clone())),
+                (None, Some(file)) => Some(Credential::ApiKey(file.clone())),
+                (None, None) => None,
+            };
         let configuration_service = self.configuration_service.clone().map(|base| ConfigurationService {
             base,
             credential,
@@ -132,7 +135,9 @@ mod tests {
         let url = &mapped.settings().service_urls[0];
         assert_eq!((url.namespace.as_str(), url.name.as_str()), ("team", "config"));
         assert_eq!(url.url.as_str(), "https://127.0.0.1:8443/base");
-        for wrong in ["team=http://a", "team/=http://a", "/config=http://a", "a/b/c=http://a", "a/b", "a/b=ftp://a"] {
+        for wrong in
+            ["team=http://a", "team/=http://a", "/config=http://a", "a/b/c=http://a", "a/b", "a/b=ftp://a"]
+        {
             assert!(parse(&["--service-url", wrong]).is_err(), "{wrong}");
         }
         for wrong in ["file:///etc/passwd", "http://user:pass@a", "http://a?b", "http://a#b", "a"] {

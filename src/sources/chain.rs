@@ -231,7 +231,10 @@ impl Sources {
         let access = of_source(object);
         let user = &author.user;
         let unknown = |why: &str| {
-            Failed::unavailable("RightsUnknown", format!("whether {user:?} may {access} could not be asked: {why}"))
+            Failed::unavailable(
+                "RightsUnknown",
+                format!("whether {user:?} may {access} could not be asked: {why}"),
+            )
         };
         let asked = access::missing(&self.client, author, std::slice::from_ref(&access));
         let missing = tokio::time::timeout(self.settings.limits.time, asked)
@@ -291,7 +294,8 @@ impl Sources {
     async fn service_authorities(&self) -> Result<Vec<CertificateDer<'static>>, Failed> {
         let mut all = (self.authorities)();
         if let Some(file) = &self.settings.service_authorities {
-            let failed = |why: String| Failed::unavailable("FileUnreadable", format!("--service-ca-file: {why}"));
+            let failed =
+                |why: String| Failed::unavailable("FileUnreadable", format!("--service-ca-file: {why}"));
             let pem = tokio::fs::read(file).await.map_err(|error| failed(error.to_string()))?;
             all.extend(certificates(&pem).map_err(|error| failed(error.to_string()))?);
         }

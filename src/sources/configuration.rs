@@ -62,7 +62,10 @@ impl ConfigurationService {
             Some(file) => {
                 let pem = read(file, "--configuration-service-ca-file", u64::MAX).await?;
                 certificates(&pem).map_err(|error| {
-                    Failed::unavailable("AuthorityUnreadable", format!("--configuration-service-ca-file: {error}"))
+                    Failed::unavailable(
+                        "AuthorityUnreadable",
+                        format!("--configuration-service-ca-file: {error}"),
+                    )
                 })?
             }
         };
@@ -78,7 +81,10 @@ impl Credential {
             Self::ApiKey(file) => (file, "--configuration-service-api-key-file", API_KEY, ""),
         };
         let unusable = || {
-            Failed::unavailable("CredentialUnusable", format!("the file of {flag} holds no credential on one line"))
+            Failed::unavailable(
+                "CredentialUnusable",
+                format!("the file of {flag} holds no credential on one line"),
+            )
         };
         let bytes = read(file, flag, MOST_CREDENTIAL).await?;
         let text = std::str::from_utf8(&bytes).map_err(|_| unusable())?.trim();
@@ -92,8 +98,9 @@ impl Credential {
 }
 
 async fn read(file: &Path, flag: &str, most: u64) -> Result<Vec<u8>, Failed> {
-    let failed =
-        |what: String| Failed::unavailable("FileUnreadable", format!("the file of {flag} cannot be read: {what}"));
+    let failed = |what: String| {
+        Failed::unavailable("FileUnreadable", format!("the file of {flag} cannot be read: {what}"))
+    };
     let length = tokio::fs::metadata(file).await.map_err(|error| failed(error.to_string()))?.len();
     if length > most {
         return Err(failed(format!("it is larger than {most} bytes")));

@@ -21,11 +21,8 @@ pub(super) async fn read(client: &kube::Client, reads: Reads, place: Place<'_>) 
         Reads::Secret => ("Secret", "secrets"),
         Reads::Service => ("Service", "services"),
     };
-    let path = format!(
-        "/api/v1/namespaces/{}/{plural}/{}",
-        url_segment(place.namespace),
-        url_segment(place.name)
-    );
+    let path =
+        format!("/api/v1/namespaces/{}/{plural}/{}", url_segment(place.namespace), url_segment(place.name));
     let request = Request::get(path)
         .header(http::header::ACCEPT, "application/json")
         .body(Vec::new())
@@ -55,7 +52,10 @@ pub(super) fn failed(kind: &str, place: Place<'_>, error: &kube::Error) -> Faile
             "ApiServer",
             format!("{object} cannot be read: the API server answered {}", status.code),
         ),
-        _ => Failed::unavailable("ApiServer", format!("{object} cannot be read: the API server did not answer")),
+        _ => Failed::unavailable(
+            "ApiServer",
+            format!("{object} cannot be read: the API server did not answer"),
+        ),
     }
 }
 

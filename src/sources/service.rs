@@ -49,7 +49,10 @@ pub(super) fn request_to(base: &str, path: Option<&str>) -> Result<Url, Failed> 
     let path = path.filter(|path| !path.is_empty()).unwrap_or("/");
     // Admission sees to that for guards that are made with it.
     if !path.starts_with('/') {
-        return Err(Failed::invalid("BadPath", "its path does not start with `/`; it is the path of a request"));
+        return Err(Failed::invalid(
+            "BadPath",
+            "its path does not start with `/`; it is the path of a request",
+        ));
     }
     let address = format!("{}{path}", base.trim_end_matches('/'));
     Url::parse(&address).map_err(|_| Failed::invalid("BadPath", "its name and path make no valid address"))
@@ -83,7 +86,9 @@ mod tests {
                 "http://config.team.svc",
             ),
             (
-                ports(serde_json::json!([{"port": 9090, "name": "metrics"}, {"port": 8443, "name": "https"}])),
+                ports(
+                    serde_json::json!([{"port": 9090, "name": "metrics"}, {"port": 8443, "name": "https"}]),
+                ),
                 "https://config.team.svc:8443",
                 "https://config.team.svc:8443",
             ),
@@ -103,7 +108,9 @@ mod tests {
 
     #[test]
     fn a_path_never_changes_the_host() {
-        for path in ["/a", "//evil.example/a", "/@evil.example", "/\\evil.example", "/..//evil", "/a?b#c", "/%2e%2e"] {
+        for path in
+            ["/a", "//evil.example/a", "/@evil.example", "/\\evil.example", "/..//evil", "/a?b#c", "/%2e%2e"]
+        {
             let url = request_to("http://config.team.svc:8080", Some(path)).unwrap();
             assert_eq!((url.host_str(), url.port()), (Some("config.team.svc"), Some(8080)), "{path}");
         }

@@ -96,7 +96,8 @@ impl Web {
     }
 
     fn client(&self, authorities: &[CertificateDer<'static>]) -> Result<Client, Failed> {
-        let unusable = |error: String| Failed::unavailable("TlsSettings", format!("TLS cannot be set up: {error}"));
+        let unusable =
+            |error: String| Failed::unavailable("TlsSettings", format!("TLS cannot be set up: {error}"));
         let mut roots = RootCertStore::empty();
         for authority in authorities {
             roots.add(authority.clone()).map_err(|error| unusable(error.to_string()))?;
@@ -124,7 +125,9 @@ impl Web {
             .http1_only()
             .connect_timeout(CONNECT)
             .user_agent(concat!("driftguard/", env!("CARGO_PKG_VERSION")))
-            .default_headers(fixed.map(|(name, value)| (name, HeaderValue::from_static(value))).into_iter().collect())
+            .default_headers(
+                fixed.map(|(name, value)| (name, HeaderValue::from_static(value))).into_iter().collect(),
+            )
             .build()
             .map_err(|error| unusable(root(&error)))
     }
@@ -194,7 +197,8 @@ fn redirected(from: &Url, headers: &HeaderMap) -> Result<Url, Failed> {
         return Ok(to);
     }
     let place = to.origin().ascii_serialization();
-    let why = format!("it redirects to {place}; only redirects within its own host, port and scheme are followed");
+    let why =
+        format!("it redirects to {place}; only redirects within its own host, port and scheme are followed");
     Err(Failed::forbidden("RedirectRefused", why))
 }
 

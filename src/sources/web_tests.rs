@@ -46,9 +46,11 @@ async fn content_comes_by_https_from_whom_our_authority_vouches_for() {
     assert!(!head.contains("authorization") && !head.contains("cookie"), "{head}");
     // Of another authority, of none, and under a name that is not in the certificate.
     let stranger = Server::https("config.team.svc", |_| Reply::ok("{}")).await;
-    for (host, authorities) in
-        [("config.team.svc", &stranger.authority[..]), ("config.team.svc", &[]), ("other.svc", &server.authority)]
-    {
+    for (host, authorities) in [
+        ("config.team.svc", &stranger.authority[..]),
+        ("config.team.svc", &[]),
+        ("other.svc", &server.authority),
+    ] {
         let failed = web.get(request(&url(host), authorities)).await.unwrap_err();
         assert_eq!((failed.result, failed.reason), (SourceResult::Unavailable, "Unreachable"), "{failed:?}");
         assert!(failed.sentence.contains("certificate"), "{failed:?}");
@@ -85,7 +87,11 @@ async fn redirects_elsewhere_are_not_followed() {
     ] {
         let server = Server::http(move |_| Reply::redirect(&place)).await;
         let failed = get(&plain(), &server, "/").await.unwrap_err();
-        assert_eq!((failed.result, failed.reason), (SourceResult::Forbidden, "RedirectRefused"), "{failed:?}");
+        assert_eq!(
+            (failed.result, failed.reason),
+            (SourceResult::Forbidden, "RedirectRefused"),
+            "{failed:?}"
+        );
     }
     assert!(other.seen().is_empty(), "it was called all the same");
     let nowhere = Server::http(|_| Reply::status("302 Found")).await;
@@ -94,8 +100,7 @@ async fn redirects_elsewhere_are_not_followed() {
 
 #[tokio::test]
 async fn from_https_no_redirect_leads_to_http() {
-    let server =
-        Server::https("config.team.svc", |_| Reply::redirect("http://config.team.svc/")).await;
+    let server = Server::https("config.team.svc", |_| Reply::redirect("http://config.team.svc/")).await;
     let web = web(Names::of(&[("config.team.svc", &[&["127.0.0.1"]])]), Limits::default());
     let url = format!("https://config.team.svc:{}/", server.port());
     let failed = web.get(request(&url, &server.authority)).await.unwrap_err();

@@ -12,12 +12,12 @@ use std::borrow::Cow;
 use std::fmt;
 
 use crate::core::canonical::object::Object;
-use crate::core::canonical::{CanonicalError, NEVER_SCOPE, hash_object};
+use crate::core::canonical::{CanonicalError, hash_object};
 use crate::core::guard::Target;
 use crate::core::hash::ContentHash;
 use crate::core::json::{Cursor, JsonError, Span};
 use crate::core::rewrite::edit::Edits;
-use crate::core::scope::{Scope, ScopeKind};
+use crate::core::scope::{NEVER_SCOPE, Scope, ScopeKind};
 
 mod maps;
 
