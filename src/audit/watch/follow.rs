@@ -36,8 +36,10 @@ const BELIEVED_AFTER: Duration = Duration::from_secs(10);
 /// The same for errors by which an API server tells that it cannot decode an object, and how many of them.
 const POLLED_AFTER: Duration = Duration::from_secs(15);
 const POLLED_AFTER_FAILURES: u32 = 3;
+/// Pause before it is tried again: the API server should not refuse us all the time.
+const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 /// How often it is tried whether what was refused is allowed or served now.
-const REFUSED_PAUSE: Duration = Duration::from_secs(30);
+const GIVEN_PAUSE: Duration = Duration::from_secs(45);
 /// First and longest pause before a watch is tried again whose objects are read by name.
 const POLLED_PAUSE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(300));
 /// A watch that lived for less is not begun again at once.
@@ -164,7 +166,7 @@ impl Follower {
                 } else {
                     self.shared.tell_obstacle(place, obstacle).await;
                 }
-                jittered(REFUSED_PAUSE, 0.1)
+                jittered(GIVEN_PAUSE, 0.2)
             }
             None => {
                 if status.mode() == Mode::Live {
@@ -372,7 +374,10 @@ impl Trouble {
             (self.kind, self.since, self.count) = (kind, Some(now), 0);
         }
         self.count += 1;
-        self.backoff.pause()
+        match kind {
+            Some(Obstacle::Forbidden | Obstacle::Unserved) => REFUSED_PAUSE,
+            _ => self.backoff.pause(),
+        }
     }
 
     /// What the failures amount to, if they have lasted for long enough.

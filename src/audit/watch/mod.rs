@@ -47,11 +47,12 @@ mod test_support;
 mod text;
 
 use follow::Follower;
+use known::Source;
 use pace::Backoff;
 use plan::{Place, Resource};
 use request::Requests;
 use running::Running;
-use shared::{Handle, Shared};
+use shared::{Handle, Obstacle, Shared};
 use status::Mode;
 
 /// News that wait to be taken. Each may hold an object of some MiB.
@@ -60,6 +61,9 @@ const MOST_NEWS: usize = 32;
 const MOST_READS: usize = 8;
 /// With more new guards in one place at once everything there is listed instead.
 const MOST_SINGLE: usize = 20;
+/// How often a read is refused before that is believed: an API server that has just started may not know
+/// all roles yet.
+const MOST_REFUSALS: u32 = 3;
 /// How often it is looked how the watches fare.
 const LOOK_AFTER: Duration = Duration::from_secs(5);
 /// To how much the age of a watch is told.
@@ -363,7 +367,7 @@ fn keeper(shared: &Arc<Shared>, resource: &Resource, reconnected: &Arc<Notify>) 
 
 /// Looks at the target of a new guard, until somebody has.
 async fn first_look(shared: Arc<Shared>, guard: Arc<Guard>, room: Arc<Semaphore>) {
-    let mut backoff = Backoff::default();
+    let (mut backoff, mut refused) = (Backoff::default(), 0);
     while shared.known().is_untold(&guard) {
         let looked = {
             // It is never closed.
@@ -374,7 +378,12 @@ async fn first_look(shared: Arc<Shared>, guard: Arc<Guard>, room: Arc<Semaphore>
             Ok(_) => return,
             Err(failure) => {
                 tracing::debug!(target = %guard.target, %failure, "the target of a new guard cannot be read");
+                refused = if failure.code == 403 { refused + 1 } else { 0 };
             }
+        }
+        if refused > MOST_REFUSALS {
+            shared.tell_unreadable(&guard, Obstacle::Forbidden, Source::EVENT).await;
+            return;
         }
         tokio::time::sleep(backoff.pause()).await;
     }

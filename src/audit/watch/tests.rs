@@ -360,8 +360,8 @@ async fn a_list_that_breaks_off_says_nothing_about_what_it_did_not_show() {
 #[tokio::test(start_paused = true)]
 async fn a_watch_that_is_too_old_lists_and_finds_what_happened_meanwhile() {
     let server = Server::default();
-    let mut watching = server.watches(guarded(&server, 3));
-    watching.next_all(3).await;
+    let mut watching = server.watches(guarded(&server, 6));
+    watching.next_all(6).await;
     // Let it live long enough to go on from where it was.
     watching.quiet(Duration::from_secs(20)).await;
     server.state().expired = 1;
@@ -433,7 +433,7 @@ async fn one_object_that_cannot_be_decoded_frees_no_other() {
     server.state().refused.clear();
     let mended = watching.next_within(Duration::from_secs(400)).await;
     assert_eq!((mended.guard.name.as_str(), present(&mended).hash), ("x00004", approved()));
-    tokio::time::timeout(SOON, watching.health.wait_for(|health| health.polled.is_empty()))
+    tokio::time::timeout(SOON * 10, watching.health.wait_for(|health| health.polled.is_empty()))
         .await
         .unwrap()
         .unwrap();
