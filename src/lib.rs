@@ -13,11 +13,13 @@
 //!   that it works, and the status of guards.
 //! - [`cert`], [`telemetry`] and [`trail`] serve all of them: certificates; logs, metrics and Events;
 //!   records of what was refused.
+//! - [`alert`] tells somebody: alerts and telemetry, spooled and delivered.
 //! - [`manifests`] is what gets installed, [`document`] reads files, and [`cli`] is the command line,
 //!   which may use everything.
 //!
 //! `core` and `api` import nothing else of the crate.
 
+pub mod alert;
 pub mod api;
 pub mod cert;
 pub mod cli;

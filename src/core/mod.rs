@@ -4,6 +4,7 @@
 //! arguments. `tests/layering.rs` fails when an import breaks that.
 //!
 
+pub mod audit;
 pub mod author;
 pub mod author_access;
 pub mod breakglass;

@@ -1,0 +1,3 @@
+//! What the auditor decides.
+
+pub mod alert;
