@@ -4,7 +4,6 @@
 //! further ones are gathered and told together. Queue, memory and rate are bounded, since reviews
 //! without a client certificate can be forged by any pod.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::gather::Episodes;
 use super::metrics::Metrics;
 use crate::api::names;
 use crate::core::guard::{GuardId, Target};
@@ -22,12 +22,6 @@ use crate::core::verdict::{Attempt, Reason};
 const CONTROLLER: &str = "driftguard.terrafusion.ai/admission";
 /// Attempts that may wait to be told.
 const QUEUE: usize = 256;
-/// Guards and reasons that are remembered at a time.
-const MAX_EPISODES: usize = 1024;
-/// How often gathered attempts of one guard are told.
-const GATHER: Duration = Duration::from_secs(60);
-/// After so long without an attempt, the next one is told at once again.
-const FORGET: Duration = Duration::from_secs(10 * 60);
 /// Longest note; the API allows 1,024 characters.
 const MAX_NOTE: usize = 1000;
 
@@ -36,6 +30,13 @@ const MAX_NOTE: usize = 1000;
 struct Told {
     denied: bool,
     attempt: Attempt,
+}
+
+impl Told {
+    /// Attempts on one guard, for one reason and with one outcome, are one episode.
+    fn key(&self) -> (GuardId, Reason, bool) {
+        (self.attempt.guard.clone(), self.attempt.reason, self.denied)
+    }
 }
 
 /// Takes attempts without ever waiting.
@@ -78,7 +79,7 @@ impl Publisher {
         loop {
             let due = tokio::select! {
                 told = self.queue.recv() => match told {
-                    Some(told) => episodes.observe(told, Instant::now()).into_iter().collect(),
+                    Some(told) => episodes.observe(told.key(), told, Instant::now()).into_iter().collect(),
                     None => return,
                 },
                 _ = tick.tick() => episodes.due(Instant::now()),
@@ -90,55 +91,6 @@ impl Publisher {
                 }
             }
         }
-    }
-}
-
-/// Attempts on one guard for one reason.
-#[derive(Debug)]
-struct Episode {
-    last_told: Instant,
-    last_seen: Instant,
-    waiting: Option<Told>,
-    gathered: usize,
-}
-
-/// All episodes that are remembered.
-#[derive(Debug, Default)]
-struct Episodes {
-    by_key: HashMap<(GuardId, Reason, bool), Episode>,
-}
-
-impl Episodes {
-    /// Takes an attempt, and gives it back when it is to be told at once.
-    fn observe(&mut self, told: Told, now: Instant) -> Option<(Told, usize)> {
-        let key = (told.attempt.guard.clone(), told.attempt.reason, told.denied);
-        if let Some(episode) = self.by_key.get_mut(&key) {
-            episode.last_seen = now;
-            episode.gathered += 1;
-            episode.waiting = Some(told);
-            return None;
-        }
-        if self.by_key.len() < MAX_EPISODES {
-            let episode = Episode { last_told: now, last_seen: now, waiting: None, gathered: 0 };
-            self.by_key.insert(key, episode);
-            return Some((told, 1));
-        }
-        None
-    }
-
-    /// What has been gathered long enough, with its count; forgets what has been quiet for long.
-    fn due(&mut self, now: Instant) -> Vec<(Told, usize)> {
-        let mut due = Vec::new();
-        for episode in self.by_key.values_mut() {
-            if now.duration_since(episode.last_told) >= GATHER
-                && let Some(told) = episode.waiting.take()
-            {
-                due.push((told, std::mem::take(&mut episode.gathered)));
-                episode.last_told = now;
-            }
-        }
-        self.by_key.retain(|_, episode| now.duration_since(episode.last_seen) < FORGET);
-        due
     }
 }
 
@@ -231,30 +183,6 @@ mod tests {
             reason: Reason::HashMismatch,
         };
         Told { denied: true, attempt }
-    }
-
-    #[test]
-    fn the_first_attempt_is_told_at_once_and_the_rest_together() {
-        let mut episodes = Episodes::default();
-        let start = Instant::now();
-        assert!(episodes.observe(told("a"), start).is_some());
-        for _ in 0..9_999 {
-            assert!(episodes.observe(told("a"), start).is_none());
-        }
-        assert!(episodes.due(start).is_empty());
-        let due = episodes.due(start + GATHER);
-        assert_eq!(due.iter().map(|(_, count)| *count).collect::<Vec<_>>(), [9_999]);
-        assert!(episodes.due(start + GATHER * 2).is_empty(), "nothing new, nothing told");
-    }
-
-    #[test]
-    fn memory_is_bounded_however_many_guards_are_attacked() {
-        let mut episodes = Episodes::default();
-        let start = Instant::now();
-        let at_once = (0..5_000).filter(|n| episodes.observe(told(&n.to_string()), start).is_some()).count();
-        assert_eq!((at_once, episodes.by_key.len()), (MAX_EPISODES, MAX_EPISODES));
-        episodes.due(start + FORGET);
-        assert!(episodes.by_key.is_empty());
     }
 
     #[test]

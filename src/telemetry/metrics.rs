@@ -14,9 +14,13 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-pub use sources::SourceMetrics;
+mod alerts;
+mod audit;
 pub mod watches;
 
+pub use alerts::{AlertMetrics, Destination, Dropped, Posted};
+pub use audit::{AuditMetrics, Restored, Troubled};
+pub use sources::SourceMetrics;
 use watches::WatchMetrics;
 
 /// Upper bounds of the buckets of the time a review takes, in seconds. The API server waits 5 s.
@@ -43,7 +47,12 @@ struct StateLabel {
 /// All metrics of the process.
 #[derive(Debug)]
 pub struct Metrics {
+    /// What is told and delivered.
+    pub alerts: AlertMetrics,
+    /// What the auditor finds and does.
+    pub audit: AuditMetrics,
     registry: Registry,
+    ready: Gauge,
     reviews: Family<ReviewLabels, Counter>,
     review_seconds: Histogram,
     live_reads: Family<ResultLabel, Counter>,
@@ -76,7 +85,10 @@ impl Default for Metrics {
         let mut registry = Registry::with_prefix("driftguard");
         let mut metrics = Self {
             sources: SourceMetrics::registered(&mut registry),
+            alerts: AlertMetrics::register(&mut registry),
+            audit: AuditMetrics::register(&mut registry),
             registry,
+            ready: Gauge::default(),
             reviews: Family::default(),
             review_seconds: Histogram::new(REVIEW_SECONDS),
             live_reads: Family::default(),
@@ -101,14 +113,45 @@ impl Default for Metrics {
             watches: WatchMetrics::default(),
         };
         metrics.register();
+        metrics.show();
         metrics
     }
 }
 
 impl Metrics {
+    /// Makes every series of few labels that counts something, at zero: `increase()` sees no first rise
+    /// of a series that was not there before.
+    fn show(&self) {
+        let counted = [
+            (&self.live_reads, ["found", "none", "failed"].as_slice()),
+            (&self.object_reads, &["found", "none", "failed"]),
+            (&self.registrations, &["applied", "repaired", "failed"]),
+            (&self.definition_changes, &["deleted", "changed"]),
+            (&self.proofs, &["proved", "compared", "failed"]),
+            (&self.status_writes, &["written", "failed"]),
+            (&self.handshakes, &["ok", "failed", "stranger", "anonymous"]),
+            (&self.self_checks, &["ok", "failed"]),
+        ];
+        for (family, results) in counted {
+            for result in results {
+                drop(family.get_or_create(&ResultLabel { result }));
+            }
+        }
+        for (verdict, reason) in [("allow", "Approved"), ("deny", "HashMismatch")] {
+            drop(self.reviews.get_or_create(&ReviewLabels { verdict, reason }));
+        }
+        self.guards(0, 0);
+    }
+
+    /// Tells whether this replica is ready, as `/readyz` says.
+    pub fn ready(&self, is: bool) {
+        self.ready.set(i64::from(is));
+    }
+
     fn register(&mut self) {
         let registry = &mut self.registry;
         self.watches.register(registry);
+        registry.register("ready", "1 while this replica is ready", self.ready.clone());
         registry.register("admission_reviews", "Admission reviews judged", self.reviews.clone());
         registry.register("admission_review_seconds", "Time to judge a review", self.review_seconds.clone());
         registry.register("live_reads", "Reads of guards made on an index miss", self.live_reads.clone());
@@ -183,25 +226,25 @@ impl Metrics {
 
     /// Counts a review that was judged, and how long that took.
     pub fn review(&self, verdict: &'static str, reason: &'static str, took: Duration) {
-        self.reviews.get_or_create(&ReviewLabels { verdict, reason }).inc();
+        drop(self.reviews.get_or_create(&ReviewLabels { verdict, reason }).inc());
         self.review_seconds.observe(took.as_secs_f64());
     }
 
     /// Counts a live read: `found`, `none` or `failed`.
     pub fn live_read(&self, result: &'static str) {
-        self.live_reads.get_or_create(&ResultLabel { result }).inc();
+        drop(self.live_reads.get_or_create(&ResultLabel { result }).inc());
     }
 
     /// Counts a read of an object that a review left open: `found`, `none` or `failed`.
     pub fn object_read(&self, result: &'static str) {
-        self.object_reads.get_or_create(&ResultLabel { result }).inc();
+        drop(self.object_reads.get_or_create(&ResultLabel { result }).inc());
     }
 
     /// Sets how many guards the index holds.
     pub fn guards(&self, valid: usize, invalid: usize) {
         let set = |state, count| {
             let count = i64::try_from(count).unwrap_or(i64::MAX);
-            self.guards.get_or_create(&StateLabel { state }).set(count);
+            drop(self.guards.get_or_create(&StateLabel { state }).set(count));
         };
         set("valid", valid);
         set("invalid", invalid);
@@ -209,7 +252,7 @@ impl Metrics {
 
     /// Counts a write of the webhook configurations: `applied`, `repaired` or `failed`.
     pub fn registration(&self, result: &'static str) {
-        self.registrations.get_or_create(&ResultLabel { result }).inc();
+        drop(self.registrations.get_or_create(&ResultLabel { result }).inc());
     }
 
     /// Sets how many resources have rules that match more than guarded objects.
@@ -229,17 +272,17 @@ impl Metrics {
 
     /// Counts a write to the definition of a guarded kind: `deleted` or `changed`.
     pub fn definition_change(&self, result: &'static str) {
-        self.definition_changes.get_or_create(&ResultLabel { result }).inc();
+        drop(self.definition_changes.get_or_create(&ResultLabel { result }).inc());
     }
 
     /// Counts a proof: `proved`, `compared` or `failed`.
     pub fn proof(&self, result: &'static str) {
-        self.proofs.get_or_create(&ResultLabel { result }).inc();
+        drop(self.proofs.get_or_create(&ResultLabel { result }).inc());
     }
 
     /// Counts a write of a guard's status: `written` or `failed`.
     pub fn status_write(&self, result: &'static str) {
-        self.status_writes.get_or_create(&ResultLabel { result }).inc();
+        drop(self.status_writes.get_or_create(&ResultLabel { result }).inc());
     }
 
     /// Counts an Event that was dropped.
@@ -265,7 +308,7 @@ impl Metrics {
     /// Counts a TLS handshake of a client: `ok`, `failed`, `stranger` of another name, or `anonymous` where a client
     /// certificate is demanded.
     pub fn handshake(&self, result: &'static str) {
-        self.handshakes.get_or_create(&ResultLabel { result }).inc();
+        drop(self.handshakes.get_or_create(&ResultLabel { result }).inc());
     }
 
     /// Counts a connection that was idle and gave way to another one.
@@ -275,7 +318,7 @@ impl Metrics {
 
     /// Counts a handshake with our own listener: `ok` or `failed`.
     pub fn self_check(&self, result: &'static str) {
-        self.self_checks.get_or_create(&ResultLabel { result }).inc();
+        drop(self.self_checks.get_or_create(&ResultLabel { result }).inc());
     }
 
     /// Sets when the served certificate ends, in seconds since 1970.

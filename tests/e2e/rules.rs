@@ -128,7 +128,7 @@ fn cases_64_and_75_a_changed_or_deleted_definition_is_told_and_never_taken_for_a
     record(on, "DefinitionDeleted", "pumps.rules.example.com")?;
     event(on, &ns, "DefinitionDeleted")?;
     let metrics = on.health("/metrics")?;
-    ensure!(metrics.contains(r#"driftguard_definition_changes_total{result="deleted"}"#), "{metrics}");
+    ensure!(!metrics.contains(r#"driftguard_definition_changes_total{result="deleted"} 0"#), "{metrics}");
     until("the guard says that its kind is gone", LIMIT, || {
         let status = on.get(&ns, &format!("dg/{guard}"))?["status"].to_string();
         ensure!(status.contains("TargetNoLongerServed"), "{status}");
@@ -216,7 +216,7 @@ fn case_64_the_deletion_of_our_own_crd_is_told_and_locks_nobody_out() -> Result<
     let told = record(&on, "DefinitionDeleted", crd)?;
     ensure!(told["user"]["name"] == "administrator", "{told}");
     let metrics = on.health("/metrics")?;
-    ensure!(metrics.contains(r#"driftguard_definition_changes_total{result="deleted"}"#), "{metrics}");
+    ensure!(!metrics.contains(r#"driftguard_definition_changes_total{result="deleted"} 0"#), "{metrics}");
     // With the guards gone, nothing stays that would need them; and the CRD can come back.
     until("what no guard pins is free", LIMIT, || {
         let edit = ["patch", "configmap/settings", "-n", &ns, "--type=merge", "-p", DATA];
