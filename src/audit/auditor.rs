@@ -32,7 +32,7 @@ use crate::core::signature::SigningKey;
 use crate::core::text::Text;
 use crate::sources::Sources;
 use crate::store::{Observation, Seen, Store};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Metrics, Restored};
 
 use super::facts;
 use super::observed::Observed;
@@ -118,6 +118,13 @@ impl Auditor {
     }
 }
 
+/// An attempt to restore that runs.
+struct Attempt {
+    begun: Instant,
+    /// Set when it is to give up.
+    given_up: Arc<AtomicBool>,
+}
+
 /// What was read beside a look.
 #[derive(Debug, Clone, Default)]
 struct Known {
@@ -153,8 +160,8 @@ struct Leading<'a> {
     questions: Arc<Semaphore>,
     /// Looks that wait, by uid of the guard.
     waiting: HashMap<Text, Sighting>,
-    /// Attempts to restore that run, by transaction id: set when they are to give up.
-    attempts: HashMap<String, Arc<AtomicBool>>,
+    /// Attempts to restore that run, by transaction id.
+    attempts: HashMap<String, Attempt>,
     /// How often it was tried under one transaction id.
     tries: HashMap<String, u32>,
     /// What was last said of guards that are not calm.
@@ -418,8 +425,11 @@ impl<'a> Leading<'a> {
             Ended::Looked(Some(sighting)) => self.sighted(sighting).await,
             Ended::Looked(None) => {}
             Ended::Restored { guard, terms, transaction_id, attempted } => {
-                self.attempts.remove(&transaction_id);
-                self.auditor.metrics.audit.remediation(attempted.outcome.word());
+                let took = self.attempts.remove(&transaction_id).map(|attempt| attempt.begun.elapsed());
+                if let (Some(took), Some(result)) = (took, counted(&attempted.outcome)) {
+                    self.auditor.metrics.audit.remediation(result, took);
+                }
+                self.auditor.metrics.audit.queue(self.attempts.len());
                 let now = Timestamp::now();
                 let number = self.tries.entry(transaction_id.clone()).or_default();
                 *number += 1;
@@ -494,7 +504,7 @@ impl<'a> Leading<'a> {
         let object = sighting.object.as_deref();
         let before = self.auditor.sources.last_good().get(&guard.uid, guard.expected);
         let changes = before.as_ref().zip(object).and_then(|(before, object)| {
-            changed_paths(&before.object, object, &guard.scope, MAX_PATHS).ok()
+            changed_paths(before, object, &guard.scope, MAX_PATHS).ok()
         });
         let changes = changes.unwrap_or_default();
         let observed = self.auditor.observed.of(&guard.target);
@@ -505,7 +515,7 @@ impl<'a> Leading<'a> {
         let evidence = Evidence {
             object,
             paths: &changes.paths,
-            more: changes.more > 0,
+            more: changes.more,
             hash,
             observed: &observed,
             last_clean: self.book.last_clean(&guard.uid),
@@ -550,8 +560,8 @@ impl<'a> Leading<'a> {
                 }
                 Step::Restore { transaction_id } => self.restore(guard, transaction_id),
                 Step::GiveUp { transaction_id } => {
-                    if let Some(given_up) = self.attempts.get(&transaction_id) {
-                        given_up.store(true, Ordering::Release);
+                    if let Some(attempt) = self.attempts.get(&transaction_id) {
+                        attempt.given_up.store(true, Ordering::Release);
                     }
                 }
                 Step::Alert(alert) | Step::Resolve(alert) => self.auditor.telling.alert(&alert),
@@ -559,7 +569,7 @@ impl<'a> Leading<'a> {
                     let terms = self.job(guard).map_or(NO_TERMS, |(_, terms)| terms);
                     self.auditor.telling.record(guard, terms, &record, Timestamp::now());
                 }
-                Step::CountDrift(look) => self.auditor.metrics.audit.found(look.as_str()),
+                Step::CountDrift(look) => self.auditor.metrics.audit.drift(look.as_str()),
                 Step::Look => self.look(guard),
                 Step::Equivalent { hash, announcement } => {
                     if let Some(announcement) = &announcement {
@@ -587,7 +597,9 @@ impl<'a> Leading<'a> {
         let Some((job, terms)) = self.job(guard) else { return };
         let (remediation, restores) = (Arc::clone(&self.remediation), Arc::clone(&self.restores));
         let given_up = Arc::new(AtomicBool::new(false));
-        self.attempts.insert(transaction_id.clone(), Arc::clone(&given_up));
+        let attempt = Attempt { begun: Instant::now(), given_up: Arc::clone(&given_up) };
+        self.attempts.insert(transaction_id.clone(), attempt);
+        self.auditor.metrics.audit.queue(self.attempts.len());
         self.tasks.spawn(async move {
             let _turn = restores.acquire().await;
             let attempted = remediation.restore(&job, &given_up).await;
@@ -650,6 +662,17 @@ impl<'a> Leading<'a> {
                 Ended::Said(uid, written)
             });
         }
+    }
+}
+
+/// How the end of an attempt is counted; one that found nothing to do is none.
+fn counted(outcome: &Outcome) -> Option<Restored> {
+    match outcome {
+        Outcome::Restored { .. } => Some(Restored::Restored),
+        Outcome::NoVerifiedSource => Some(Restored::NoVerifiedSource),
+        Outcome::NotAllowed(_) | Outcome::Terminating | Outcome::Failed(_) => Some(Restored::Failed),
+        Outcome::GivenUp(_) => Some(Restored::GivenUp),
+        Outcome::AlreadyRight => None,
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use http::{Method, Request};
 use jiff::Timestamp;
 use k8s_openapi::api::authorization::v1::ResourceAttributes;
@@ -24,7 +25,7 @@ use crate::core::audit::restore::{self, Planned, Unplannable, Write};
 use crate::core::author_access::{Aim, needed};
 use crate::core::canonical::hash_object;
 use crate::core::guard::{Authorship, Guard, GuardState, Target};
-use crate::sources::{SourceReport, Sources, Verified};
+use crate::sources::{SourceReport, Sources, Verified, Verify};
 use crate::store::Store;
 
 /// Longest one request to the API server may take.
@@ -76,20 +77,7 @@ pub(super) struct Attempted {
 }
 
 impl Outcome {
-    /// A stable word for metrics.
-    pub(super) fn word(&self) -> &'static str {
-        match self {
-            Self::Restored { .. } => "restored",
-            Self::AlreadyRight => "already_right",
-            Self::NoVerifiedSource => "no_verified_source",
-            Self::GivenUp(_) => "given_up",
-            Self::NotAllowed(_) => "not_allowed",
-            Self::Terminating => "terminating",
-            Self::Failed(_) => "failed",
-        }
-    }
-
-    /// The same for Events, records and receivers.
+    /// A stable word for Events, records and receivers.
     pub(super) fn reason(&self) -> &'static str {
         match self {
             Self::Restored { .. } => "Restored",
@@ -113,7 +101,6 @@ impl From<Outcome> for Attempted {
 type Right = (String, String, String, &'static str);
 
 /// Restores, one object at a time for each call.
-#[derive(Debug)]
 pub(super) struct Remediation {
     pub(super) client: kube::Client,
     pub(super) store: Store,
@@ -121,6 +108,19 @@ pub(super) struct Remediation {
     pub(super) sources: Arc<Sources>,
     /// Rights of ours that were asked for, and when.
     pub(super) rights: Mutex<HashMap<Right, (bool, Instant)>>,
+}
+
+/// Whether candidates are what a guard approves, tried on its live object.
+struct Trial<'a> {
+    remediation: &'a Remediation,
+    guard: &'a Guard,
+    live: Option<&'a [u8]>,
+}
+
+impl Verify for Trial<'_> {
+    fn verify<'a>(&'a self, candidate: &'a Candidate) -> BoxFuture<'a, Verified> {
+        Box::pin(self.remediation.verify(self.guard, self.live, candidate))
+    }
 }
 
 impl Remediation {
@@ -141,10 +141,8 @@ impl Remediation {
             Authorship::Signed(author) => Some(Subject::from(author.as_ref())),
             Authorship::Unknown => None,
         };
-        let found = {
-            let verify = async |candidate: &Candidate| self.verify(guard, live.as_deref(), candidate).await;
-            self.sources.approved(guard, &job.spec, author.as_ref(), verify).await
-        };
+        let trial = Trial { remediation: self, guard, live: live.as_deref() };
+        let found = self.sources.approved(guard, &job.spec, author.as_ref(), &trial).await;
         let outcome = match found.found {
             None => Outcome::NoVerifiedSource,
             Some((candidate, source)) => match self.write(guard, live.as_deref(), &candidate, given_up).await {
@@ -166,8 +164,8 @@ impl Remediation {
             Authorship::Signed(author) => Some(Subject::from(author.as_ref())),
             Authorship::Unknown => None,
         };
-        let verify = async |candidate: &Candidate| self.verify(guard, live.as_deref(), candidate).await;
-        self.sources.approved(guard, &job.spec, author.as_ref(), verify).await.reports
+        let trial = Trial { remediation: self, guard, live: live.as_deref() };
+        self.sources.approved(guard, &job.spec, author.as_ref(), &trial).await.reports
     }
 
     /// Whether anything may be written for this guard at all.
@@ -192,7 +190,8 @@ impl Remediation {
             }
         }
         let rights = needed(&Aim::Known(guard.target.clone()), true, &[]);
-        let asked = access::missing(&self.client, &Subject::from(author.as_ref()), &rights);
+        let subject = Subject::from(author.as_ref());
+        let asked = access::missing(&self.client, &subject, &rights);
         match tokio::time::timeout(REQUEST_TIMEOUT, asked).await {
             Ok(Ok(missing)) if missing.is_empty() => Ok(()),
             Ok(Ok(missing)) => {

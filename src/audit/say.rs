@@ -12,7 +12,7 @@ use crate::core::audit::finding::Truth;
 use crate::core::guard::{Guard, GuardId};
 use crate::core::hash::ContentHash;
 use crate::core::signature::SigningKey;
-use crate::sources::{SourceReport, SourceResult};
+use crate::sources::{CANNOT_DRY_RUN, SourceReport, SourceResult};
 
 use super::remediation::{Attempted, Outcome};
 use super::status::{Says, Statement};
@@ -21,8 +21,6 @@ use super::status::{Says, Statement};
 const VERIFIED: &str = "Verified";
 /// It is false: no source has it.
 const NO_VERIFIED_SOURCE: &str = "NoVerifiedSource";
-/// It is unknown: content is there, but a right is missing to try it.
-const CANNOT_DRY_RUN: &str = "CannotDryRun";
 /// Condition Fighting is true: somebody keeps undoing what is put back.
 const REMEDIATION_UNDONE: &str = "RemediationUndone";
 /// Longest text of one source in a status, in characters.

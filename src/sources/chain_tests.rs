@@ -9,6 +9,8 @@ use http_body_util::BodyExt as _;
 use kube::client::Body;
 use serde_json::{Value, json};
 
+use futures::future::BoxFuture;
+
 use super::*;
 use crate::core::canonical::hash_object;
 use crate::core::guard::{Authorship, DeletionPolicy, Enforcement, FailurePolicy, GuardId, Versions};
@@ -147,10 +149,18 @@ async fn approve(
     spec: &DriftGuardSpec,
     author: Option<&Subject>,
 ) -> Outcome {
-    let verify = async |candidate: &Candidate| {
-        if candidate.hash == guard.expected { Verified::Matched } else { Verified::Mismatch("no".to_owned()) }
-    };
-    sources.approved(guard, spec, author, verify).await
+    sources.approved(guard, spec, author, &ByHash(guard.expected)).await
+}
+
+/// Approves what has this hash.
+struct ByHash(ContentHash);
+
+impl Verify for ByHash {
+    fn verify<'a>(&'a self, candidate: &'a Candidate) -> BoxFuture<'a, Verified> {
+        let is_it = candidate.hash == self.0;
+        let verified = if is_it { Verified::Matched } else { Verified::Mismatch("no".to_owned()) };
+        Box::pin(std::future::ready(verified))
+    }
 }
 
 fn told(outcome: &Outcome) -> Vec<(String, SourceResult, &'static str)> {

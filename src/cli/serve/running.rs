@@ -317,6 +317,9 @@ impl Running {
         if !self.member.is_finished() {
             let _ = (&mut self.member).await;
         }
+        if !self.delivery.drained(limit).await {
+            tracing::warn!("not every alert could be delivered in time; what a spool holds is sent by the next process");
+        }
         self.background.shutdown().await;
         self.health.stop().await;
     }

@@ -8,7 +8,6 @@ use jiff::Timestamp;
 
 use crate::core::guard::Guard;
 use crate::core::message::clean;
-use crate::core::pause::{Pause, PausedBy};
 
 use super::attribution::Attribution;
 use super::breaker::Incident;
@@ -57,14 +56,6 @@ fn moment(time: Timestamp) -> String {
 
 fn span(length: Duration) -> String {
     jiff::SignedDuration::try_from(length).map(|length| format!("{length:#}")).unwrap_or_default()
-}
-
-/// How a pause is called.
-pub(super) fn pause(pause: &Pause) -> String {
-    match &pause.by {
-        PausedBy::Suspend => "spec.suspend".to_owned(),
-        PausedBy::Exception(name) => format!("exception {name}"),
-    }
 }
 
 /// The message of the condition `Drifted` when nothing is wrong.
@@ -248,6 +239,16 @@ pub(super) fn alert(guard: &Guard, message: &str) -> String {
         }
     }
     text
+}
+
+/// What is recorded of a restore.
+pub(super) fn restored(guard: &Guard, source: &str) -> String {
+    clean(&format!("{} was put back as approved, from {source}", guard.target), MAX_MESSAGE)
+}
+
+/// What is said of an alerted guard that is deleted, or that pins something else now.
+pub(super) fn forgotten(guard: &Guard) -> String {
+    format!("DriftGuard {} is gone, or no longer pins {}", guard.id, guard.target)
 }
 
 /// What is said when an episode is over.
