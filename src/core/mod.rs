@@ -3,6 +3,7 @@
 //! Nothing here does I/O, reads a clock, draws a random number or logs; time and facts come in as
 //! arguments. `tests/core/layering.rs` fails when an import breaks that.
 
+pub mod audit;
 pub mod author;
 pub mod author_access;
 pub mod breakglass;

@@ -41,6 +41,12 @@ impl Fight {
         self.restored_at = Some(now);
     }
 
+    /// Whether a restore succeeded that is not known to be undone.
+    #[must_use]
+    pub fn has_restored(&self) -> bool {
+        self.restored_at.is_some()
+    }
+
     /// Notes an attempt that failed; the next one waits.
     pub fn failed(&mut self, now: Timestamp) {
         self.set_back(now);

@@ -85,7 +85,12 @@ impl Last {
 
     /// Whether the object is known to have been there.
     pub(super) fn was_there(&self) -> bool {
-        self.hash != 0 || self.uid != 0 || matches!(self.state, State::Clean | State::Awaiting)
+        matches!(self.state, State::Clean | State::Awaiting | State::Drifted)
+    }
+
+    /// Whether the object was there at the last look.
+    pub(super) fn is_there(&self) -> bool {
+        self.uid != 0
     }
 
     /// Whether it is the same object, and nobody has written it since.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::core::guard::GuardId;
 use crate::core::hash::ContentHash;
 
 use super::episode::Episode;
@@ -20,6 +21,7 @@ const AWAITED: usize = 4;
 /// What is open about one guard.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Open {
+    pub(super) guard: Option<GuardId>,
     pub(super) interval: Duration,
     pub(super) drift: Option<Drift>,
     pub(super) episode: Option<Episode>,

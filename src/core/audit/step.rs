@@ -124,6 +124,18 @@ pub enum RemediationResult {
     Failed,
 }
 
+impl RemediationResult {
+    /// A stable word for records and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Restored => "Restored",
+            Self::NoVerifiedSource => "NoVerifiedSource",
+            Self::Failed => "Failed",
+        }
+    }
+}
+
 /// An entry of the trail.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
