@@ -956,7 +956,7 @@ impl Room {
         }
         room.book.census(counts);
         for guard in guards {
-            room.of(guard).write("good");
+            room.of(guard).shows("good", Look::Watch);
         }
         room
     }
