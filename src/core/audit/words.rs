@@ -21,7 +21,7 @@ const MAX_QUOTED: usize = 300;
 /// Most paths in a message; all that are known stand in the status.
 const MAX_PATHS: usize = 3;
 /// The annotation by which a person acknowledges an incident.
-pub const ACKNOWLEDGE: &str = "driftguard.terrafusion.ai/acknowledge";
+pub(super) const ACKNOWLEDGE: &str = "driftguard.terrafusion.ai/acknowledge";
 /// Approves what the API server shows now, of every guard that goes by an equivalent.
 const APPROVE_REPRESENTATIONS: &str = r#"kubectl get driftguards.terrafusion.ai -A -o json | jq -r '.items[] | select(any(.status.conditions[]?; .type == "Drifted" and .reason == "RepresentationChanged")) | "kubectl patch driftguards.terrafusion.ai -n \(.metadata.namespace) \(.metadata.name) --type=merge -p \u0027{\"spec\":{\"expectedHash\":\"\(.status.currentHash)\"}}\u0027"' | sh"#;
 
@@ -69,7 +69,9 @@ pub(super) fn in_sync(guard: &Guard, reason: Reason, calm_at: Option<Timestamp>)
     };
     clean(
         &match calm_at {
-            Some(at) => format!("{what} again; failed checks are counted until it stays so after {}", moment(at)),
+            Some(at) => {
+                format!("{what} again; failed checks are counted until it stays so after {}", moment(at))
+            }
             None => what,
         },
         MAX_MESSAGE,
@@ -100,14 +102,18 @@ pub(super) fn what(guard: &Guard, reason: Reason, last: Option<&LastDrift>) -> S
         ),
         Reason::Missing => format!("{target} is missing"),
         Reason::NotApplied => {
-            format!("{target} is still what the guard approved before it was changed: the change was not applied in time")
+            format!(
+                "{target} is still what the guard approved before it was changed: the change was not applied in time"
+            )
         }
         Reason::ApprovalEnded => format!("{target} holds content whose approval has ended"),
         Reason::DefinitionChanged => format!(
             "nobody wrote {target}, but it reads otherwise than before: somebody edited the definition of its kind (kubectl get crd {}.{} -o yaml)",
             target.resource, target.group
         ),
-        Reason::Excepted | Reason::SuspendedBySpec => format!("{target} was changed while the guard is paused"),
+        Reason::Excepted | Reason::SuspendedBySpec => {
+            format!("{target} was changed while the guard is paused")
+        }
         Reason::ExceptionEnded => format!("{target} was changed while the guard was paused"),
         _ => format!("{target} is not as approved"),
     };
