@@ -18,7 +18,7 @@ use super::args::ServiceUrl;
 use super::configuration::ConfigurationService;
 use super::last_good::LastGood;
 use super::objects::{self, Place};
-use super::report::{CANNOT_DRY_RUN, Failed, Outcome, SourceReport, SourceResult, Verified};
+use super::report::{CANNOT_DRY_RUN, Failed, Outcome, SourceReport, SourceResult, Verified, Verify};
 use super::service;
 use super::web::{Limits, Request, Web};
 use crate::api::{DriftGuardSpec, SourceKind, SourceRef};
@@ -141,21 +141,18 @@ impl Sources {
 
     /// The approved content of a guard, from the first source that has it. `author` is whoever is known to
     /// have approved the guard, `verify` tells whether a candidate is what was approved.
-    pub async fn approved<V>(
+    pub async fn approved(
         &self,
         guard: &Guard,
         spec: &DriftGuardSpec,
         author: Option<&Subject>,
-        verify: V,
-    ) -> Outcome
-    where
-        V: AsyncFn(&Candidate) -> Verified,
-    {
+        verify: &impl Verify,
+    ) -> Outcome {
         let mut outcome = Outcome { found: None, reports: Vec::new() };
         let until = Instant::now() + self.settings.limits.total;
         for source in self.listed(guard, spec) {
             let begun = Instant::now();
-            let asked = tokio::time::timeout_at(until, self.ask(&source, guard, author, &verify)).await;
+            let asked = tokio::time::timeout_at(until, self.ask(&source, guard, author, verify)).await;
             let answer = asked.unwrap_or_else(|_| Err(self.too_late()));
             let name = source.to_string();
             let report = match &answer {
@@ -200,16 +197,13 @@ impl Sources {
     }
 
     /// Asks one source for content that is approved.
-    async fn ask<V>(
+    async fn ask(
         &self,
         source: &Source<'_>,
         guard: &Guard,
         author: Option<&Subject>,
-        verify: &V,
-    ) -> Result<Candidate, Failed>
-    where
-        V: AsyncFn(&Candidate) -> Verified,
-    {
+        verify: &impl Verify,
+    ) -> Result<Candidate, Failed> {
         let (content, form) = match source {
             Source::Named(of, object) => {
                 self.check_author(author, object).await?;
@@ -376,17 +370,18 @@ fn unreadable(error: &DocumentError) -> Failed {
 }
 
 /// The first reading that is what was approved.
-async fn verified<V>(readings: Vec<Candidate>, guard: &Guard, verify: &V) -> Result<Candidate, Failed>
-where
-    V: AsyncFn(&Candidate) -> Verified,
-{
+async fn verified(
+    readings: Vec<Candidate>,
+    guard: &Guard,
+    verify: &impl Verify,
+) -> Result<Candidate, Failed> {
     let mut said = None;
     for candidate in readings {
         // Without defaults nothing but the hash itself counts, whatever is verified beside it.
         if !guard.scope.has_server_defaults() && candidate.hash != guard.expected {
             continue;
         }
-        match verify(&candidate).await {
+        match verify.verify(&candidate).await {
             Verified::Matched => return Ok(candidate),
             Verified::Mismatch(why) => drop(said.get_or_insert(Failed::mismatch(why))),
             // What could not be told outranks what does not match.

@@ -29,5 +29,5 @@ pub use args::{ServiceUrl, SourceArgs};
 pub use chain::{Authorities, Settings, Sources};
 pub use configuration::{ConfigurationService, Credential};
 pub use last_good::LastGood;
-pub use report::{CANNOT_DRY_RUN, Outcome, SourceError, SourceReport, SourceResult, Verified};
+pub use report::{CANNOT_DRY_RUN, Outcome, SourceError, SourceReport, SourceResult, Verified, Verify};
 pub use web::Limits;
