@@ -152,6 +152,8 @@ impl Sources {
         let until = Instant::now() + self.settings.limits.total;
         for source in self.listed(guard, spec) {
             let begun = Instant::now();
+            // What was seen live needs no network, and is left when everything else has used up the time.
+            let until = if matches!(source, Source::LastGood) { begun + self.settings.limits.time } else { until };
             let asked = tokio::time::timeout_at(until, self.ask(&source, guard, author, verify)).await;
             let answer = asked.unwrap_or_else(|_| Err(self.too_late()));
             let name = source.to_string();
