@@ -25,6 +25,7 @@ pub mod control;
 pub mod core;
 pub mod document;
 pub mod manifests;
+pub mod sources;
 pub mod store;
 pub mod telemetry;
 pub mod trail;

@@ -275,7 +275,8 @@ mod tests {
 
     #[test]
     fn private_and_public_addresses_are_allowed() {
-        for address in ["10.96.0.1", "172.16.0.1", "192.168.1.1", "100.64.0.1", "1.1.1.1", "fd12::1", "2606:4700::1"]
+        for address in
+            ["10.96.0.1", "172.16.0.1", "192.168.1.1", "100.64.0.1", "1.1.1.1", "fd12::1", "2606:4700::1"]
         {
             assert!(allowed(address), "{address} is refused");
         }
