@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
 use driftguard::api::DriftGuardSpec;
-use driftguard::core::audit::candidate::{Form, candidates, choose, value_of};
+use driftguard::core::audit::candidate::{Form, candidates, choose, values_of};
 use driftguard::core::author::{self, Approved};
 use driftguard::core::canonical::hash_object;
 use driftguard::core::guard::{
@@ -296,8 +296,7 @@ pub(crate) fn authorities(input: &[u8]) {
 pub(crate) fn sources(input: &[u8]) {
     let [form, kind, text @ ..] = input else { return };
     let forms = [Form::Document, Form::Document, Form::ConfigMap, Form::Secret];
-    let kinds =
-        [("", "ConfigMap"), ("", "Secret"), ("terrafusion.ai", "GAMAConfig"), ("apps", "Deployment")];
+    let kinds = [("", "ConfigMap"), ("", "Secret"), ("terrafusion.ai", "GAMAConfig"), ("apps", "Deployment")];
     let form = forms[usize::from(*form) % forms.len()];
     let (group, kind) = kinds[usize::from(*kind) % kinds.len()];
     let target = target(group, kind, "x");
@@ -312,7 +311,7 @@ pub(crate) fn sources(input: &[u8]) {
         assert!(documents.iter().any(|document| document == chosen), "another document");
     }
     for document in &documents {
-        drop(value_of(document, form, "a"));
+        drop(values_of(document, form));
         let Ok(readings) = candidates(document, form, &target, &scope) else { continue };
         assert!(!readings.is_empty(), "neither content nor an error");
         for reading in readings {

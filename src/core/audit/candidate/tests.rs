@@ -253,12 +253,12 @@ fn config_maps_and_secrets_are_content_of_each_other() {
 #[test]
 fn a_key_holds_a_document() {
     let map = br#"{"data":{"a":"x: 1\n","n":null},"binaryData":{"b":"/w=="}}"#;
-    let of_map = |key| value_of(map, Form::ConfigMap, key).unwrap();
+    let of_map = |key| values_of(map, Form::ConfigMap).unwrap().remove(key);
     assert_eq!(of_map("a").unwrap(), b"x: 1\n");
     assert_eq!((of_map("b").unwrap(), of_map("n").unwrap(), of_map("c")), (vec![0xff], vec![], None));
     let secret = br#"{"data":{"a":"eDogMQo="}}"#;
-    assert_eq!(value_of(secret, Form::Secret, "a").unwrap().unwrap(), b"x: 1\n");
-    assert!(value_of(b"[]", Form::Secret, "a").is_err());
+    assert_eq!(values_of(secret, Form::Secret).unwrap()["a"], b"x: 1\n");
+    assert!(values_of(b"[]", Form::Secret).is_err());
 }
 
 #[test]
