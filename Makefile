@@ -15,7 +15,7 @@ CARGO_FUZZ         := $(CACHE)/tools/cargo-fuzz-$(CARGO_FUZZ_VERSION)/bin/cargo-
 SECONDS ?= 60
 # Targets, each with its committed corpus.
 FUZZED  := canonical:corpus review:corpora/reviews rewriting:corpora/reviews paths:corpora/paths \
-           guard_spec:corpora/guards authorities:corpora/authorities
+           guard_spec:corpora/guards authorities:corpora/authorities sources:corpora/sources
 
 # Everything at once, tests included: with fewer packages or targets cargo would choose other features of shared
 # dependencies, and compile them a second time.

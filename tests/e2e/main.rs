@@ -12,6 +12,7 @@ mod files;
 mod fleet;
 mod garbage;
 mod gate;
+mod git;
 mod hostile;
 mod install;
 mod installation;
