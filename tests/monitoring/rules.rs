@@ -5,6 +5,7 @@ use std::process::Command;
 
 use driftguard::manifests::monitoring;
 use driftguard_control_plane::promtool;
+use serde_json::Value;
 
 /// Unit tests of promtool, one for each alert.
 const TESTS: &str = include_str!("alerts.yaml");
@@ -20,13 +21,22 @@ fn run(folder: &Path, arguments: &[&str]) -> String {
 #[test]
 fn prometheus_loads_the_rules_and_they_fire_when_they_should() {
     let folder = tempfile::tempdir().unwrap();
-    let groups = monitoring::groups();
+    let mut groups = monitoring::groups();
     // JSON is YAML.
-    std::fs::write(folder.path().join("rules.yaml"), groups.to_string()).unwrap();
+    let write = |groups: &Value| std::fs::write(folder.path().join("rules.yaml"), groups.to_string()).unwrap();
+    write(&groups);
     std::fs::write(folder.path().join("alerts.yaml"), TESTS).unwrap();
     let checked = run(folder.path(), &["check", "rules", "rules.yaml"]);
-    let rules = groups["groups"].as_array().unwrap().iter().flat_map(|group| group["rules"].as_array().unwrap());
-    assert!(checked.contains(&format!("{} rules found", rules.count())), "{checked}");
+    let mut count = 0;
+    for group in groups["groups"].as_array_mut().unwrap() {
+        for rule in group["rules"].as_array_mut().unwrap() {
+            count += 1;
+            // A unit test would have to repeat every one of these texts.
+            rule.as_object_mut().unwrap().remove("annotations").unwrap();
+        }
+    }
+    assert!(checked.contains(&format!("{count} rules found")), "{checked}");
+    write(&groups);
     run(folder.path(), &["test", "rules", "alerts.yaml"]);
 }
 
