@@ -11,6 +11,7 @@
 //! - [`webhook`] is the HTTPS server that answers the API server's reviews by it.
 //! - [`control`] is what one replica does for all: the lease, the webhook registration, the proof
 //!   that it works, and the status of guards.
+//! - [`sources`] fetches approved content to put back, which its hash alone makes trusted.
 //! - [`cert`], [`telemetry`] and [`trail`] serve all of them: certificates; logs, metrics and Events;
 //!   records of what was refused.
 //! - [`alert`] tells somebody: alerts and telemetry, spooled and delivered.
@@ -21,12 +22,14 @@
 
 pub mod alert;
 pub mod api;
+pub mod audit;
 pub mod cert;
 pub mod cli;
 pub mod control;
 pub mod core;
 pub mod document;
 pub mod manifests;
+pub mod sources;
 pub mod store;
 pub mod telemetry;
 pub mod trail;

@@ -14,6 +14,7 @@ use crate::core::guard_spec::rival;
 use crate::core::index::Index;
 use crate::core::pause::PausedBy;
 use crate::core::registration::Width;
+use crate::store::COMPUTED;
 
 use super::registrar::Broken;
 
@@ -102,6 +103,22 @@ pub fn status(
         }
     }
     status
+}
+
+/// The part of a status that is computed here: all else is written by others, and must go when they say so.
+#[must_use]
+pub fn own(status: &DriftGuardStatus) -> DriftGuardStatus {
+    let is_own =
+        |condition: &&Condition| COMPUTED.iter().any(|of_type| of_type.as_str() == condition.type_);
+    DriftGuardStatus {
+        observed_generation: status.observed_generation,
+        conditions: status.conditions.iter().filter(is_own).cloned().collect(),
+        enforcement: status.enforcement,
+        enforce_after_clean: status.enforce_after_clean.clone(),
+        resolved_target: status.resolved_target.clone(),
+        canonical_form: status.canonical_form.clone(),
+        ..DriftGuardStatus::default()
+    }
 }
 
 /// Adds to a status that the target's kind is no longer what discovery finds, so that the guard goes by

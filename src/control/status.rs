@@ -1,7 +1,7 @@
 //! Writes the status of guards, and only what is new in it.
 //!
-//! By server-side apply, so that an API server keeps whole what other parts of the status belong to
-//! others. The guard's uid goes along: the status of a deleted guard never lands on its successor.
+//! By server-side apply of what is ours, so that an API server keeps whole what other parts of the status
+//! belong to others, the auditor's before all. The guard's uid goes along: the status of a deleted guard never lands on its successor.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -189,7 +189,7 @@ impl StatusWriter<'_> {
         status: DriftGuardStatus,
         now: Timestamp,
     ) -> bool {
-        let sent = self.write(seen, json!(status)).await;
+        let sent = self.write(seen, json!(conditions::own(&status))).await;
         if sent == Sent::Taken {
             self.announce(seen, &before, &status);
             self.alarm.pauses(seen, &before, &status, now);

@@ -104,22 +104,26 @@ pub fn needed(aim: &Aim, auto_remediate: bool, sources: &[SourceObject]) -> Vec<
             }));
         }
     }
-    all.extend(sources.iter().map(|source| {
-        let (resource, subresource) = match source.reads {
-            Reads::ConfigMap => ("configmaps", ""),
-            Reads::Secret => ("secrets", ""),
-            Reads::Service => ("services", "proxy"),
-        };
-        Access {
-            group: String::new(),
-            resource: resource.to_owned(),
-            subresource: subresource.to_owned(),
-            namespace: source.namespace.clone(),
-            name: source.name.clone(),
-            verb: "get",
-        }
-    }));
+    all.extend(sources.iter().map(of_source));
     all.into_iter().collect()
+}
+
+/// The right to read one source.
+#[must_use]
+pub fn of_source(source: &SourceObject) -> Access {
+    let (resource, subresource) = match source.reads {
+        Reads::ConfigMap => ("configmaps", ""),
+        Reads::Secret => ("secrets", ""),
+        Reads::Service => ("services", "proxy"),
+    };
+    Access {
+        group: String::new(),
+        resource: resource.to_owned(),
+        subresource: subresource.to_owned(),
+        namespace: source.namespace.clone(),
+        name: source.name.clone(),
+        verb: "get",
+    }
 }
 
 fn of_target(target: &Target, verb: &'static str) -> Access {

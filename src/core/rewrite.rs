@@ -22,7 +22,7 @@ use super::shape;
 use super::verdict::{Operation, ReviewError};
 
 pub(crate) mod edit;
-mod restore;
+pub(crate) mod restore;
 mod traces;
 
 /// What the field manager of a dry run starts with that only wants the hash of what would be stored.

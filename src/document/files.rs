@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::error::{DocumentError, Problem};
-use super::{Document, lists, split};
+use super::{Document, Head, lists, split};
 
 /// Extensions looked for in directories, as in kubectl.
 const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
@@ -82,9 +82,31 @@ fn read_file(path: &Path, documents: &mut Vec<Document>) -> Result<(), DocumentE
 fn read_text(name: &str, bytes: &[u8], documents: &mut Vec<Document>) -> Result<(), DocumentError> {
     let text = decode(bytes).ok_or_else(|| DocumentError::of_file(name, Problem::Encoding))?;
     for (origin, json) in split::documents(name, &text)? {
-        lists::expand(json, &origin, documents)?;
+        for json in lists::items(json, &origin)? {
+            documents.push(Document::from_json(json, origin.clone())?);
+        }
     }
     Ok(())
+}
+
+/// The documents of a text as JSON, whatever they are: manifests, with lists expanded, or other objects.
+/// `name` stands for the file in messages.
+///
+/// # Errors
+/// [`DocumentError`] when one of them cannot be read, or is no object.
+pub fn contents(name: &str, bytes: &[u8]) -> Result<Vec<Vec<u8>>, DocumentError> {
+    let text = decode(bytes).ok_or_else(|| DocumentError::of_file(name, Problem::Encoding))?;
+    let mut found = Vec::new();
+    for (origin, json) in split::documents(name, &text)? {
+        let head = Head::read(&json).map_err(|error| DocumentError::at(&origin, error.into()))?;
+        // Without a version it is no list, however its other fields are called.
+        if head.api_version.is_some() {
+            found.extend(lists::items(json, &origin)?);
+        } else {
+            found.push(json);
+        }
+    }
+    Ok(found)
 }
 
 /// UTF-8, or UTF-16 when a byte-order mark says so, as Windows tools write it.

@@ -4,21 +4,18 @@
 use crate::core::json::{Cursor, JsonError, Span};
 
 use super::error::{DocumentError, Problem};
-use super::{Document, Head, Origin};
+use super::{Head, Origin};
 
-/// Appends the document, or each item of it when it is a list, to `documents`.
-pub(super) fn expand(
-    json: Vec<u8>,
-    origin: &Origin,
-    documents: &mut Vec<Document>,
-) -> Result<(), DocumentError> {
+/// The document, or each item of it when it is a list.
+pub(super) fn items(json: Vec<u8>, origin: &Origin) -> Result<Vec<Vec<u8>>, DocumentError> {
+    let mut found = Vec::new();
     let mut waiting = vec![json];
     while let Some(json) = waiting.pop() {
         let fail = |problem| DocumentError::at(origin, problem);
         let head = Head::read(&json).map_err(|error| fail(error.into()))?;
         let list = head.kind.as_deref().and_then(|kind| kind.strip_suffix("List")).zip(head.items);
         let Some((item_kind, items)) = list else {
-            documents.push(Document::from_json(json, origin.clone())?);
+            found.push(json);
             continue;
         };
         let api_version = head.api_version.as_deref().unwrap_or_default();
@@ -31,7 +28,7 @@ pub(super) fn expand(
             waiting.push(named(text, api_version, item_kind).map_err(|error| fail(error.into()))?);
         }
     }
-    Ok(())
+    Ok(found)
 }
 
 fn split(json: &[u8], list: Span) -> Result<Vec<Span>, JsonError> {

@@ -24,7 +24,7 @@ mod split;
 mod yaml;
 
 pub use error::{DocumentError, Problem};
-pub use files::read;
+pub use files::{contents, read};
 
 /// Where a document stands.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -49,18 +49,19 @@ const CLUSTER: [Grant; 13] = [
     Grant {
         why: "an empty dry-run patch of a target, which changes nothing, proves that writes to it reach us; it is \
               answered with metadata only (RBAC cannot confine the right to dry runs); its metadata tells who \
-              else writes it. Secrets get it by namespace",
+              else writes it. Drift that passed admission by is found by watching what is guarded. Secrets get \
+              both by namespace",
         groups: &[""],
         resources: &["configmaps"],
         names: &[],
-        verbs: &["get", "patch"],
+        verbs: &["get", "list", "watch", "patch"],
     },
     Grant {
         why: "the same for GAMA configurations",
         groups: &["terrafusion.ai"],
         resources: &["gamaconfigs"],
         names: &[],
-        verbs: &["get", "patch"],
+        verbs: &["get", "list", "watch", "patch"],
     },
     Grant {
         why: "our own two webhook configurations are kept as narrow as the guards allow, and made again when \

@@ -35,13 +35,14 @@ pub(crate) use catalog::catalog_of;
 pub use configurations::Configurations;
 pub use convert::Settings;
 pub use exceptions::{Exceptions, SeenException};
+pub(crate) use live::field_value;
 pub use live::{Key, LiveReadError};
 pub use observation::{Observation, Seen};
-pub use proposed::{Proposed, rights};
+pub use proposed::{Proposed, rights, source_object};
 pub(crate) use refused::refusal;
 pub(crate) use stored::Received as Reported;
 pub use stored::Stored;
-pub use summary::Summary;
+pub use summary::{Audited, COMPUTED, Summary};
 
 /// A handle on what the watches have seen; clones share it.
 #[derive(Debug, Clone)]

@@ -96,18 +96,22 @@ pub fn rights(id: &GuardId, state: &GuardState, spec: &DriftGuardSpec) -> Vec<Ac
             Aim::Unknown { group: group.to_owned() }
         }
     };
-    let objects: Vec<SourceObject> = sources(spec)
-        .map(|(_, of)| SourceObject {
-            reads: match of.kind {
-                SourceKind::Configmap => Reads::ConfigMap,
-                SourceKind::Secret | SourceKind::Git => Reads::Secret,
-                SourceKind::Service => Reads::Service,
-            },
-            namespace: of.namespace.clone().unwrap_or_else(|| id.namespace.as_str().to_owned()),
-            name: of.name.clone(),
-        })
-        .collect();
+    let objects: Vec<SourceObject> = sources(spec).map(|(_, of)| source_object(id, of)).collect();
     needed(&aim, spec.auto_remediate, &objects)
+}
+
+/// The object that a source of a guard is read from.
+#[must_use]
+pub fn source_object(id: &GuardId, of: &SourceRef) -> SourceObject {
+    SourceObject {
+        reads: match of.kind {
+            SourceKind::Configmap => Reads::ConfigMap,
+            SourceKind::Secret | SourceKind::Git => Reads::Secret,
+            SourceKind::Service => Reads::Service,
+        },
+        namespace: of.namespace.clone().unwrap_or_else(|| id.namespace.as_str().to_owned()),
+        name: of.name.clone(),
+    }
 }
 
 fn is_unresolved(invalid: &InvalidGuard) -> bool {

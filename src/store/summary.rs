@@ -15,8 +15,9 @@ use crate::api::reasons::ConditionType;
 use crate::api::status::{DriftGuardStatus, EnforceAfterClean, ResolvedTarget};
 use crate::core::kinds::KindEntry;
 
-/// The conditions that are computed from the guard alone.
-const COMPUTED: [ConditionType; 5] = [
+/// The conditions that are computed from the guard, and written by whoever registers it. All others are the
+/// auditor's.
+pub const COMPUTED: [ConditionType; 5] = [
     ConditionType::Ready,
     ConditionType::Enforcing,
     ConditionType::Suspended,
@@ -32,6 +33,29 @@ pub struct Summary {
     resolved_target: Option<Box<Resolved>>,
     is_empty: bool,
     was_suspended: bool,
+    audited: Option<Audited>,
+}
+
+/// What the condition `Drifted` of a status says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Audited {
+    /// `True`, `False`, or anything else.
+    pub drifted: Option<bool>,
+    /// The generation of the guard that it is about.
+    pub generation: i64,
+}
+
+impl Audited {
+    fn of(status: &DriftGuardStatus) -> Option<Self> {
+        let of_type = ConditionType::Drifted.as_str();
+        let said = status.conditions.iter().find(|condition| condition.type_ == of_type)?;
+        let drifted = match said.status.as_str() {
+            "True" => Some(true),
+            "False" => Some(false),
+            _ => None,
+        };
+        Some(Self { drifted, generation: said.observed_generation.unwrap_or_default() })
+    }
 }
 
 /// `status.resolvedTarget`, its texts shared between guards.
@@ -80,7 +104,14 @@ impl Summary {
             resolved_target: status.resolved_target.as_ref().map(Resolved::of).map(Box::new),
             is_empty: *status == DriftGuardStatus::default(),
             was_suspended: has(ConditionType::Suspended),
+            audited: Audited::of(status),
         }
+    }
+
+    /// What was last said of drift; `None` when nothing was.
+    #[must_use]
+    pub fn audited(&self) -> Option<Audited> {
+        self.audited
     }
 
     /// Whether a status computed on [`Self::ground`] says what this one says already. Times of

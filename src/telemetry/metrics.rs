@@ -3,6 +3,8 @@
 //! Labels are words from short lists. No label ever is an object's name, a user, a hash or a
 //! transaction: their number has no bound, and they would be told to whoever may read metrics.
 
+mod sources;
+
 use std::time::Duration;
 
 use prometheus_client::encoding::{EncodeLabelSet, text};
@@ -14,9 +16,12 @@ use prometheus_client::registry::Registry;
 
 mod alerts;
 mod audit;
+pub mod watches;
 
 pub use alerts::{AlertMetrics, Destination, Dropped, Posted};
 pub use audit::{AuditMetrics, Restored, Troubled};
+pub use sources::SourceMetrics;
+use watches::WatchMetrics;
 
 /// Upper bounds of the buckets of the time a review takes, in seconds. The API server waits 5 s.
 const REVIEW_SECONDS: [f64; 11] = [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 5.0];
@@ -69,12 +74,17 @@ pub struct Metrics {
     certificate_end: Gauge,
     certificate_files_broken: Gauge,
     unknown_authors: Gauge,
+    /// Of sources of truth.
+    pub sources: SourceMetrics,
+    /// Of the watches of guarded objects.
+    pub watches: WatchMetrics,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("driftguard");
         let mut metrics = Self {
+            sources: SourceMetrics::registered(&mut registry),
             alerts: AlertMetrics::register(&mut registry),
             audit: AuditMetrics::register(&mut registry),
             registry,
@@ -100,6 +110,7 @@ impl Default for Metrics {
             certificate_end: Gauge::default(),
             certificate_files_broken: Gauge::default(),
             unknown_authors: Gauge::default(),
+            watches: WatchMetrics::default(),
         };
         metrics.register();
         metrics.show();
@@ -139,6 +150,7 @@ impl Metrics {
 
     fn register(&mut self) {
         let registry = &mut self.registry;
+        self.watches.register(registry);
         registry.register("ready", "1 while this replica is ready", self.ready.clone());
         registry.register("admission_reviews", "Admission reviews judged", self.reviews.clone());
         registry.register("admission_review_seconds", "Time to judge a review", self.review_seconds.clone());

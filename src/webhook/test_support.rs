@@ -201,6 +201,7 @@ pub(super) fn reviews(
         events,
         metrics: Arc::clone(metrics),
         would_denies: Arc::default(),
+        observed: Arc::default(),
     };
     (Reviews::new(Arc::new(guards), voice), written, writer)
 }

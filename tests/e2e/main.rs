@@ -3,6 +3,7 @@
 
 mod adoption;
 mod api;
+mod auditing;
 mod authors;
 mod canary;
 mod certificates;

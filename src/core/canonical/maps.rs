@@ -97,7 +97,7 @@ fn texts(
 }
 
 /// Base64 as Go reads it: line breaks are skipped, as `base64` and YAML blocks leave them.
-fn decode(encoded: &str) -> Option<Vec<u8>> {
+pub(crate) fn decode(encoded: &str) -> Option<Vec<u8>> {
     if encoded.contains(['\r', '\n']) {
         LENIENT.decode(encoded.replace(['\r', '\n'], "")).ok()
     } else {

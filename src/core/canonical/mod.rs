@@ -21,6 +21,7 @@ use super::json::{Cursor, JsonError, Span};
 use super::paths::{PathFilter, Position, Step};
 use super::scope::{NEVER_SCOPE, Scope, ScopeKind};
 
+pub(crate) use maps::decode as decode_base64;
 use object::Object;
 use sink::{Hasher, Sink};
 use stream::{Passed, Quirks};

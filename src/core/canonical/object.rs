@@ -31,6 +31,11 @@ impl<'a> Object<'a> {
         self.span.of(self.text)
     }
 
+    /// Where the whole object stands.
+    pub(crate) fn span(&self) -> Span {
+        self.span
+    }
+
     /// The text that all spans are of.
     pub(crate) fn text(&self) -> &'a [u8] {
         self.text

@@ -126,7 +126,7 @@ impl<'a> Record<'a> {
     }
 
     /// The record of what became of a guard by our own doing.
-    fn of_state(
+    pub(super) fn of_state(
         guard: &'a core::guard::Guard,
         reason: &'static str,
         circumstances: Circumstances<'a>,
