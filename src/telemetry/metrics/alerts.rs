@@ -189,33 +189,33 @@ impl AlertMetrics {
 
     /// Counts an alert by its reason and state, `firing` or `resolved`.
     pub fn alert(&self, reason: &'static str, state: &'static str) {
-        drop(self.alerts.get_or_create(&AlertLabels { reason, state }).inc());
+        self.alerts.get_or_create(&AlertLabels { reason, state }).inc();
     }
 
     /// Counts an attempt to deliver, and how long it took.
     pub fn posted(&self, destination: Destination, result: Posted, took: Duration) {
-        drop(self.attempts.get_or_create(&posted(destination, result)).inc());
+        self.attempts.get_or_create(&posted(destination, result)).inc();
         self.attempt_seconds.observe(took.as_secs_f64());
     }
 
     /// Counts messages that were dropped.
     pub fn dropped(&self, destination: Destination, reason: Dropped, count: usize) {
         let labels = DroppedLabels { destination: destination.as_str(), reason: reason.as_str() };
-        drop(self.dropped.get_or_create(&labels).inc_by(u64::try_from(count).unwrap_or(u64::MAX)));
+        self.dropped.get_or_create(&labels).inc_by(u64::try_from(count).unwrap_or(u64::MAX));
     }
 
     /// Counts a message that could not be written to disk.
     pub fn not_written(&self, destination: Destination) {
-        drop(self.not_written.get_or_create(&DestinationLabel { destination: destination.as_str() }).inc());
+        self.not_written.get_or_create(&DestinationLabel { destination: destination.as_str() }).inc();
     }
 
     /// Sets what waits for a destination, how full its spool is, and whether the last attempt failed.
     pub fn spool(&self, destination: Destination, events: usize, bytes: u64, fill: f64, failing: bool) {
         let label = DestinationLabel { destination: destination.as_str() };
-        drop(self.events.get_or_create(&label).set(i64::try_from(events).unwrap_or(i64::MAX)));
-        drop(self.bytes.get_or_create(&label).set(i64::try_from(bytes).unwrap_or(i64::MAX)));
-        drop(self.fill.get_or_create(&label).set(fill));
-        drop(self.failing.get_or_create(&label).set(i64::from(failing)));
+        self.events.get_or_create(&label).set(i64::try_from(events).unwrap_or(i64::MAX));
+        self.bytes.get_or_create(&label).set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.fill.get_or_create(&label).set(fill);
+        self.failing.get_or_create(&label).set(i64::from(failing));
     }
 }
 

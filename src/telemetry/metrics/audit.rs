@@ -144,7 +144,7 @@ impl AuditMetrics {
 
     /// Counts a drift that began, by the look that found it: `initial`, `watch`, `sweep` or `live`.
     pub fn drift(&self, look: &'static str) {
-        drop(self.drifts.get_or_create(&LookLabel { look }).inc());
+        self.drifts.get_or_create(&LookLabel { look }).inc();
     }
 
     /// Sets how many guards are in trouble; all zero when the lease is lost, since another replica counts
@@ -162,7 +162,7 @@ impl AuditMetrics {
 
     /// Counts an attempt to restore; `took` is the time since the drift was seen, of one that succeeded.
     pub fn remediation(&self, result: Restored, took: Duration) {
-        drop(self.remediations.get_or_create(&ResultLabel { result: result.as_str() }).inc());
+        self.remediations.get_or_create(&ResultLabel { result: result.as_str() }).inc();
         if result == Restored::Restored {
             self.restore_seconds.observe(took.as_secs_f64());
         }

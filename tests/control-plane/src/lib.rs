@@ -36,7 +36,7 @@ mod user;
 mod wait;
 
 pub use api_server::ApiServer;
-pub use assets::Version;
+pub use assets::{Version, promtool};
 pub use balancer::{Backend, Balancer};
 pub use etcd::Etcd;
 pub use ports::free_port;
