@@ -3,6 +3,7 @@
 
 mod adoption;
 mod api;
+mod audit_watch;
 mod authors;
 mod canary;
 mod certificates;
