@@ -3,6 +3,7 @@
 
 mod adoption;
 mod api;
+mod audit_watch;
 mod auditing;
 mod authors;
 mod canary;
