@@ -410,7 +410,8 @@ fn case_45_a_forged_review_tells_nothing_and_changes_nothing() -> Result<()> {
         Ok(denied.len())
     })
     .and_then(|count| {
-        ensure!(count <= 2, "{count} Events for one guard");
+        // One for each content that was forged, and one for what could not be read.
+        ensure!(count <= forgeries.len() + 1, "{count} Events for one guard");
         Ok(())
     })?;
     ensure!(stand()? == before, "a forged review has changed something");
