@@ -33,6 +33,7 @@ pub(crate) struct Installation {
     pub(crate) plane: ControlPlane,
     pub(crate) admin: User,
     pub(crate) serve: Process,
+    operator: User,
     program: Program,
     health_port: u16,
 }
@@ -56,25 +57,12 @@ impl Installation {
 
     /// A fresh control plane with DriftGuard on it.
     pub(crate) fn start(via: Via, version: Version) -> Result<Self> {
-        Self::start_with(via, version, "info")
-    }
-
-    /// A fresh control plane of the newest version with a DriftGuard that logs from `level` on.
-    pub(crate) fn start_logging(via: Via, level: &str) -> Result<Self> {
-        Self::start_with(via, Version::Newest, level)
+        Self::on(ControlPlane::builder().kubernetes(version).start()?, via)
     }
 
     /// DriftGuard on a control plane that runs.
     pub(crate) fn on(plane: ControlPlane, via: Via) -> Result<Self> {
-        Self::on_with(plane, via, "info")
-    }
-
-    fn start_with(via: Via, version: Version, level: &str) -> Result<Self> {
-        Self::on_with(ControlPlane::builder().kubernetes(version).start()?, via, level)
-    }
-
-    fn on_with(plane: ControlPlane, via: Via, level: &str) -> Result<Self> {
-        Self::start_on(plane, free_port()?, via, &[format!("--log-level={level}")])
+        Self::start_on(plane, free_port()?, via, &["--log-level=info".to_owned()])
     }
 
     /// DriftGuard on this control plane, at this port, with further flags of `serve`.
@@ -101,7 +89,7 @@ impl Installation {
             .args([format!("--bind=127.0.0.1:{port}"), format!("--health-bind=127.0.0.1:{health_port}")])
             .arg(format!("--kubeconfig={}", operator.kubeconfig().display()));
         let serve = plane.guardian().start(&program)?;
-        let installation = Self { plane, admin, serve, program, health_port };
+        let installation = Self { plane, admin, serve, operator, program, health_port };
         installation.wait_ready()?;
         Ok(installation)
     }
@@ -119,6 +107,12 @@ impl Installation {
         let program = self.program.clone().args(flags.iter().map(|&flag| flag.to_owned()));
         self.serve = self.plane.guardian().start(&program)?;
         self.wait_ready()
+    }
+
+    /// The token by which `serve` is known to the API server.
+    pub(crate) fn token(&self) -> Result<String> {
+        let config: Value = serde_json::from_slice(&std::fs::read(self.operator.kubeconfig())?)?;
+        Ok(config["users"][0]["user"]["token"].as_str().context("serve has no token")?.to_owned())
     }
 
     fn wait_ready(&self) -> Result<()> {
