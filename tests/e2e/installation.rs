@@ -214,11 +214,24 @@ impl Installation {
         object: &str,
         write: impl FnOnce() -> Result<Output>,
     ) -> Result<String> {
-        let before = self.get(namespace, object)?;
-        let said = write()?.failure()?;
+        let said = unchanged(&self.admin, namespace, object, || write()?.failure())?;
         ensure!(said.contains("DriftGuard "), "refused, but not by DriftGuard: {said}");
-        let after = self.get(namespace, object)?;
-        ensure!(before == after, "refused, yet changed:\n{before}\n{after}");
+        Ok(said)
+    }
+
+    /// Runs `write`, which must be refused by DriftGuard, and checks that the object, which does not exist,
+    /// does not exist afterwards either. Gives what the user was told.
+    pub(crate) fn not_made(
+        &self,
+        namespace: &str,
+        object: &str,
+        write: impl FnOnce() -> Result<Output>,
+    ) -> Result<String> {
+        let said = write()?.failure()?;
+        ensure!(said.contains("denied the request: DriftGuard"), "refused, but not by DriftGuard: {said}");
+        let found =
+            self.admin.kubectl(&["get", object, "-n", namespace, "--ignore-not-found", "-o", "name"])?;
+        ensure!(found.clone().success()?.is_empty(), "refused, yet made: {found}");
         Ok(said)
     }
 
@@ -237,6 +250,21 @@ impl Installation {
         })?;
         Ok(of(guard))
     }
+}
+
+/// Does something, and checks that an object then stands as before, to the resourceVersion.
+pub(crate) fn unchanged<T>(
+    admin: &User,
+    namespace: &str,
+    object: &str,
+    act: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    let stored = || admin.kubectl(&["get", object, "-n", namespace, "-o", "json"])?.json();
+    let before = stored()?;
+    let done = act()?;
+    let after = stored()?;
+    ensure!(before == after, "{object} has changed:\n{before}\n{after}");
+    Ok(done)
 }
 
 /// Runs the program under test as a user.
