@@ -9,6 +9,7 @@ mod authors;
 mod canary;
 mod certificates;
 mod draining;
+mod events;
 mod files;
 mod fleet;
 mod garbage;
