@@ -9,7 +9,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures::TryFutureExt as _;
-use futures::future::BoxFuture;
 use http::HeaderMap;
 use rustls::pki_types::CertificateDer;
 use tokio::time::Instant;
@@ -55,13 +54,6 @@ pub struct Settings {
 
 /// Tells our own authorities, as they are at the moment.
 pub type Authorities = Arc<dyn Fn() -> Vec<CertificateDer<'static>> + Send + Sync>;
-
-/// Tells whether a candidate is what was approved. A trait of our own, since the futures of async closures are
-/// not known to be sendable.
-pub trait Verify: Sync {
-    /// Whether it is.
-    fn verify<'a>(&'a self, candidate: &'a Candidate) -> BoxFuture<'a, Verified>;
-}
 
 /// Fetches approved content.
 pub struct Sources {

@@ -9,11 +9,8 @@ use http_body_util::BodyExt as _;
 use kube::client::Body;
 use serde_json::{Value, json};
 
-use futures::future::BoxFuture;
-
 use super::*;
 use crate::core::canonical::hash_object;
-use crate::core::hash::ContentHash;
 use crate::core::guard::{Authorship, DeletionPolicy, Enforcement, FailurePolicy, GuardId, Versions};
 use crate::core::paths::PathFilter;
 use crate::sources::configuration::Credential;
