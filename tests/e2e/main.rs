@@ -6,6 +6,7 @@ mod api;
 mod authors;
 mod canary;
 mod certificates;
+mod condition_cost;
 mod draining;
 mod events;
 mod files;
