@@ -58,14 +58,10 @@ impl Alarm {
 }
 
 fn attempt(altered: &Altered, guard: &GuardState) -> Attempt {
-    let (guard_uid, guard_generation) = match guard {
-        GuardState::Valid(guard) => (guard.uid.as_str().to_owned(), guard.generation),
-        GuardState::Invalid(invalid) => (String::new(), invalid.generation),
-    };
     Attempt {
         guard: guard.id().clone(),
-        guard_uid,
-        guard_generation,
+        guard_uid: guard.uid().as_str().to_owned(),
+        guard_generation: guard.generation(),
         target: Target {
             group: "admissionregistration.k8s.io".into(),
             version: "v1".into(),

@@ -64,10 +64,7 @@ pub fn status(
     now: Timestamp,
 ) -> DriftGuardStatus {
     let mut status = before.cloned().unwrap_or_default();
-    let generation = match state {
-        GuardState::Valid(guard) => guard.generation,
-        GuardState::Invalid(invalid) => invalid.generation,
-    };
+    let generation = state.generation();
     let conflict = conflict(state, index);
     let (ready, enforcing) = match state {
         GuardState::Invalid(invalid) => (
@@ -134,8 +131,7 @@ pub fn add_kept(
 
 /// `Suspended`: whether writes pass for a while, why and until when. A guard that never was says nothing.
 fn suspended(state: &GuardState, before: &[Condition], now: Timestamp) -> Option<Says> {
-    let GuardState::Valid(guard) = state else { return None };
-    let Some(pause) = guard.paused(now) else {
+    let Some(pause) = state.paused(now) else {
         let known = before.iter().any(|condition| condition.type_ == ConditionType::Suspended.as_str());
         return known.then(|| Says::new("False", reasons::PAUSE_ENDED, "the guard is enforced again"));
     };
@@ -383,6 +379,9 @@ mod tests {
         let invalid = GuardState::Invalid(Arc::new(InvalidGuard {
             id: GuardId { namespace: "g".into(), name: "a".into() },
             generation: 2,
+            uid: "".into(),
+            pauses: Vec::new(),
+            authorship: Authorship::Unknown,
             target: None,
             reason: "TargetUnknown",
             message: "the API server serves no kind Widget".into(),
@@ -391,6 +390,24 @@ mod tests {
         assert_eq!(said(&status, "Ready"), ("False".into(), "TargetUnknown".into()));
         assert_eq!(said(&status, "Enforcing"), ("False".into(), "TargetUnknown".into()));
         assert_eq!(status.enforcement, None);
+    }
+
+    #[test]
+    fn a_pause_of_a_guard_that_cannot_be_evaluated_is_told_too() {
+        let pause = Pause { by: PausedBy::Suspend, reason: "page 7".into(), until: at(10) };
+        let state = GuardState::Invalid(Arc::new(InvalidGuard {
+            id: GuardId { namespace: "g".into(), name: "a".into() },
+            uid: "u".into(),
+            generation: 2,
+            target: guard("a", b"1", Enforcement::Deny).target().cloned(),
+            pauses: vec![pause],
+            authorship: Authorship::Unknown,
+            reason: "InvalidSpec",
+            message: "expectedHash is no SHA-256".into(),
+        }));
+        let status = of(&state, &Coverage::Proved);
+        assert_eq!(said(&status, "Suspended"), ("True".into(), "SuspendedBySpec".into()));
+        assert_eq!(said(&status, "Ready"), ("False".into(), "InvalidSpec".into()));
     }
 
     #[test]

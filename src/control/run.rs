@@ -325,11 +325,8 @@ fn moment(time: jiff::Timestamp) -> Instant {
 
 /// When the next pause of a guard ends, which its conditions must tell.
 fn next_end(observation: &Observation, now: jiff::Timestamp) -> Option<jiff::Timestamp> {
-    let valid = observation.index.guards().iter().filter_map(|state| match state {
-        GuardState::Valid(guard) => Some(guard),
-        GuardState::Invalid(_) => None,
-    });
-    valid.flat_map(|guard| &guard.pauses).map(|pause| pause.until).filter(|end| *end > now).min()
+    let pauses = observation.index.guards().iter().flat_map(GuardState::pauses);
+    pauses.map(|pause| pause.until).filter(|end| *end > now).min()
 }
 
 /// When it is that time, by the other clock.

@@ -42,7 +42,7 @@ impl Exceptions {
     /// their product in memory.
     #[must_use]
     pub fn apply(&self, state: GuardState, stored: &Stored, longest: SignedDuration) -> GuardState {
-        let GuardState::Valid(mut guard) = state else { return state };
+        let mut state = state;
         let id = stored.id();
         let label = |key: &str| stored.label(key);
         let last = self
@@ -50,9 +50,9 @@ impl Exceptions {
             .filter_map(|exception| exception.pause_of(&id.namespace, &id.name, label, longest))
             .max_by_key(|pause| pause.until);
         if let Some(pause) = last {
-            Arc::make_mut(&mut guard).pauses.push(pause);
+            state.pause(pause);
         }
-        GuardState::Valid(guard)
+        state
     }
 
     #[cfg(test)]

@@ -364,13 +364,9 @@ impl Keeper {
     /// Pauses guards as these exceptions say, and no longer as former ones did.
     fn use_exceptions(&mut self, exceptions: Arc<Exceptions>) {
         self.exceptions = exceptions;
-        let pauses = |state: &GuardState| match state {
-            GuardState::Valid(guard) => guard.pauses.clone(),
-            GuardState::Invalid(_) => Vec::new(),
-        };
         for old in self.all() {
             let new = self.convert(&old.stored, Some(&old));
-            if pauses(&old.state) != pauses(&new.state) {
+            if old.state.pauses() != new.state.pauses() {
                 // What is registered and proved for it does not depend on pauses.
                 let new = Seen { since: old.since, ..new };
                 self.guards.insert(new.stored.id().clone(), Arc::new(new));

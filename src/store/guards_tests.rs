@@ -485,6 +485,9 @@ fn what_is_noted_of_a_guard_that_cannot_be_used_stays_if_it_is_ours() {
     let invalid = GuardState::Invalid(Arc::new(crate::core::guard::InvalidGuard {
         id: signed.id().clone(),
         generation: 1,
+        uid: "".into(),
+        pauses: Vec::new(),
+        authorship: crate::core::guard::Authorship::Unknown,
         target: None,
         reason: reasons::INVALID_SPEC,
         message: String::new(),

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::api::names;
-use crate::core::guard::GuardId;
+use crate::core::guard::{GuardId, GuardState};
 use crate::core::verdict::{Attempt, Operation, Unguarded};
 
 /// Name and version of the schema, in every record.
@@ -123,6 +123,12 @@ pub struct Guard<'a> {
     pub uid: &'a str,
     /// `metadata.generation` of the guard.
     pub generation: i64,
+}
+
+impl<'a> Guard<'a> {
+    fn of(id: &'a GuardId, uid: &'a str, generation: i64) -> Self {
+        Self { namespace: &id.namespace, name: &id.name, uid, generation }
+    }
 }
 
 /// The target of a record.
@@ -258,23 +264,37 @@ impl<'a> Record<'a> {
         Self {
             kind: Kind::Promotion,
             enforcement: Some(crate::core::guard::Enforcement::Deny.as_str()),
-            ..Self::of_state(guard, "Promoted", circumstances)
+            ..Self::of_state(
+                Guard::of(&guard.id, &guard.uid, guard.generation),
+                Some(&guard.target),
+                "Promoted",
+                circumstances,
+            )
         }
     }
 
     /// The record of a guard that begins to let writes pass for a while, or no longer does.
     #[must_use]
     pub fn of_pause(
-        guard: &'a crate::core::guard::Guard,
+        state: &'a GuardState,
         reason: &'static str,
         pause: Option<Pause<'a>>,
         circumstances: Circumstances<'a>,
     ) -> Self {
+        let enforcement = match state {
+            GuardState::Valid(guard) => Some(guard.enforcement.as_str()),
+            GuardState::Invalid(_) => None,
+        };
         Self {
             kind: Kind::Pause,
-            enforcement: Some(guard.enforcement.as_str()),
+            enforcement,
             pause,
-            ..Self::of_state(guard, reason, circumstances)
+            ..Self::of_state(
+                Guard::of(state.id(), state.uid(), state.generation()),
+                state.target(),
+                reason,
+                circumstances,
+            )
         }
     }
 
@@ -291,19 +311,14 @@ impl<'a> Record<'a> {
 
     /// The record of what became of a guard by our own doing.
     fn of_state(
-        guard: &'a crate::core::guard::Guard,
+        guard: Guard<'a>,
+        target: Option<&'a crate::core::guard::Target>,
         reason: &'static str,
         circumstances: Circumstances<'a>,
     ) -> Self {
-        let target = &guard.target;
         Self {
-            guard: Some(Guard {
-                namespace: &guard.id.namespace,
-                name: &guard.id.name,
-                uid: &guard.uid,
-                generation: guard.generation,
-            }),
-            target: Some(Target {
+            guard: Some(guard),
+            target: target.map(|target| Target {
                 api_version: target.api_version(),
                 kind: &target.kind,
                 resource: &target.resource,
