@@ -12,7 +12,7 @@ use crate::api::status::DriftGuardStatus;
 use crate::core::guard::{Authorship, Enforcement, Guard, GuardState};
 use crate::core::guard_spec::rival;
 use crate::core::index::Index;
-use crate::core::pause::PausedBy;
+use crate::core::pause::{Pause, PausedBy};
 use crate::core::registration::Width;
 
 use super::registrar::Broken;
@@ -129,19 +129,35 @@ pub fn add_kept(
     }
 }
 
+/// Goes on saying that a guard lets writes pass: a replica may not have heard yet that it no longer does. An
+/// end that comes by itself needs nobody to be told.
+pub(super) fn keep_pause(status: &mut DriftGuardStatus, state: &GuardState, before: &DriftGuardStatus) {
+    let is = |condition: &&Condition| condition.type_ == ConditionType::Suspended.as_str();
+    let has_ended = |old: &Condition| state.pauses().iter().any(|pause| paused(pause).message == old.message);
+    let old = before.conditions.iter().find(is).filter(|old| old.status == "True" && !has_ended(old));
+    let at = status.conditions.iter().position(|new| is(&new) && new.status == "False");
+    if let (Some(old), Some(at)) = (old, at) {
+        status.conditions[at] = old.clone();
+    }
+}
+
 /// `Suspended`: whether writes pass for a while, why and until when. A guard that never was says nothing.
 fn suspended(state: &GuardState, before: &[Condition], now: Timestamp) -> Option<Says> {
     let Some(pause) = state.paused(now) else {
         let known = before.iter().any(|condition| condition.type_ == ConditionType::Suspended.as_str());
         return known.then(|| Says::new("False", reasons::PAUSE_ENDED, "the guard is enforced again"));
     };
+    Some(paused(pause))
+}
+
+fn paused(pause: &Pause) -> Says {
     let (reason, by) = match &pause.by {
         PausedBy::Suspend => (reasons::SUSPENDED_BY_SPEC, "spec.suspend".to_owned()),
         PausedBy::Exception(name) => (reasons::EXCEPTED, format!("exception {name}")),
     };
     // To the second, so that two people read the same.
     let until = pause.until.strftime("%Y-%m-%dT%H:%M:%SZ");
-    Some(Says::new("True", reason, format!("writes pass until {until} by {by}: {}", pause.reason)))
+    Says::new("True", reason, format!("writes pass until {until} by {by}: {}", pause.reason))
 }
 
 fn api_enforcement(enforcement: Enforcement) -> ApiEnforcement {
@@ -279,7 +295,6 @@ mod tests {
     };
     use crate::core::hash::ContentHash;
     use crate::core::paths::PathFilter;
-    use crate::core::pause::Pause;
     use crate::core::scope::Scope;
 
     fn guard(name: &str, content: &[u8], enforcement: Enforcement) -> GuardState {
@@ -365,6 +380,28 @@ mod tests {
         assert_eq!(said(&after, "Suspended"), ("False".into(), "PauseEnded".into()));
         let never = status(&state, &index, &Coverage::Proved, None, at(10));
         assert!(condition(&never, "Suspended").is_none());
+    }
+
+    #[test]
+    fn a_pause_that_was_ended_is_told_until_no_replica_lets_writes_pass() {
+        let GuardState::Valid(mut paused) = guard("a", b"1", Enforcement::Deny) else { unreachable!() };
+        let by = PausedBy::Exception("incident".into());
+        Arc::make_mut(&mut paused).pauses = vec![Pause { by, reason: "page 7".into(), until: at(10) }];
+        let paused = GuardState::Valid(paused);
+        let during = of(&paused, &Coverage::Proved);
+        let state = guard("a", b"1", Enforcement::Deny);
+        let index = Index::build(vec![state.clone()]);
+        let deleted = status(&state, &index, &Coverage::Proved, Some(&during), at(2));
+        let mut kept = deleted.clone();
+        keep_pause(&mut kept, &state, &during);
+        assert_eq!(kept.conditions, during.conditions);
+        let mut told = deleted.clone();
+        keep_pause(&mut told, &state, &deleted);
+        assert_eq!(told, deleted, "what was told is not taken back");
+        let over = status(&paused, &index, &Coverage::Proved, Some(&during), at(10));
+        let mut ended = over.clone();
+        keep_pause(&mut ended, &paused, &during);
+        assert_eq!(ended, over, "every replica computes that end");
     }
 
     #[test]

@@ -125,8 +125,8 @@ impl Control {
             replicas.mark_unchanged();
             denies.mark_unchanged();
             self.count(&observation);
-            if let Some(revision) = agreement.wanted(&observation) {
-                self.roll.reach(revision, FOLLOW).await;
+            if let Some(wanted) = agreement.wanted(&observation) {
+                self.roll.reach(wanted, FOLLOW).await;
             }
             let attempt = self.attempt(&observation, &mut standing, &mut last_write).await;
             agreement.ask(&self.roll, &observation).await;
@@ -137,7 +137,7 @@ impl Control {
                 self.promotions.tell(&self.client, &due.promoted).await;
             }
             let exceptions = Arc::clone(&excepted.borrow_and_update());
-            reported.failed += usize::from(!self.report_exceptions(&exceptions, &observation).await);
+            reported += self.report_exceptions(&exceptions, &observation, &agreement).await;
             let retry = match (attempt, reported) {
                 (Some(pause), _) => Some(Instant::now() + pause),
                 (None, Written { failed: 1.., .. }) => Some(Instant::now() + RETRY),
@@ -246,13 +246,23 @@ impl Control {
         writer.write_all(observation, standing, agreement, due, jiff::Timestamp::now()).await
     }
 
-    /// Writes what changed in the status of exceptions. Tells whether all is written.
-    async fn report_exceptions(&self, exceptions: &[Arc<SeenException>], observation: &Observation) -> bool {
+    /// Writes what changed in the status of exceptions.
+    async fn report_exceptions(
+        &self,
+        exceptions: &[Arc<SeenException>],
+        observation: &Observation,
+        agreement: &Agreement,
+    ) -> Written {
+        if !exceptions::are_applied(exceptions, self.longest_pause, observation) {
+            // Either is about to change, which wakes us.
+            return Written::default();
+        }
         let writer = ExceptionWriter {
             client: &self.client,
             fence: &self.fence,
             metrics: &self.metrics,
             longest: self.longest_pause,
+            pending: agreement.exceptions_pending(observation),
         };
         writer.write_all(exceptions, observation, jiff::Timestamp::now()).await
     }

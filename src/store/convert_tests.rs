@@ -297,6 +297,7 @@ fn the_count_is_known_where_the_kind_can_be_scaled_and_the_count_is_pinned() {
 #[test]
 fn a_guard_that_cannot_be_used_is_suspended_and_excepted_like_any_other() {
     let exceptions = Exceptions::of(vec![Exception {
+        uid: "e".into(),
         namespace: "team".into(),
         name: "e".into(),
         since: "2026-06-01T11:00:00Z".parse().unwrap(),

@@ -15,8 +15,9 @@ use kube::{Api, Resource};
 use serde::Deserialize;
 
 use crate::api::DriftGuardException;
-use crate::core::exceptions::{Exception, Terms};
+use crate::core::exceptions::{self, Exception, Terms};
 use crate::core::guard::{GuardId, GuardState};
+use crate::core::hash::ContentHash;
 use crate::core::text::Text;
 
 use super::Shared;
@@ -53,6 +54,21 @@ impl Exceptions {
             state.pause(pause);
         }
         state
+    }
+
+    /// What they let pass, in one value.
+    #[must_use]
+    pub fn digest(&self, longest: SignedDuration) -> ContentHash {
+        exceptions::digest(self.all(), longest)
+    }
+
+    /// The exceptions that only one of two sets holds as they are.
+    pub(super) fn differing<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a Exception> {
+        let only = |one: &'a Self, other: &'a Self| {
+            let differs = |(id, exception): &(&GuardId, &Exception)| other.by_id.get(*id) != Some(*exception);
+            one.by_id.iter().filter(differs).map(|(_, exception)| exception)
+        };
+        only(self, other).chain(only(other, self))
     }
 
     #[cfg(test)]
@@ -124,6 +140,7 @@ impl Raw {
         }
         let since = self.0.created().ok_or_else(|| "it does not say when it was made".to_owned())?;
         Ok(Exception {
+            uid: self.0.uid().to_owned(),
             namespace: namespace.into(),
             name: name.into(),
             since,
