@@ -387,6 +387,7 @@ impl Running {
             events: sink.clone(),
             notices: notices.clone(),
         };
+        background.spawn(alarm.clone().watch_key(keys.watch()));
         let guard_reviews = GuardReviews {
             client: client.clone(),
             store: store.clone(),
