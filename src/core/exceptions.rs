@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
+use super::author_access::Access;
 use super::guard::GuardId;
 use super::guard_spec::{CLOCK_SKEW, Refusal};
 use super::hash::ContentHash;
@@ -207,6 +208,25 @@ pub fn changed(id: &GuardId) -> Refusal {
         "DriftGuardException {id} is refused: its spec cannot be changed; delete it and make another"
     );
     Refusal { reason: "ExceptionChanged", message }
+}
+
+/// What is said of labels that bring a guard under an exception until its `end`.
+#[must_use]
+pub fn reached(id: &GuardId, exception: &str, end: Timestamp) -> String {
+    let text = format!(
+        "by its labels DriftGuard {id} comes under exception {exception}: writes to its target pass until {end:.0}"
+    );
+    clean(&text, MAX_WARNING)
+}
+
+/// The refusal of such labels by whoever could not make the exception.
+#[must_use]
+pub fn reached_without_right(id: &GuardId, exception: &str, user: &str, right: &Access) -> Refusal {
+    let message = format!(
+        "DriftGuard {id} is refused: by its labels it would come under exception {exception}, which takes the right to make one\n\
+         User {user:?} may not {right}. Ask whoever made the exception, or label the guard once it has ended."
+    );
+    Refusal { reason: "ExceptedByLabels", message }
 }
 
 /// The warning when an exception means guards that are not there. `known` tells whether a guard of this
