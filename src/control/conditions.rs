@@ -37,6 +37,8 @@ pub enum Coverage {
     Pending(String),
     /// Registered and proved, but a replica that answers reviews may judge by something older.
     Replicas(String),
+    /// Registered and proved, but not for the API server that serves the target's group, and why.
+    Elsewhere(String),
     /// It could not be told, and why.
     Failed(String),
 }
@@ -182,6 +184,7 @@ fn enforcing(guard: &Guard, coverage: &Coverage) -> Says {
         }
         Coverage::Contended(why) => Says::new("False", reasons::REGISTRATION_CONTENDED, why.clone()),
         Coverage::Replicas(why) => Says::new("False", reasons::REPLICAS_PENDING, why.clone()),
+        Coverage::Elsewhere(why) => Says::new("Unknown", reasons::SERVED_ELSEWHERE, why.clone()),
         Coverage::Failed(why) => Says::new("Unknown", reasons::PROOF_FAILED, why.clone()),
         Coverage::Proved | Coverage::Compared | Coverage::Widened(_) if !guard.enforcement.blocks() => {
             let message = format!("enforcement is {mode}: unapproved writes pass, and are recorded");
@@ -362,6 +365,11 @@ mod tests {
         assert_eq!(said(&lagging, "Ready"), ("False".into(), "NotEnforcingYet".into()));
         let failed = of(&guard("a", b"1", Enforcement::Deny), &Coverage::Failed("no answer".into()));
         assert_eq!(said(&failed, "Enforcing"), ("Unknown".into(), "ProofFailed".into()));
+        for enforcement in [Enforcement::Deny, Enforcement::Audit] {
+            let elsewhere = of(&guard("a", b"1", enforcement), &Coverage::Elsewhere("not there".into()));
+            assert_eq!(said(&elsewhere, "Enforcing"), ("Unknown".into(), "ServedElsewhere".into()));
+            assert_eq!(said(&elsewhere, "Ready"), ("False".into(), "NotEnforcingYet".into()));
+        }
     }
 
     #[test]

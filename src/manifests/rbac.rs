@@ -24,7 +24,7 @@ struct Grant {
 }
 
 /// Rights in the whole cluster.
-const CLUSTER: [Grant; 13] = [
+const CLUSTER: [Grant; 14] = [
     Grant {
         why: "guards are watched, and found by the name of their target",
         groups: &["terrafusion.ai"],
@@ -83,6 +83,13 @@ const CLUSTER: [Grant; 13] = [
         resources: &["customresourcedefinitions"],
         names: &[],
         verbs: &["get"],
+    },
+    Grant {
+        why: "which groups an aggregated API server serves, whose writes no proof through another group speaks for",
+        groups: &["apiregistration.k8s.io"],
+        resources: &["apiservices"],
+        names: &[],
+        verbs: &["list"],
     },
     Grant {
         why: "a target that may not be deleted goes with its namespace all the same, and only the namespace tells \
