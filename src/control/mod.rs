@@ -21,7 +21,6 @@ pub mod rights;
 pub mod roll;
 pub mod run;
 mod said;
-mod side;
 mod standing;
 mod status;
 pub mod webhooks;

@@ -1,22 +1,19 @@
 //! The record schema. Fields may be added; none changes its meaning without a new schema version.
 //!
-//! `docs/reference/record.md` describes it for readers; a test holds its example against this code.
-//! Texts are cut to a bounded length, since a review that nobody authenticated may be forged.
+//! `docs/reference/record.md` describes it for readers; a test holds its example against this code. What
+//! becomes a record is in [`made`], but for attempts on our own kinds, which are in [`own`].
 
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::api::names;
-use crate::core::guard::{GuardId, GuardState};
-use crate::core::verdict::{Attempt, Operation, Unguarded};
+mod made;
+mod own;
+
+pub use made::Circumstances;
+pub use own::{OwnAttempt, OwnKind};
 
 /// Name and version of the schema, in every record.
 pub const SCHEMA: &str = "driftguard.terrafusion.ai/record/v1";
-/// Longest text of a record, in bytes, but for messages: what a name of the API may have, and more
-/// than user names have in practice.
-const MAX_TEXT: usize = 512;
-/// Longest message, in bytes. Ours are far shorter.
-const MAX_MESSAGE: usize = 4096;
 
 /// What a record is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -125,12 +122,6 @@ pub struct Guard<'a> {
     pub generation: i64,
 }
 
-impl<'a> Guard<'a> {
-    fn of(id: &'a GuardId, uid: &'a str, generation: i64) -> Self {
-        Self { namespace: &id.namespace, name: &id.name, uid, generation }
-    }
-}
-
 /// The target of a record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -181,330 +172,13 @@ pub struct User<'a> {
     pub groups: Vec<&'a str>,
 }
 
-/// What a record holds besides the attempt itself.
-#[derive(Debug, Clone)]
-pub struct Circumstances<'a> {
-    /// Transaction id of the record.
-    pub transaction_id: String,
-    /// When it was recorded.
-    pub time: Timestamp,
-    /// Whether the write was refused.
-    pub denied: bool,
-    /// `request.uid`.
-    pub review_uid: &'a str,
-    /// Name of this replica.
-    pub replica: &'a str,
-    /// Whether the client proved to be the API server.
-    pub authenticated: bool,
-    /// What the user was told, or what is wrong.
-    pub message: &'a str,
-}
-
-impl<'a> Record<'a> {
-    /// The record of an attempt.
-    #[must_use]
-    pub fn of(attempt: &'a Attempt, circumstances: Circumstances<'a>) -> Self {
-        let target = &attempt.target;
-        Self {
-            guard: Some(Guard {
-                namespace: &attempt.guard.namespace,
-                name: &attempt.guard.name,
-                uid: cut(&attempt.guard_uid, MAX_TEXT),
-                generation: attempt.guard_generation,
-            }),
-            target: Some(Target {
-                api_version: target.api_version(),
-                kind: &target.kind,
-                resource: &target.resource,
-                namespace: target.namespace.as_deref(),
-                name: &target.name,
-                uid: cut(&attempt.target_uid, MAX_TEXT),
-            }),
-            operation: Some(attempt.operation.as_str()),
-            sub_resource: cut(&attempt.sub_resource, MAX_TEXT),
-            user: Some(User {
-                name: cut(&attempt.user.name, MAX_TEXT),
-                uid: cut(&attempt.user.uid, MAX_TEXT),
-                groups: attempt.user.groups.iter().map(|group| cut(group, MAX_TEXT)).collect(),
-            }),
-            field_manager: cut(&attempt.field_manager, MAX_TEXT),
-            enforcement: attempt.enforcement.map(crate::core::guard::Enforcement::as_str),
-            image_hash: attempt.image_hash.map(|hash| format!("sha256:{hash}")),
-            paths: attempt.paths.iter().map(|path| cut(path, MAX_TEXT)).collect(),
-            ..Self::unjudged(attempt.reason.as_str(), None, circumstances)
-        }
-    }
-
-    /// The record of a change that was found rather than reviewed: who made it is known by its field
-    /// manager alone. It is our own finding, so that nobody can have forged it.
-    #[must_use]
-    pub fn found(attempt: &'a Attempt, circumstances: Circumstances<'a>) -> Self {
-        let record = Self::of(attempt, circumstances);
-        Self { attribution: Attribution::FieldManager, user: None, authenticated: true, ..record }
-    }
-
-    /// The record of a guard that now denies, by `enforceAfterClean`.
-    #[must_use]
-    pub fn promoted(
-        guard: &'a crate::core::guard::Guard,
-        transaction_id: String,
-        time: Timestamp,
-        message: &'a str,
-        replica: &'a str,
-    ) -> Self {
-        let circumstances = Circumstances {
-            transaction_id,
-            time,
-            denied: false,
-            review_uid: "",
-            replica,
-            authenticated: true,
-            message,
-        };
-        Self {
-            kind: Kind::Promotion,
-            enforcement: Some(crate::core::guard::Enforcement::Deny.as_str()),
-            ..Self::of_state(
-                Guard::of(&guard.id, &guard.uid, guard.generation),
-                Some(&guard.target),
-                "Promoted",
-                circumstances,
-            )
-        }
-    }
-
-    /// The record of a guard that begins to let writes pass for a while, or no longer does.
-    #[must_use]
-    pub fn of_pause(
-        state: &'a GuardState,
-        reason: &'static str,
-        pause: Option<Pause<'a>>,
-        circumstances: Circumstances<'a>,
-    ) -> Self {
-        let enforcement = match state {
-            GuardState::Valid(guard) => Some(guard.enforcement.as_str()),
-            GuardState::Invalid(_) => None,
-        };
-        Self {
-            kind: Kind::Pause,
-            enforcement,
-            pause,
-            ..Self::of_state(
-                Guard::of(state.id(), state.uid(), state.generation()),
-                state.target(),
-                reason,
-                circumstances,
-            )
-        }
-    }
-
-    /// The record of broken glass, or of its end; every guard is concerned.
-    #[must_use]
-    pub fn of_glass(reason: &'static str, pause: Pause<'a>, circumstances: Circumstances<'a>) -> Self {
-        Self {
-            kind: Kind::Glass,
-            attribution: Attribution::Itself,
-            pause: Some(pause),
-            ..Self::unjudged(reason, None, circumstances)
-        }
-    }
-
-    /// The record of what became of a guard by our own doing.
-    fn of_state(
-        guard: Guard<'a>,
-        target: Option<&'a crate::core::guard::Target>,
-        reason: &'static str,
-        circumstances: Circumstances<'a>,
-    ) -> Self {
-        Self {
-            guard: Some(guard),
-            target: target.map(|target| Target {
-                api_version: target.api_version(),
-                kind: &target.kind,
-                resource: &target.resource,
-                namespace: target.namespace.as_deref(),
-                name: &target.name,
-                uid: "",
-            }),
-            attribution: Attribution::Itself,
-            ..Self::unjudged(reason, None, circumstances)
-        }
-    }
-
-    /// The record of a review that no guard judged: it could not be read, or the guards could not.
-    #[must_use]
-    pub fn unjudged(
-        reason: &'static str,
-        object: Option<&'a Unguarded>,
-        circumstances: Circumstances<'a>,
-    ) -> Self {
-        Self {
-            schema: SCHEMA,
-            transaction_id: circumstances.transaction_id,
-            time: circumstances.time,
-            kind: if circumstances.denied { Kind::Denial } else { Kind::Observation },
-            guard: None,
-            target: object.map(|object| Target {
-                api_version: cut(&object.group, MAX_TEXT).to_owned(),
-                kind: "",
-                resource: cut(&object.resource, MAX_TEXT),
-                namespace: object.namespace.as_deref().map(|namespace| cut(namespace, MAX_TEXT)),
-                name: cut(&object.name, MAX_TEXT),
-                uid: "",
-            }),
-            operation: None,
-            sub_resource: "",
-            user: None,
-            field_manager: "",
-            attribution: Attribution::ObservedAtAdmission,
-            authenticated: circumstances.authenticated,
-            enforcement: None,
-            reason,
-            image_hash: None,
-            paths: Vec::new(),
-            pause: None,
-            message: cut(circumstances.message, MAX_MESSAGE),
-            review_uid: cut(circumstances.review_uid, MAX_TEXT),
-            replica: circumstances.replica,
-        }
-    }
-}
-
-/// An attempt to make, change, adopt or delete a guard.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GuardAttempt {
-    /// Which guard.
-    pub guard: GuardId,
-    /// `metadata.uid` of the guard, empty on CREATE.
-    pub guard_uid: String,
-    /// `metadata.generation` of the guard as it would be.
-    pub guard_generation: i64,
-    /// What it pins, where that is known.
-    pub target: Option<crate::core::guard::Target>,
-    /// What was attempted.
-    pub operation: Operation,
-    /// Who.
-    pub user: crate::core::verdict::User,
-    /// `options.fieldManager`.
-    pub field_manager: String,
-    /// Whether it was refused.
-    pub denied: bool,
-    /// Why, or what became of it: a stable word.
-    pub reason: &'static str,
-    /// What the user was told, or what was done.
-    pub message: String,
-    /// `request.uid`.
-    pub review_uid: String,
-}
-
-impl<'a> Record<'a> {
-    /// The record of an attempt on a guard itself.
-    #[must_use]
-    pub fn of_guard(attempt: &'a GuardAttempt, circumstances: Circumstances<'a>) -> Self {
-        Self {
-            kind: if attempt.denied { Kind::Denial } else { Kind::GuardChange },
-            guard: Some(Guard {
-                namespace: cut(&attempt.guard.namespace, MAX_TEXT),
-                name: cut(&attempt.guard.name, MAX_TEXT),
-                uid: cut(&attempt.guard_uid, MAX_TEXT),
-                generation: attempt.guard_generation,
-            }),
-            target: attempt.target.as_ref().map(|target| Target {
-                api_version: target.api_version(),
-                kind: cut(&target.kind, MAX_TEXT),
-                resource: cut(&target.resource, MAX_TEXT),
-                namespace: target.namespace.as_deref().map(|namespace| cut(namespace, MAX_TEXT)),
-                name: cut(&target.name, MAX_TEXT),
-                uid: "",
-            }),
-            operation: Some(attempt.operation.as_str()),
-            user: Some(User {
-                name: cut(&attempt.user.name, MAX_TEXT),
-                uid: cut(&attempt.user.uid, MAX_TEXT),
-                groups: attempt.user.groups.iter().map(|group| cut(group, MAX_TEXT)).collect(),
-            }),
-            field_manager: cut(&attempt.field_manager, MAX_TEXT),
-            ..Self::unjudged(attempt.reason, None, circumstances)
-        }
-    }
-}
-
-/// An attempt to make, change or delete an exception.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ExceptionAttempt {
-    /// Which one.
-    pub exception: GuardId,
-    /// Its `metadata.uid`, as far as is known.
-    pub uid: String,
-    /// `spec.until`, where the spec can be read.
-    pub until: Option<Timestamp>,
-    /// `spec.reason`, likewise.
-    pub why: String,
-    /// What was attempted.
-    pub operation: Operation,
-    /// Who.
-    pub user: crate::core::verdict::User,
-    /// `options.fieldManager`.
-    pub field_manager: String,
-    /// Whether it was refused.
-    pub denied: bool,
-    /// Why, or what became of it: a stable word.
-    pub reason: &'static str,
-    /// What the user was told.
-    pub message: String,
-    /// `request.uid`.
-    pub review_uid: String,
-}
-
-impl<'a> Record<'a> {
-    /// The record of an attempt on an exception, which is the target: which guards it pauses is told when
-    /// they are paused.
-    #[must_use]
-    pub fn of_exception(attempt: &'a ExceptionAttempt, circumstances: Circumstances<'a>) -> Self {
-        Self {
-            kind: if attempt.denied { Kind::Denial } else { Kind::ExceptionChange },
-            target: Some(Target {
-                api_version: format!("{}/{}", names::GROUP, names::VERSION),
-                kind: "DriftGuardException",
-                resource: names::EXCEPTIONS,
-                namespace: Some(cut(&attempt.exception.namespace, MAX_TEXT)),
-                name: cut(&attempt.exception.name, MAX_TEXT),
-                uid: cut(&attempt.uid, MAX_TEXT),
-            }),
-            operation: Some(attempt.operation.as_str()),
-            user: Some(User {
-                name: cut(&attempt.user.name, MAX_TEXT),
-                uid: cut(&attempt.user.uid, MAX_TEXT),
-                groups: attempt.user.groups.iter().map(|group| cut(group, MAX_TEXT)).collect(),
-            }),
-            field_manager: cut(&attempt.field_manager, MAX_TEXT),
-            pause: Some(Pause {
-                exception: cut(&attempt.exception.name, MAX_TEXT),
-                until: attempt.until,
-                reason: cut(&attempt.why, MAX_TEXT),
-                by: "",
-            }),
-            ..Self::unjudged(attempt.reason, None, circumstances)
-        }
-    }
-}
-
-/// The first `most` bytes of `text` that are whole characters.
-fn cut(text: &str, most: usize) -> &str {
-    let mut end = text.len().min(most);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
     use super::*;
     use crate::core::guard::{Enforcement, GuardId, Target};
     use crate::core::hash::ContentHash;
-    use crate::core::verdict::{Operation, Reason, User};
+    use crate::core::verdict::{Attempt, Operation, Reason, Unguarded, User};
 
     fn attempt() -> Attempt {
         Attempt {
