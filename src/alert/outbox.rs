@@ -127,7 +127,9 @@ impl Outbox {
     /// Queues a message. One of an id that waits already, or was done with not long ago, is ignored; one
     /// too many for the writer is dropped and counted.
     pub fn put(&self, event: Event) {
-        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = self.jobs.try_send(Job::Keep(event)) {
+        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
+            self.jobs.try_send(Job::Keep(event))
+        {
             self.shared.dropped(Dropped::Busy, 1);
         }
     }
@@ -313,7 +315,8 @@ impl Courier {
     async fn deliver(&self, place: u64, receiver: &impl Post) {
         let shared = &self.shared;
         let Some(waiting) = shared.queue().message(place).cloned() else { return };
-        let read = || shared.folder.as_ref().and_then(|folder| folder.read(place, &waiting.key)).map(Arc::new);
+        let read =
+            || shared.folder.as_ref().and_then(|folder| folder.read(place, &waiting.key)).map(Arc::new);
         let Some(event) = waiting.held.clone().or_else(read) else {
             shared.queue().lost(place);
             shared.erase(place, &waiting);
