@@ -212,3 +212,7 @@ impl Read for Interruptible<'_> {
         self.file.read(buffer)
     }
 }
+
+#[cfg(test)]
+#[path = "pack_tests.rs"]
+mod tests;

@@ -27,7 +27,6 @@ pub(super) const PASSWORD: &str = "hunter2+/=";
 /// One request that reached the server.
 #[derive(Debug, Clone)]
 pub(super) struct Asked {
-    pub(super) path: String,
     pub(super) authorization: Option<String>,
 }
 
@@ -41,14 +40,14 @@ struct Shared {
 }
 
 pub(super) struct Forge {
-    runtime: Option<tokio::runtime::Runtime>,
+    server: tokio::task::JoinHandle<std::io::Result<()>>,
     shared: Shared,
     authority: Certificate,
 }
 
 impl Forge {
     /// Serves the repositories of a folder under `/repos`, and others under the names of [`answer`].
-    pub(super) fn start(repositories: &Path) -> Result<Self> {
+    pub(super) async fn start(repositories: &Path) -> Result<Self> {
         // Somebody in this process may have chosen one already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let names = ["localhost", "127.0.0.1"].map(str::to_owned);
@@ -62,17 +61,11 @@ impl Forge {
             asked: Arc::default(),
             open: Arc::default(),
         };
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let authority = Certificate::from_pem(certificate.as_bytes())?;
-        let tls = axum_server::tls_rustls::RustlsConfig::from_pem(certificate.into(), key.into());
-        let tls = runtime.block_on(tls)?;
+        let tls = axum_server::tls_rustls::RustlsConfig::from_pem(certificate.into(), key.into()).await?;
         let app = Router::new().fallback(answer).with_state(shared.clone());
-        let server = {
-            let _entered = runtime.enter();
-            axum_server::from_tcp_rustls(listener, tls)?
-        };
-        runtime.spawn(server.serve(app.into_make_service()));
-        Ok(Self { runtime: Some(runtime), shared, authority })
+        let server = axum_server::from_tcp_rustls(listener, tls)?.serve(app.into_make_service());
+        Ok(Self { server: tokio::spawn(server), shared, authority })
     }
 
     pub(super) fn url(&self, path: &str) -> String {
@@ -98,9 +91,7 @@ impl Forge {
 
 impl Drop for Forge {
     fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
+        self.server.abort();
     }
 }
 
@@ -130,8 +121,7 @@ async fn answer(
     body: Bytes,
 ) -> Response {
     let authorization = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let asked = Asked { path: uri.path().to_owned(), authorization: authorization.map(str::to_owned) };
-    shared.asked.lock().unwrap().push(asked);
+    shared.asked.lock().unwrap().push(Asked { authorization: authorization.map(str::to_owned) });
     let (first, rest) = uri.path().trim_start_matches('/').split_once('/').unwrap_or_default();
     let query = uri.query().unwrap_or_default();
     let to = |place: String| (StatusCode::FOUND, [(header::LOCATION, place)]).into_response();
@@ -149,7 +139,7 @@ async fn answer(
         "elsewhere" => to(format!("https://127.0.0.1:{}/repos/{rest}?{query}", shared.port)),
         "downgraded" => to(format!("http://localhost:{}/repos/{rest}?{query}", shared.port)),
         "circle" => to(format!("/circle/{rest}?{query}")),
-        "page" => to("/login".to_owned()),
+        "page" => to("/login/".to_owned()),
         "slow" => {
             let _open = Open::new(&shared.open);
             std::future::pending::<()>().await;
@@ -165,12 +155,9 @@ async fn answer(
         }
         "endless" => {
             // One ref after the other, for ever.
-            let line =
-                format!("{:04x}{} refs/heads/{}\n", 4 + 40 + 12 + 900, "a".repeat(40), "b".repeat(900));
-            let first = "001e# service=git-upload-pack\n0000";
-            let capabilities =
-                format!("{} refs/heads/main\0multi_ack_detailed side-band-64k shallow\n", "a".repeat(40));
-            let first = format!("{first}{:04x}{capabilities}", capabilities.len() + 4);
+            let line = packet(&format!("{} refs/heads/{}\n", "a".repeat(40), "b".repeat(900)));
+            let capabilities = format!("{} HEAD\0multi_ack_detailed side-band-64k shallow\n", "a".repeat(40));
+            let first = format!("{ANNOUNCED}{}", packet(&capabilities));
             let lines = futures::stream::repeat(Bytes::from(line)).map(Ok::<_, std::io::Error>);
             advertised(Body::from_stream(
                 futures::stream::once(async { Ok(Bytes::from(first)) }).chain(lines),
@@ -180,12 +167,20 @@ async fn answer(
             let sent = authorization.and_then(|value| value.strip_prefix("Basic ")).unwrap_or_default();
             let decoded = BASE64_STANDARD.decode(sent).unwrap_or_default();
             let said = format!("ERR you are {} or {sent}", String::from_utf8_lossy(&decoded));
-            advertised(Body::from(format!("{:04x}{said}", said.len() + 4)))
+            advertised(Body::from(format!("{ANNOUNCED}{}", packet(&said))))
         }
         "broken" => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
         "login" => ([(header::CONTENT_TYPE, "text/html")], "<h1>log in</h1>").into_response(),
         _ => StatusCode::NOT_FOUND.into_response(),
     }
+}
+
+/// What git's HTTP servers begin with.
+const ANNOUNCED: &str = "001e# service=git-upload-pack\n0000";
+
+/// A line as git frames it.
+fn packet(line: &str) -> String {
+    format!("{:04x}{line}", line.len() + 4)
 }
 
 fn advertised(body: Body) -> Response {

@@ -12,7 +12,7 @@ pub(super) const NOW: &str = "price: \"100\"\n";
 pub(super) const EARLIER: &str = "price: \"90\"\n";
 /// What it holds on the branch `next`.
 pub(super) const NEXT: &str = "price: \"110\"\n";
-/// What `apps/shop/web.yaml` holds.
+/// What `apps/shop/web.yaml` holds. The branch `large` also has 1.5 MiB in `random.bin` and 8 MiB in `zeros.bin`.
 pub(super) const DEEP: &str = "replicas: 3\n";
 
 /// Bare repositories in one folder: `whole.git` on which servers send whole commits, and `part.git`, alike,
@@ -43,8 +43,6 @@ impl Repositories {
         write("config.yaml", NOW.as_bytes())?;
         write("apps/shop/web.yaml", DEEP.as_bytes())?;
         write("large.yaml", &vec![b'#'; 200_000])?;
-        write("random.bin", &noise(3 << 20))?;
-        write("zeros.bin", &vec![0; 32 << 20])?;
         std::os::unix::fs::symlink("config.yaml", work.join("link.yaml"))?;
         std::os::unix::fs::symlink("apps", work.join("linked"))?;
         std::os::unix::fs::symlink("/etc", work.join("etc"))?;
@@ -59,6 +57,11 @@ impl Repositories {
         git(&["checkout", "--quiet", "-b", "next"])?;
         write("config.yaml", NEXT.as_bytes())?;
         git(&["commit", "--quiet", "--all", "--message=third"])?;
+        git(&["checkout", "--quiet", "-b", "large", "main"])?;
+        write("random.bin", &noise(1536 << 10))?;
+        write("zeros.bin", &vec![0; 8 << 20])?;
+        git(&["add", "random.bin", "zeros.bin"])?;
+        git(&["commit", "--quiet", "--message=fourth"])?;
         git(&["checkout", "--quiet", "main"])?;
         for name in ["whole.git", "part.git"] {
             git(&["clone", "--quiet", "--bare", ".", &format!("../{name}")])?;
