@@ -151,7 +151,7 @@ fn repository(folder: &Path, file: &str, content: &str) -> Result<String> {
             .status()?;
         ensure!(done.success(), "git {arguments:?}");
     }
-    Ok(format!("file://{}", folder.display()))
+    Ok(format!("file://{}/.git", folder.display()))
 }
 
 #[test]
