@@ -28,6 +28,7 @@ mod reporting;
 mod repository;
 mod rights;
 mod rules;
+mod sources;
 mod storage;
 mod versions;
 mod watching;

@@ -147,21 +147,23 @@ impl Caller {
 
 /// What went wrong between us and a server, without what a server can put into it.
 fn failure(host: &str, error: &reqwest::Error) -> SourceError {
-    let mut source: Option<&(dyn StdError + 'static)> = error.source();
+    let mut source = error.source();
     while let Some(cause) = source {
-        let tls = cause.downcast_ref::<rustls::Error>();
-        let io = cause.downcast_ref::<io::Error>();
-        let inner = io.and_then(io::Error::get_ref).and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        match (tls.or(inner), io) {
-            (Some(rustls::Error::InvalidCertificate(why)), _) => {
+        match cause.downcast_ref::<rustls::Error>() {
+            Some(rustls::Error::InvalidCertificate(why)) => {
                 return SourceError::Forbidden(format!("the certificate of {host} is not accepted: {why}"));
             }
-            (Some(_), _) => return SourceError::Unavailable(format!("{host} does not speak TLS as we do")),
-            (None, Some(io)) if io.get_ref().is_none() => {
-                return SourceError::Unavailable(format!("{host} cannot be reached: {}", io.kind()));
-            }
-            _ => source = cause.source(),
+            Some(_) => return SourceError::Unavailable(format!("{host} does not speak TLS as we do")),
+            None => {}
         }
+        source = match cause.downcast_ref::<io::Error>() {
+            // What an I/O error wraps is not its source.
+            Some(io) => match io.get_ref() {
+                Some(inner) => Some(inner),
+                None => return SourceError::Unavailable(format!("{host} cannot be reached: {}", io.kind())),
+            },
+            None => cause.source(),
+        };
     }
     SourceError::Unavailable(format!("{host} cannot be reached, or does not speak HTTP"))
 }

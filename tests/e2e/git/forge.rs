@@ -139,7 +139,7 @@ async fn answer(
         "elsewhere" => to(format!("https://127.0.0.1:{}/repos/{rest}?{query}", shared.port)),
         "downgraded" => to(format!("http://localhost:{}/repos/{rest}?{query}", shared.port)),
         "circle" => to(format!("/circle/{rest}?{query}")),
-        "page" => to("/login".to_owned()),
+        "page" => to("/login/".to_owned()),
         "slow" => {
             let _open = Open::new(&shared.open);
             std::future::pending::<()>().await;
@@ -155,12 +155,9 @@ async fn answer(
         }
         "endless" => {
             // One ref after the other, for ever.
-            let line =
-                format!("{:04x}{} refs/heads/{}\n", 4 + 40 + 12 + 900, "a".repeat(40), "b".repeat(900));
-            let first = "001e# service=git-upload-pack\n0000";
-            let capabilities =
-                format!("{} refs/heads/main\0multi_ack_detailed side-band-64k shallow\n", "a".repeat(40));
-            let first = format!("{first}{:04x}{capabilities}", capabilities.len() + 4);
+            let line = packet(&format!("{} refs/heads/{}\n", "a".repeat(40), "b".repeat(900)));
+            let capabilities = format!("{} HEAD\0multi_ack_detailed side-band-64k shallow\n", "a".repeat(40));
+            let first = format!("{ANNOUNCED}{}", packet(&capabilities));
             let lines = futures::stream::repeat(Bytes::from(line)).map(Ok::<_, std::io::Error>);
             advertised(Body::from_stream(
                 futures::stream::once(async { Ok(Bytes::from(first)) }).chain(lines),
@@ -170,12 +167,20 @@ async fn answer(
             let sent = authorization.and_then(|value| value.strip_prefix("Basic ")).unwrap_or_default();
             let decoded = BASE64_STANDARD.decode(sent).unwrap_or_default();
             let said = format!("ERR you are {} or {sent}", String::from_utf8_lossy(&decoded));
-            advertised(Body::from(format!("{:04x}{said}", said.len() + 4)))
+            advertised(Body::from(format!("{ANNOUNCED}{}", packet(&said))))
         }
         "broken" => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
         "login" => ([(header::CONTENT_TYPE, "text/html")], "<h1>log in</h1>").into_response(),
         _ => StatusCode::NOT_FOUND.into_response(),
     }
+}
+
+/// What git's HTTP servers begin with.
+const ANNOUNCED: &str = "001e# service=git-upload-pack\n0000";
+
+/// A line as git frames it.
+fn packet(line: &str) -> String {
+    format!("{:04x}{line}", line.len() + 4)
 }
 
 fn advertised(body: Body) -> Response {
