@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io;
 use std::num::NonZeroU32;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use gix::ObjectId;
 use gix::bstr::ByteSlice as _;
@@ -187,7 +187,7 @@ impl<'a, T: Transport> Conversation<'a, T> {
         self.open(&file)
     }
 
-    fn open(&self, file: &PathBuf) -> Result<Pack, Trouble> {
+    fn open(&self, file: &Path) -> Result<Pack, Trouble> {
         Pack::open(file, self.wanted.unpacked, self.wire.stop()).map_err(|error| {
             let cause = self.wire.cause();
             cause.unwrap_or_else(|| unusable(&error, self.wanted)).into()

@@ -1,4 +1,5 @@
 //! Files of git repositories, fetched from real servers, some of which mean ill.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
 
 mod forge;
 mod repositories;
