@@ -151,7 +151,7 @@ impl<'a, T: Transport> Conversation<'a, T> {
         };
         let file = self.folder.join(format!("{name}.pack"));
         let version = self.handshake.server_protocol_version;
-        // Older protocols give out only what refs name, so the file could not be asked for afterwards.
+        // Servers of older protocols need not give out what no ref names, so the file might not be had afterwards.
         let filter = depth == Depth::Commit && version == Protocol::V2;
         let received = gix::protocol::fetch(
             &mut One { id, filter },

@@ -488,3 +488,7 @@ async fn reachable(
     }
     Err(SourceError::Unavailable(format!("{host} cannot be reached: {why}")))
 }
+
+#[cfg(test)]
+#[path = "git_tests.rs"]
+mod tests;
