@@ -432,12 +432,15 @@ impl Book {
                 Some(Drift { content, reason, is_excepted: excepted.contains(&reason), alert_from: now });
         }
         if truth == Truth::True || said.consecutive_failures > 0 {
-            let (failed, id) = match &said.last_drift {
-                Some((time, id)) => (*time, id.clone()),
-                None => (since, None),
+            let (drifted, id) = match &said.last_drift {
+                Some((time, id)) => (Some(*time), id.clone()),
+                None => (None, None),
             };
+            // Until the status says otherwise, the checks went on failing.
+            let checked = said.last_checked.filter(|_| truth != Truth::False);
+            let failed = drifted.max(checked).map_or(since, |failed| failed.max(since));
             let alerted = said.alerted.then_some(AlertReason::Drifted);
-            let id = id.unwrap_or_else(new_id);
+            let id = said.episode.clone().or(id).unwrap_or_else(new_id);
             open.episode = Some(Episode::resume(id, said.consecutive_failures, failed, alerted));
             if said.fighting {
                 open.fight = Fight::resume(failed);
@@ -570,3 +573,7 @@ fn incident_alert(guard: &Guard, id: &str, message: String, now: Timestamp) -> A
 #[cfg(test)]
 #[path = "book_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "book_model_tests.rs"]
+mod model_tests;

@@ -846,6 +846,7 @@ fn remembers(steps: &[Step], generation: i64) -> Remembered {
         consecutive_failures: report.consecutive_failures,
         last_checked: Some(report.checked_at),
         last_drift: report.last_drift.as_ref().map(|last| (last.time, Some(last.transaction_id.clone()))),
+        episode: report.episode.clone(),
         alerted: report.alerted,
         fighting: report.fighting.is_some(),
         incident: report.incident.clone(),

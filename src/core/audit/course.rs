@@ -233,6 +233,9 @@ impl<'a> Course<'a> {
             self.is_due(lost_at);
             return Next::UnderWay;
         }
+        if let Some(lost) = self.open.attempt.take() {
+            self.steps.push(Step::GiveUp { transaction_id: lost.transaction_id });
+        }
         if let Some(until) = self.open.fight.waits_until(self.now) {
             self.is_due(until);
             return Next::Waits(until);
@@ -486,6 +489,7 @@ impl<'a> Course<'a> {
             consecutive_failures: self.open.failures(),
             last_drift: self.open.last_drift.clone(),
             last_remediation: self.open.last_remediation.clone(),
+            episode: self.open.episode.as_ref().map(|episode| episode.id.clone()),
             alerted: self.open.episode.as_ref().is_some_and(|episode| episode.alerted().is_some()),
             incident: self.open.incident.clone(),
             checked_at: self.now,

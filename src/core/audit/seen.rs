@@ -86,6 +86,9 @@ pub struct Remembered {
     pub last_checked: Option<Timestamp>,
     /// `status.lastDrift`: its time and transaction id.
     pub last_drift: Option<(Timestamp, Option<String>)>,
+    /// Transaction id of the open episode ([`super::step::Report::episode`]); that of the last drift is
+    /// taken where it is absent.
+    pub episode: Option<String>,
     /// Whether the open episode has been alerted ([`super::step::Report::alerted`]).
     pub alerted: bool,
     /// Whether the condition `Fighting` is true.

@@ -68,6 +68,9 @@ pub struct Report {
     pub last_drift: Option<LastDrift>,
     /// The last attempt to restore; `None` leaves what the status says.
     pub last_remediation: Option<LastRemediation>,
+    /// Transaction id of the open episode: kept in the status, so that another leader goes on with it. An
+    /// episode may be about a target that cannot be read, with no drift at all.
+    pub episode: Option<String>,
     /// Whether the open episode has been alerted: kept in the status, so that no other leader alerts it
     /// again.
     pub alerted: bool,
