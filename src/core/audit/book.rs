@@ -22,7 +22,7 @@ use super::last::{Last, State};
 use super::open::{Awaited, Content, Drift, Open};
 use super::reading::{Reader, Reading};
 use super::sight::{Look, Sight};
-use super::words;
+use super::words::{self, EndedBy};
 
 pub use super::breaker::Limits;
 pub use super::seen::{Context, Details, Outcome, Remembered, Seen, Terms};
@@ -154,9 +154,12 @@ impl Book {
                 if found.counts {
                     let namespace = &guard.id.namespace;
                     let begun = self.breaker.drifted(&guard.uid, namespace, now, &mut *new_id);
-                    if let Some(incident) = begun {
-                        let steps = self.open_incident(guard, &incident, now);
-                        course.steps.extend(steps);
+                    if let Some((incident, taken_up)) = begun {
+                        for over in &taken_up {
+                            course.steps.extend(self.end_incident(over, EndedBy::Wider, now));
+                            self.held_by(over, now);
+                        }
+                        course.steps.extend(self.open_incident(guard, &incident, now));
                     }
                 }
                 let incident = self.breaker.holds(&guard.id.namespace);
@@ -269,7 +272,7 @@ impl Book {
         let mut steps = Vec::new();
         if let Some(alert) = self.incidents.get(incident) {
             let uid = Text::from(&alert.guard_uid);
-            let ended = self.end_incident(&over, true, now);
+            let ended = self.end_incident(&over, EndedBy::Person, now);
             steps.extend(ended.into_iter().map(|step| (uid.clone(), step)));
         }
         steps.extend(self.held_by(&over, now).into_iter().map(|uid| (uid, Step::Look)));
@@ -449,7 +452,8 @@ impl Book {
         if let Some(id) = said.incident.as_ref().filter(|_| truth == Truth::True)
             && self.breaker.resume(id, &guard.uid, &guard.id.namespace)
         {
-            // Whoever led before has alerted it.
+            // Whoever led before has alerted it, and has told of those that it took up.
+            self.incidents.retain(|known, _| self.breaker.is_open(known));
             let alert = || incident_alert(guard, id, String::new(), now);
             self.incidents.entry(id.clone()).or_insert_with(alert);
         }
@@ -459,7 +463,7 @@ impl Book {
     /// The target is as it should be, or soon will be: incidents may be over by that.
     fn after_clear(&mut self, guard: &Guard, course: &mut Course<'_>) {
         for over in self.breaker.cleared(&guard.uid) {
-            course.steps.extend(self.end_incident(&over, false, course.now));
+            course.steps.extend(self.end_incident(&over, EndedBy::Clearing, course.now));
             self.held_by(&over, course.now);
         }
     }
@@ -503,12 +507,12 @@ impl Book {
         vec![Step::Record(record), Step::Alert(alert)]
     }
 
-    fn end_incident(&mut self, incident: &Incident, acknowledged: bool, now: Timestamp) -> Vec<Step> {
+    fn end_incident(&mut self, incident: &Incident, by: EndedBy, now: Timestamp) -> Vec<Step> {
         let Some(alert) = self.incidents.remove(&incident.id) else { return Vec::new() };
-        let message = words::incident_over(incident, acknowledged);
+        let message = words::incident_over(incident, by);
         let record = Record {
             kind: RecordKind::IncidentClosed,
-            reason: if acknowledged { "Acknowledged" } else { "Cleared" },
+            reason: by.as_str(),
             message: message.clone(),
             transaction_id: incident.id.clone(),
             paths: Vec::new(),
@@ -544,7 +548,7 @@ impl Book {
         self.last.remove(&guard.uid);
         self.set_due(&guard.uid, None);
         for over in self.breaker.cleared(&guard.uid) {
-            steps.extend(self.end_incident(&over, false, now));
+            steps.extend(self.end_incident(&over, EndedBy::Clearing, now));
             self.held_by(&over, now);
         }
         steps

@@ -129,7 +129,7 @@ impl World {
             last_checked: Some(said.checked_at),
             last_drift: said.last_drift.as_ref().map(|last| (last.time, Some(last.transaction_id.clone()))),
             episode: said.episode.clone(),
-        alerted: said.alerted,
+            alerted: said.alerted,
             fighting: said.fighting.is_some(),
             incident: said.incident.clone(),
         })
@@ -179,6 +179,13 @@ impl World {
             }
         }
         self.follow(nth, steps);
+        let (is_approved, pair) = (self.is_approved(nth), &self.pairs[nth]);
+        if let Some(said) = pair.said.as_ref().filter(|_| !was_doubted && !pair.is_blind) {
+            let is_clean = said.drifted == Truth::False && said.reason != Reason::AwaitingApply;
+            assert_eq!(is_clean, is_approved, "{said:?}");
+            let awaits = said.reason == Reason::AwaitingApply;
+            assert!(!(awaits && pair.attempt.is_some()), "put back although it may yet be applied");
+        }
     }
 
     /// Does what follows for a guard, and checks what always holds.
@@ -229,10 +236,6 @@ impl World {
             let quiet = pair.last_bad.map(|bad| self.now.as_second() - bad.as_second());
             assert_eq!(after, 0);
             assert!(is_approved && quiet.is_none_or(|quiet| quiet >= INTERVAL), "begun anew after {quiet:?}");
-        }
-        if report.drifted == Truth::False {
-            let awaits = report.reason == Reason::AwaitingApply;
-            assert!(is_approved != awaits, "{report:?}");
         }
         if pair.said.as_ref().is_none_or(|said| said.drifted != report.drifted) {
             pair.since = self.now;
@@ -348,6 +351,8 @@ impl World {
     }
 
     fn take_over(&mut self) {
+        // A crash between the end of an incident and the looks that follow it would resolve it twice.
+        self.tick();
         self.book = Book::new(Settings { remediation: true, limits: Limits::default() });
         self.census();
         for pair in &mut self.pairs {

@@ -271,7 +271,9 @@ fn drift_is_recorded_counted_reported_and_put_back_at_once() {
     let last = report.last_drift.as_ref().unwrap();
     assert_eq!((last.time, last.transaction_id.as_str()), (at(START), "tx-1"));
     assert!(
-        report.message.contains("ConfigMap/prod/g is not as approved in /data/a, by field manager kubectl-edit"),
+        report
+            .message
+            .contains("ConfigMap/prod/g is not as approved in /data/a, by field manager kubectl-edit"),
         "{}",
         report.message
     );
@@ -402,7 +404,11 @@ fn what_is_applied_within_the_grace_is_in_sync() {
     room.wait(5);
     assert_eq!(reason(&room.write("next")), (Truth::False, Reason::InSync));
     assert_eq!(room.book.open(), 0);
-    assert_eq!(reason(&room.write("good")), (Truth::True, Reason::ContentDiffers), "the grace is over with it");
+    assert_eq!(
+        reason(&room.write("good")),
+        (Truth::True, Reason::ContentDiffers),
+        "the grace is over with it"
+    );
 }
 
 #[test]
@@ -681,10 +687,7 @@ fn when_no_source_has_the_approved_content_somebody_is_told_and_it_is_tried_agai
     assert_eq!(alerts(&steps), [NoVerifiedSource]);
     assert_eq!(kinds(&steps), [RecordKind::Remediation]);
     assert!(report(&steps).message.contains("git team/repo: unavailable"), "{:?}", report(&steps).message);
-    assert_eq!(
-        report(&steps).last_remediation.as_ref().unwrap().result,
-        RemediationResult::NoVerifiedSource
-    );
+    assert_eq!(report(&steps).last_remediation.as_ref().unwrap().result, RemediationResult::NoVerifiedSource);
     assert_eq!(room.wait_until_due(), 1);
     assert!(restores(&room.shows("bad", Look::Live)));
     assert_eq!(alerts(&room.restored(&nowhere)), [], "once");
@@ -898,7 +901,11 @@ fn a_new_leader_finds_what_drifted_while_nobody_led() {
     room.wait(100);
     room.revision += 1;
     let steps = room.shows("bad", Look::Initial);
-    assert_eq!(reason(&steps).1, Reason::BypassedAdmission, "it was approved, and enforced, when last checked");
+    assert_eq!(
+        reason(&steps).1,
+        Reason::BypassedAdmission,
+        "it was approved, and enforced, when last checked"
+    );
     assert!(restores(&steps));
 }
 

@@ -109,6 +109,7 @@ impl<'a> Course<'a> {
             awaited.note(present);
         }
         self.settle();
+        self.give_up();
         self.state = State::Awaiting;
         self.is_due(until);
         self.says(Truth::False, Reason::AwaitingApply, words::awaiting(self.guard, until), Some(false));
@@ -217,10 +218,14 @@ impl<'a> Course<'a> {
         self.says(Truth::True, drift.reason, message, Some(false));
     }
 
-    fn held(&mut self, hold: Hold) -> Next {
+    fn give_up(&mut self) {
         if let Some(attempt) = self.open.attempt.take() {
             self.steps.push(Step::GiveUp { transaction_id: attempt.transaction_id });
         }
+    }
+
+    fn held(&mut self, hold: Hold) -> Next {
+        self.give_up();
         if let Hold::Paused { until } = hold {
             self.is_due(until);
         }
@@ -233,9 +238,7 @@ impl<'a> Course<'a> {
             self.is_due(lost_at);
             return Next::UnderWay;
         }
-        if let Some(lost) = self.open.attempt.take() {
-            self.steps.push(Step::GiveUp { transaction_id: lost.transaction_id });
-        }
+        self.give_up();
         if let Some(until) = self.open.fight.waits_until(self.now) {
             self.is_due(until);
             return Next::Waits(until);
