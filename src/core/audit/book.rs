@@ -18,7 +18,7 @@ use super::course::Course;
 use super::episode::Episode;
 use super::fight::Fight;
 use super::finding::{Reason, Truth};
-use super::last::{Last, State};
+use super::last::{self, Last, State};
 use super::open::{Awaited, Content, Drift, Open};
 use super::reading::{Reader, Reading};
 use super::sight::{Look, Sight};
@@ -105,8 +105,8 @@ impl Book {
         known.is_none_or(|drift| !drift.content.is(present))
     }
 
-    /// When the guard's target was last seen as approved, to the second: what changed it since is not
-    /// older. `None` when it was not, or not by this process.
+    /// When the guard's target was last known to be as approved, to the second: what changed it since is
+    /// not older. `None` when it was not.
     #[must_use]
     pub fn last_clean(&self, guard_uid: &str) -> Option<Timestamp> {
         self.last.get(guard_uid).and_then(Last::clean_at)
@@ -189,9 +189,8 @@ impl Book {
         let is_member = incident.is_some_and(|incident| incident.drifted.contains(&guard.uid));
         course.restored(terms, outcome, is_member);
         let (steps, due) = course.end_of_attempt();
-        if due.is_some() {
-            self.set_due(&guard.uid, due);
-        }
+        let before = self.due.get(&guard.uid).copied();
+        self.set_due(&guard.uid, [before, due].into_iter().flatten().min());
         self.keep(guard, open);
         steps
     }
@@ -226,9 +225,9 @@ impl Book {
         let mut steps = Vec::new();
         let mut open = self.open.remove(&after.uid).unwrap_or_default();
         let is_paused = after.paused(now).is_some();
-        let lost_author = before.authorship != after.authorship;
+        let author_changed = before.authorship != after.authorship;
         let is_edited = before.generation != after.generation;
-        if is_edited || is_paused || lost_author {
+        if is_edited || is_paused || author_changed {
             steps.extend(give_up(&mut open));
         }
         open.equivalents.retain(|hash| !after.approves(*hash, now));
@@ -256,7 +255,7 @@ impl Book {
         }
         let pauses_changed = before.pauses != after.pauses;
         let is_open = open.drift.is_some() || open.episode.is_some();
-        if approves_otherwise || (is_open && (is_edited || lost_author || pauses_changed)) {
+        if approves_otherwise || (is_open && (is_edited || author_changed || pauses_changed)) {
             steps.push(Step::Look);
             self.set_due(&after.uid, Some(super::after(now, ASK_AGAIN)));
         }
@@ -353,15 +352,18 @@ impl Book {
     }
 
     fn server(&mut self, version: &str) -> u16 {
+        if version.is_empty() {
+            return last::UNKNOWN_SERVER;
+        }
         let known = self.servers.iter().position(|known| known == version);
         let at = known.unwrap_or_else(|| {
             // Far more versions than an API server can have in the life of a process would be a lie.
-            if self.servers.len() < usize::from(u16::MAX) {
+            if self.servers.len() < usize::from(last::UNKNOWN_SERVER) {
                 self.servers.push(version.to_owned());
             }
             self.servers.len() - 1
         });
-        u16::try_from(at).unwrap_or(u16::MAX)
+        u16::try_from(at).unwrap_or(last::UNKNOWN_SERVER)
     }
 
     fn announcement(&mut self, from: u16, to: u16) -> Option<String> {

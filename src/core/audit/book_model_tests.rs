@@ -14,7 +14,7 @@ use crate::core::pause::{Pause, PausedBy};
 const CONTENTS: [&str; 3] = ["good", "better", "bad"];
 const GUARDS: usize = 14;
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 enum Event {
     Write(usize, usize),
     WriteMany(usize, usize),

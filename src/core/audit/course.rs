@@ -292,7 +292,7 @@ impl<'a> Course<'a> {
         if self.open.fight.is_on() {
             return Some(AlertReason::Fighting);
         }
-        (self.open.failures() >= terms.max_failures_before_alert).then_some(AlertReason::Drifted)
+        (self.open.failures() >= terms.max_failures_before_alert.max(1)).then_some(AlertReason::Drifted)
     }
 
     fn alert(&mut self, reason: AlertReason, message: &str) {
@@ -331,7 +331,7 @@ impl<'a> Course<'a> {
             episode.failed(Failure::Lasting, interval, now);
         }
         let message = words::unreadable(self.guard, why);
-        if !is_excused && self.open.failures() >= seen.terms.max_failures_before_alert {
+        if !is_excused && self.open.failures() >= seen.terms.max_failures_before_alert.max(1) {
             self.alert(AlertReason::Unreadable, &message);
         }
         self.is_due(after(now, interval));
@@ -341,12 +341,15 @@ impl<'a> Course<'a> {
     /// An attempt to restore has ended. `is_member` tells that an incident speaks for the guard.
     pub(super) fn restored(&mut self, terms: Terms, outcome: &Outcome, is_member: bool) {
         let attempt = self.open.attempt.take().map(|attempt| attempt.transaction_id);
+        let is_ours = attempt.is_some();
         let Some(id) = attempt.or_else(|| self.open.episode.as_ref().map(|episode| episode.id.clone()))
         else {
             return;
         };
         let now = self.now;
         match outcome {
+            // Whatever stands in the way may do so for long, such as a namespace that is being deleted.
+            Outcome::GivenUp if is_ours => self.open.fight.failed(now),
             Outcome::GivenUp | Outcome::NothingToDo => {}
             Outcome::Restored { source } => {
                 self.open.fight.restored(now);
@@ -368,6 +371,11 @@ impl<'a> Course<'a> {
         if self.open.drift.is_some() {
             let due = self.open.fight.waits_until(now).unwrap_or_else(|| after(now, LOOK_AFTER));
             self.is_due(due);
+            return;
+        }
+        self.open.fight.calm_down(now);
+        if let Some(until) = self.open.fight.counts_until() {
+            self.is_due(until);
         }
     }
 

@@ -42,7 +42,7 @@ pub struct Context<'a> {
     /// Whether the API server itself defines the target's kind; false for kinds of a CRD, and for kinds
     /// of an aggregated API server, whose version is not the one below.
     pub built_in: bool,
-    /// `gitVersion` of the API server that showed the object, such as `v1.37.2`.
+    /// `gitVersion` of the API server that showed the object, such as `v1.37.2`; empty when unknown.
     pub server_version: &'a str,
     /// `--audit-interval`.
     pub audit_interval: Duration,
