@@ -160,6 +160,7 @@ impl Book {
                             self.held_by(over, now);
                         }
                         course.steps.extend(self.open_incident(guard, &incident, now));
+                        course.steps.extend(self.stop_attempts(&incident, now));
                     }
                 }
                 let incident = self.breaker.holds(&guard.id.namespace);
@@ -484,6 +485,26 @@ impl Book {
             self.set_due(uid, Some(now));
         }
         held
+    }
+
+    /// Attempts that are under way where an incident has begun are given up.
+    fn stop_attempts(&mut self, incident: &Incident, now: Timestamp) -> Vec<Step> {
+        let mut steps = Vec::new();
+        let mut stopped = Vec::new();
+        for (uid, open) in &mut self.open {
+            let namespace = open.guard.as_ref().map(|guard| &guard.namespace);
+            if namespace.is_some_and(|namespace| incident.reach.covers(namespace))
+                && let Some(step) = give_up(open)
+            {
+                steps.push(step);
+                stopped.push(uid.clone());
+            }
+        }
+        for uid in stopped {
+            // Their statuses are to say why nothing is put back.
+            self.set_due(&uid, Some(now));
+        }
+        steps
     }
 
     fn open_incident(&mut self, guard: &Guard, incident: &Incident, now: Timestamp) -> Vec<Step> {

@@ -195,7 +195,9 @@ impl World {
             match step {
                 Step::Restore { transaction_id } => self.restores(nth, transaction_id),
                 Step::GiveUp { transaction_id } => {
-                    assert_eq!(self.pairs[nth].attempt.take(), Some(transaction_id));
+                    let is_it = |pair: &&mut Pair| pair.attempt.as_ref() == Some(&transaction_id);
+                    let pair = self.pairs.iter_mut().find(is_it);
+                    pair.unwrap_or_else(|| unreachable!("{transaction_id} is not under way")).attempt = None;
                 }
                 Step::Alert(alert) => {
                     assert!(self.alerted.insert(alert.episode.clone()), "alerted twice: {alert:?}");
@@ -248,7 +250,9 @@ impl World {
     fn finish(&mut self, nth: usize, how: u8) {
         let pair = &self.pairs[nth];
         let Some(id) = pair.attempt.clone() else { return };
+        let is_paused = pair.guard.paused(self.now).is_some();
         let may = self.book.may_restore(&pair.guard, &id, self.now);
+        assert!(may || is_paused, "an attempt that may not write was not given up");
         let outcome = match how {
             _ if !may => Outcome::GivenUp,
             0 => Outcome::NothingToDo,

@@ -59,7 +59,9 @@ pub enum Reach {
 }
 
 impl Reach {
-    fn covers(&self, namespace: &str) -> bool {
+    /// Whether it reaches guards of a namespace.
+    #[must_use]
+    pub fn covers(&self, namespace: &str) -> bool {
         match self {
             Self::Namespace(own) => own == namespace,
             Self::Cluster => true,

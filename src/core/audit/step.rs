@@ -20,7 +20,8 @@ pub enum Step {
         /// The transaction id under which all of it is recorded.
         transaction_id: String,
     },
-    /// Stop the attempt of this transaction id, if it still runs: the guard has changed.
+    /// Stop the attempt of this transaction id, if it still runs: its guard has changed, or an incident has
+    /// begun. It may be of another guard than the one that was looked at.
     GiveUp {
         /// As in [`Step::Restore`].
         transaction_id: String,
