@@ -15,12 +15,11 @@ use super::after;
 use super::alert::{Alert, AlertReason};
 use super::breaker::{Breaker, Incident};
 use super::course::Course;
-use super::episode::Episode;
-use super::fight::Fight;
 use super::finding::{Reason, Truth};
 use super::last::{self, Last, State};
-use super::open::{Awaited, Content, Drift, Open};
+use super::open::{Awaited, Content, Open};
 use super::reading::{Reader, Reading};
+use super::recall::recall;
 use super::sight::{Look, Sight};
 use super::words::{self, EndedBy};
 
@@ -135,40 +134,7 @@ impl Book {
         let is_news = self.is_news(guard, seen, last, is_known, &reading);
         let before = last.unwrap_or(Last::UNSEEN);
         let mut course = Course::new(guard, &mut open, now);
-        match reading {
-            Reading::Clean(reason) => {
-                course.clean(reason);
-                self.after_clear(guard, &mut course);
-            }
-            Reading::Represented(hash) => {
-                let announcement = self.announcement(before.server, server);
-                course.represented(hash, announcement, new_id);
-                self.after_clear(guard, &mut course);
-            }
-            Reading::Awaiting(until) => {
-                course.awaiting(until, seen.sight);
-                self.after_clear(guard, &mut course);
-            }
-            Reading::Drifted(found) => {
-                course.drifted(&found, seen, new_id);
-                if found.counts {
-                    let namespace = &guard.id.namespace;
-                    let begun = self.breaker.drifted(&guard.uid, namespace, now, &mut *new_id);
-                    if let Some((incident, taken_up)) = begun {
-                        for over in &taken_up {
-                            course.steps.extend(self.end_incident(over, EndedBy::Wider, now));
-                            self.held_by(over, now);
-                        }
-                        course.steps.extend(self.open_incident(guard, &incident, now));
-                        course.steps.extend(self.stop_attempts(&incident, now));
-                    }
-                }
-                let incident = self.breaker.holds(&guard.id.namespace);
-                course.decide(seen, self.settings.remediation, incident);
-            }
-            Reading::Unreadable(ref why) => course.unreadable(why, seen, new_id),
-            Reading::Doubtful => {}
-        }
+        self.follow(&mut course, reading, seen, (before.server, server), new_id);
         let state = course.state;
         let (steps, due) = course.end(seen, is_news);
         let present = match seen.sight {
@@ -407,52 +373,10 @@ impl Book {
         now: Timestamp,
         new_id: NewId<'_>,
     ) -> Box<Open> {
-        let mut open = Box::<Open>::default();
-        let Some(said) = &context.remembered else { return open };
-        let Some((truth, reason, since)) = said.drifted else { return open };
-        let is_edited = said.generation != guard.generation;
-        let state = match (truth, reason) {
-            (Truth::False, Reason::AwaitingApply) => State::Awaiting,
-            (Truth::False, _) => State::Clean,
-            (Truth::True, _) if said.current_hash.is_none() && !guard.scope.is_secret() => State::Absent,
-            (Truth::True, _) => State::Drifted,
-            (Truth::Unknown, _) => State::Unseen,
-        };
-        let clean_at = said.last_checked.filter(|_| state == State::Clean);
-        let mut last = Last::remembered(state, said.current_hash, clean_at);
-        last.is_outdated = is_edited;
+        let Some(said) = &context.remembered else { return Box::default() };
+        let Some((last, open)) = recall(guard, said, now, new_id) else { return Box::default() };
         self.last.insert(guard.uid.clone(), last);
-        if state == State::Awaiting {
-            open.awaited = Some(Awaited::new(said.current_hash, since));
-        } else if state == State::Clean && is_edited && said.current_hash.is_some() {
-            open.awaited = Some(Awaited::new(said.current_hash, now));
-        }
-        if truth == Truth::True {
-            let content = match (state, said.current_hash) {
-                (State::Absent, _) => Content::Absent,
-                (_, Some(hash)) => Content::Hash(hash),
-                (_, None) => Content::Unknown,
-            };
-            let excepted = [Reason::Excepted, Reason::SuspendedBySpec, Reason::ExceptionEnded];
-            open.drift =
-                Some(Drift { content, reason, is_excepted: excepted.contains(&reason), alert_from: now });
-        }
-        if truth == Truth::True || said.consecutive_failures > 0 {
-            let (drifted, id) = match &said.last_drift {
-                Some((time, id)) => (Some(*time), id.clone()),
-                None => (None, None),
-            };
-            // Until the status says otherwise, the checks went on failing.
-            let checked = said.last_checked.filter(|_| truth != Truth::False);
-            let failed = drifted.max(checked).map_or(since, |failed| failed.max(since));
-            let alerted = said.alerted.then_some(AlertReason::Drifted);
-            let id = said.episode.clone().or(id).unwrap_or_else(new_id);
-            open.episode = Some(Episode::resume(id, said.consecutive_failures, failed, alerted));
-            if said.fighting {
-                open.fight = Fight::resume(failed);
-            }
-        }
-        if let Some(id) = said.incident.as_ref().filter(|_| truth == Truth::True)
+        if let Some(id) = said.incident.as_ref().filter(|_| open.drift.is_some())
             && self.breaker.resume(id, &guard.uid, &guard.id.namespace)
         {
             // Whoever led before has alerted it, and has told of those that it took up.
@@ -463,9 +387,58 @@ impl Book {
         open
     }
 
+    /// Does what a look means. `servers` are those that showed the object last and now.
+    fn follow(
+        &mut self,
+        course: &mut Course<'_>,
+        reading: Reading,
+        seen: &Seen<'_>,
+        servers: (u16, u16),
+        new_id: NewId<'_>,
+    ) {
+        match reading {
+            Reading::Clean(reason) => {
+                course.clean(reason);
+                self.after_clear(course);
+            }
+            Reading::Represented(hash) => {
+                let announcement = self.announcement(servers.0, servers.1);
+                course.represented(hash, announcement, new_id);
+                self.after_clear(course);
+            }
+            Reading::Awaiting(until) => {
+                course.awaiting(until, seen.sight);
+                self.after_clear(course);
+            }
+            Reading::Drifted(found) => {
+                course.drifted(&found, seen, new_id);
+                if found.counts {
+                    self.count(course, new_id);
+                }
+                let incident = self.breaker.holds(&course.guard.id.namespace);
+                course.decide(seen, self.settings.remediation, incident);
+            }
+            Reading::Unreadable(why) => course.unreadable(&why, seen, new_id),
+            Reading::Doubtful => {}
+        }
+    }
+
+    /// Counts a guard that drifted anew: many at once are an incident.
+    fn count(&mut self, course: &mut Course<'_>, new_id: NewId<'_>) {
+        let (guard, now) = (course.guard, course.now);
+        let begun = self.breaker.drifted(&guard.uid, &guard.id.namespace, now, new_id);
+        let Some((incident, taken_up)) = begun else { return };
+        for over in &taken_up {
+            course.steps.extend(self.end_incident(over, EndedBy::Wider, now));
+            self.held_by(over, now);
+        }
+        course.steps.extend(self.open_incident(guard, &incident, now));
+        course.steps.extend(self.stop_attempts(&incident, now));
+    }
+
     /// The target is as it should be, or soon will be: incidents may be over by that.
-    fn after_clear(&mut self, guard: &Guard, course: &mut Course<'_>) {
-        for over in self.breaker.cleared(&guard.uid) {
+    fn after_clear(&mut self, course: &mut Course<'_>) {
+        for over in self.breaker.cleared(&course.guard.uid) {
             course.steps.extend(self.end_incident(&over, EndedBy::Clearing, course.now));
             self.held_by(&over, course.now);
         }

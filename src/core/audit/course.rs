@@ -28,7 +28,7 @@ const LOOK_AFTER: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// One guard while it is decided about.
 pub(super) struct Course<'a> {
-    guard: &'a Guard,
+    pub(super) guard: &'a Guard,
     open: &'a mut Open,
     pub(super) now: Timestamp,
     pub(super) steps: Vec<Step>,

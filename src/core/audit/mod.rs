@@ -24,6 +24,7 @@ pub mod finding;
 mod last;
 mod open;
 mod reading;
+mod recall;
 pub mod seen;
 pub mod sight;
 pub mod step;
