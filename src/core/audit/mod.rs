@@ -27,6 +27,7 @@ mod last;
 mod open;
 mod reading;
 pub mod restore;
+mod recall;
 pub mod seen;
 pub mod sight;
 pub mod step;
