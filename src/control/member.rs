@@ -23,8 +23,8 @@ use crate::store::{Observation, Seen, Store};
 
 use super::catch_up::caught_up;
 use super::promotion::asking;
-use super::roll::{DURATION, RollCall};
-use super::said::{Said, lease_name};
+use super::roll::RollCall;
+use super::said::{DURATION, Said, lease_name};
 use super::would_denies::WouldDenies;
 
 /// How often the Lease is written when there is nothing new to say.

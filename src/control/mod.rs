@@ -20,7 +20,6 @@ pub mod rights;
 pub mod roll;
 pub mod run;
 mod said;
-mod side;
 mod standing;
 mod status;
 pub mod webhooks;

@@ -20,10 +20,8 @@ use tokio::time::Instant;
 
 use crate::api::names;
 
-use super::said::Said;
+use super::said::{DURATION, Said};
 
-/// After so long without a change a replica counts as dead. It stops trusting its own index earlier.
-pub(super) const DURATION: Duration = Duration::from_secs(15);
 /// When the Lease of a dead replica is removed: long after nobody counts it any more.
 const FORGET: Duration = Duration::from_secs(120);
 /// Longest a list may take.

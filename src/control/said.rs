@@ -4,6 +4,7 @@
 //! that no number of guards makes the Lease too large to be written.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -14,8 +15,9 @@ use crate::api::names;
 use crate::core::hash::ContentHash;
 
 use super::crowd::Crowd;
-use super::roll::DURATION;
 
+/// After so long without a change a replica counts as dead. It stops trusting its own index earlier.
+pub(super) const DURATION: Duration = Duration::from_secs(15);
 /// Guards that one replica names as not settled; further ones are told as a [`Crowd`].
 const MOST_UNSETTLED: usize = 64;
 /// Longest part of a replica's name that goes into that of its Lease.

@@ -8,31 +8,28 @@ use jiff::Timestamp;
 
 use super::canonical::object::Object;
 use super::canonical::{CanonicalError, hash_parsed};
+use super::covering::{Arrival, Form, approved_by_all, guards_of, object_key};
 use super::diff::Changes;
 use super::guard::{Enforcement, Guard, GuardState, InvalidGuard, Target};
 use super::hash::ContentHash;
+use super::images::Images;
 use super::index::Index;
 use super::message;
 use super::paths::PathFilter;
 use super::review::{Progress, Review, metadata_text};
 use super::rewrite;
 use super::scope::Scope;
-use super::verdict::{Attempt, Fact, Judgement, Operation, Reason, ReviewError, Unguarded, User, Verdict};
+use super::shape;
+use super::verdict::{Attempt, Fact, Judgement, Operation, Reason, ReviewError, User, Verdict};
 
 mod deletion;
-mod images;
 mod partial;
-pub(super) mod shape;
-
-use images::Images;
 
 /// Field manager of a dry run that proves which replica answers; a nonce follows.
 pub const PROOF_FIELD_MANAGER: &str = "driftguard-proof-";
 /// How far from the end of a review its options are looked for. The API server writes them last,
 /// and a field manager has at most 128 characters.
 const OPTIONS_REACH: usize = 1024;
-/// Most paths named in a message and in a record.
-const MAX_PATHS: usize = 5;
 
 /// Judges one admission review, given as the raw body, at `now`.
 ///
@@ -108,67 +105,6 @@ fn verdict(
     Ok(judge_change(review, operation, &guards, now))
 }
 
-/// What a review shows of the object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
-    /// All of it, on the object itself or on a subresource that is of its kind.
-    Object,
-    /// Only a count.
-    Scale,
-    /// Only the node that a Pod goes to.
-    Binding,
-    /// Nothing: the Pod is to be deleted.
-    Eviction,
-}
-
-impl Form {
-    pub(super) fn of(review: &Review<'_>) -> Self {
-        let of_pods = review.group.is_empty() && review.resource == "pods";
-        match review.sub_resource.as_str() {
-            // The older way to bind a Pod, which needs no subresource.
-            "" if review.group.is_empty() && review.resource == "bindings" => Self::Binding,
-            "scale" => Self::Scale,
-            "binding" if of_pods => Self::Binding,
-            "eviction" if of_pods => Self::Eviction,
-            _ => Self::Object,
-        }
-    }
-}
-
-/// The guards that judge a review, and how its object arrives.
-pub(super) fn guards_of<'i>(
-    review: &Review<'_>,
-    form: Form,
-    key: &Unguarded,
-    index: &'i Index,
-) -> (Vec<&'i GuardState>, Arrival) {
-    let namespace = key.namespace.as_deref().unwrap_or_default();
-    let found = index.lookup(&key.group, &key.resource, namespace, &key.name);
-    // Each version that guards hash has an entry of its own, through which the object arrives in
-    // that version: a guard is judged only there, and where it asked for others.
-    let comes_in = |state: &&GuardState| match state {
-        GuardState::Valid(guard) if form == Form::Scale => guard.scaled_in() == Some(&review.version),
-        GuardState::Valid(guard) => guard.written_in().any(|version| version == review.version),
-        GuardState::Invalid(_) => hashes(state, &review.version),
-    };
-    let any = found.clone().any(|state| comes_in(&state));
-    let guards: Vec<&GuardState> = found
-        .filter(|state| !any || comes_in(state))
-        .filter(|state| {
-            // Of other subresources we know nothing: what they show is no image of the object.
-            form != Form::Object
-                || review.sub_resource.is_empty()
-                || state.target().is_some_and(|target| target.kind == review.kind)
-        })
-        .collect();
-    let as_hashed = guards.iter().all(|state| hashes(state, &review.version));
-    (guards, if as_hashed { Arrival::AsHashed } else { Arrival::Otherwise })
-}
-
-fn hashes(state: &GuardState, version: &str) -> bool {
-    state.target().is_some_and(|target| target.version == version)
-}
-
 /// The one exemption: the end of a Namespace was judged when its deletion began.
 fn is_end_of_namespace(review: &Review<'_>) -> bool {
     review.group.is_empty()
@@ -180,61 +116,6 @@ fn is_end_of_namespace(review: &Review<'_>) -> bool {
 /// Whether the deletion of an object has begun.
 fn is_terminating(object: &Object<'_>) -> bool {
     metadata_text(object, "deletionTimestamp").is_ok_and(|time| !time.is_empty())
-}
-
-/// In which version an object arrives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Arrival {
-    /// In the one that its guards hash.
-    AsHashed,
-    /// In another one for some guard, as while rules and index follow a change of the version one after
-    /// the other, or when its version is served no longer. No hash of it says anything to that guard, so
-    /// that only writes which change nothing may pass.
-    Otherwise,
-}
-
-/// The object's own name and namespace: `request.name` is absent for some operations, and a
-/// mutating webhook may rename on CREATE.
-pub(super) fn object_key(
-    review: &Review<'_>,
-    operation: Operation,
-    form: Form,
-) -> Result<Unguarded, ReviewError> {
-    let (object, field) = match operation {
-        Operation::Delete => (&review.old_object, "oldObject"),
-        _ => (&review.object, "object"),
-    };
-    let Some(object) = object else {
-        let message = format!("a {} without request.{field}", operation.as_str());
-        return Err(ReviewError { uid: Some(review.uid.clone()), message });
-    };
-    let text = |name| {
-        metadata_text(object, name)
-            .map_err(|error| ReviewError { uid: Some(review.uid.clone()), message: error.to_string() })
-    };
-    let mut namespace = text("namespace")?;
-    // The request of a Namespace carries its own name as namespace.
-    let is_namespace = review.group.is_empty() && review.resource == "namespaces";
-    if namespace.is_empty() && !is_namespace {
-        namespace.clone_from(&review.namespace);
-    }
-    Ok(Unguarded {
-        group: review.group.clone(),
-        // A Binding bears the name of its Pod.
-        resource: if form == Form::Binding { "pods".to_owned() } else { review.resource.clone() },
-        namespace: (!namespace.is_empty()).then_some(namespace),
-        name: text("name")?,
-    })
-}
-
-pub(super) fn approved_by_all(review: &Review<'_>, guards: &[&GuardState], now: Timestamp) -> bool {
-    let images = Images::of(review);
-    guards.iter().all(|state| match state {
-        GuardState::Valid(guard) => {
-            images.new_hash(&guard.scope).is_some_and(|hash| hash.is_ok_and(|hash| guard.approves(hash, now)))
-        }
-        GuardState::Invalid(_) => false,
-    })
 }
 
 /// What one guard has to say against a write.

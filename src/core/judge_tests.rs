@@ -8,7 +8,7 @@ use super::super::guard::{
     AlsoApproved, Authorship, DeletionPolicy, FailurePolicy, GuardId, ManagedBy, OtherVersion, Versions,
 };
 use super::super::pause::{Pause, PausedBy};
-use super::super::verdict::Question;
+use super::super::verdict::{Question, Unguarded};
 use super::*;
 
 const APPROVED: &str = r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"x","namespace":"n","uid":"o-1"},"data":{"price":"1"}}"#;

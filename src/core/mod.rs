@@ -1,14 +1,14 @@
 //! What decides: canonical form, scope, index, admission verdict.
 //!
 //! Nothing here does I/O, reads a clock, draws a random number or logs; time and facts come in as
-//! arguments. `tests/layering.rs` fails when an import breaks that.
-//!
+//! arguments. `tests/core/layering.rs` fails when an import breaks that.
 
 pub mod audit;
 pub mod author;
 pub mod author_access;
 pub mod breakglass;
 pub mod canonical;
+mod covering;
 pub mod definition;
 pub mod diff;
 pub mod exceptions;
@@ -16,6 +16,7 @@ pub mod guard;
 pub mod guard_spec;
 pub mod guard_spec_rivals;
 pub mod hash;
+mod images;
 pub mod index;
 pub mod json;
 pub mod judge;
@@ -31,6 +32,7 @@ pub mod rewrite;
 pub mod rotation;
 mod scan;
 pub mod scope;
+mod shape;
 pub mod signature;
 pub mod supplied;
 pub mod tenure;

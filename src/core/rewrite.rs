@@ -11,13 +11,14 @@ use jiff::Timestamp;
 
 use super::canonical::object::Object;
 use super::canonical::{hash_object, hash_parsed};
+use super::covering::{Arrival, Form, approved_by_all, guards_of, object_key};
 use super::diff::{self, Changes};
 use super::guard::{Enforcement, Guard, GuardId, GuardState};
 use super::index::Index;
 use super::json::Cursor;
-use super::judge::{self, Arrival, Form};
 use super::message;
 use super::review::{Progress, Review, is_applied_by};
+use super::shape;
 use super::verdict::{Operation, ReviewError};
 
 pub(crate) mod edit;
@@ -67,13 +68,10 @@ fn patch(
     if review.operation != Some(Operation::Update) || Form::of(review) != Form::Object {
         return Ok(None);
     }
-    let Ok(key) = judge::object_key(review, Operation::Update, Form::Object) else { return Ok(None) };
-    let (guards, arrival) = judge::guards_of(review, Form::Object, &key, index);
+    let Ok(key) = object_key(review, Operation::Update, Form::Object) else { return Ok(None) };
+    let (guards, arrival) = guards_of(review, Form::Object, &key, index);
     let rewrites = |state: &&GuardState| matches!(state, GuardState::Valid(guard) if guard.enforcement == Enforcement::Rewrite);
-    if arrival != Arrival::AsHashed
-        || !guards.iter().any(rewrites)
-        || judge::approved_by_all(review, &guards, now)
-    {
+    if arrival != Arrival::AsHashed || !guards.iter().any(rewrites) || approved_by_all(review, &guards, now) {
         return Ok(None);
     }
     if progress != Progress::Finished {
@@ -174,7 +172,7 @@ fn plan<'g>(
     if is_applied_by(new, &manager) {
         return Err(Obstacle::ServerSideApply);
     }
-    if !judge::shape::stays(Some(old), Some(new)) {
+    if !shape::stays(Some(old), Some(new)) {
         return Err(Obstacle::Entangled);
     }
     let objecting = objecting(old, new, &guards, now)?;

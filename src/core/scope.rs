@@ -1,7 +1,9 @@
 //! Scope: which part of an object a guard pins.
 
-use super::canonical::NEVER_SCOPE;
 use super::paths::{PathFilter, Position, Step};
+
+/// Top-level fields that are never scope.
+pub(crate) const NEVER_SCOPE: [&str; 4] = ["apiVersion", "kind", "metadata", "status"];
 
 /// How the pinned value is taken from an object; DESIGN section 3 has the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

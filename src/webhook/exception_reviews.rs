@@ -8,27 +8,14 @@ use jiff::Timestamp;
 use serde_json::value::RawValue;
 
 use super::guard_reviews::GuardReviews;
-use super::own_review::{Request, Review};
-use super::response;
+use super::own_review::{OwnAnswer, Request, Review};
 use crate::api::names;
 use crate::core::exceptions::{self, Terms};
 use crate::core::guard::GuardId;
 use crate::core::guard_spec::Refusal;
 use crate::core::verdict::Operation;
 use crate::store::Stored;
-use crate::trail::record::ExceptionAttempt;
-
-/// The answer to a review of an exception.
-pub(super) struct ExceptionAnswer {
-    /// For metrics.
-    pub(super) verdict: &'static str,
-    /// For metrics.
-    pub(super) reason: &'static str,
-    /// The bytes of the answer.
-    pub(super) reply: Vec<u8>,
-    /// What to record.
-    pub(super) told: Option<ExceptionAttempt>,
-}
+use crate::trail::record::{OwnAttempt, OwnKind};
 
 /// A review that was read.
 struct Asking<'a> {
@@ -71,37 +58,26 @@ impl<'a> Asking<'a> {
     }
 
     /// What is recorded of it; nothing of a dry run.
-    fn told(&self, refusal: Option<&Refusal>, done: &'static str) -> Option<ExceptionAttempt> {
-        if self.request.dry_run == Some(true) {
-            return None;
-        }
+    fn told(&self, refusal: Option<&Refusal>, done: &'static str) -> Option<OwnAttempt> {
         let terms = self.subject().and_then(|stored| Terms::parse(stored.spec()).ok());
-        Some(ExceptionAttempt {
-            exception: self.id(),
-            uid: self.subject().map(|stored| stored.uid().as_str().to_owned()).unwrap_or_default(),
+        let kind = OwnKind::Exception {
             until: terms.as_ref().map(|terms| terms.until),
             why: terms.map(|terms| terms.reason).unwrap_or_default(),
-            operation: self.operation,
-            user: self.request.user(),
-            field_manager: self.request.field_manager(),
-            denied: refusal.is_some(),
-            reason: refusal.map_or(done, |refusal| refusal.reason),
-            message: refusal.map(|refusal| refusal.message.clone()).unwrap_or_default(),
-            review_uid: self.request.uid.clone(),
-        })
+        };
+        let uid = self.subject().map(|stored| stored.uid().as_str().to_owned()).unwrap_or_default();
+        self.request.told(self.operation, (self.id(), uid), kind, refusal, done)
     }
 }
 
 impl GuardReviews {
     /// Answers the gate. `None` when this is no review of an exception.
-    pub(super) fn validate_exception(&self, body: &[u8], now: Timestamp) -> Option<ExceptionAnswer> {
+    pub(super) fn validate_exception(&self, body: &[u8], now: Timestamp) -> Option<OwnAnswer> {
         let asking = Asking::read(body)?;
         let (done, result) = match (asking.operation, &asking.new) {
             (Operation::Create, Some(new)) => ("ExceptionCreated", self.made(&asking.id(), new, now)),
             (Operation::Update, Some(new)) => {
                 if asking.old.as_ref().is_some_and(|old| is_same_spec(old, new)) {
-                    let reply = response::allow(&asking.request.uid, &[]);
-                    return Some(ExceptionAnswer { verdict: "allow", reason: "Approved", reply, told: None });
+                    return Some(OwnAnswer::allowed(&asking.request.uid, "Approved", &[], None));
                 }
                 ("ExceptionChanged", Err(exceptions::changed(&asking.id())))
             }
@@ -110,18 +86,8 @@ impl GuardReviews {
         let told = asking.told(result.as_ref().err(), done);
         let uid = &asking.request.uid;
         Some(match result {
-            Ok(warnings) => ExceptionAnswer {
-                verdict: if warnings.is_empty() { "allow" } else { "warn" },
-                reason: done,
-                reply: response::allow(uid, &warnings),
-                told,
-            },
-            Err(refusal) => ExceptionAnswer {
-                verdict: "deny",
-                reason: refusal.reason,
-                reply: response::deny(uid, &refusal.message, &[]),
-                told,
-            },
+            Ok(warnings) => OwnAnswer::allowed(uid, done, &warnings, told),
+            Err(refusal) => OwnAnswer::refused(uid, &refusal, told),
         })
     }
 

@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use super::own_review::{Request, Review};
+use super::own_review::{OwnAnswer, Request, Review};
 use super::reviews::Asked;
 use super::{response, rivals};
 use crate::api::names;
@@ -29,7 +29,7 @@ use crate::core::signature::SigningKey;
 use crate::core::verdict::Operation;
 use crate::store::{Key, Proposed, Store, Stored};
 use crate::telemetry::notices::{Notice, NoticeSink};
-use crate::trail::record::GuardAttempt;
+use crate::trail::record::{OwnAttempt, OwnKind};
 
 /// The part of the API server's time after which asking is given up, so that our answer still arrives.
 const SHARE: f64 = 0.8;
@@ -70,18 +70,6 @@ impl std::fmt::Debug for GuardReviews {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("GuardReviews").finish_non_exhaustive()
     }
-}
-
-/// The answer to a review of a guard.
-pub(super) struct GuardAnswer {
-    /// For metrics.
-    pub(super) verdict: &'static str,
-    /// For metrics.
-    pub(super) reason: &'static str,
-    /// The bytes of the answer.
-    pub(super) reply: Vec<u8>,
-    /// What to record.
-    pub(super) told: Option<GuardAttempt>,
 }
 
 #[derive(Deserialize)]
@@ -176,26 +164,15 @@ impl<'a> Asking<'a> {
         refusal: Option<&Refusal>,
         done: &'static str,
         proposed: Option<&Proposed>,
-    ) -> Option<GuardAttempt> {
-        if self.request.dry_run == Some(true) {
-            return None;
-        }
-        let id = self.id();
+    ) -> Option<OwnAttempt> {
         let stored = self.request.object.or(self.request.old_object);
         let stored: Option<Stored> = stored.and_then(|raw| serde_json::from_str(raw.get()).ok());
-        Some(GuardAttempt {
-            guard_uid: stored.as_ref().map(|stored| stored.uid().as_str().to_owned()).unwrap_or_default(),
-            guard_generation: stored.as_ref().map(Stored::generation).unwrap_or_default(),
+        let kind = OwnKind::Guard {
+            generation: stored.as_ref().map(Stored::generation).unwrap_or_default(),
             target: proposed.and_then(|proposed| proposed.state.target().cloned()),
-            operation: self.operation,
-            user: self.request.user(),
-            field_manager: self.request.field_manager(),
-            denied: refusal.is_some(),
-            reason: refusal.map_or(done, |refusal| refusal.reason),
-            message: refusal.map(|refusal| refusal.message.clone()).unwrap_or_default(),
-            review_uid: self.request.uid.clone(),
-            guard: id,
-        })
+        };
+        let uid = stored.as_ref().map(|stored| stored.uid().as_str().to_owned()).unwrap_or_default();
+        self.request.told(self.operation, (self.id(), uid), kind, refusal, done)
     }
 }
 
@@ -207,7 +184,7 @@ struct Decision {
 
 impl GuardReviews {
     /// Answers the mutating hook, which never refuses. `None` when this is no review of a guard.
-    pub(super) fn mutate(&self, body: &[u8], now: Timestamp) -> Option<GuardAnswer> {
+    pub(super) fn mutate(&self, body: &[u8], now: Timestamp) -> Option<OwnAnswer> {
         let asking = Asking::read(body)?;
         let patch = self.signature(&asking, now);
         let uid = &asking.request.uid;
@@ -215,7 +192,7 @@ impl GuardReviews {
             Some(patch) => response::allow_with_patch(uid, &[], &patch),
             None => response::allow(uid, &[]),
         };
-        Some(GuardAnswer { verdict: "allow", reason: "Mutate", reply, told: None })
+        Some(OwnAnswer { verdict: "allow", reason: "Mutate", reply, told: None })
     }
 
     /// The patch that signs what is written, or puts back the signature that stood there.
@@ -240,15 +217,10 @@ impl GuardReviews {
     }
 
     /// Answers the gate. `None` when this is no review of a guard.
-    pub(super) async fn validate(&self, body: &[u8], asked: Asked, now: Timestamp) -> Option<GuardAnswer> {
+    pub(super) async fn validate(&self, body: &[u8], asked: Asked, now: Timestamp) -> Option<OwnAnswer> {
         let asking = Asking::read(body)?;
         let uid = asking.request.uid.clone();
-        let allowed = |reason, warnings: &[String], told| GuardAnswer {
-            verdict: if warnings.is_empty() { "allow" } else { "warn" },
-            reason,
-            reply: response::allow(&uid, warnings),
-            told,
-        };
+        let allowed = |reason, warnings: &[String], told| OwnAnswer::allowed(&uid, reason, warnings, told);
         let new = match (asking.operation, &asking.new) {
             (Operation::Delete, _) => {
                 let told = asking.told(None, "GuardDeleted", None);
@@ -273,19 +245,14 @@ impl GuardReviews {
         let told = asking.told(result.as_ref().err(), done, proposed.as_ref());
         Some(match result {
             Ok(warnings) => allowed(done, &warnings, told),
-            Err(refusal) => GuardAnswer {
-                verdict: "deny",
-                reason: refusal.reason,
-                reply: response::deny(&uid, &refusal.message, &[]),
-                told,
-            },
+            Err(refusal) => OwnAnswer::refused(&uid, &refusal, told),
         })
     }
 
-    fn announce_deletion(&self, told: &GuardAttempt) {
+    fn announce_deletion(&self, told: &OwnAttempt) {
         self.notices.put(Notice {
-            guard: told.guard.clone(),
-            uid: told.guard_uid.clone(),
+            guard: told.object.clone(),
+            uid: told.uid.clone(),
             reason: "GuardDeleted",
             note: format!("{} deletes this guard: nothing pins its target any more", told.user.name),
         });

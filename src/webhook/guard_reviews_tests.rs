@@ -62,7 +62,7 @@ fn asked() -> Asked {
     }
 }
 
-fn response(answer: &GuardAnswer) -> Value {
+fn response(answer: &OwnAnswer) -> Value {
     serde_json::from_slice::<Value>(&answer.reply).unwrap()["response"].clone()
 }
 

@@ -1,12 +1,16 @@
-//! Reviews of our own kinds as they are sent. Unlike those of targets they are small and rare, so that they
-//! are read as a whole.
+//! Reviews of our own kinds as they are sent, and as they are answered. Unlike those of targets they are small
+//! and rare, so that they are read as a whole.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::core::verdict::User;
+use super::response;
+use crate::core::guard::GuardId;
+use crate::core::guard_spec::Refusal;
+use crate::core::verdict::{Operation, User};
+use crate::trail::record::{OwnAttempt, OwnKind};
 
 #[derive(Deserialize)]
 pub(super) struct Review<'a> {
@@ -65,5 +69,62 @@ impl Request<'_> {
     /// `options.fieldManager`, empty when there is none.
     pub(super) fn field_manager(&self) -> String {
         self.options.as_ref().map(|options| options.field_manager.clone()).unwrap_or_default()
+    }
+
+    /// What is recorded of it; nothing of a dry run. `done` is what became of it unless it was refused.
+    pub(super) fn told(
+        &self,
+        operation: Operation,
+        (object, uid): (GuardId, String),
+        kind: OwnKind,
+        refusal: Option<&Refusal>,
+        done: &'static str,
+    ) -> Option<OwnAttempt> {
+        if self.dry_run == Some(true) {
+            return None;
+        }
+        Some(OwnAttempt {
+            object,
+            uid,
+            kind,
+            operation,
+            user: self.user(),
+            field_manager: self.field_manager(),
+            denied: refusal.is_some(),
+            reason: refusal.map_or(done, |refusal| refusal.reason),
+            message: refusal.map(|refusal| refusal.message.clone()).unwrap_or_default(),
+            review_uid: self.uid.clone(),
+        })
+    }
+}
+
+/// The answer to a review of an object of our own.
+pub(super) struct OwnAnswer {
+    /// For metrics.
+    pub(super) verdict: &'static str,
+    /// For metrics.
+    pub(super) reason: &'static str,
+    /// The bytes of the answer.
+    pub(super) reply: Vec<u8>,
+    /// What to record.
+    pub(super) told: Option<OwnAttempt>,
+}
+
+impl OwnAnswer {
+    /// It passes, perhaps with warnings.
+    pub(super) fn allowed(
+        uid: &str,
+        reason: &'static str,
+        warnings: &[String],
+        told: Option<OwnAttempt>,
+    ) -> Self {
+        let verdict = if warnings.is_empty() { "allow" } else { "warn" };
+        Self { verdict, reason, reply: response::allow(uid, warnings), told }
+    }
+
+    /// It is refused.
+    pub(super) fn refused(uid: &str, refusal: &Refusal, told: Option<OwnAttempt>) -> Self {
+        let reply = response::deny(uid, &refusal.message, &[]);
+        Self { verdict: "deny", reason: refusal.reason, reply, told }
     }
 }

@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 
+use super::telling::bound;
 use super::*;
 use crate::core::guard::{DeletionPolicy, Enforcement};
 use crate::webhook::test_support::{APPROVED, LiveRead, TestGuards, cut_off, review, reviews};

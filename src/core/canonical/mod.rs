@@ -19,7 +19,7 @@ pub(crate) mod tree;
 use super::hash::ContentHash;
 use super::json::{Cursor, JsonError, Span};
 use super::paths::{PathFilter, Position, Step};
-use super::scope::{Scope, ScopeKind};
+use super::scope::{NEVER_SCOPE, Scope, ScopeKind};
 
 use object::Object;
 use sink::{Hasher, Sink};
@@ -35,9 +35,6 @@ pub(crate) const PARAMETER_QUIRKS: Quirks =
 /// Every other kind.
 pub(crate) const SPEC_QUIRKS: Quirks =
     Quirks { null_values_are_empty: false, drop_null_creation_timestamp: true };
-
-/// Top-level fields that are never scope.
-pub(crate) const NEVER_SCOPE: [&str; 4] = ["apiVersion", "kind", "metadata", "status"];
 
 /// Why an object has no canonical form.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

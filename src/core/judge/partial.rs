@@ -5,13 +5,12 @@
 
 use jiff::Timestamp;
 
-use super::{
-    Finding, Form, MAX_PATHS, Opinion, act, against_invalid, in_another_version, left_drifted, sum_up,
-};
+use super::{Finding, Form, Opinion, act, against_invalid, in_another_version, left_drifted, sum_up};
 use crate::core::canonical::hash_object;
 use crate::core::canonical::object::Object;
 use crate::core::diff;
 use crate::core::guard::{Count, Enforcement, FailurePolicy, Guard, GuardState};
+use crate::core::images::MAX_PATHS;
 use crate::core::message;
 use crate::core::review::{Review, value_at};
 use crate::core::rewrite::Obstacle;

@@ -14,6 +14,8 @@ use super::{Class, Phase, Settings};
 pub const NAME_PREFIX: &str = "see-driftguard-breakglass";
 /// What every entry's name ends with: entry names must be fully qualified.
 const NAME_SUFFIX: &str = "terrafusion.ai";
+/// What stands last in the path of an entry for guarded objects, while the glass is broken.
+pub const BROKEN: &str = "broken";
 /// Longest name of an entry (a DNS subdomain).
 const MAX_NAME: usize = 253;
 /// What an entry weighs besides names, namespaces and the CA bundle: its fixed fields, and what the
@@ -73,8 +75,11 @@ impl Entry {
     /// of another generation can be mistaken for this one.
     #[must_use]
     pub fn path(&self, generation: u64) -> String {
-        let subject =
-            if self.broken { format!("/{}", super::glass::BROKEN) } else { super::own::path_suffix(self) };
+        let subject = match &self.token {
+            Some(token) => format!("/{}/{token}", self.resources.first().map_or("", String::as_str)),
+            None if self.broken => format!("/{BROKEN}"),
+            None => String::new(),
+        };
         format!("/{}/g{generation}/{}{subject}", self.hook.word(), policy_word(self.failure_policy))
     }
 

@@ -6,17 +6,14 @@
 
 use crate::core::guard::FailurePolicy;
 
-use super::entry::policy_word;
-use super::{Entry, NAME_PREFIX, own};
-
-/// What stands last in the path of an entry for guarded objects.
-pub const BROKEN: &str = "broken";
+pub use super::entry::BROKEN;
+use super::entry::{Entry, NAME_PREFIX, policy_word};
 
 /// The entry as it is wanted while the glass is broken. Reviews of our own kinds go on, since approving
 /// is not what the glass was broken for; but nobody waits for them.
 #[must_use]
 pub fn opened(entry: Entry) -> Entry {
-    let broken = own::path_suffix(&entry).is_empty();
+    let broken = entry.token.is_none();
     Entry { failure_policy: FailurePolicy::Ignore, broken, ..entry }
 }
 
@@ -67,8 +64,8 @@ fn split(path: &str) -> Option<(&str, &str)> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
     use super::*;
-    use crate::core::registration::Hook;
     use crate::core::registration::entry::tests::entry_for_configmaps;
+    use crate::core::registration::{Hook, own};
     use crate::core::signature::SigningKey;
 
     #[test]

@@ -115,14 +115,6 @@ pub fn condition(entry: &Entry) -> Option<&'static str> {
     entry.operations.contains(&Operation::Update).then_some(own.approves)
 }
 
-/// What follows the failure policy in the path of an entry: `/driftguards/TOKEN`, or nothing for entries
-/// of guarded objects.
-#[must_use]
-pub fn path_suffix(entry: &Entry) -> String {
-    let token = entry.token.as_deref().unwrap_or_default();
-    own(entry).map_or_else(String::new, |own| format!("/{}/{token}", own.resource))
-}
-
 /// Our own kinds are never guarded, so that the resource tells the entries apart.
 fn own(entry: &Entry) -> Option<&'static Own> {
     let resource = entry.resources.first()?;

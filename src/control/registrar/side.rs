@@ -13,13 +13,12 @@ use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
 
+use super::error::RegistrarError;
 use crate::api::names;
+use crate::control::lease::Fence;
+use crate::control::webhooks::{Address, Client, Configuration};
 use crate::core::guard::FailurePolicy;
 use crate::core::registration::Entry;
-
-use super::lease::Fence;
-use super::registrar::RegistrarError;
-use super::webhooks::{Address, Client, Configuration};
 
 /// Longest a request may take. Well below what is left of a tenure when the fence is checked.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);

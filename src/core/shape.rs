@@ -26,7 +26,7 @@ pub(super) fn concerns(guards: &[&GuardState]) -> bool {
 }
 
 /// Whether both objects have a `spec` or neither has.
-pub(crate) fn stays(old: Option<&Object<'_>>, new: Option<&Object<'_>>) -> bool {
+pub(super) fn stays(old: Option<&Object<'_>>, new: Option<&Object<'_>>) -> bool {
     match (old, new) {
         (Some(old), Some(new)) => has_spec(old) == has_spec(new),
         _ => true,

@@ -5,13 +5,15 @@
 
 use std::cell::RefCell;
 
-use super::MAX_PATHS;
 use crate::core::canonical::object::Object;
 use crate::core::canonical::{CanonicalError, hash_parsed};
 use crate::core::diff::{self, Changes};
 use crate::core::hash::ContentHash;
 use crate::core::review::Review;
 use crate::core::scope::Scope;
+
+/// Most paths named in a message and in a record.
+pub(super) const MAX_PATHS: usize = 5;
 
 /// What was found out so far about the object of a review, and about the one before it.
 pub(super) struct Images<'r> {
