@@ -144,8 +144,13 @@ fn checked(url: &Url, allows_http: bool, (flag, allow, instead): Flags) -> Resul
 
 /// A URI reference, as CloudEvents demand of `source`.
 fn source(text: &str) -> Result<String, String> {
-    let ok = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&byte));
-    if ok { Ok(text.to_owned()) } else { Err("want a URI reference without spaces, such as /clusters/prod".into()) }
+    let ok = !text.is_empty()
+        && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&byte));
+    if ok {
+        Ok(text.to_owned())
+    } else {
+        Err("want a URI reference without spaces, such as /clusters/prod".into())
+    }
 }
 
 #[cfg(test)]
@@ -176,7 +181,10 @@ mod tests {
     #[test]
     fn plain_http_must_be_allowed() {
         let refused = settings(&["--alert-url=http://a.example"]).unwrap_err();
-        assert_eq!(refused, "--alert-url must begin with https://; with --alert-allow-http http:// will do as well");
+        assert_eq!(
+            refused,
+            "--alert-url must begin with https://; with --alert-allow-http http:// will do as well"
+        );
         assert!(settings(&["--alert-url=http://a.example", "--alert-allow-http"]).is_ok());
         assert!(settings(&["--telemetry-url=http://a.example", "--telemetry-allow-http"]).is_ok());
         assert!(settings(&["--telemetry-url=http://a.example"]).is_err());

@@ -53,8 +53,7 @@ impl Delivery {
             let endpoint = Endpoint::new(receiver)?;
             let folder = settings.spool.as_ref().map(|spool| spool.join(destination.as_str()));
             let metrics = Arc::clone(&metrics);
-            let (outbox, courier) =
-                outbox::open(destination, folder.as_deref(), settings.limits, metrics)?;
+            let (outbox, courier) = outbox::open(destination, folder.as_deref(), settings.limits, metrics)?;
             background.spawn(courier.run(endpoint));
             Ok::<_, DeliveryError>(Some(outbox))
         };

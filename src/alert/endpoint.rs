@@ -91,7 +91,11 @@ impl Endpoint {
                 unreadable("the authorities of a receiver", path, &error.without_url().to_string())
             })?;
             if certificates.is_empty() {
-                return Err(unreadable("the authorities of a receiver", path, "there is no certificate in it"));
+                return Err(unreadable(
+                    "the authorities of a receiver",
+                    path,
+                    "there is no certificate in it",
+                ));
             }
             client = client.tls_certs_only(certificates);
         }
@@ -254,7 +258,8 @@ async fn read_out(mut response: Response) {
 
 /// An error with its causes, in one line.
 fn said(error: &reqwest::Error) -> String {
-    let mut text = if error.is_timeout() { "it does not answer in time".to_owned() } else { error.to_string() };
+    let mut text =
+        if error.is_timeout() { "it does not answer in time".to_owned() } else { error.to_string() };
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
         text = format!("{text}: {error}");

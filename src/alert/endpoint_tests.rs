@@ -68,11 +68,7 @@ async fn answer(
 }
 
 fn settings(address: SocketAddr, path: &str, credentials: Credentials) -> Settings {
-    Settings {
-        url: format!("http://{address}{path}").parse().unwrap(),
-        credentials,
-        authorities: None,
-    }
+    Settings { url: format!("http://{address}{path}").parse().unwrap(), credentials, authorities: None }
 }
 
 fn message() -> Event {
@@ -85,7 +81,8 @@ async fn a_receiver_gets_a_cloud_event_with_our_token_read_anew_each_time() {
     let file = place.path().join("token");
     std::fs::write(&file, "first\n").unwrap();
     let (receiver, address) = Receiver::start(&[]).await;
-    let endpoint = Endpoint::new(&settings(address, "/hook?team=a", Credentials::Bearer(file.clone()))).unwrap();
+    let endpoint =
+        Endpoint::new(&settings(address, "/hook?team=a", Credentials::Bearer(file.clone()))).unwrap();
     assert_eq!(endpoint.post(&message()).await, Answer::Delivered);
     std::fs::write(&file, "second").unwrap();
     assert_eq!(endpoint.post(&message()).await, Answer::Delivered);

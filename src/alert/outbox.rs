@@ -13,12 +13,14 @@ use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use super::backoff::{Backoff, chance};
 use super::event::{Event, key};
 use super::folder::{Folder, FolderError, Found};
 use super::queue::{Fault, Limits, Next, Queue, Waiting};
 use crate::telemetry::metrics::{Destination, Dropped, Metrics, Posted};
+use crate::telemetry::traces;
 
 /// Messages that may wait for the writer.
 const CHANNEL: usize = 4096;
@@ -127,7 +129,9 @@ impl Outbox {
     /// Queues a message. One of an id that waits already, or was done with not long ago, is ignored; one
     /// too many for the writer is dropped and counted.
     pub fn put(&self, event: Event) {
-        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = self.jobs.try_send(Job::Keep(event)) {
+        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
+            self.jobs.try_send(Job::Keep(event))
+        {
             self.shared.dropped(Dropped::Busy, 1);
         }
     }
@@ -313,15 +317,17 @@ impl Courier {
     async fn deliver(&self, place: u64, receiver: &impl Post) {
         let shared = &self.shared;
         let Some(waiting) = shared.queue().message(place).cloned() else { return };
-        let read = || shared.folder.as_ref().and_then(|folder| folder.read(place, &waiting.key)).map(Arc::new);
+        let read =
+            || shared.folder.as_ref().and_then(|folder| folder.read(place, &waiting.key)).map(Arc::new);
         let Some(event) = waiting.held.clone().or_else(read) else {
             shared.queue().lost(place);
             shared.erase(place, &waiting);
             shared.dropped(Dropped::Torn, 1);
             return;
         };
+        let span = traces::delivery(shared.destination.as_str(), &event.transaction_id);
         let began = Instant::now();
-        let answer = receiver.post(&event).await;
+        let answer = receiver.post(&event).instrument(span).await;
         let took = began.elapsed();
         let destination = shared.destination;
         match answer {

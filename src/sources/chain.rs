@@ -378,11 +378,7 @@ fn unreadable(error: &DocumentError) -> Failed {
 }
 
 /// The first reading that is what was approved.
-async fn verified(
-    readings: Vec<Candidate>,
-    guard: &Guard,
-    verify: &dyn Verify,
-) -> Result<Candidate, Failed> {
+async fn verified(readings: Vec<Candidate>, guard: &Guard, verify: &dyn Verify) -> Result<Candidate, Failed> {
     let mut said = None;
     for candidate in readings {
         // Without defaults nothing but the hash itself counts, whatever is verified beside it.

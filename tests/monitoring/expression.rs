@@ -22,7 +22,10 @@ pub(crate) fn selected(expression: &str) -> Vec<Selected> {
             let after = after.trim_start();
             rest = after;
             if ["by", "without", "on", "ignoring"].contains(&word) {
-                rest = after.strip_prefix('(').and_then(|list| list.split_once(')')).map_or(after, |(_, rest)| rest);
+                rest = after
+                    .strip_prefix('(')
+                    .and_then(|list| list.split_once(')'))
+                    .map_or(after, |(_, rest)| rest);
             } else if !after.starts_with('(') && !WORDS.contains(&word) {
                 let labels = after.strip_prefix('{').and_then(|list| list.split_once('}'));
                 rest = labels.map_or(after, |(_, rest)| rest);
@@ -55,7 +58,10 @@ fn what_an_expression_selects_is_found() {
     assert_eq!(names("absent(up == 1)"), ["up"]);
     assert_eq!(names("sum by (a, b) (increase(x_total[15m])) > 0 and on (a) y offset 5m"), ["x_total", "y"]);
     assert_eq!(names("min(z) - time() < 4 * 3600"), ["z"]);
-    assert_eq!(names("histogram_quantile(0.99, sum by (le) (rate(s_bucket[$__rate_interval])))"), ["s_bucket"]);
+    assert_eq!(
+        names("histogram_quantile(0.99, sum by (le) (rate(s_bucket[$__rate_interval])))"),
+        ["s_bucket"]
+    );
     let one = selected(r#"x{a="b", c!="d",e=~"f"}"#);
     assert_eq!(one, [Selected { name: "x".into(), labels: vec![("a".into(), "b".into())] }]);
 }

@@ -58,7 +58,8 @@ fn every_query_names_a_series_that_exists() {
         assert!(!selected.is_empty(), "{place} selects nothing: {expression}");
         for one in selected {
             let there = series.iter().any(|(name, labels)| {
-                let has = |(label, value): &(String, String)| labels.contains(&format!("{label}=\"{value}\""));
+                let has =
+                    |(label, value): &(String, String)| labels.contains(&format!("{label}=\"{value}\""));
                 *name == one.name && one.labels.iter().all(has)
             });
             assert!(there, "{place} reads {one:?}, which /metrics does not show: {expression}");
@@ -95,7 +96,8 @@ fn metrics_are_named_as_prometheus_advises() {
         assert!(!name.ends_with("_total"), "{name}: the page appends _total to counters itself");
         assert!(kind != "histogram" || name.ends_with("_seconds"), "{name} is a histogram of what?");
     }
-    let labels = series(&page).into_iter().flat_map(|(_, labels)| labels.split(',')).filter(|label| !label.is_empty());
+    let labels =
+        series(&page).into_iter().flat_map(|(_, labels)| labels.split(',')).filter(|label| !label.is_empty());
     let labels: BTreeSet<&str> = labels.filter_map(|label| label.split('=').next()).collect();
     for unbounded in ["namespace", "name", "guard", "target", "user", "hash", "transaction"] {
         assert!(!labels.contains(unbounded), "a label {unbounded} has no bound");

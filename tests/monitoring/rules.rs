@@ -23,7 +23,8 @@ fn prometheus_loads_the_rules_and_they_fire_when_they_should() {
     let folder = tempfile::tempdir().unwrap();
     let mut groups = monitoring::groups();
     // JSON is YAML.
-    let write = |groups: &Value| std::fs::write(folder.path().join("rules.yaml"), groups.to_string()).unwrap();
+    let write =
+        |groups: &Value| std::fs::write(folder.path().join("rules.yaml"), groups.to_string()).unwrap();
     write(&groups);
     std::fs::write(folder.path().join("alerts.yaml"), TESTS).unwrap();
     let checked = run(folder.path(), &["check", "rules", "rules.yaml"]);
@@ -53,7 +54,10 @@ fn every_alert_has_a_test_and_says_what_happened_and_what_to_do() {
                 let text = rule["annotations"][annotation].as_str().unwrap_or_default();
                 assert!(text.len() > 20 && !text.contains("  "), "{name}: {annotation} is {text:?}");
             }
-            assert!(["critical", "warning"].contains(&rule["labels"]["severity"].as_str().unwrap()), "{name}");
+            assert!(
+                ["critical", "warning"].contains(&rule["labels"]["severity"].as_str().unwrap()),
+                "{name}"
+            );
         }
     }
 }

@@ -234,7 +234,9 @@ fn by_field_manager(evidence: &Evidence<'_>) -> Attribution {
 fn judged(entry: &Entry, evidence: &Evidence<'_>) -> Attribution {
     let manager = clean(&entry.manager, MAX_NAME);
     let Some(at) = entry.at else {
-        return Attribution::unknown(format!("field manager {manager} owns what changed, since nobody knows when"));
+        return Attribution::unknown(format!(
+            "field manager {manager} owns what changed, since nobody knows when"
+        ));
     };
     // The API server notes whole seconds, and so do we: within one second nothing can be told.
     if evidence.last_clean.is_some_and(|clean| at.as_second() <= clean.as_second()) {
@@ -285,7 +287,8 @@ fn owner(object: &[u8], paths: &[String]) -> Result<Result<Entry, String>, JsonE
     }
     let names: BTreeSet<&str> = owners.iter().map(|nth| entries[*nth].manager.as_str()).collect();
     if let Some(path) = unowned {
-        let others = if names.is_empty() { String::new() } else { format!(", and {} other paths", named(&names)) };
+        let others =
+            if names.is_empty() { String::new() } else { format!(", and {} other paths", named(&names)) };
         return Ok(Err(format!("no field manager owns {path}{others}")));
     }
     if names.len() > 1 {
@@ -341,9 +344,9 @@ fn owns(
     let mut sets = vec![fields];
     let mut place = Some(ROOT);
     for segment in segments {
-        let item = place.filter(|id| object.kind(*id) == Kind::Array).map(|list| {
-            segment.parse::<usize>().ok().and_then(|index| object.children(list).nth(index))
-        });
+        let item = place
+            .filter(|id| object.kind(*id) == Kind::Array)
+            .map(|list| segment.parse::<usize>().ok().and_then(|index| object.children(list).nth(index)));
         let mut next = Vec::new();
         for set in sets {
             for id in managed.children(set) {
@@ -424,7 +427,8 @@ mod tests {
     }
 
     fn object(data: &str, entries: &[String]) -> Vec<u8> {
-        format!(r#"{{"metadata":{{"name":"x","managedFields":[{}]}},{data}}}"#, entries.join(",")).into_bytes()
+        format!(r#"{{"metadata":{{"name":"x","managedFields":[{}]}},{data}}}"#, entries.join(","))
+            .into_bytes()
     }
 
     fn of(object: &[u8], paths: &[&str], last_clean: Option<&str>, observed: &[Observed]) -> Attribution {
@@ -553,7 +557,8 @@ mod tests {
     #[test]
     fn a_write_that_admission_let_through_names_its_user() {
         let object = object(DATA, &[]);
-        let who = of(&object, &["/data/a"], CLEAN, &[seen("alice", b"now", true), seen("bob", b"else", true)]);
+        let who =
+            of(&object, &["/data/a"], CLEAN, &[seen("alice", b"now", true), seen("bob", b"else", true)]);
         assert_eq!(who.how(), "observed at admission");
         assert_eq!(who.to_string(), "user alice as field manager kubectl-edit (observed at admission)");
     }
@@ -593,7 +598,9 @@ mod tests {
 
     #[test]
     fn whatever_stands_in_managed_fields_nothing_breaks() {
-        for managed in ["7", "null", "[1]", r#"[{"manager":{},"fieldsV1":3}]"#, r#"[{"fieldsV1":{"f:data":[]}}]"#] {
+        for managed in
+            ["7", "null", "[1]", r#"[{"manager":{},"fieldsV1":3}]"#, r#"[{"fieldsV1":{"f:data":[]}}]"#]
+        {
             let object = format!(r#"{{"metadata":{{"managedFields":{managed}}},{DATA}}}"#);
             assert_eq!(of(object.as_bytes(), &["/data/a"], CLEAN, &[]).how(), "unknown", "{managed}");
         }
@@ -607,7 +614,10 @@ mod tests {
     #[test]
     fn a_name_of_any_length_and_content_is_cut_and_cleaned() {
         let long = "x".repeat(10_000);
-        let object = object(DATA, &[entry(&format!("a\\n{long}"), "2026-06-01T12:00:05Z", r#"{"f:data":{"f:a":{}}}"#)]);
+        let object = object(
+            DATA,
+            &[entry(&format!("a\\n{long}"), "2026-06-01T12:00:05Z", r#"{"f:data":{"f:a":{}}}"#)],
+        );
         let text = of(&object, &["/data/a"], CLEAN, &[]).to_string();
         assert!(text.len() < 300 && !text.contains('\n'), "{text}");
     }

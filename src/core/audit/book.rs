@@ -386,7 +386,11 @@ impl Book {
         let is_same_hash = guard.scope.is_secret() || said.current_hash == Some(present.hash);
         let is_calm = said.consecutive_failures == 0 && !said.fighting && said.incident.is_none();
         let says = said.drifted.is_some_and(|(truth, why, _)| truth == Truth::False && why == *reason);
-        !(says && is_same_hash && is_calm && said.hash_match == Some(true) && said.generation == guard.generation)
+        !(says
+            && is_same_hash
+            && is_calm
+            && said.hash_match == Some(true)
+            && said.generation == guard.generation)
     }
 
     /// Goes on from what the status of a guard says that this process has never looked at.
@@ -424,12 +428,8 @@ impl Book {
                 (_, None) => Content::Unknown,
             };
             let excepted = [Reason::Excepted, Reason::SuspendedBySpec, Reason::ExceptionEnded];
-            open.drift = Some(Drift {
-                content,
-                reason,
-                is_excepted: excepted.contains(&reason),
-                alert_from: now,
-            });
+            open.drift =
+                Some(Drift { content, reason, is_excepted: excepted.contains(&reason), alert_from: now });
         }
         if truth == Truth::True || said.consecutive_failures > 0 {
             let (failed, id) = match &said.last_drift {

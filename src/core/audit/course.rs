@@ -159,7 +159,9 @@ impl<'a> Course<'a> {
         let details = seen.details.cloned().unwrap_or_default();
         let alert_from = match before.filter(|_| failure == Failure::Lasting) {
             Some(drift) => drift.alert_from,
-            None if found.reason == Reason::Missing && !found.was_there => after(now, seen.context.apply_grace),
+            None if found.reason == Reason::Missing && !found.was_there => {
+                after(now, seen.context.apply_grace)
+            }
             None => now,
         };
         self.open.fight.drifted(details.attribution.name(), now);
@@ -197,8 +199,7 @@ impl<'a> Course<'a> {
         let hold = self.hold(&drift, seen, remediation, incident);
         let is_member = incident.is_some_and(|incident| incident.drifted.contains(&self.guard.uid));
         let is_held = matches!(hold, Some(Hold::Incident { .. }));
-        self.open.incident =
-            incident.filter(|_| is_held || is_member).map(|incident| incident.id.clone());
+        self.open.incident = incident.filter(|_| is_held || is_member).map(|incident| incident.id.clone());
         let next = match hold {
             Some(hold) => self.held(hold),
             None => self.put_back(),
@@ -334,7 +335,8 @@ impl<'a> Course<'a> {
     /// An attempt to restore has ended. `is_member` tells that an incident speaks for the guard.
     pub(super) fn restored(&mut self, terms: Terms, outcome: &Outcome, is_member: bool) {
         let attempt = self.open.attempt.take().map(|attempt| attempt.transaction_id);
-        let Some(id) = attempt.or_else(|| self.open.episode.as_ref().map(|episode| episode.id.clone())) else {
+        let Some(id) = attempt.or_else(|| self.open.episode.as_ref().map(|episode| episode.id.clone()))
+        else {
             return;
         };
         let now = self.now;
@@ -478,11 +480,7 @@ impl<'a> Course<'a> {
             drifted: self.drifted,
             reason: self.reason,
             message: String::new(),
-            fighting: self
-                .open
-                .fight
-                .is_on()
-                .then(|| words::fighting(self.guard, self.open.fight.rival())),
+            fighting: self.open.fight.is_on().then(|| words::fighting(self.guard, self.open.fight.rival())),
             hash_match: None,
             current_hash: None,
             consecutive_failures: self.open.failures(),

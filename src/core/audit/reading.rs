@@ -103,7 +103,9 @@ impl Reader<'_> {
         let mut because = None;
         if self.reads_otherwise(present) {
             match (self.seen.context.built_in, self.last) {
-                (true, Some(last)) if last.server != self.server => return Reading::Represented(present.hash),
+                (true, Some(last)) if last.server != self.server => {
+                    return Reading::Represented(present.hash);
+                }
                 (true, _) => {}
                 (false, _) => because = Some(Reason::DefinitionChanged),
             }
@@ -126,9 +128,9 @@ impl Reader<'_> {
         }
         let restored = self.open.fight.has_restored() && self.open.drift.is_some();
         match present {
-            Some(present) => self.last.is_some_and(|last| {
-                last.overtook(present) || (restored && last.is_unwritten(present))
-            }),
+            Some(present) => self
+                .last
+                .is_some_and(|last| last.overtook(present) || (restored && last.is_unwritten(present))),
             None => {
                 let was_there = self.last.is_some_and(|last| last.is_there());
                 was_there && self.open.read_at.is_some_and(|read| self.now < after(read, LAG))
@@ -137,7 +139,8 @@ impl Reader<'_> {
     }
 
     fn why_clean(&self, hash: ContentHash) -> Reason {
-        let by_spec = hash == self.guard.expected || self.guard.also_approved.iter().any(|also| also.hash == hash);
+        let by_spec =
+            hash == self.guard.expected || self.guard.also_approved.iter().any(|also| also.hash == hash);
         if by_spec { Reason::InSync } else { Reason::RepresentationChanged }
     }
 
@@ -222,11 +225,15 @@ impl Reader<'_> {
 
     /// Whether the content changed while admission was enforced.
     fn has_bypassed(&self, present: &Present) -> bool {
-        let Some(since) = self.seen.context.enforcing_since.filter(|_| self.guard.enforcement.blocks()) else {
+        let Some(since) = self.seen.context.enforcing_since.filter(|_| self.guard.enforcement.blocks())
+        else {
             return false;
         };
         let Some(last) = self.last else { return false };
-        if last.is_outdated || last.state == State::Unseen || last.held(present.hash) || last.is_unwritten(present)
+        if last.is_outdated
+            || last.state == State::Unseen
+            || last.held(present.hash)
+            || last.is_unwritten(present)
         {
             return false;
         }

@@ -69,7 +69,9 @@ pub(super) fn in_sync(guard: &Guard, reason: Reason, calm_at: Option<Timestamp>)
     };
     clean(
         &match calm_at {
-            Some(at) => format!("{what} again; failed checks are counted until it stays so after {}", moment(at)),
+            Some(at) => {
+                format!("{what} again; failed checks are counted until it stays so after {}", moment(at))
+            }
             None => what,
         },
         MAX_MESSAGE,
@@ -100,14 +102,18 @@ pub(super) fn what(guard: &Guard, reason: Reason, last: Option<&LastDrift>) -> S
         ),
         Reason::Missing => format!("{target} is missing"),
         Reason::NotApplied => {
-            format!("{target} is still what the guard approved before it was changed: the change was not applied in time")
+            format!(
+                "{target} is still what the guard approved before it was changed: the change was not applied in time"
+            )
         }
         Reason::ApprovalEnded => format!("{target} holds content whose approval has ended"),
         Reason::DefinitionChanged => format!(
             "nobody wrote {target}, but it reads otherwise than before: somebody edited the definition of its kind (kubectl get crd {}.{} -o yaml)",
             target.resource, target.group
         ),
-        Reason::Excepted | Reason::SuspendedBySpec => format!("{target} was changed while the guard is paused"),
+        Reason::Excepted | Reason::SuspendedBySpec => {
+            format!("{target} was changed while the guard is paused")
+        }
         Reason::ExceptionEnded => format!("{target} was changed while the guard was paused"),
         _ => format!("{target} is not as approved"),
     };

@@ -202,10 +202,7 @@ const PANELS: [Panel; 21] = [
         says: "Writes of the webhook configurations. Repaired: somebody else had altered them.",
         shape: SHORT,
         queries: &[
-            (
-                "sum by (result) (increase(driftguard_registrations_total[$__rate_interval]))",
-                "{{result}}",
-            ),
+            ("sum by (result) (increase(driftguard_registrations_total[$__rate_interval]))", "{{result}}"),
             ("max(driftguard_registration_contended)", "contended"),
         ],
     },
