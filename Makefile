@@ -15,7 +15,7 @@ CARGO_FUZZ         := $(CACHE)/tools/cargo-fuzz-$(CARGO_FUZZ_VERSION)/bin/cargo-
 SECONDS ?= 60
 # Targets, each with its committed corpus.
 FUZZED  := canonical:corpus review:corpora/reviews rewriting:corpora/reviews paths:corpora/paths \
-           guard_spec:corpora/guards authorities:corpora/authorities
+           guard_spec:corpora/guards authorities:corpora/authorities sources:corpora/sources
 
 # Everything at once, tests included: with fewer packages or targets cargo would choose other features of shared
 # dependencies, and compile them a second time.
@@ -27,7 +27,7 @@ BUILT     := $(TARGET)/debug
 BENCHED := driftguard driftguard-bench driftguard-bench-floors
 
 .DEFAULT_GOAL := help
-.PHONY: help build control-plane up down demo test lint deny generate check-generated fuzz bench clean needs-rust
+.PHONY: help build control-plane up down demo test lint deny generate check-generated fuzz bench clean needs-rust needs-servers
 
 help: ## Lists what can be made
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,7 +57,7 @@ demo: needs-rust ## Shows the main job on a real control plane; stops everything
 	$(BUILD_ALL)
 	@$(BUILT)/demo $(BUILT)/driftguard
 
-test: needs-rust control-plane ## Tests everything, on real API servers
+test: needs-rust needs-servers control-plane ## Tests everything, on real API servers
 	cargo test --workspace --locked --no-fail-fast
 
 lint: needs-rust ## Checks format and lints
@@ -106,3 +106,9 @@ $(CARGO_FUZZ): | needs-rust
 needs-rust:
 	@command -v cargo >/dev/null || { echo "cargo is not installed; get Rust at https://rustup.rs" >&2; exit 2; }
 	@command -v $${CC:-cc} >/dev/null || { echo "no C compiler; install cc (Debian: apt install build-essential)" >&2; exit 2; }
+
+# What the tests of git sources fetch from.
+needs-servers:
+	@git http-backend </dev/null 2>&1 | grep -q '^Status: ' || { echo "git http-backend is missing; install git (Debian: apt install git)" >&2; exit 2; }
+	@command -v ssh ssh-keygen >/dev/null || { echo "no ssh; install it (Debian: apt install openssh-client)" >&2; exit 2; }
+	@[ -x /usr/sbin/sshd ] || { echo "/usr/sbin/sshd is missing; install it (Debian: apt install openssh-server)" >&2; exit 2; }

@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures::future::BoxFuture;
 use http::{Method, Request};
 use jiff::Timestamp;
 use k8s_openapi::api::authorization::v1::ResourceAttributes;
@@ -118,8 +117,8 @@ struct Trial<'a> {
 }
 
 impl Verify for Trial<'_> {
-    fn verify<'a>(&'a self, candidate: &'a Candidate) -> BoxFuture<'a, Verified> {
-        Box::pin(self.remediation.verify(self.guard, self.live, candidate))
+    async fn verify(&self, candidate: &Candidate) -> Verified {
+        self.remediation.verify(self.guard, self.live, candidate).await
     }
 }
 

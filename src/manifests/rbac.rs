@@ -24,7 +24,7 @@ struct Grant {
 }
 
 /// Rights in the whole cluster.
-const CLUSTER: [Grant; 13] = [
+const CLUSTER: [Grant; 14] = [
     Grant {
         why: "guards are watched, and found by the name of their target",
         groups: &["terrafusion.ai"],
@@ -104,6 +104,13 @@ const CLUSTER: [Grant; 13] = [
         why: "the same for replication controllers, and for Pods that are bound to a node",
         groups: &[""],
         resources: &["pods", "replicationcontrollers"],
+        names: &[],
+        verbs: &["get"],
+    },
+    Grant {
+        why: "the ports and labels of a Service that a guard names as source tell how it is called",
+        groups: &[""],
+        resources: &["services"],
         names: &[],
         verbs: &["get"],
     },

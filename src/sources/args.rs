@@ -7,9 +7,11 @@ use reqwest::Url;
 use super::address::{AddressPolicy, Network};
 use super::chain::Settings;
 use super::configuration::{ConfigurationService, Credential};
+use super::git::{GitArgs, SettingsError};
+use super::web::Limits;
 
 /// Flags of whatever reads sources of truth.
-#[derive(Debug, Clone, Default, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Sources of truth")]
 pub struct SourceArgs {
     /// Addresses that sources may lie at although they are loopback, link-local or the like; may be repeated
@@ -41,6 +43,8 @@ pub struct SourceArgs {
     /// Authorities (PEM) of its certificate; read at each use [default: DriftGuard's own]
     #[arg(long, value_name = "FILE", requires = "configuration_service")]
     pub configuration_service_ca_file: Option<PathBuf>,
+    #[command(flatten)]
+    git: GitArgs,
 }
 
 /// Where one Service is called.
@@ -82,8 +86,10 @@ fn parse_service_url(text: &str) -> Result<ServiceUrl, String> {
 
 impl SourceArgs {
     /// What the flags say.
-    #[must_use]
-    pub fn settings(&self) -> Settings {
+    ///
+    /// # Errors
+    /// [`SettingsError`] when a file or folder for git cannot be used.
+    pub fn settings(&self) -> Result<Settings, SettingsError> {
         let credential =
             match (&self.configuration_service_token_file, &self.configuration_service_api_key_file) {
                 (Some(file), _) => Some(Credential::Token(file.clone())),
@@ -95,14 +101,16 @@ impl SourceArgs {
             credential,
             authorities: self.configuration_service_ca_file.clone(),
         });
-        Settings {
-            addresses: AddressPolicy::new(self.allow_source_address.clone()),
+        let addresses = AddressPolicy::new(self.allow_source_address.clone());
+        Ok(Settings {
+            git: self.git.settings(addresses.clone())?,
+            addresses,
             service_urls: self.service_url.clone(),
             service_authorities: self.service_ca_file.clone(),
             plain_http_secrets: self.allow_plain_http_secrets,
             configuration_service,
-            ..Settings::default()
-        }
+            limits: Limits::default(),
+        })
     }
 }
 
@@ -126,13 +134,17 @@ mod tests {
 
     #[test]
     fn without_flags_nothing_is_allowed_beyond_the_rule() {
-        assert_eq!(parse(&[]).unwrap().settings(), Settings::default());
+        let settings = parse(&[]).unwrap().settings().unwrap();
+        assert_eq!(settings.addresses, AddressPolicy::default());
+        assert!(!settings.plain_http_secrets && !settings.git.allow_file && !settings.git.allow_http);
+        assert!(settings.service_urls.is_empty() && settings.configuration_service.is_none());
     }
 
     #[test]
     fn services_are_mapped_by_namespace_and_name() {
         let mapped = parse(&["--service-url", "team/config=https://127.0.0.1:8443/base"]).unwrap();
-        let url = &mapped.settings().service_urls[0];
+        let settings = mapped.settings().unwrap();
+        let url = &settings.service_urls[0];
         assert_eq!((url.namespace.as_str(), url.name.as_str()), ("team", "config"));
         assert_eq!(url.url.as_str(), "https://127.0.0.1:8443/base");
         for wrong in
@@ -152,7 +164,7 @@ mod tests {
         let key = ["--configuration-service-api-key-file", "k"];
         assert!(parse(&token).is_err(), "a token for nobody");
         assert!(parse(&[base, token, key].concat()).is_err());
-        let settings = parse(&[base, key].concat()).unwrap().settings();
+        let settings = parse(&[base, key].concat()).unwrap().settings().unwrap();
         let service = settings.configuration_service.unwrap();
         assert_eq!(service.credential, Some(Credential::ApiKey("k".into())));
     }

@@ -9,7 +9,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures::TryFutureExt as _;
-use futures::future::BoxFuture;
 use http::HeaderMap;
 use rustls::pki_types::CertificateDer;
 use tokio::time::Instant;
@@ -17,16 +16,17 @@ use tokio::time::Instant;
 use super::address::{AddressPolicy, Lookup, SystemLookup};
 use super::args::ServiceUrl;
 use super::configuration::ConfigurationService;
+use super::git::{self, GitRequest, GitSettings};
 use super::last_good::LastGood;
 use super::objects::{self, Place};
-use super::report::{CANNOT_DRY_RUN, Failed, Outcome, SourceReport, SourceResult, Verified};
+use super::report::{CANNOT_DRY_RUN, Failed, Outcome, SourceReport, SourceResult, Verified, Verify};
 use super::service;
-use super::web::{Limits, Request, Web};
+use super::web::{Limits, Request, Web, plain_http};
 use crate::api::{DriftGuardSpec, SourceKind, SourceRef};
 use crate::cert::authority::certificates;
 use crate::control::access::{self, Subject};
-use crate::core::audit::candidate::{Candidate, Form, candidates, choose, value_of};
-use crate::core::author_access::{SourceObject, of_source};
+use crate::core::audit::candidate::{Candidate, Form, candidates, choose, values_of};
+use crate::core::author_access::{Reads, SourceObject, of_source};
 use crate::core::guard::{Guard, Target};
 use crate::core::scope::Scope;
 use crate::document::{self, DocumentError};
@@ -34,7 +34,7 @@ use crate::store::source_object;
 use crate::telemetry::metrics::Metrics;
 
 /// How sources are read.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct Settings {
     /// Which addresses may be called.
     pub addresses: AddressPolicy,
@@ -46,19 +46,14 @@ pub struct Settings {
     pub plain_http_secrets: bool,
     /// The Configuration Service.
     pub configuration_service: Option<ConfigurationService>,
-    /// What sources may cost.
+    /// What sources may cost, but for git.
     pub limits: Limits,
+    /// How git repositories are fetched from.
+    pub git: GitSettings,
 }
 
 /// Tells our own authorities, as they are at the moment.
 pub type Authorities = Arc<dyn Fn() -> Vec<CertificateDer<'static>> + Send + Sync>;
-
-/// Tells whether a candidate is what was approved. A trait of our own, since the futures of async closures are
-/// not known to be sendable.
-pub trait Verify: Sync {
-    /// Whether it is.
-    fn verify<'a>(&'a self, candidate: &'a Candidate) -> BoxFuture<'a, Verified>;
-}
 
 /// Fetches approved content.
 pub struct Sources {
@@ -154,12 +149,15 @@ impl Sources {
         guard: &Guard,
         spec: &DriftGuardSpec,
         author: Option<&Subject>,
-        verify: &dyn Verify,
+        verify: &impl Verify,
     ) -> Outcome {
         let mut outcome = Outcome { found: None, reports: Vec::new() };
         let until = Instant::now() + self.settings.limits.total;
         for source in self.listed(guard, spec) {
             let begun = Instant::now();
+            // What was seen live needs no network, and is left when everything else has used up the time.
+            let until =
+                if matches!(source, Source::LastGood) { begun + self.settings.limits.time } else { until };
             let asked = tokio::time::timeout_at(until, self.ask(&source, guard, author, verify)).await;
             let answer = asked.unwrap_or_else(|_| Err(self.too_late()));
             let name = source.to_string();
@@ -210,7 +208,7 @@ impl Sources {
         source: &Source<'_>,
         guard: &Guard,
         author: Option<&Subject>,
-        verify: &dyn Verify,
+        verify: &impl Verify,
     ) -> Result<Candidate, Failed> {
         let (content, form) = match source {
             Source::Named(of, object) => {
@@ -260,11 +258,11 @@ impl Sources {
             SourceKind::Service => {
                 let url = self.service_url(place, path).await?;
                 let authorities = self.service_authorities().await?;
-                let may_be_plain = self.settings.plain_http_secrets || !guard.scope.is_secret();
+                let may_be_plain = self.may_be_plain(guard);
                 let request = Request { url, authorities, headers: HeaderMap::new(), may_be_plain };
                 Ok((self.web.get(request).await?, Form::Document))
             }
-            SourceKind::Git => Ok((self.from_git(place, path).await?, Form::Document)),
+            SourceKind::Git => Ok((self.from_git(place, path, guard).await?, Form::Document)),
         }
     }
 
@@ -278,7 +276,7 @@ impl Sources {
     ) -> Result<Content, Failed> {
         let json = self.in_time(objects::read(&self.client, object.reads, place)).await?;
         let Some(key) = key else { return Ok((json, form)) };
-        match value_of(&json, form, key)? {
+        match values_of(&json, form)?.remove(key) {
             Some(value) => Ok((value, Form::Document)),
             None => Err(Failed::unavailable("KeyMissing", format!("it has no key {key:?}"))),
         }
@@ -305,9 +303,22 @@ impl Sources {
     }
 
     /// A file of a git repository; the Secret at `place` says where that is.
-    async fn from_git(&self, place: Place<'_>, path: Option<&str>) -> Result<Vec<u8>, Failed> {
-        let _ = (place, path);
-        Err(Failed::unavailable("GitUnread", "git repositories are not read by this version"))
+    async fn from_git(&self, place: Place<'_>, path: Option<&str>, guard: &Guard) -> Result<Vec<u8>, Failed> {
+        let secret = self.in_time(objects::read(&self.client, Reads::Secret, place)).await?;
+        let values = values_of(&secret, Form::Secret)?;
+        let path =
+            path.ok_or_else(|| Failed::invalid("BadPath", "the guard names no file of the repository"))?;
+        let request = GitRequest::from_secret(path, |key| values.get(key).map(Vec::as_slice))?;
+        let is_plain = request.url.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("http:"));
+        if is_plain && !self.may_be_plain(guard) {
+            return Err(plain_http());
+        }
+        Ok(git::fetch(&self.settings.git, request).await?)
+    }
+
+    /// Whether content for a guard may go over the wire in clear.
+    fn may_be_plain(&self, guard: &Guard) -> bool {
+        self.settings.plain_http_secrets || !guard.scope.is_secret()
     }
 
     async fn from_service(&self, service: &ConfigurationService, guard: &Guard) -> Result<Vec<u8>, Failed> {
@@ -378,7 +389,11 @@ fn unreadable(error: &DocumentError) -> Failed {
 }
 
 /// The first reading that is what was approved.
-async fn verified(readings: Vec<Candidate>, guard: &Guard, verify: &dyn Verify) -> Result<Candidate, Failed> {
+async fn verified(
+    readings: Vec<Candidate>,
+    guard: &Guard,
+    verify: &impl Verify,
+) -> Result<Candidate, Failed> {
     let mut said = None;
     for candidate in readings {
         // Without defaults nothing but the hash itself counts, whatever is verified beside it.

@@ -9,12 +9,11 @@ use http_body_util::BodyExt as _;
 use kube::client::Body;
 use serde_json::{Value, json};
 
-use futures::future::BoxFuture;
-
 use super::*;
 use crate::core::canonical::hash_object;
 use crate::core::guard::{Authorship, DeletionPolicy, Enforcement, FailurePolicy, GuardId, Versions};
 use crate::core::paths::PathFilter;
+use crate::sources::configuration::Credential;
 use crate::sources::test_support::{Names, Reply, Server};
 
 /// An API server with these objects by path, where the author may do all but what is named.
@@ -143,24 +142,34 @@ fn sources(api: &Api, settings: Settings) -> Sources {
 }
 
 /// As an auditor verifies kinds without defaults.
+struct ByHash<'a>(&'a Guard);
+
+impl Verify for ByHash<'_> {
+    async fn verify(&self, candidate: &Candidate) -> Verified {
+        if candidate.hash == self.0.expected {
+            Verified::Matched
+        } else {
+            Verified::Mismatch("it does not match".to_owned())
+        }
+    }
+}
+
+/// Says the same of everything.
+struct Always(Verified);
+
+impl Verify for Always {
+    async fn verify(&self, _: &Candidate) -> Verified {
+        self.0.clone()
+    }
+}
+
 async fn approve(
     sources: &Sources,
     guard: &Guard,
     spec: &DriftGuardSpec,
     author: Option<&Subject>,
 ) -> Outcome {
-    sources.approved(guard, spec, author, &ByHash(guard.expected)).await
-}
-
-/// Approves what has this hash.
-struct ByHash(ContentHash);
-
-impl Verify for ByHash {
-    fn verify<'a>(&'a self, candidate: &'a Candidate) -> BoxFuture<'a, Verified> {
-        let is_it = candidate.hash == self.0;
-        let verified = if is_it { Verified::Matched } else { Verified::Mismatch("no".to_owned()) };
-        Box::pin(std::future::ready(verified))
-    }
+    sources.approved(guard, spec, author, &ByHash(guard)).await
 }
 
 fn told(outcome: &Outcome) -> Vec<(String, SourceResult, &'static str)> {
@@ -266,8 +275,7 @@ async fn case_58_content_with_another_hash_is_never_given_out() {
     let sources = sources(&with_approved(), Settings::default());
     let spec = spec(&json!([{"kind": "configmap", "name": "stale"}]));
     // Not even when the check is fooled.
-    let outcome =
-        sources.approved(&prices(), &spec, Some(&alice()), async |_: &Candidate| Verified::Matched).await;
+    let outcome = sources.approved(&prices(), &spec, Some(&alice()), &Always(Verified::Matched)).await;
     assert_eq!(outcome.found, None);
     assert_eq!(outcome.reports[0].result, SourceResult::Mismatch);
 }
@@ -486,8 +494,7 @@ async fn what_could_not_be_checked_is_told_from_what_does_not_match() {
         (Verified::Unavailable("u".to_owned()), SourceResult::Unavailable, "Unverified"),
         (Verified::CannotDryRun("c".to_owned()), SourceResult::Unavailable, "CannotDryRun"),
     ] {
-        let outcome =
-            sources.approved(&guard, &spec, Some(&alice()), async |_: &Candidate| verdict.clone()).await;
+        let outcome = sources.approved(&guard, &spec, Some(&alice()), &Always(verdict)).await;
         assert_eq!((outcome.reports[0].result, outcome.reports[0].reason), (result, reason));
         assert_eq!(outcome.cannot_dry_run(), reason == "CannotDryRun");
         assert_eq!(outcome.found.is_some(), reason == "Matched");

@@ -52,7 +52,7 @@ pub struct SourceReport {
     pub sentence: String,
 }
 
-/// What the caller's check says of a candidate.
+/// What [`Verify`] says of a candidate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verified {
     /// It is what was approved: of itself, or what a dry run of writing it would store.
@@ -63,6 +63,13 @@ pub enum Verified {
     Unavailable(String),
     /// It could not be told for want of the right to make a dry run; one sentence.
     CannotDryRun(String),
+}
+
+/// Tells whether a candidate is what was approved. A trait and no closure, because the future of an async
+/// closure is not known to be `Send`, and whoever puts things back runs in a task.
+pub trait Verify: Sync {
+    /// Of itself, or by what a dry run of writing it would store.
+    fn verify(&self, candidate: &Candidate) -> impl Future<Output = Verified> + Send;
 }
 
 /// What all sources of a guard came to.

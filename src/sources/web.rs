@@ -165,16 +165,19 @@ fn check_scheme(url: &Url, may_be_plain: bool) -> Result<(), Failed> {
     match url.scheme() {
         "https" => Ok(()),
         "http" if may_be_plain => Ok(()),
-        "http" => {
-            let why = "it is called over plain http, over which the content of a Secret is not fetched; serve it by \
-                       https (--allow-plain-http-secrets allows http)";
-            Err(Failed::forbidden("PlainHttp", why))
-        }
+        "http" => Err(plain_http()),
         scheme => {
             let why = format!("its address begins with {scheme}:, but only https and http are called");
             Err(Failed::forbidden("SchemeRefused", why))
         }
     }
+}
+
+/// The content of a Secret is not fetched in clear.
+pub(super) fn plain_http() -> Failed {
+    let why = "it is called over plain http, over which the content of a Secret is not fetched; serve it by https \
+               (--allow-plain-http-secrets allows http)";
+    Failed::forbidden("PlainHttp", why)
 }
 
 fn check_status(status: StatusCode) -> Result<(), Failed> {

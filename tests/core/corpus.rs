@@ -133,3 +133,8 @@ fn an_authority_that_is_taken_can_sign_and_an_error_tells_no_key() {
     seeds.push(parts.join("\0").into_bytes());
     replay(&seeds, 400, hostile::authorities);
 }
+
+#[test]
+fn whatever_a_source_says_becomes_the_target_or_nothing() {
+    replay(&corpus("corpora/sources"), 500, hostile::sources);
+}

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
 use driftguard::api::DriftGuardSpec;
+use driftguard::core::audit::candidate::{Form, candidates, choose, values_of};
 use driftguard::core::author::{self, Approved};
 use driftguard::core::canonical::hash_object;
 use driftguard::core::guard::{
@@ -286,6 +287,43 @@ pub(crate) fn authorities(input: &[u8]) {
             let lines = key.iter().flat_map(|key| key.lines()).filter(|line| line.len() >= 32);
             assert!(!lines.into_iter().any(|line| said.contains(line)), "an error tells the key");
             assert!(!error.reason().is_empty());
+        }
+    }
+}
+
+/// What a source answered: a byte for the form, one for the kind of the target, and then the text. Whatever
+/// is taken is the target's, hashes to what it says, and reads the same the next time.
+pub(crate) fn sources(input: &[u8]) {
+    let [form, kind, text @ ..] = input else { return };
+    let forms = [Form::Document, Form::Document, Form::ConfigMap, Form::Secret];
+    let kinds = [("", "ConfigMap"), ("", "Secret"), ("terrafusion.ai", "GAMAConfig"), ("apps", "Deployment")];
+    let form = forms[usize::from(*form) % forms.len()];
+    let (group, kind) = kinds[usize::from(*kind) % kinds.len()];
+    let target = target(group, kind, "x");
+    let scope = Scope::new(group, kind, PathFilter::everything());
+    // A document comes as YAML or JSON, a live object as JSON that the API server sent.
+    let documents = match form {
+        Form::Document => driftguard::document::contents("it", text).unwrap_or_default(),
+        _ if serde_json::from_slice::<&RawValue>(text).is_ok() => vec![text.to_vec()],
+        _ => Vec::new(),
+    };
+    if let Ok(chosen) = choose(&documents, &target) {
+        assert!(documents.iter().any(|document| document == chosen), "another document");
+    }
+    for document in &documents {
+        drop(values_of(document, form));
+        let Ok(readings) = candidates(document, form, &target, &scope) else { continue };
+        assert!(!readings.is_empty(), "neither content nor an error");
+        for reading in readings {
+            assert_eq!(hash_object(&reading.object, &scope), Ok(reading.hash), "another hash");
+            if reading.whole {
+                assert_eq!(hash_object(document, &scope), Ok(reading.hash), "a manifest hashes as it is");
+            }
+            let again = candidates(&reading.object, Form::Live, &target, &scope).unwrap();
+            assert_eq!((again.len(), again[0].hash), (1, reading.hash), "it reads otherwise the next time");
+            // Objects may be deeper than this parser goes.
+            let Ok(Named { metadata }) = serde_json::from_slice(&reading.object) else { continue };
+            assert_eq!((metadata.name.as_str(), metadata.namespace.as_str()), ("x", "n"));
         }
     }
 }

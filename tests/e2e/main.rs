@@ -3,15 +3,18 @@
 
 mod adoption;
 mod api;
+mod audit_watch;
 mod auditing;
 mod authors;
 mod canary;
 mod certificates;
 mod draining;
+mod events;
 mod files;
 mod fleet;
 mod garbage;
 mod gate;
+mod git;
 mod hostile;
 mod install;
 mod installation;

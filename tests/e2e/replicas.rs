@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use crate::installation::{DRIFTGUARD, LIMIT, Via, config_map, driftguard, hash_of};
+use crate::installation::{DRIFTGUARD, LIMIT, Via, config_map, driftguard, hash_of, unchanged};
 
 /// How long a condition must stay as it is to count as held back; a guard is enforced in a fraction.
 const HELD: Duration = Duration::from_secs(2);
@@ -185,6 +185,18 @@ impl Replicas {
         let patch = json!({"data": {"price": price}}).to_string();
         self.admin.kubectl(&["patch", "configmap", name, "--type=merge", "-p", &patch])
     }
+
+    /// Runs what must not change a ConfigMap, to the resourceVersion.
+    fn unchanged<T>(&self, name: &str, act: impl FnOnce() -> Result<T>) -> Result<T> {
+        unchanged(&self.admin, "default", &format!("configmap/{name}"), act)
+    }
+
+    /// Tries another price, which must be refused by the guard of that name.
+    fn refuses(&self, name: &str, price: &str) -> Result<()> {
+        let said = self.unchanged(name, || self.patch(name, price)?.failure())?;
+        ensure!(said.contains(&format!("DriftGuard default/{name}")), "{said}");
+        Ok(())
+    }
 }
 
 fn guard(name: &str, price: &str) -> Result<Value> {
@@ -206,8 +218,7 @@ fn case_49_a_guard_is_not_enforcing_while_a_replica_has_not_heard_of_it() -> Res
     replicas.valve.set_open(true);
     replicas.wait_enforcing("late")?;
     for _ in 0..8 {
-        let said = replicas.patch("late", "2")?.failure()?;
-        ensure!(said.contains("DriftGuard default/late"), "{said}");
+        replicas.refuses("late", "2")?;
     }
 
     // Now the same rules, and another hash: nothing is registered anew, so that only what the replica
@@ -219,8 +230,7 @@ fn case_49_a_guard_is_not_enforcing_while_a_replica_has_not_heard_of_it() -> Res
     replicas.wait_enforcing("late")?;
     for _ in 0..8 {
         replicas.patch("late", "2")?.success()?;
-        let said = replicas.patch("late", "1")?.failure()?;
-        ensure!(said.contains("DriftGuard default/late"), "{said}");
+        replicas.refuses("late", "1")?;
     }
     Ok(())
 }
@@ -237,8 +247,7 @@ fn case_49_the_first_edit_after_enforcing_is_refused_and_that_comes_soon() -> Re
         replicas.wait_enforcing(&name)?;
         slowest = slowest.max(since.elapsed());
         for price in ["2", "3"] {
-            let said = replicas.patch(&name, price)?.failure()?;
-            ensure!(said.contains("DriftGuard default/round"), "{said}");
+            replicas.refuses(&name, price)?;
         }
     }
     println!("slowest from apply to Enforcing, seen by kubectl: {slowest:?}");
@@ -255,9 +264,12 @@ fn at_once(write: impl Fn(usize) -> Result<Output> + Sync) -> Result<Vec<Output>
     })
 }
 
+/// Edits at once, all of which must be refused.
 fn edit_at_once(replicas: &Replicas, name: &str) -> Result<Vec<String>> {
-    let edits = at_once(|number| replicas.patch(name, &format!("9{number}")))?;
-    edits.into_iter().map(Output::failure).collect()
+    replicas.unchanged(name, || {
+        let edits = at_once(|number| replicas.patch(name, &format!("9{number}")))?;
+        edits.into_iter().map(Output::failure).collect()
+    })
 }
 
 #[test]
@@ -302,13 +314,14 @@ fn case_49_a_replica_that_has_not_heard_of_a_guard_lets_nothing_pass() -> Result
     Ok(())
 }
 
-/// Writes another price, and tells whether it passed. What is neither passed nor refused by us is an error.
-async fn passes(targets: &Api<ConfigMap>, name: &str, price: usize) -> Result<bool> {
+/// Writes another price, and gives what is stored when it passes. What is neither passed nor refused by us is
+/// an error.
+async fn write(targets: &Api<ConfigMap>, name: &str, price: usize) -> Result<Option<ConfigMap>> {
     let patch = Patch::Merge(json!({"data": {"price": price.to_string()}}));
     match targets.patch(name, &PatchParams::default(), &patch).await {
-        Ok(_) => Ok(true),
+        Ok(written) => Ok(Some(written)),
         Err(kube::Error::Api(status)) if status.code == 403 && status.message.contains("DriftGuard ") => {
-            Ok(false)
+            Ok(None)
         }
         Err(error) => Err(error.into()),
     }
@@ -330,10 +343,13 @@ fn case_49_an_edit_right_after_its_guard_was_made_is_judged_or_comes_before_the_
                 guards.create(&PostParams::default(), &guard).await?;
                 let since = Instant::now();
                 let (mut price, mut refused, mut is_enforcing) = (10, false, false);
+                let mut stored = targets.get(&name).await?;
                 loop {
                     // The first one at once: nothing is waited for but the answer that the guard was made.
                     price += 1;
-                    let passed = passes(&targets, &name, price).await?;
+                    let written = write(&targets, &name, price).await?;
+                    let passed = written.is_some();
+                    stored = written.unwrap_or(stored);
                     ensure!(
                         !(passed && is_enforcing),
                         "{name}: price {price} passed although it is enforced"
@@ -341,6 +357,7 @@ fn case_49_an_edit_right_after_its_guard_was_made_is_judged_or_comes_before_the_
                     ensure!(!(passed && refused), "{name}: price {price} passed after another was refused");
                     refused |= !passed;
                     if is_enforcing {
+                        ensure!(targets.get(&name).await? == stored, "{name}: what was refused was stored");
                         return Ok(());
                     }
                     ensure!(since.elapsed() < LIMIT, "{name} is not enforced");
@@ -367,10 +384,11 @@ fn a_killed_replica_holds_guards_back_only_until_its_lease_runs_out() -> Result<
     replicas.wait_enforcing("kept")?;
     replicas.running[1].signal(Signal::Kill)?;
     replicas.running[1].wait(LIMIT)?;
-    // At once: refused by us or for want of an answer, never stored.
-    for price in 2..12 {
-        replicas.patch("kept", &price.to_string())?.failure()?;
-    }
+    // At once: refused by us or for want of an answer, never stored. Looked at once for all, since what comes
+    // next must come before the lease of the killed one runs out.
+    replicas.unchanged("kept", || {
+        (2..12).try_for_each(|price| replicas.patch("kept", &price.to_string())?.failure().map(drop))
+    })?;
     replicas.apply(&guard("kept", "2")?)?;
     replicas.held_back_by_b("kept")?;
     replicas.wait_enforcing("kept")?;
@@ -427,7 +445,8 @@ fn case_34_a_guard_is_enforced_through_every_api_server() -> Result<()> {
         status(&name, "True")?;
         for admin in admins.iter().rev() {
             let patch = ["patch", "configmap", &name, "--type=merge", "-p", r#"{"data":{"price":"2"}}"#];
-            let said = admin.kubectl(&patch)?.failure()?;
+            let target = format!("configmap/{name}");
+            let said = unchanged(admin, "default", &target, || admin.kubectl(&patch)?.failure())?;
             ensure!(said.contains("DriftGuard default/round"), "{said}");
         }
     }
@@ -507,8 +526,7 @@ fn an_audit_guard_becomes_deny_once_nothing_would_have_been_refused_for_a_while(
     ensure!(dirty["enforceAfterClean"]["cleanSince"] != first["enforceAfterClean"]["cleanSince"], "{dirty}");
 
     let promoted = wait_status(&replicas, "clean", "it denies", is_denying)?;
-    let said = replicas.patch("clean", "99")?.failure()?;
-    ensure!(said.contains("DriftGuard default/clean"), "{said}");
+    replicas.refuses("clean", "99")?;
     let log: String = replicas.running.iter().map(Process::log).collect();
     let records = log.lines().filter(|line| line.contains(r#""kind":"promotion""#)).count();
     ensure!(records == 1, "{records} records of the promotion");
@@ -542,7 +560,7 @@ fn an_audit_guard_becomes_deny_once_nothing_would_have_been_refused_for_a_while(
     replicas.wait_ready(2)?;
     let after = wait_status(&replicas, "clean", "it still denies", is_denying)?;
     ensure!(after["enforceAfterClean"] == promoted["enforceAfterClean"], "{after}");
-    replicas.patch("clean", "100")?.failure()?;
+    replicas.refuses("clean", "100")?;
     let mut changed = audit("clean", "72h")?;
     changed["spec"]["maxFailuresBeforeAlert"] = json!(7);
     replicas.apply(&changed)?;

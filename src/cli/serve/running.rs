@@ -229,7 +229,7 @@ impl Running {
         let own_authorities = trusted.clone();
         let sources = Sources::new(
             client.clone(),
-            args.sources.settings(),
+            args.sources.settings()?,
             Arc::new(move || certificates(&own_authorities.borrow()).unwrap_or_default()),
             Arc::clone(&metrics),
         );

@@ -9,6 +9,7 @@
 //! are copied as they stand in the text, never decoded, and no error quotes one.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::core::canonical::object::Object;
@@ -165,17 +166,16 @@ pub fn candidates(
     }
 }
 
-/// What a live ConfigMap or Secret holds under a key; `None` when it has no such key.
+/// What a live ConfigMap or Secret holds, by key.
 ///
 /// # Errors
 /// [`NotACandidate`] when it is no ConfigMap or Secret.
-pub fn value_of(object: &[u8], form: Form, key: &str) -> Result<Option<Vec<u8>>, NotACandidate> {
+pub fn values_of(object: &[u8], form: Form) -> Result<BTreeMap<String, Vec<u8>>, NotACandidate> {
     let object = read(object)?;
-    let mut values = match form {
+    Ok(match form {
         Form::Secret => maps::stored_secret(&object)?,
         _ => maps::stored_config_map(&object)?,
-    };
-    Ok(values.remove(key))
+    })
 }
 
 /// The one of several documents that is meant: the only one, or the only manifest of the target.

@@ -249,7 +249,7 @@ mod tests {
     fn patched(live: &str, write: &Write) -> serde_json::Value {
         let Write::Patch(patch) = write else { panic!("no patch: {write:?}") };
         let mut object: serde_json::Value = serde_json::from_str(live).unwrap();
-        json_patch::patch(&mut object, &serde_json::from_slice(patch).unwrap()).unwrap();
+        json_patch::patch(&mut object, &serde_json::from_slice::<json_patch::Patch>(patch).unwrap()).unwrap();
         object
     }
 
@@ -275,7 +275,7 @@ mod tests {
         let planned = plan(Some(LIVE.as_bytes()), br#"{"data":{}}"#, &config_map(), &scope).unwrap();
         let Write::Patch(patch) = &planned.write else { unreachable!() };
         let mut moved: serde_json::Value = serde_json::from_str(&LIVE.replace("\"7\"", "\"8\"")).unwrap();
-        json_patch::patch(&mut moved, &serde_json::from_slice(patch).unwrap()).unwrap_err();
+        json_patch::patch(&mut moved, &serde_json::from_slice::<json_patch::Patch>(patch).unwrap()).unwrap_err();
     }
 
     #[test]

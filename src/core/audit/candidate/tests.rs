@@ -253,12 +253,12 @@ fn config_maps_and_secrets_are_content_of_each_other() {
 #[test]
 fn a_key_holds_a_document() {
     let map = br#"{"data":{"a":"x: 1\n","n":null},"binaryData":{"b":"/w=="}}"#;
-    let of_map = |key| value_of(map, Form::ConfigMap, key).unwrap();
+    let of_map = |key| values_of(map, Form::ConfigMap).unwrap().remove(key);
     assert_eq!(of_map("a").unwrap(), b"x: 1\n");
     assert_eq!((of_map("b").unwrap(), of_map("n").unwrap(), of_map("c")), (vec![0xff], vec![], None));
     let secret = br#"{"data":{"a":"eDogMQo="}}"#;
-    assert_eq!(value_of(secret, Form::Secret, "a").unwrap().unwrap(), b"x: 1\n");
-    assert!(value_of(b"[]", Form::Secret, "a").is_err());
+    assert_eq!(values_of(secret, Form::Secret).unwrap()["a"], b"x: 1\n");
+    assert!(values_of(b"[]", Form::Secret).is_err());
 }
 
 #[test]
@@ -315,9 +315,9 @@ fn of_several_documents_the_manifest_of_the_target_is_meant() {
         "the only one is meant, whatever it is"
     );
     assert_eq!(choose(&[], &target).unwrap_err().reason(), "Empty");
-    let none = choose(&documents[..1].repeat(2), &target).unwrap_err();
+    let none = choose(&[map("y"), map("z")], &target).unwrap_err();
     assert_eq!(none.to_string(), "none of its 2 documents is ConfigMap/n/x");
-    let several = choose(&documents[1..2].repeat(3), &target).unwrap_err();
+    let several = choose(&[map("x"), map("x"), map("x")], &target).unwrap_err();
     assert_eq!(several.to_string(), "3 of its documents are ConfigMap/n/x; remove all but one");
     let elsewhere =
         br#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"x","namespace":"m"}}"#.to_vec();

@@ -1,0 +1,86 @@
+//! A private folder that lives as long as one fetch. Packs and, for ssh, keys lie in it.
+
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+/// A folder that only this user may enter. It is removed with all that is in it when this is dropped.
+pub(super) struct Scratch(PathBuf);
+
+impl Scratch {
+    pub(super) fn new(parent: &Path) -> io::Result<Self> {
+        // The name cannot be foreseen, and a folder that exists is an error: nobody can have laid one out for us.
+        let path = parent.join(format!("{}{}", prefix(), uuid::Uuid::now_v7()));
+        DirBuilder::new().mode(0o700).create(&path)?;
+        Ok(Self(path))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Writes a file that only this user may read.
+    pub(super) fn write(&self, name: &str, content: &[u8]) -> io::Result<PathBuf> {
+        let path = self.0.join(name);
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?.write_all(content)?;
+        Ok(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            tracing::warn!(folder = %self.0.display(), %error, "cannot remove the folder of a git fetch");
+        }
+    }
+}
+
+/// Removes what an earlier life of this process left behind when it was killed. In a container, which
+/// keeps its folders when it starts again, it had the same process id.
+pub(super) fn remove_leftovers(parent: &Path) -> io::Result<()> {
+    let prefix = prefix();
+    for entry in fs::read_dir(parent)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(&prefix) {
+            fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn prefix() -> String {
+    format!("driftguard-git-{}-", std::process::id())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_private_and_gone_afterwards() {
+        let parent = tempfile::tempdir().unwrap();
+        let scratch = Scratch::new(parent.path()).unwrap();
+        let file = scratch.write("key", b"secret").unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(scratch.path()), 0o700);
+        assert_eq!(mode(&file), 0o600);
+        drop(scratch);
+        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn only_what_this_process_left_is_removed() {
+        let parent = tempfile::tempdir().unwrap();
+        let ours = Scratch::new(parent.path()).unwrap();
+        std::mem::forget(ours);
+        let other = parent.path().join("driftguard-git-0-x");
+        fs::create_dir(&other).unwrap();
+        remove_leftovers(parent.path()).unwrap();
+        let left: Vec<_> = fs::read_dir(parent.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert_eq!(left, [other]);
+    }
+}
