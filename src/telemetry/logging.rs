@@ -99,8 +99,8 @@ mod tests {
         let Ok(how) = std::env::var(HOW) else { return };
         tell_panics_by_place();
         match how.as_str() {
-            "json" => start(Format::Json, "trace").unwrap(),
-            "text" => start(Format::Text, "trace").unwrap(),
+            "json" => start(Format::Json, "trace", None).unwrap(),
+            "text" => start(Format::Text, "trace", None).unwrap(),
             _ => {}
         }
         let value = PLANTED.to_owned();
