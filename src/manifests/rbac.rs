@@ -86,6 +86,13 @@ const CLUSTER: [Grant; 14] = [
         verbs: &["get"],
     },
     Grant {
+        why: "which groups an aggregated API server serves, whose writes no proof through another group speaks for",
+        groups: &["apiregistration.k8s.io"],
+        resources: &["apiservices"],
+        names: &[],
+        verbs: &["list"],
+    },
+    Grant {
         why: "a target that may not be deleted goes with its namespace all the same, and only the namespace tells \
               that it is going",
         groups: &[""],

@@ -131,7 +131,7 @@ impl Store {
         };
         let key = self.shared.keys.borrow().clone();
         let settings = &self.shared.settings;
-        let exceptions = self.shared.exceptions.borrow().clone().unwrap_or_default();
+        let exceptions = self.known_exceptions();
         let before = self.shared.observations.borrow().clone();
         let states = converted(listed.items, &before, catalog, settings, key.as_ref());
         let states = states.map(|(stored, state)| exceptions.apply(state, &stored, settings.longest_pause));

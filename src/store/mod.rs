@@ -133,6 +133,12 @@ impl Store {
         self.shared.exception_objects.subscribe()
     }
 
+    /// The exceptions that can be used, as far as they are known; none before they were read.
+    #[must_use]
+    pub fn known_exceptions(&self) -> Arc<Exceptions> {
+        self.shared.exceptions.borrow().clone().unwrap_or_default()
+    }
+
     /// The two webhook configurations of this installation as they stand in the cluster.
     #[must_use]
     pub fn configurations(&self) -> watch::Receiver<Arc<Configurations>> {

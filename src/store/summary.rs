@@ -26,7 +26,7 @@ pub const COMPUTED: [ConditionType; 5] = [
 ];
 
 /// A status in few bytes.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Summary {
     digest: [u8; 16],
     enforce_after_clean: Option<Box<EnforceAfterClean>>,
@@ -34,6 +34,8 @@ pub struct Summary {
     is_empty: bool,
     was_suspended: bool,
     audited: Option<Audited>,
+    /// The condition `Suspended` while it is true: it may have to go on being said.
+    suspended: Option<Box<Condition>>,
 }
 
 /// What the condition `Drifted` of a status says.
@@ -95,15 +97,15 @@ impl Summary {
     /// Sums up a status.
     #[must_use]
     pub fn of(status: &DriftGuardStatus) -> Self {
-        let has = |of_type: ConditionType| {
-            status.conditions.iter().any(|condition| condition.type_ == of_type.as_str())
-        };
+        let is = |condition: &&Condition| condition.type_ == ConditionType::Suspended.as_str();
+        let suspended = status.conditions.iter().find(is);
         Self {
             digest: digest(status),
             enforce_after_clean: status.enforce_after_clean.clone().map(Box::new),
             resolved_target: status.resolved_target.as_ref().map(Resolved::of).map(Box::new),
             is_empty: *status == DriftGuardStatus::default(),
-            was_suspended: has(ConditionType::Suspended),
+            was_suspended: suspended.is_some(),
+            suspended: suspended.filter(|one| one.status == "True").cloned().map(Box::new),
             audited: Audited::of(status),
         }
     }
@@ -125,6 +127,12 @@ impl Summary {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.is_empty
+    }
+
+    /// Whether the status says, or said, that the guard lets writes pass for a while.
+    #[must_use]
+    pub fn was_suspended(&self) -> bool {
+        self.was_suspended
     }
 
     /// What is known about `enforceAfterClean`.
@@ -161,7 +169,7 @@ impl Summary {
     /// A status that leads to the same computed part as the whole one would.
     #[must_use]
     pub fn ground(&self) -> DriftGuardStatus {
-        let suspended = Condition {
+        let ended = || Condition {
             type_: ConditionType::Suspended.as_str().to_owned(),
             status: String::new(),
             reason: String::new(),
@@ -169,8 +177,9 @@ impl Summary {
             observed_generation: None,
             last_transition_time: Time(Timestamp::UNIX_EPOCH),
         };
+        let suspended = self.was_suspended.then(|| self.suspended.as_deref().cloned().unwrap_or_else(ended));
         DriftGuardStatus {
-            conditions: self.was_suspended.then_some(suspended).into_iter().collect(),
+            conditions: suspended.into_iter().collect(),
             enforce_after_clean: self.enforce_after_clean.as_deref().cloned(),
             resolved_target: self.resolved_target.as_deref().map(Resolved::whole),
             ..DriftGuardStatus::default()
@@ -252,6 +261,8 @@ mod tests {
     fn that_a_guard_was_suspended_is_remembered() {
         let mut suspended = status("a", 1);
         suspended.conditions[0].type_ = "Suspended".into();
+        assert_eq!(Summary::of(&suspended).ground().conditions, suspended.conditions, "while it is true");
+        suspended.conditions[0].status = "False".into();
         assert_eq!(Summary::of(&suspended).ground().conditions.len(), 1);
         assert!(Summary::of(&status("a", 1)).ground().conditions.is_empty());
     }

@@ -260,7 +260,7 @@ fn event(due: &Due, began: i128, replica: &str, now: Timestamp) -> Event {
     let attempt = &due.told.attempt;
     // The API takes no series of one.
     let count = i32::try_from(due.attempts).unwrap_or(i32::MAX);
-    let series = (count > 1).then(|| EventSeries { count, last_observed_time: MicroTime(now) });
+    let series = (count > 1).then_some(EventSeries { count, last_observed_time: MicroTime(now) });
     let name: String = attempt.guard.name.chars().take(MAX_NAME).collect();
     // No part of a name may end with a dot or a dash.
     let name = name.trim_end_matches(|last: char| !last.is_ascii_alphanumeric());

@@ -87,6 +87,9 @@ static GUARDS: LazyLock<Index> = LazyLock::new(|| {
         GuardState::Invalid(Arc::new(InvalidGuard {
             id: GuardId { namespace: "g".into(), name: "bad".into() },
             generation: 1,
+            uid: "".into(),
+            pauses: Vec::new(),
+            authorship: Authorship::Unknown,
             target: Some(target("", "ConfigMap", "bad")),
             reason: "InvalidSpec",
             message: "broken".to_owned(),

@@ -56,7 +56,7 @@ fn in_base64(bytes: &[u8]) -> Vec<String> {
     let with_before = |before: usize| {
         let text = STANDARD_NO_PAD.encode([&vec![0; before][..], bytes].concat());
         // A digit holds six bits: the first ones and the last one may hold bits of what is around.
-        let end = text.len() - usize::from((before + bytes.len()) % 3 != 0);
+        let end = text.len() - usize::from(!(before + bytes.len()).is_multiple_of(3));
         text[[0, 2, 3][before]..end].to_owned()
     };
     (0..3).map(with_before).collect()

@@ -8,6 +8,7 @@ mod auditing;
 mod authors;
 mod canary;
 mod certificates;
+mod condition_cost;
 mod draining;
 mod events;
 mod files;

@@ -490,6 +490,104 @@ fn forge(replicas: &Replicas, guard: &str, noted: &Value) -> Result<()> {
 }
 
 #[test]
+fn an_exception_is_active_and_ended_only_once_every_replica_has_heard_of_it() -> Result<()> {
+    let replicas = Replicas::start(Via::Url)?;
+    replicas.apply(&config_map("default", "paused", &json!({"price": "1"})))?;
+    replicas.apply(&guard("paused", "1")?)?;
+    replicas.wait_enforcing("paused")?;
+    let condition = |kind: &str, name: &str, of_type: &str| {
+        let object = replicas.admin.kubectl(&["get", kind, name, "-o", "json"])?.json()?;
+        let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        conditions.into_iter().find(|one| one["type"] == of_type).context("no such condition yet")
+    };
+    // Waits until it is so, and looks for a while whether it stays.
+    let held = |what: &str, holds: &dyn Fn() -> Result<()>| -> Result<()> {
+        until(what, LIMIT, holds).map_err(|error| anyhow!("{error:#}\n{}", replicas.logs()))?;
+        let since = Instant::now();
+        until("some time has passed", LIMIT, || {
+            holds().map_err(|error| error.context("it is so no more"))?;
+            ensure!(since.elapsed() >= HELD, "{:?}", since.elapsed());
+            Ok(())
+        })
+    };
+    let until_is = |what: &str, kind: &str, name: &str, of_type: &str, status: &str| {
+        until(what, LIMIT, || {
+            let found = condition(kind, name, of_type)?;
+            ensure!(found["status"] == status, "{found}");
+            Ok(())
+        })
+        .map_err(|error| anyhow!("{error:#}\n{}", replicas.logs()))
+    };
+    let until_moment = (jiff::Timestamp::now() + jiff::SignedDuration::from_mins(10)).to_string();
+    replicas.valve.set_open(false);
+    replicas.apply(&json!({
+        "apiVersion": "terrafusion.ai/v1", "kind": "DriftGuardException",
+        "metadata": {"name": "incident", "namespace": "default"},
+        "spec": {"guards": {"names": ["paused"]}, "until": until_moment, "reason": "incident 7"},
+    }))?;
+    held("it waits for replica-b", &|| {
+        let active = condition("driftguardexception", "incident", "Active")?;
+        let said = active["message"].as_str().unwrap_or_default();
+        ensure!(active["status"] == "False" && said.contains("replica-b"), "{active}");
+        Ok(())
+    })?;
+    replicas.valve.set_open(true);
+    until_is("it is active", "driftguardexception", "incident", "Active", "True")?;
+    for price in 2..10 {
+        replicas.patch("paused", &price.to_string())?.success()?;
+    }
+    replicas.valve.set_open(false);
+    replicas.admin.kubectl(&["delete", "driftguardexception", "incident"])?.success()?;
+    held("the guard goes on saying that writes pass", &|| {
+        let suspended = condition("dg", "paused", "Suspended")?;
+        ensure!(suspended["status"] == "True", "{suspended}");
+        Ok(())
+    })?;
+    replicas.valve.set_open(true);
+    until_is("no write passes", "dg", "paused", "Suspended", "False")?;
+    for price in 20..28 {
+        replicas.patch("paused", &price.to_string())?.failure()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_replica_that_starts_waits_for_the_key_that_a_living_one_holds() -> Result<()> {
+    let replicas = Replicas::start(Via::Url)?;
+    let secret = ["driftguard-signing", "-n", "terrafusion-system"];
+    let key = || {
+        let path = [&["get", "secret"], &secret[..], &["-o", "jsonpath={.data.key}"]].concat();
+        replicas.admin.kubectl(&path)?.success()
+    };
+    let before = key()?;
+    replicas.running[1].signal(Signal::Terminate)?;
+    replicas.running[1].wait(LIMIT)?;
+    replicas.admin.kubectl(&[&["delete", "secret"], &secret[..]].concat())?.success()?;
+    let again = replicas.plane.guardian().start(&replicas.programs[1])?;
+    replicas.wait_ready(2)?;
+    until("the key is back", LIMIT, || {
+        ensure!(key()? == before, "another key");
+        Ok(())
+    })
+    .map_err(|error| anyhow!("{error:#}\n{}\n{}", replicas.logs(), again.log_tail()))?;
+    // Somebody puts another key there: each replica that held the former one says so.
+    replicas.admin.kubectl(&[&["delete", "secret"], &secret[..]].concat())?.success()?;
+    let other = format!("--from-literal=key={}", "k".repeat(32));
+    let made = replicas
+        .admin
+        .kubectl(&[&["create", "secret", "generic"], &secret[..], &[other.as_str()]].concat())?;
+    // Whoever lives may have been faster, which is as good.
+    if made.succeeded() {
+        until("the change is recorded", LIMIT, || {
+            let log = again.log();
+            ensure!(log.contains(r#""reason":"SigningKeyReplaced""#), "not yet");
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+#[test]
 fn an_audit_guard_becomes_deny_once_nothing_would_have_been_refused_for_a_while() -> Result<()> {
     let mut replicas = Replicas::start(Via::Service)?;
     // Made by `serve` itself where it signs authors; whoever is first wins.

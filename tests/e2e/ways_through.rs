@@ -301,6 +301,52 @@ fn the_right_to_change_guards_is_no_right_to_make_exceptions() -> Result<()> {
     })
 }
 
+#[test]
+fn labels_that_bring_a_guard_under_an_exception_take_the_right_to_make_one_and_are_told() -> Result<()> {
+    let on = Installation::shared(Via::Url)?;
+    let ns = "relabelled";
+    let guard = guarded(on, ns)?;
+    let role = ["create", "role", "guards", "--verb=*", "--resource=driftguards.terrafusion.ai", "-n", ns];
+    on.admin.kubectl(&role)?.success()?;
+    let binding = ["create", "rolebinding", "guards", "--role=guards", "--user=carla", "-n", ns];
+    on.admin.kubectl(&binding)?.success()?;
+    let carla = on.plane.user("carla", &["developers"])?;
+    let object = format!("dg/{guard}");
+    let label = |by: &driftguard_control_plane::User, label: &str| {
+        by.kubectl(&["label", "--overwrite", &object, "-n", ns, label])
+    };
+    until("carla may label guards", LIMIT, || label(&carla, "a=b")?.success().map(drop))?;
+    let risk = json!({"selector": {"matchLabels": {"team": "risk"}}});
+    on.apply(&exception(ns, "incident", &risk, &ahead(3600)))?.success()?;
+    active(on, ns, "incident", "True")?;
+    let said = label(&carla, "team=risk")?.failure()?;
+    let right = "create driftguardexceptions.terrafusion.ai in namespace relabelled";
+    ensure!(said.contains("under exception incident") && said.contains(right), "{said}");
+    label(&carla, "team=desk")?.success()?;
+    on.refused(ns, TARGET, || edit(on, ns, "11"))?;
+
+    let by_admin = label(&on.admin, "team=risk")?;
+    ensure!(by_admin.stderr.contains("comes under exception incident"), "{by_admin}");
+    by_admin.success()?;
+    suspended(on, ns, &guard, "True")?;
+    edit(on, ns, "11")?.success()?;
+    let records: Vec<Value> = until("it is recorded", LIMIT, || {
+        let lines = on.serve.log();
+        let all = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let found: Vec<Value> = all
+            .filter(|line| line["guard"]["namespace"] == ns)
+            .filter(|line| ["GuardExcepted", "ExceptedByLabels"].iter().any(|word| line["reason"] == *word))
+            .collect();
+        ensure!(found.len() == 2, "{found:?}");
+        Ok(found)
+    })?;
+    let users = [&records[0]["user"]["name"], &records[1]["user"]["name"]];
+    ensure!(users == ["carla", "administrator"], "{records:?}");
+    let told = event(on, ns, "GuardExcepted")?;
+    ensure!(told["regarding"]["name"] == guard.as_str(), "{told}");
+    Ok(())
+}
+
 /// A guarded ConfigMap, and the glass before it.
 struct Glass {
     on: Installation,

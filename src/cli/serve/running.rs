@@ -154,6 +154,7 @@ impl Running {
             notices: notices.clone(),
         };
         let notices_of_audit = notices.clone();
+        background.spawn(alarm.clone().watch_key(keys.watch()));
         let guard_reviews = GuardReviews {
             client: client.clone(),
             store: store.clone(),

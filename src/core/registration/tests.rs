@@ -141,6 +141,9 @@ fn a_guard_that_cannot_be_evaluated_fails_open() {
     let state = GuardState::Invalid(Arc::new(InvalidGuard {
         id: GuardId { namespace: "guards".into(), name: "g".into() },
         generation: 1,
+        uid: "".into(),
+        pauses: Vec::new(),
+        authorship: Authorship::Unknown,
         target: Some(target("configmaps", Some("a"), "x")),
         reason: "InvalidSpec",
         message: String::new(),
