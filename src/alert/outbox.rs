@@ -13,12 +13,14 @@ use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use super::backoff::{Backoff, chance};
 use super::event::{Event, key};
 use super::folder::{Folder, FolderError, Found};
 use super::queue::{Fault, Limits, Next, Queue, Waiting};
 use crate::telemetry::metrics::{Destination, Dropped, Metrics, Posted};
+use crate::telemetry::traces;
 
 /// Messages that may wait for the writer.
 const CHANNEL: usize = 4096;
@@ -323,8 +325,9 @@ impl Courier {
             shared.dropped(Dropped::Torn, 1);
             return;
         };
+        let span = traces::delivery(shared.destination.as_str(), &event.transaction_id);
         let began = Instant::now();
-        let answer = receiver.post(&event).await;
+        let answer = receiver.post(&event).instrument(span).await;
         let took = began.elapsed();
         let destination = shared.destination;
         match answer {

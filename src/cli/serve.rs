@@ -24,6 +24,7 @@ use crate::core::guard::Enforcement;
 use crate::core::rotation::Lifetimes;
 use crate::sources::SourceArgs;
 use crate::telemetry::logging::{self, Format};
+use crate::telemetry::traces::Traces;
 use crate::trail::sink::RecordSink;
 use crate::webhook::drain::Signals;
 
@@ -33,7 +34,7 @@ use running::Running;
 
 /// Port of a Service that names none.
 const SERVICE_PORT: u16 = names::WEBHOOK_SERVICE_PORT;
-/// How long records may take to be written out at the end.
+/// How long records may take to be written out at the end, and spans to be sent.
 const WRITE_OUT: Duration = Duration::from_secs(2);
 /// Exit code when a second signal ends the process at once, as a shell reports SIGINT.
 const INTERRUPTED: i32 = 130;
@@ -254,7 +255,8 @@ impl ServeArgs {
 /// When a flag cannot be used, an address cannot be bound, or there is no cluster to talk to.
 pub async fn run(args: ServeArgs) -> anyhow::Result<Exit> {
     let mut signals = Signals::listen().context("listening for signals")?;
-    logging::start(args.log_format, &args.log_level)?;
+    let traces = Traces::from_environment(tokio::runtime::Handle::current())?;
+    logging::start(args.log_format, &args.log_level, traces.as_ref())?;
     let (records, writer) = RecordSink::start(std::io::stdout()).context("starting the record writer")?;
     let mut running = Running::start(&args, records).await?;
     let failed = tokio::select! {
@@ -276,6 +278,9 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<Exit> {
     let written = tokio::task::spawn_blocking(move || writer.join().is_ok());
     if tokio::time::timeout(WRITE_OUT, written).await.is_err() {
         tracing::warn!("not every record could be written in time");
+    }
+    if let Some(traces) = traces {
+        traces.stop(WRITE_OUT).await;
     }
     tracing::info!("stopped");
     if failed {

@@ -1,15 +1,15 @@
 //! Namespace, Service, Deployment and PodDisruptionBudget.
 //!
 //! The pods hold no privilege that the process does not use: no root, no capability, nothing
-//! writable. Two replicas on different nodes, because a write to a guarded object waits for one.
+//! writable but the spool. Two replicas on different nodes, because a write to a guarded object waits for one.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, ContainerPort, HTTPGetAction, Namespace, PodSecurityContext, PodSpec,
-    PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile, SecurityContext, Service, ServicePort,
-    ServiceSpec, TopologySpreadConstraint,
+    Capabilities, Container, ContainerPort, EmptyDirVolumeSource, HTTPGetAction, Namespace,
+    PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile,
+    SecurityContext, Service, ServicePort, ServiceSpec, TopologySpreadConstraint, Volume, VolumeMount,
 };
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -26,6 +26,12 @@ const REPLICAS: i32 = 2;
 const USER: i64 = 65_532;
 /// Seconds from SIGTERM to SIGKILL. `serve` finishes what it began within 25 s.
 const GRACE_SECONDS: i64 = 40;
+
+/// Volume in which alerts wait to be delivered, and where it is.
+const SPOOL: &str = "spool";
+const SPOOL_PATH: &str = "/var/lib/driftguard/spool";
+/// Twice what alerts and telemetry may take together: a pod that fills its volume is evicted.
+const SPOOL_SIZE: &str = "256Mi";
 
 /// The namespace of the installation.
 #[must_use]
@@ -141,6 +147,14 @@ fn pod(settings: &Settings) -> PodSpec {
             spread("topology.kubernetes.io/zone"),
         ]),
         containers: vec![container(settings)],
+        volumes: Some(vec![Volume {
+            name: SPOOL.to_owned(),
+            empty_dir: Some(EmptyDirVolumeSource {
+                size_limit: Some(Quantity(SPOOL_SIZE.to_owned())),
+                ..EmptyDirVolumeSource::default()
+            }),
+            ..Volume::default()
+        }]),
         ..PodSpec::default()
     }
 }
@@ -161,6 +175,11 @@ fn container(settings: &Settings) -> Container {
             limits: Some(quantities(&[("memory", "512Mi")])),
             ..ResourceRequirements::default()
         }),
+        volume_mounts: Some(vec![VolumeMount {
+            name: SPOOL.to_owned(),
+            mount_path: SPOOL_PATH.to_owned(),
+            ..VolumeMount::default()
+        }]),
         security_context: Some(SecurityContext {
             allow_privilege_escalation: Some(false),
             privileged: Some(false),
@@ -179,6 +198,7 @@ pub fn serve_arguments(settings: &Settings) -> Vec<String> {
     let mut arguments = vec![
         "serve".to_owned(),
         format!("--webhook-service={}/{}", settings.namespace, names::WEBHOOK_SERVICE),
+        format!("--spool-dir={SPOOL_PATH}"),
     ];
     if settings.default_enforcement != Enforcement::Deny {
         arguments.push(format!("--default-enforcement={}", settings.default_enforcement.as_str()));

@@ -5,8 +5,11 @@
 use std::io::{IsTerminal, Write as _};
 use std::panic::PanicHookInfo;
 
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _};
+
+use super::traces::Traces;
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -38,22 +41,27 @@ pub enum LoggingError {
     AlreadyStarted,
 }
 
-/// Starts logging for the whole process. `level` is a level, or a list of `module=level`.
+/// Starts logging for the whole process, and traces where there are any. `level` is a level, or a list of
+/// `module=level`.
 ///
 /// # Errors
 /// [`LoggingError`] when `level` cannot be read, or logging has been started before.
-pub fn start(format: Format, level: &str) -> Result<(), LoggingError> {
+pub fn start(format: Format, level: &str, traces: Option<&Traces>) -> Result<(), LoggingError> {
     let filter = EnvFilter::builder()
         .parse(level)
         .map_err(|error| LoggingError::BadLevel { level: level.to_owned(), cause: error.to_string() })?;
     let terminal = std::io::stderr().is_terminal();
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let json = format == Format::Json || (format == Format::Auto && !terminal);
-    let started = if json {
-        builder.json().flatten_event(true).with_current_span(false).with_span_list(false).finish().try_init()
+    let lines = if json {
+        lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
     } else {
-        builder.with_ansi(terminal && std::env::var_os("NO_COLOR").is_none()).finish().try_init()
+        lines.with_ansi(terminal && std::env::var_os("NO_COLOR").is_none()).boxed()
     };
+    let started = tracing_subscriber::registry()
+        .with(lines.with_filter(filter))
+        .with(traces.map(Traces::layer))
+        .try_init();
     started.map_err(|_| LoggingError::AlreadyStarted)?;
     std::panic::set_hook(Box::new(|panic| tracing::error!(place = place(panic), "{PANICKED}")));
     Ok(())
@@ -91,8 +99,8 @@ mod tests {
         let Ok(how) = std::env::var(HOW) else { return };
         tell_panics_by_place();
         match how.as_str() {
-            "json" => start(Format::Json, "trace").unwrap(),
-            "text" => start(Format::Text, "trace").unwrap(),
+            "json" => start(Format::Json, "trace", None).unwrap(),
+            "text" => start(Format::Text, "trace", None).unwrap(),
             _ => {}
         }
         let value = PLANTED.to_owned();

@@ -3,8 +3,6 @@
 //! Labels are words from short lists. No label ever is an object's name, a user, a hash or a
 //! transaction: their number has no bound, and they would be told to whoever may read metrics.
 
-mod sources;
-
 use std::time::Duration;
 
 use prometheus_client::encoding::{EncodeLabelSet, text};
@@ -16,6 +14,7 @@ use prometheus_client::registry::Registry;
 
 mod alerts;
 mod audit;
+mod sources;
 pub mod watches;
 
 pub use alerts::{AlertMetrics, Destination, Dropped, Posted};
@@ -25,6 +24,9 @@ use watches::WatchMetrics;
 
 /// Upper bounds of the buckets of the time a review takes, in seconds. The API server waits 5 s.
 const REVIEW_SECONDS: [f64; 11] = [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 5.0];
+
+/// How looks at a target come about, in labels.
+const LOOKS: [&str; 4] = ["initial", "watch", "sweep", "live"];
 
 /// Labels of a review.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]

@@ -1,4 +1,4 @@
-//! What operators see of a running DriftGuard: logs, metrics, Events.
+//! What operators see of a running DriftGuard: logs, metrics, Events, traces.
 //!
 //! None of it is in the way of a review: logging and counting never wait, and Events go through a
 //! bounded queue that drops what it cannot take.
@@ -10,3 +10,4 @@ mod gather;
 pub mod logging;
 pub mod metrics;
 pub mod notices;
+pub mod traces;

@@ -15,6 +15,7 @@ use axum::routing::post;
 use futures::FutureExt as _;
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, StatusCode, Version};
+use tracing::Instrument as _;
 
 use super::activity::Activity;
 use super::body::{self, BodyError, Collected, Room};
@@ -22,6 +23,7 @@ use super::reviews::{Asked, Reply, Reviews};
 use super::route::{self, Route, Subject};
 use crate::core::registration::Hook;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::traces;
 
 /// Requests at once, answered or waiting. An API server has 400 writes in flight by default.
 const MOST_REQUESTS: usize = 4096;
@@ -61,8 +63,10 @@ async fn answer(desk: &Desk, hook: Hook, request: Request) -> Response {
     let _entered = desk.activity.enter();
     desk.metrics.review_entered();
     let version = request.version();
+    let span = traces::review(hook_word(hook), request.headers());
     // A bug in one request must not take down the connection, on which hundreds may be waiting.
-    let reply = std::panic::AssertUnwindSafe(reply(desk, hook, request)).catch_unwind().await;
+    let reply =
+        std::panic::AssertUnwindSafe(reply(desk, hook, request).instrument(span)).catch_unwind().await;
     desk.metrics.review_left();
     let mut response = match reply {
         Ok(Reply::Review(review)) => {
@@ -78,6 +82,13 @@ async fn answer(desk: &Desk, hook: Hook, request: Request) -> Response {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+fn hook_word(hook: Hook) -> &'static str {
+    match hook {
+        Hook::Validate => "validate",
+        Hook::Mutate => "mutate",
+    }
 }
 
 fn failure(status: StatusCode, message: &'static str) -> Response {

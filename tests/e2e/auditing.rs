@@ -20,7 +20,7 @@ fn auditing() -> Result<&'static Installation> {
 }
 
 /// Changes stored bytes past every API server, to others of the same length.
-fn write_into_etcd(on: &Installation, key: &str, from: &str, to: &str) -> Result<()> {
+pub(crate) fn write_into_etcd(on: &Installation, key: &str, from: &str, to: &str) -> Result<()> {
     ensure!(from.len() == to.len(), "the stored form holds lengths");
     let stored = on.plane.etcd().get(key)?.with_context(|| format!("nothing is stored at {key}"))?;
     let at = stored.windows(from.len()).position(|window| window == from.as_bytes());
@@ -36,7 +36,7 @@ fn condition(guard: &Value, of_type: &str) -> Option<Value> {
 }
 
 /// Waits until a condition of a guard has this status and reason. Gives the guard.
-fn wait_for(
+pub(crate) fn wait_for(
     on: &Installation,
     namespace: &str,
     guard: &str,

@@ -391,12 +391,14 @@ fn the_kustomize_base_holds_what_the_command_prints() -> Result<()> {
     ensure!(built == printed, "{built:?}\n{printed:?}");
 
     let folder = tempfile::tempdir()?;
-    let with = json!({"resources": [path("deploy")], "components": [path("deploy/remediation")]});
+    let with = json!({"resources": [path("deploy")], "components": [path("deploy/remediation"), path("deploy/monitoring")]});
     let relative = |text: String| text.replace(env!("CARGO_MANIFEST_DIR"), "base");
     std::os::unix::fs::symlink(env!("CARGO_MANIFEST_DIR"), folder.path().join("base"))?;
     std::fs::write(folder.path().join("kustomization.yaml"), relative(with.to_string()))?;
     let with = admin.kubectl(&["kustomize", &folder.path().display().to_string()])?;
-    ensure!(with.clone().success()?.contains("name: driftguard-remediation"), "{with}");
+    for held in ["name: driftguard-remediation", "kind: PrometheusRule", "grafana_dashboard: \"1\""] {
+        ensure!(with.clone().success()?.contains(held), "no {held} in {with}");
+    }
     Ok(())
 }
 

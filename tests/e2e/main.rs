@@ -2,6 +2,7 @@
 #![allow(missing_docs, reason = "a test binary")]
 
 mod adoption;
+mod alerting;
 mod api;
 mod audit_watch;
 mod auditing;

@@ -7,9 +7,12 @@ pub(crate) struct Selected {
     pub(crate) labels: Vec<(String, String)>,
 }
 
-/// Words of the language that are no metric although no parenthesis follows.
-const WORDS: [&str; 12] =
-    ["and", "or", "unless", "by", "without", "on", "ignoring", "bool", "offset", "inf", "nan", "group_left"];
+/// Words of the language that are no metric although no parenthesis follows; aggregations have theirs behind
+/// `by (...)`.
+const WORDS: [&str; 16] = [
+    "and", "or", "unless", "bool", "offset", "inf", "nan", "sum", "min", "max", "avg", "count", "stddev",
+    "topk", "bottomk", "quantile",
+];
 
 /// All series that an expression selects.
 pub(crate) fn selected(expression: &str) -> Vec<Selected> {

@@ -13,9 +13,6 @@ use prometheus_client::registry::Registry;
 /// again, in seconds.
 const RESTORE_SECONDS: [f64; 10] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0];
 
-/// How looks come about, as [`AuditMetrics::drift`] counts them.
-const LOOKS: [&str; 4] = ["initial", "watch", "sweep", "live"];
-
 /// How an attempt to restore ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Restored {
@@ -133,7 +130,7 @@ impl AuditMetrics {
             "News about guarded objects that wait for the auditor",
             metrics.queue.clone(),
         );
-        for look in LOOKS {
+        for look in super::LOOKS {
             drop(metrics.drifts.get_or_create(&LookLabel { look }));
         }
         for result in Restored::ALL {

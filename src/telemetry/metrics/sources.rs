@@ -11,6 +11,10 @@ use prometheus_client::registry::Registry;
 /// Upper bounds of the buckets of the time that a source takes, in seconds. Ten are the most.
 const SECONDS: [f64; 8] = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0];
 
+/// Kinds of sources, and what they may answer, in labels.
+const SOURCES: [&str; 6] = ["git", "configmap", "secret", "service", "configuration-service", "last-good"];
+const RESULTS: [&str; 5] = ["matched", "mismatch", "unavailable", "forbidden", "invalid"];
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct FetchLabels {
     source: &'static str,
@@ -40,6 +44,12 @@ impl SourceMetrics {
             "Time to fetch and check what a source of truth has",
             metrics.seconds.clone(),
         );
+        for source in SOURCES {
+            drop(metrics.seconds.get_or_create(&SourceLabel { source }));
+            for result in RESULTS {
+                drop(metrics.fetches.get_or_create(&FetchLabels { source, result }));
+            }
+        }
         metrics
     }
 

@@ -62,6 +62,15 @@ impl WatchMetrics {
             "Changes of guarded objects that a sweep found and a watch should have told",
             self.missed.clone(),
         );
+        for purpose in ["watch", "list", "sweep", "get", "version"] {
+            drop(self.requests.get_or_create(&PurposeLabel { purpose }));
+        }
+        for state in ["live", "starting", "polled", "forbidden", "unserved"] {
+            self.watches(state, 0);
+        }
+        for look in super::LOOKS {
+            drop(self.news.get_or_create(&LookLabel { look }));
+        }
     }
 
     /// Counts a request: `watch`, `list`, `sweep`, `get` or `version`.

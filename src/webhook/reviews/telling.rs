@@ -12,6 +12,7 @@ use crate::control::proof;
 use crate::core::breakglass;
 use crate::core::guard::{Enforcement, FailurePolicy, GuardState};
 use crate::core::verdict::{Attempt, Judgement, Reason, ReviewError, Unguarded, Verdict};
+use crate::telemetry::traces;
 use crate::trail::record::{Circumstances, Record};
 use crate::webhook::response;
 
@@ -41,6 +42,7 @@ impl Reviews {
 
     pub(in crate::webhook) fn count(&self, verdict: &'static str, reason: &'static str, asked: Asked) {
         self.metrics.review(verdict, reason, asked.since.elapsed());
+        traces::judged(verdict, reason);
     }
 
     pub(super) fn answer(&self, judgement: Judgement, asked: Asked, now: Timestamp) -> Reply {

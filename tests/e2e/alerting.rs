@@ -1,0 +1,137 @@
+//! Alerts of the real program reach a receiver that is down, and outlive the program itself.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex};
+
+use anyhow::{Context as _, Result, ensure};
+use driftguard_control_plane::guardian::Signal;
+use driftguard_control_plane::{ControlPlane, Version, free_port, until};
+use serde_json::{Value, json};
+
+use crate::auditing::{wait_for, write_into_etcd};
+use crate::installation::{Installation, LIMIT, Via, config_map};
+
+/// A receiver of alerts that answers with the status it is told.
+#[derive(Clone)]
+struct Receiver {
+    status: Arc<AtomicU16>,
+    got: Arc<Mutex<Vec<(u16, Value)>>>,
+}
+
+impl Receiver {
+    fn start() -> Result<(Self, String)> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let address = format!("http://{}/alerts", listener.local_addr()?);
+        let receiver = Self { status: Arc::new(AtomicU16::new(503)), got: Arc::default() };
+        let serving = receiver.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let one = serving.clone();
+                std::thread::spawn(move || one.serve(&stream));
+            }
+        });
+        Ok((receiver, address))
+    }
+
+    /// Answers one connection until it ends.
+    fn serve(&self, stream: &TcpStream) -> Result<()> {
+        let mut reader = BufReader::new(stream);
+        loop {
+            let mut length = 0;
+            loop {
+                let mut line = String::new();
+                ensure!(reader.read_line(&mut line)? > 0, "closed");
+                let line = line.trim_end().to_ascii_lowercase();
+                if let Some(bytes) = line.strip_prefix("content-length: ") {
+                    length = bytes.parse()?;
+                }
+                if line.is_empty() {
+                    break;
+                }
+            }
+            let mut body = vec![0; length];
+            reader.read_exact(&mut body)?;
+            let status = self.status.load(Ordering::Relaxed);
+            self.got.lock().unwrap().push((status, serde_json::from_slice(&body)?));
+            write!(&mut &*stream, "HTTP/1.1 {status} Told\r\nContent-Length: 0\r\n\r\n")?;
+        }
+    }
+
+    /// What was answered with `status`, of those in this state.
+    fn of(&self, status: u16, state: &str) -> Vec<Value> {
+        let got = self.got.lock().unwrap();
+        let these =
+            got.iter().filter(|(answered, event)| *answered == status && event["data"]["state"] == state);
+        these.map(|(_, event)| event.clone()).collect()
+    }
+}
+
+#[test]
+fn an_alert_outlives_a_receiver_that_is_down_and_a_program_that_is_killed() -> Result<()> {
+    let (receiver, url) = Receiver::start()?;
+    let spool = tempfile::tempdir()?;
+    let flags = [
+        format!("--alert-url={url}"),
+        "--alert-allow-http".to_owned(),
+        format!("--spool-dir={}", spool.path().display()),
+        "--audit-interval=30s".to_owned(),
+    ];
+    let plane = ControlPlane::builder().kubernetes(Version::Newest).start()?;
+    let mut on = Installation::start_on(plane, free_port()?, Via::Url, &flags)?;
+    let namespace = on.namespace("alerting")?;
+    on.apply(&config_map(&namespace, "settings", &json!({"limit": "1000"})))?.success()?;
+    let guard = on.pin_live(&namespace, "configmap/settings")?;
+    wait_for(&on, &namespace, &guard, "Drifted", "False", "InSync")?;
+    let key = format!("/registry/configmaps/{namespace}/settings");
+    write_into_etcd(&on, &key, "1000", "9999")?;
+    until("the alert was tried and waits", LIMIT, || {
+        let metrics = on.health("/metrics")?;
+        ensure!(
+            metrics.contains(r#"driftguard_spool_events{destination="alerts"} 1"#),
+            "{}",
+            on.serve.log_tail()
+        );
+        ensure!(!receiver.of(503, "firing").is_empty(), "it was not tried");
+        Ok(())
+    })?;
+    until("an Event tells the alert", LIMIT, || {
+        let events = ["get", "events.events.k8s.io", "-n", &namespace, "-o", "json"];
+        let events: Value = serde_json::from_str(&on.admin.kubectl(&events)?.success()?)?;
+        let mut all = events["items"].as_array().into_iter().flatten();
+        let alert = all.find(|event| event["reason"] == "AlertBypassedAdmission");
+        let alert = alert.with_context(|| format!("there is none in {events}"))?;
+        ensure!(alert["regarding"]["name"] == guard.as_str(), "{alert}");
+        ensure!(alert["related"]["name"] == "settings", "{alert}");
+        Ok(())
+    })?;
+
+    on.serve.signal(Signal::Kill)?;
+    on.serve.wait(LIMIT)?;
+    receiver.status.store(204, Ordering::Relaxed);
+    on.start_again()?;
+    let firing = until("the alert arrives after all", LIMIT, || {
+        receiver.of(204, "firing").into_iter().next().context("nothing arrived")
+    })?;
+    ensure!(firing["type"] == "ai.terrafusion.driftguard.drift.v1", "{firing}");
+    ensure!(firing["data"]["reason"] == "BypassedAdmission", "{firing}");
+    ensure!(firing["data"]["guard"]["name"] == guard.as_str(), "{firing}");
+    ensure!(firing["data"]["paths"] == json!(["/data/limit"]), "{firing}");
+    ensure!(!firing.to_string().contains("9999"), "a value is told: {firing}");
+
+    write_into_etcd(&on, &key, "9999", "1000")?;
+    let resolved = until("its end arrives", LIMIT * 2, || {
+        let ends = receiver.of(204, "resolved");
+        ends.into_iter().next().with_context(|| format!("nothing arrived: {}", on.serve.log_tail()))
+    })?;
+    ensure!(resolved["data"]["episode"] == firing["data"]["episode"], "{firing} {resolved}");
+    let once = receiver.of(204, "firing");
+    ensure!(once.iter().filter(|event| event["id"] == firing["id"]).count() == 1, "{once:?}");
+    until("the spool is empty", LIMIT, || {
+        let left = std::fs::read_dir(spool.path().join("alerts"))?.count();
+        ensure!(left == 1, "{left} files are left, of which one is the lock");
+        Ok(())
+    })?;
+    Ok(())
+}
