@@ -53,6 +53,11 @@ pub struct DriftGuardStatus {
     #[schemars(range(min = 0))]
     pub consecutive_failures: Option<i32>,
 
+    /// Transaction id of the drift that lasts, or that ended a moment ago.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub episode: Option<String>,
+
     /// Whether somebody has been alerted of the drift that lasts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alerted: Option<bool>,

@@ -74,6 +74,7 @@ pub(super) fn remembered(status: &DriftGuardStatus) -> Remembered {
         consecutive_failures: status.consecutive_failures.and_then(|n| n.try_into().ok()).unwrap_or_default(),
         last_checked: status.last_checked.as_ref().map(|at| at.0),
         last_drift: status.last_drift.as_ref().map(|drift| (drift.time.0, drift.transaction_id.clone())),
+        episode: status.episode.clone(),
         alerted: status.alerted.unwrap_or_default(),
         fighting: find(status, ConditionType::Fighting).is_some_and(|said| said.status == "True"),
         incident: status.incident.clone(),

@@ -81,6 +81,7 @@ impl Told {
             current_hash: report.current_hash.map(|hash| hash.to_string()),
             hash_match: report.hash_match,
             consecutive_failures: report.consecutive_failures,
+            episode: report.episode.clone(),
             alerted: report.alerted,
             incident: report.incident.clone(),
             source_available: asked.map(available),
