@@ -51,7 +51,8 @@ pub(super) fn transport(
         .build()
         .map_err(|_| SourceError::Unavailable("cannot set up https; are authorities installed".to_owned()))?;
     let url = gix::url::parse(base.as_str()).map_err(|_| unusable())?;
-    let caller = Caller { client, host: location.host.clone(), authenticated: credentials.is_some(), wire };
+    let caller =
+        Caller { base, client, host: location.host.clone(), authenticated: credentials.is_some(), wire };
     let https = Https { caller: Rc::new(caller), redirected: None };
     let mut transport = Transport::new_http(https, url, Protocol::V2, false);
     if let Some((username, password)) = credentials {
@@ -81,6 +82,8 @@ impl Resolve for Checked {
 /// One fetch's client and server.
 struct Caller {
     client: Client,
+    /// The repository, on the one server that anything is sent to.
+    base: Url,
     host: String,
     authenticated: bool,
     wire: Arc<Wire>,
@@ -88,13 +91,19 @@ struct Caller {
 
 impl Caller {
     fn send(&self, request: Request) -> io::Result<Response> {
+        if request.url().origin() != self.base.origin() {
+            return Err(self.wire.fail(SourceError::Forbidden(format!(
+                "{} redirects to another server, which is not followed; if it is the right one, write its url into \
+                 the Secret",
+                self.host
+            ))));
+        }
         let answer = self.wire.wait(self.client.execute(request))?;
         answer.map_err(|error| self.wire.fail(failure(&self.host, &error)))
     }
 
     /// Asks, following redirects on the same server.
     fn ask(&self, mut request: Request) -> io::Result<Response> {
-        let asked = request.url().clone();
         for _ in 0..=REDIRECTS {
             let again = request.try_clone();
             let response = self.send(request)?;
@@ -104,13 +113,6 @@ impl Caller {
             let target = response.headers().get(LOCATION).and_then(|target| target.to_str().ok());
             let target = target.and_then(|target| response.url().join(target).ok());
             let Some((target, mut next)) = target.zip(again) else { break };
-            if target.origin() != asked.origin() {
-                return Err(self.wire.fail(SourceError::Forbidden(format!(
-                    "{} redirects to another server, which is not followed; if it is the right one, write its \
-                     url into the Secret",
-                    self.host
-                ))));
-            }
             *next.url_mut() = target;
             request = next;
         }
@@ -398,4 +400,19 @@ fn copied(from: &mut impl BufRead, buffer: &mut [u8]) -> io::Result<usize> {
     let count = ready.read(buffer)?;
     from.consume(count);
     Ok(count)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+    use super::*;
+
+    #[tokio::test]
+    async fn no_name_but_the_checked_one_has_an_address() {
+        let address: SocketAddr = "192.0.2.1:0".parse().unwrap();
+        let checked = Checked { host: "git.example.com".to_owned(), addresses: vec![address] };
+        let found = checked.resolve("git.example.com".parse().unwrap()).await.unwrap();
+        assert_eq!(found.collect::<Vec<_>>(), [address]);
+        assert!(checked.resolve("example.com".parse().unwrap()).await.is_err());
+    }
 }

@@ -127,6 +127,8 @@ async fn answer(
     let to = |place: String| (StatusCode::FOUND, [(header::LOCATION, place)]).into_response();
     match first {
         "repos" => served(&shared, &method, rest, query, &headers, body).await,
+        // A server that knows the first version of the protocol only.
+        "old" => served(&shared, &method, rest, query, &without_protocol(headers), body).await,
         "private" => {
             let expected = format!("Basic {}", BASE64_STANDARD.encode(format!("{USER}:{PASSWORD}")));
             if authorization == Some(expected.as_str()) {
@@ -185,6 +187,11 @@ fn packet(line: &str) -> String {
 
 fn advertised(body: Body) -> Response {
     ([(header::CONTENT_TYPE, "application/x-git-upload-pack-advertisement")], body).into_response()
+}
+
+fn without_protocol(mut headers: HeaderMap) -> HeaderMap {
+    headers.remove("git-protocol");
+    headers
 }
 
 async fn served(
