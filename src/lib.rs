@@ -14,12 +14,15 @@
 //! - [`sources`] fetches approved content to put back, which its hash alone makes trusted.
 //! - [`cert`], [`telemetry`] and [`trail`] serve all of them: certificates; logs, metrics and Events;
 //!   records of what was refused.
+//! - [`alert`] tells somebody: alerts and telemetry, spooled and delivered.
 //! - [`manifests`] is what gets installed, [`document`] reads files, and [`cli`] is the command line,
 //!   which may use everything.
 //!
 //! `core` and `api` import nothing else of the crate.
 
+pub mod alert;
 pub mod api;
+pub mod audit;
 pub mod cert;
 pub mod cli;
 pub mod control;

@@ -21,4 +21,7 @@ pub use driftguard::{
 pub use exception::{DriftGuardException, DriftGuardExceptionSpec, DriftGuardExceptionStatus, PausedGuards};
 pub use gamaconfig::{GAMAConfig, GAMAConfigSpec};
 pub use source_ref::{SourceKind, SourceRef};
-pub use status::{ActorSource, DriftGuardStatus, LastDrift, LastRemediation, RemediationResult};
+pub use status::{
+    ActorSource, DriftGuardStatus, Equivalent, LastDrift, LastRemediation, RemediationResult, SourceResult,
+    SourceStatus,
+};

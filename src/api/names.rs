@@ -22,6 +22,8 @@ pub const GAMACONFIG_CRD: &str = "gamaconfigs.terrafusion.ai";
 pub const NAMESPACE: &str = "terrafusion-system";
 /// Field manager of everything that `install` and `serve` write.
 pub const FIELD_MANAGER: &str = "driftguard";
+/// Field manager of what the auditor writes into statuses: apart, so that what it no longer says goes.
+pub const AUDIT_FIELD_MANAGER: &str = "driftguard-audit";
 /// Field manager of the static base of the webhook configurations. Not [`FIELD_MANAGER`]: an apply
 /// takes away what its manager applied before and leaves out now, so that a second `install` would
 /// take away the entries that `serve` wrote, and let every write pass.
@@ -71,6 +73,9 @@ pub const ANNOTATION_DEFAULT_ENFORCEMENT: &str = "driftguard.terrafusion.ai/defa
 pub const ANNOTATION_CONTACT: &str = "driftguard.terrafusion.ai/contact";
 /// Guard annotation: where the way forward is written down. Shown in the refusal.
 pub const ANNOTATION_RUNBOOK: &str = "driftguard.terrafusion.ai/runbook";
+/// Annotation of a guard by which somebody takes note of an incident, so that remediation goes on; its value is
+/// the incident's id, as the guard's condition names it.
+pub const ANNOTATION_ACKNOWLEDGE: &str = "driftguard.terrafusion.ai/acknowledge";
 /// Guard annotation: who approved its spec, signed. Written by the mutating webhook alone.
 pub const ANNOTATION_AUTHOR: &str = "driftguard.terrafusion.ai/author";
 /// Guard annotation: asks the mutating webhook to sign the guard anew as whoever writes it, which takes

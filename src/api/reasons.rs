@@ -100,6 +100,8 @@ pub const TARGET_NO_LONGER_SERVED: &str = "TargetNoLongerServed";
 pub const REPLICAS_PENDING: &str = "ReplicasPending";
 /// Enforcing is unknown: the proof could not be made; the message says why.
 pub const PROOF_FAILED: &str = "ProofFailed";
+/// Enforcing is unknown: an aggregated API server serves the target's group, and no dry run there reached us.
+pub const SERVED_ELSEWHERE: &str = "ServedElsewhere";
 /// Enforcing: by rules that match more than guarded objects, because of too many names.
 pub const REGISTRATION_WIDENED: &str = "RegistrationWidened";
 

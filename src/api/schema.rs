@@ -11,6 +11,10 @@ pub(crate) const NAME_LENGTH: u32 = 253;
 pub(crate) const NAMESPACE_LENGTH: u32 = 63;
 /// Most paths in `ignorePaths` and in `onlyPaths`.
 pub(crate) const PATHS: u32 = 64;
+/// Most sources that a status tells of: the first, eight fallbacks, the Configuration Service, what was last seen.
+pub(crate) const SOURCES: u32 = 11;
+/// Most hashes that a status holds as equivalents.
+pub(crate) const EQUIVALENTS: u32 = 4;
 /// Most characters of one path.
 pub(crate) const PATH_LENGTH: u32 = 1024;
 /// Most characters of a reason that a person writes.

@@ -53,6 +53,15 @@ pub struct DriftGuardStatus {
     #[schemars(range(min = 0))]
     pub consecutive_failures: Option<i32>,
 
+    /// Whether somebody has been alerted of the drift that lasts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alerted: Option<bool>,
+
+    /// The incident (many guards that drifted at once) that keeps the target from being put back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub incident: Option<String>,
+
     /// When the target was last checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::written_moment")]
@@ -65,6 +74,19 @@ pub struct DriftGuardStatus {
     /// The last attempt to restore the approved content.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_remediation: Option<LastRemediation>,
+
+    /// What each source of truth said when it was last asked, in the order of asking.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = schema::SOURCES))]
+    // Atomic: a source that is no longer named must go with our next write.
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    pub sources: Vec<SourceStatus>,
+
+    /// Hashes as which the API server now reads the approved content, since it was itself replaced.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = schema::EQUIVALENTS))]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    pub equivalents: Vec<Equivalent>,
 
     /// The form of the bytes that are hashed: v1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -187,6 +209,63 @@ pub enum RemediationResult {
     Restored,
     /// No source had content of the approved hash; nothing was changed.
     NoVerifiedSource,
-    /// The write failed.
+    /// The write failed, or what stood there afterwards was not what is approved.
     Failed,
+    /// The guard was changed or paused, or another replica took over; nothing was changed.
+    GivenUp,
+    /// A right is missing, or objects of the kind are never written; nothing was changed.
+    NotAllowed,
+}
+
+/// What a source of truth said when it was last asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceStatus {
+    /// Which one, for example `configmap team/approved settings.yaml`.
+    #[schemars(length(max = 1024))]
+    pub source: String,
+
+    /// Whether it has the approved content.
+    pub result: SourceResult,
+
+    /// What it said, in one sentence; no values.
+    #[schemars(length(max = 1024))]
+    pub message: String,
+
+    /// When it was asked.
+    #[schemars(schema_with = "schema::written_moment")]
+    pub time: Time,
+}
+
+/// Whether a source has the approved content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum SourceResult {
+    /// Its content hashes to expectedHash.
+    Matched,
+    /// It has other content.
+    Mismatch,
+    /// It did not answer, or has nothing.
+    Unavailable,
+    /// A right to read it is missing.
+    Forbidden,
+    /// What it has cannot be the target's content.
+    Invalid,
+}
+
+/// A hash as which the API server now reads the approved content. Signed over the guard's uid,
+/// generation and expectedHash: what DriftGuard did not write itself counts as nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Equivalent {
+    /// The hash.
+    #[schemars(length(max = 71), regex(pattern = schema::HASH_PATTERN))]
+    pub hash: String,
+
+    /// The version of the API server that reads it so.
+    #[schemars(length(max = 128))]
+    pub server_version: String,
+
+    /// Signature of the hash.
+    #[schemars(length(max = 64))]
+    pub signature: String,
 }

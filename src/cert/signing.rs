@@ -1,19 +1,22 @@
 //! The Secret with the key by which authors of guards are signed, shared by all replicas.
 //!
 //! First writer wins, as for the authority ([`super::secret`]), and nothing here ever overwrites it. A
-//! deleted Secret comes back with the key in memory. Only when no replica remembers the key is a new
-//! one made; then no signature is valid any more, and guards wait for `driftguard adopt`.
+//! deleted Secret comes back with the key in memory: whoever starts without one gives living replicas the
+//! time to put it back ([`Others`]). Only when no replica remembers the key is a new one made; then no
+//! signature is valid any more, and guards wait for `driftguard adopt`.
 //!
-//! Rights needed in the namespace: `get` on this Secret and `create` on Secrets.
+//! Rights needed in the namespace: `get` on this Secret, `create` on Secrets and `list` on Leases.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::ByteString;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{Api, PostParams};
+use kube::api::{Api, ListParams, PostParams};
+use kube::core::PartialObjectMeta;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
@@ -32,6 +35,17 @@ const SHORTEST: Duration = Duration::from_millis(250);
 /// How long paths made with a key are taken after another one has replaced it: until the holder of the
 /// lease has seen it, and its registration has reached every API server.
 const OVERLAP: Duration = Duration::from_secs(60);
+
+/// Pause between two looks while another replica may put its key back.
+const AWAIT: Duration = Duration::from_secs(1);
+/// After so long a replica whose Lease has not changed does not live: those that do renew every 3 s.
+const SILENT: Duration = Duration::from_secs(10);
+/// After so long no living replica has the key: each that had it has looked more than once.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Longest the list of Leases may take.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// The word for a key that another one has replaced.
+pub const REPLACED: &str = "SigningKeyReplaced";
 
 /// Why there is no key.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +69,26 @@ pub enum SigningError {
         /// The namespace of the Secret.
         namespace: String,
     },
+    /// There is none, and nobody tells which other replicas there are.
+    #[error(
+        "cannot tell whether another replica holds the key of the missing Secret {namespace}/{}: {how}",
+        names::SIGNING_SECRET
+    )]
+    OthersUnknown {
+        /// The namespace of the Secret.
+        namespace: String,
+        /// What the API server says.
+        how: String,
+    },
+    /// There is none, but another replica that lives may put it back.
+    #[error(
+        "the Secret {namespace}/{} is missing; before a new key is made, other replicas that live may put theirs back",
+        names::SIGNING_SECRET
+    )]
+    Awaited {
+        /// The namespace of the Secret.
+        namespace: String,
+    },
     /// No random bytes.
     #[error("cannot make a signing key: the system gives no random numbers")]
     Random,
@@ -67,6 +101,8 @@ impl SigningError {
         match self {
             Self::Api { .. } => "SecretUnavailable",
             Self::Unusable { .. } => "SecretUnusable",
+            Self::OthersUnknown { .. } => "ReplicasUnknown",
+            Self::Awaited { .. } => "KeyAwaited",
             Self::Random => "NoRandomness",
         }
     }
@@ -137,6 +173,29 @@ struct Held {
     key: SigningKey,
 }
 
+/// The other replicas, as their Leases tell whoever starts without a key. Clocks of two machines are not
+/// compared: who renews lives.
+#[derive(Debug, Default)]
+struct Others {
+    /// When they were first seen, and their Leases by name, each with its version. Whoever comes later has
+    /// no older key than we.
+    first: Option<(Instant, BTreeMap<String, String>)>,
+    is_one_alive: bool,
+}
+
+impl Others {
+    /// Whether one of them may still put the key back, by the Leases as they stand at `now`.
+    fn may_hold_the_key(&mut self, leases: &BTreeMap<String, String>, now: Instant) -> bool {
+        let (since, first) = self.first.get_or_insert_with(|| (now, leases.clone()));
+        let waited = now.duration_since(*since);
+        let renewed =
+            |(name, version): (&String, &String)| first.get(name).is_some_and(|before| before != version);
+        self.is_one_alive |= leases.iter().any(renewed);
+        let is_one_left = leases.keys().any(|name| first.contains_key(name));
+        is_one_left && waited < if self.is_one_alive { PATIENCE } else { SILENT }
+    }
+}
+
 impl SigningKeeper {
     /// A keeper, which must be run, and a handle on what it keeps.
     #[must_use]
@@ -152,12 +211,14 @@ impl SigningKeeper {
     /// Runs for ever.
     pub async fn run(self) {
         let mut held: Option<Held> = None;
+        let mut others = Others::default();
         loop {
-            let pause = match self.look(held.as_ref()).await {
+            let pause = match self.look(held.as_ref(), &mut others).await {
                 Ok(found) => {
                     if let Some(held) = held.as_ref().filter(|held| held.key != found.key) {
                         self.former.send_replace(Some((held.key.clone(), Instant::now())));
-                        tracing::warn!(
+                        tracing::error!(
+                            reason = REPLACED,
                             "the Secret holds another signing key; guards signed by the former one wait for `driftguard adopt`"
                         );
                     }
@@ -168,6 +229,10 @@ impl SigningKeeper {
                     });
                     held = Some(found);
                     LOOK
+                }
+                Err(error @ SigningError::Awaited { .. }) => {
+                    tracing::info!(reason = error.reason(), "{error}");
+                    AWAIT
                 }
                 Err(error) => {
                     tracing::warn!(%error, reason = error.reason(), "the signing key could not be looked up; trying again");
@@ -183,8 +248,9 @@ impl SigningKeeper {
         }
     }
 
-    /// The key in the Secret. When there is none, that in memory is put there, or else a new one.
-    async fn look(&self, held: Option<&Held>) -> Result<Held, SigningError> {
+    /// The key in the Secret. When there is none, that in memory is put there, or else a new one, unless one
+    /// of the others may have the former one.
+    async fn look(&self, held: Option<&Held>, others: &mut Others) -> Result<Held, SigningError> {
         let api: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
         let failed = |verb| {
             let namespace = self.namespace.clone();
@@ -196,6 +262,10 @@ impl SigningKeeper {
         let bytes = match held {
             Some(held) => held.bytes,
             None => {
+                // Ours is not among them: it is made once guards are known, which waits for the key.
+                if others.may_hold_the_key(&self.leases().await?, Instant::now()) {
+                    return Err(SigningError::Awaited { namespace: self.namespace.clone() });
+                }
                 let mut bytes = [0; KEY_LENGTH];
                 crypto_provider().secure_random.fill(&mut bytes).map_err(|_| SigningError::Random)?;
                 bytes
@@ -215,6 +285,21 @@ impl SigningKeeper {
             }
             Err(error) => Err(failed("create")(error)),
         }
+    }
+
+    /// The Leases of replicas by name, each with its version.
+    async fn leases(&self) -> Result<BTreeMap<String, String>, SigningError> {
+        let unknown = |how: String| SigningError::OthersUnknown { namespace: self.namespace.clone(), how };
+        let api: Api<Lease> = Api::namespaced(self.client.clone(), &self.namespace);
+        let params = ListParams::default().labels(names::LABEL_REPLICA);
+        let listed = tokio::time::timeout(REQUEST_TIMEOUT, api.list_metadata(&params))
+            .await
+            .map_err(|_| unknown("it did not list the leases of the replicas in time".to_owned()))?
+            .map_err(|error| unknown(error.to_string()))?;
+        let of = |lease: PartialObjectMeta<Lease>| {
+            (lease.metadata.name.unwrap_or_default(), lease.metadata.resource_version.unwrap_or_default())
+        };
+        Ok(listed.items.into_iter().map(of).collect())
     }
 
     fn read(&self, secret: &Secret) -> Result<Held, SigningError> {
@@ -252,15 +337,62 @@ mod tests {
     use super::*;
     use crate::cert::test_support::{Server, client};
 
-    fn keeper(server: &Arc<Mutex<Server>>) -> SigningKeeper {
-        SigningKeeper::new(client(server), "terrafusion-system".into()).0
+    async fn look(server: &Arc<Mutex<Server>>, held: Option<&Held>) -> Result<Held, SigningError> {
+        let (keeper, _) = SigningKeeper::new(client(server), "terrafusion-system".into());
+        keeper.look(held, &mut Others::default()).await
+    }
+
+    #[test]
+    fn the_key_is_waited_for_while_one_that_may_hold_it_lives_and_not_for_ever() {
+        let start = Instant::now();
+        let leases = |all: &[(&str, &str)]| -> BTreeMap<String, String> {
+            all.iter().map(|(name, version)| ((*name).to_owned(), (*version).to_owned())).collect()
+        };
+        let mut dead = Others::default();
+        let mut alive = Others::default();
+        for others in [&mut dead, &mut alive] {
+            assert!(others.may_hold_the_key(&leases(&[("a", "1"), ("b", "2")]), start));
+        }
+        let later = start + SILENT;
+        assert!(dead.may_hold_the_key(&leases(&[("a", "1"), ("b", "2")]), later - AWAIT));
+        assert!(!dead.may_hold_the_key(&leases(&[("a", "1"), ("b", "2"), ("new", "9")]), later));
+        assert!(alive.may_hold_the_key(&leases(&[("a", "1"), ("b", "3")]), later - AWAIT));
+        assert!(alive.may_hold_the_key(&leases(&[("a", "1"), ("b", "4")]), later));
+        assert!(!alive.may_hold_the_key(&leases(&[("b", "9")]), start + PATIENCE), "it has none");
+        assert!(!alive.may_hold_the_key(&leases(&[("new", "9")]), later), "those that were there have ended");
+        assert!(!Others::default().may_hold_the_key(&leases(&[]), start), "we are the first");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_starts_without_a_key_takes_the_one_that_another_replica_puts_back() {
+        let lease = ("driftguard-replica-a".to_owned(), "1".to_owned());
+        let server = Arc::new(Mutex::new(Server { leases: vec![lease], ..Server::default() }));
+        let (keeper, keys) = SigningKeeper::new(client(&server), "terrafusion-system".into());
+        let running = tokio::spawn(keeper.run());
+        assert!(keys.looked_up_again().await.is_none(), "it is waited for");
+        server.lock().unwrap().stored = Some(secret("terrafusion-system", &[7; KEY_LENGTH]));
+        assert!(keys.looked_up_again().await == SigningKey::new(&[7; KEY_LENGTH]));
+        assert_eq!(server.lock().unwrap().writes, 0);
+        running.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_dead_replicas_left_behind_keeps_nobody_from_making_a_key() {
+        let lease = ("driftguard-replica-a".to_owned(), "1".to_owned());
+        let server = Arc::new(Mutex::new(Server { leases: vec![lease], ..Server::default() }));
+        let (keeper, keys) = SigningKeeper::new(client(&server), "terrafusion-system".into());
+        let running = tokio::spawn(keeper.run());
+        let mut key = keys.watch();
+        let made = tokio::time::timeout(SILENT * 2, key.wait_for(Option::is_some)).await;
+        assert!(made.is_ok_and(|made| made.is_ok()));
+        running.abort();
     }
 
     #[tokio::test]
     async fn all_replicas_get_the_key_that_the_first_one_made() {
         let server = Arc::new(Mutex::new(Server::default()));
-        let first = keeper(&server).look(None).await.unwrap();
-        let second = keeper(&server).look(None).await.unwrap();
+        let first = look(&server, None).await.unwrap();
+        let second = look(&server, None).await.unwrap();
         assert!(first.key == second.key);
         assert_eq!(server.lock().unwrap().writes, 1);
     }
@@ -269,17 +401,17 @@ mod tests {
     async fn who_loses_the_race_takes_what_the_winner_wrote() {
         let winner = secret("terrafusion-system", &[7; KEY_LENGTH]);
         let server = Arc::new(Mutex::new(Server { wins_the_race: Some(winner), ..Server::default() }));
-        assert_eq!(keeper(&server).look(None).await.unwrap().bytes, [7; KEY_LENGTH]);
+        assert_eq!(look(&server, None).await.unwrap().bytes, [7; KEY_LENGTH]);
     }
 
     #[tokio::test]
     async fn a_deleted_secret_comes_back_and_a_lost_key_is_followed_by_another() {
         let server = Arc::new(Mutex::new(Server::default()));
-        let before = keeper(&server).look(None).await.unwrap();
+        let before = look(&server, None).await.unwrap();
         server.lock().unwrap().stored = None;
-        assert_eq!(keeper(&server).look(Some(&before)).await.unwrap().bytes, before.bytes);
+        assert_eq!(look(&server, Some(&before)).await.unwrap().bytes, before.bytes);
         server.lock().unwrap().stored = None;
-        assert_ne!(keeper(&server).look(None).await.unwrap().bytes, before.bytes);
+        assert_ne!(look(&server, None).await.unwrap().bytes, before.bytes);
     }
 
     #[tokio::test(start_paused = true)]
@@ -302,7 +434,7 @@ mod tests {
     async fn a_secret_without_a_key_is_an_error_and_stays() {
         let broken = secret("terrafusion-system", b"hunter2");
         let server = Arc::new(Mutex::new(Server { stored: Some(broken), ..Server::default() }));
-        let error = keeper(&server).look(None).await.err().unwrap();
+        let error = look(&server, None).await.err().unwrap();
         assert_eq!(error.reason(), "SecretUnusable");
         assert!(!error.to_string().contains("hunter2"));
         assert_eq!(server.lock().unwrap().writes, 0);

@@ -9,6 +9,7 @@ use http_body_util::BodyExt as _;
 use k8s_openapi::api::core::v1::Secret;
 use kube::client::Body;
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, KeyPair};
+use serde_json::json;
 
 use super::Authority;
 use super::authority::{dated, to_pem};
@@ -20,12 +21,22 @@ use crate::core::rotation::Validity;
 pub(super) struct Server {
     pub(super) stored: Option<Secret>,
     pub(super) wins_the_race: Option<Secret>,
+    /// Names and versions of the Leases that are listed.
+    pub(super) leases: Vec<(String, String)>,
     pub(super) writes: usize,
     pub(super) reads: usize,
 }
 
 impl Server {
-    fn answer(&mut self, method: &Method, body: &[u8]) -> Response<Body> {
+    fn answer(&mut self, method: &Method, path: &str, body: &[u8]) -> Response<Body> {
+        if path.ends_with("/leases") {
+            let item = |(name, version): &(String, String)| json!({"metadata": {"name": name, "resourceVersion": version}});
+            let items: Vec<_> = self.leases.iter().map(item).collect();
+            let list = json!({
+                "apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadataList", "metadata": {}, "items": items,
+            });
+            return Response::builder().body(Body::from(list.to_string().into_bytes())).unwrap();
+        }
         if *method == Method::POST {
             if let Some(winner) = self.wins_the_race.take() {
                 self.stored = Some(winner);
@@ -61,7 +72,7 @@ impl Server {
 }
 
 fn status(code: StatusCode, reason: &str) -> Response<Body> {
-    let status = serde_json::json!({
+    let status = json!({
         "kind": "Status", "apiVersion": "v1", "status": "Failure", "message": reason,
         "reason": reason, "code": code.as_u16(),
     });
@@ -75,7 +86,7 @@ pub(super) fn client(server: &Arc<Mutex<Server>>) -> kube::Client {
         async move {
             let (parts, body) = request.into_parts();
             let body = body.collect().await?.to_bytes();
-            Ok::<_, kube::Error>(server.lock().unwrap().answer(&parts.method, &body))
+            Ok::<_, kube::Error>(server.lock().unwrap().answer(&parts.method, parts.uri.path(), &body))
         }
     });
     kube::Client::new(service, "default")

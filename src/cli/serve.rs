@@ -12,7 +12,9 @@ use rustls::pki_types::CertificateDer;
 
 use super::cluster::ClusterArgs;
 use super::exit::Exit;
+use crate::alert::AlertArgs;
 use crate::api::names;
+use crate::audit::watch::WatchArgs;
 use crate::cert::ServerIdentity;
 use crate::cert::authority::certificates;
 use crate::cert::files::CertificateFiles;
@@ -20,6 +22,7 @@ use crate::cert::trust::BundleKeeper;
 use crate::control::webhooks::Address;
 use crate::core::guard::Enforcement;
 use crate::core::rotation::Lifetimes;
+use crate::sources::SourceArgs;
 use crate::telemetry::logging::{self, Format};
 use crate::trail::sink::RecordSink;
 use crate::webhook::drain::Signals;
@@ -79,6 +82,18 @@ pub struct ServeArgs {
     /// How long exceptions and suspensions may last at most, such as 8h or 30m
     #[arg(long, value_name = "DURATION", default_value = "8h", value_parser = parse_longest)]
     max_exception: SignedDuration,
+    /// Whether approved content is put back for guards that ask for it; off finds and tells only
+    #[arg(long, value_name = "WHETHER", value_enum, default_value_t = Remediation::On)]
+    remediation: Remediation,
+    /// How long newly approved content may wait to be applied before its absence is drift, such as 10m
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = super::cluster::parse_duration)]
+    apply_grace: Duration,
+    #[command(flatten)]
+    watch: WatchArgs,
+    #[command(flatten)]
+    sources: SourceArgs,
+    #[command(flatten)]
+    alerts: AlertArgs,
     /// API server through which enforcement is proved; may be repeated [default: all of the cluster]
     #[arg(long, value_name = "URL")]
     api_server_endpoint: Vec<String>,
@@ -105,6 +120,13 @@ pub struct ServeArgs {
     log_level: String,
     #[command(flatten)]
     cluster: ClusterArgs,
+}
+
+/// Whether approved content is put back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Remediation {
+    On,
+    Off,
 }
 
 /// A Service with its port.

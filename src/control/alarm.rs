@@ -1,16 +1,20 @@
 //! What is told when somebody altered or deleted our webhook configuration: a record and an Event,
-//! besides the log and the metric. Until it was put back, writes may have passed unseen.
+//! besides the log and the metric. Until it was put back, writes may have passed unseen. And a record when
+//! the key was replaced by which authors are signed.
 
 use jiff::Timestamp;
+use tokio::sync::watch;
 
 use super::registrar::Altered;
 use crate::api::names;
+use crate::cert::signing::REPLACED;
 use crate::core::guard::{GuardState, Target};
+use crate::core::signature::SigningKey;
 use crate::core::verdict::{Attempt, Operation, Reason, User};
 use crate::store::Observation;
 use crate::telemetry::events::EventSink;
 use crate::telemetry::notices::NoticeSink;
-use crate::trail::record::{Circumstances, Record};
+use crate::trail::record::{Attribution, Circumstances, Record};
 use crate::trail::sink::RecordSink;
 
 /// Where it is told, and as whom.
@@ -43,6 +47,27 @@ impl Alarm {
         self.records.put(&Record::found(&attempt, self.found(&message, Timestamp::now())));
     }
 
+    /// Tells whenever another signing key has taken the place of one that this replica held; runs for ever.
+    /// Whoever put it there can sign as anybody, and nobody's former signature is valid any more.
+    pub async fn watch_key(self, mut keys: watch::Receiver<Option<SigningKey>>) {
+        let mut held = keys.borrow_and_update().clone();
+        while keys.changed().await.is_ok() {
+            let now = keys.borrow_and_update().clone();
+            if held.is_some() && now != held {
+                let message = format!(
+                    "the Secret {} holds another signing key: guards signed by the former one are of an unknown author until `driftguard adopt`",
+                    names::SIGNING_SECRET
+                );
+                self.records.put(&Record {
+                    attribution: Attribution::Itself,
+                    ..Record::unjudged(REPLACED, None, self.found(&message, Timestamp::now()))
+                });
+            }
+            held = now;
+        }
+        std::future::pending::<()>().await;
+    }
+
     /// The circumstances of what was found rather than reviewed: nobody can have forged it.
     pub(super) fn found<'a>(&'a self, message: &'a str, time: Timestamp) -> Circumstances<'a> {
         Circumstances {
@@ -58,14 +83,10 @@ impl Alarm {
 }
 
 fn attempt(altered: &Altered, guard: &GuardState) -> Attempt {
-    let (guard_uid, guard_generation) = match guard {
-        GuardState::Valid(guard) => (guard.uid.as_str().to_owned(), guard.generation),
-        GuardState::Invalid(invalid) => (String::new(), invalid.generation),
-    };
     Attempt {
         guard: guard.id().clone(),
-        guard_uid,
-        guard_generation,
+        guard_uid: guard.uid().as_str().to_owned(),
+        guard_generation: guard.generation(),
         target: Target {
             group: "admissionregistration.k8s.io".into(),
             version: "v1".into(),

@@ -6,7 +6,6 @@ use jiff::Timestamp;
 use super::alarm::Alarm;
 use super::registrar::GlassTurn;
 use crate::core::breakglass::BrokenGlass;
-use crate::core::guard::GuardState;
 use crate::store::Observation;
 use crate::telemetry::notices::Notice;
 use crate::trail::record::{self, Record};
@@ -23,10 +22,7 @@ impl Alarm {
         let pause = record::Pause { exception: "", until: glass.until, reason: &glass.reason, by: &glass.by };
         self.records.put(&Record::of_glass(reason, pause, self.found(&message, Timestamp::now())));
         let Some(first) = observation.index.guards().first() else { return };
-        let uid = match first {
-            GuardState::Valid(guard) => guard.uid.as_str().to_owned(),
-            GuardState::Invalid(_) => String::new(),
-        };
+        let uid = first.uid().as_str().to_owned();
         self.notices.put_pause(Notice { guard: first.id().clone(), uid, reason, note: message }, None);
     }
 }

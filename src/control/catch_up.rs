@@ -112,6 +112,9 @@ mod tests {
             let invalid = InvalidGuard {
                 id: stored.id().clone(),
                 generation: 1,
+                uid: "".into(),
+                pauses: Vec::new(),
+                authorship: crate::core::guard::Authorship::Unknown,
                 target: None,
                 reason: "Test",
                 message: String::new(),

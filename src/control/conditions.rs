@@ -12,8 +12,9 @@ use crate::api::status::DriftGuardStatus;
 use crate::core::guard::{Authorship, Enforcement, Guard, GuardState};
 use crate::core::guard_spec::rival;
 use crate::core::index::Index;
-use crate::core::pause::PausedBy;
+use crate::core::pause::{Pause, PausedBy};
 use crate::core::registration::Width;
+use crate::store::COMPUTED;
 
 use super::registrar::Broken;
 
@@ -37,6 +38,8 @@ pub enum Coverage {
     Pending(String),
     /// Registered and proved, but a replica that answers reviews may judge by something older.
     Replicas(String),
+    /// Registered and proved, but not for the API server that serves the target's group, and why.
+    Elsewhere(String),
     /// It could not be told, and why.
     Failed(String),
 }
@@ -64,10 +67,7 @@ pub fn status(
     now: Timestamp,
 ) -> DriftGuardStatus {
     let mut status = before.cloned().unwrap_or_default();
-    let generation = match state {
-        GuardState::Valid(guard) => guard.generation,
-        GuardState::Invalid(invalid) => invalid.generation,
-    };
+    let generation = state.generation();
     let conflict = conflict(state, index);
     let (ready, enforcing) = match state {
         GuardState::Invalid(invalid) => (
@@ -104,6 +104,21 @@ pub fn status(
     status
 }
 
+/// The part of a status that is computed here: all else is written by others, and must go when they say so.
+#[must_use]
+pub fn own(status: &DriftGuardStatus) -> DriftGuardStatus {
+    let is_own = |condition: &&Condition| COMPUTED.iter().any(|of_type| of_type.as_str() == condition.type_);
+    DriftGuardStatus {
+        observed_generation: status.observed_generation,
+        conditions: status.conditions.iter().filter(is_own).cloned().collect(),
+        enforcement: status.enforcement,
+        enforce_after_clean: status.enforce_after_clean.clone(),
+        resolved_target: status.resolved_target.clone(),
+        canonical_form: status.canonical_form.clone(),
+        ..DriftGuardStatus::default()
+    }
+}
+
 /// Adds to a status that the target's kind is no longer what discovery finds, so that the guard goes by
 /// what was found before. Where not even its version is served any more, no rule is known to bring us
 /// each write, whatever a dry run of another object proves.
@@ -132,20 +147,35 @@ pub fn add_kept(
     }
 }
 
+/// Goes on saying that a guard lets writes pass: a replica may not have heard yet that it no longer does. An
+/// end that comes by itself needs nobody to be told.
+pub(super) fn keep_pause(status: &mut DriftGuardStatus, state: &GuardState, before: &DriftGuardStatus) {
+    let is = |condition: &&Condition| condition.type_ == ConditionType::Suspended.as_str();
+    let has_ended = |old: &Condition| state.pauses().iter().any(|pause| paused(pause).message == old.message);
+    let old = before.conditions.iter().find(is).filter(|old| old.status == "True" && !has_ended(old));
+    let at = status.conditions.iter().position(|new| is(&new) && new.status == "False");
+    if let (Some(old), Some(at)) = (old, at) {
+        status.conditions[at] = old.clone();
+    }
+}
+
 /// `Suspended`: whether writes pass for a while, why and until when. A guard that never was says nothing.
 fn suspended(state: &GuardState, before: &[Condition], now: Timestamp) -> Option<Says> {
-    let GuardState::Valid(guard) = state else { return None };
-    let Some(pause) = guard.paused(now) else {
+    let Some(pause) = state.paused(now) else {
         let known = before.iter().any(|condition| condition.type_ == ConditionType::Suspended.as_str());
         return known.then(|| Says::new("False", reasons::PAUSE_ENDED, "the guard is enforced again"));
     };
+    Some(paused(pause))
+}
+
+fn paused(pause: &Pause) -> Says {
     let (reason, by) = match &pause.by {
         PausedBy::Suspend => (reasons::SUSPENDED_BY_SPEC, "spec.suspend".to_owned()),
         PausedBy::Exception(name) => (reasons::EXCEPTED, format!("exception {name}")),
     };
     // To the second, so that two people read the same.
     let until = pause.until.strftime("%Y-%m-%dT%H:%M:%SZ");
-    Some(Says::new("True", reason, format!("writes pass until {until} by {by}: {}", pause.reason)))
+    Says::new("True", reason, format!("writes pass until {until} by {by}: {}", pause.reason))
 }
 
 fn api_enforcement(enforcement: Enforcement) -> ApiEnforcement {
@@ -170,6 +200,7 @@ fn enforcing(guard: &Guard, coverage: &Coverage) -> Says {
         }
         Coverage::Contended(why) => Says::new("False", reasons::REGISTRATION_CONTENDED, why.clone()),
         Coverage::Replicas(why) => Says::new("False", reasons::REPLICAS_PENDING, why.clone()),
+        Coverage::Elsewhere(why) => Says::new("Unknown", reasons::SERVED_ELSEWHERE, why.clone()),
         Coverage::Failed(why) => Says::new("Unknown", reasons::PROOF_FAILED, why.clone()),
         Coverage::Proved | Coverage::Compared | Coverage::Widened(_) if !guard.enforcement.blocks() => {
             let message = format!("enforcement is {mode}: unapproved writes pass, and are recorded");
@@ -283,7 +314,6 @@ mod tests {
     };
     use crate::core::hash::ContentHash;
     use crate::core::paths::PathFilter;
-    use crate::core::pause::Pause;
     use crate::core::scope::Scope;
 
     fn guard(name: &str, content: &[u8], enforcement: Enforcement) -> GuardState {
@@ -302,6 +332,7 @@ mod tests {
             scope: Scope::new("", "ConfigMap", PathFilter::everything()),
             expected: ContentHash::of(content),
             also_approved: Box::default(),
+            equivalents: Box::default(),
             enforcement,
             failure_policy: FailurePolicy::Fail,
             deletion_policy: DeletionPolicy::Allow,
@@ -351,6 +382,11 @@ mod tests {
         assert_eq!(said(&lagging, "Ready"), ("False".into(), "NotEnforcingYet".into()));
         let failed = of(&guard("a", b"1", Enforcement::Deny), &Coverage::Failed("no answer".into()));
         assert_eq!(said(&failed, "Enforcing"), ("Unknown".into(), "ProofFailed".into()));
+        for enforcement in [Enforcement::Deny, Enforcement::Audit] {
+            let elsewhere = of(&guard("a", b"1", enforcement), &Coverage::Elsewhere("not there".into()));
+            assert_eq!(said(&elsewhere, "Enforcing"), ("Unknown".into(), "ServedElsewhere".into()));
+            assert_eq!(said(&elsewhere, "Ready"), ("False".into(), "NotEnforcingYet".into()));
+        }
     }
 
     #[test]
@@ -372,6 +408,28 @@ mod tests {
     }
 
     #[test]
+    fn a_pause_that_was_ended_is_told_until_no_replica_lets_writes_pass() {
+        let GuardState::Valid(mut paused) = guard("a", b"1", Enforcement::Deny) else { unreachable!() };
+        let by = PausedBy::Exception("incident".into());
+        Arc::make_mut(&mut paused).pauses = vec![Pause { by, reason: "page 7".into(), until: at(10) }];
+        let paused = GuardState::Valid(paused);
+        let during = of(&paused, &Coverage::Proved);
+        let state = guard("a", b"1", Enforcement::Deny);
+        let index = Index::build(vec![state.clone()]);
+        let deleted = status(&state, &index, &Coverage::Proved, Some(&during), at(2));
+        let mut kept = deleted.clone();
+        keep_pause(&mut kept, &state, &during);
+        assert_eq!(kept.conditions, during.conditions);
+        let mut told = deleted.clone();
+        keep_pause(&mut told, &state, &deleted);
+        assert_eq!(told, deleted, "what was told is not taken back");
+        let over = status(&paused, &index, &Coverage::Proved, Some(&during), at(10));
+        let mut ended = over.clone();
+        keep_pause(&mut ended, &paused, &during);
+        assert_eq!(ended, over, "every replica computes that end");
+    }
+
+    #[test]
     fn a_guard_that_lets_writes_pass_says_that_it_does_not_enforce() {
         let status = of(&guard("a", b"1", Enforcement::Audit), &Coverage::Proved);
         assert_eq!(said(&status, "Enforcing"), ("False".into(), "DetectOnly".into()));
@@ -383,6 +441,9 @@ mod tests {
         let invalid = GuardState::Invalid(Arc::new(InvalidGuard {
             id: GuardId { namespace: "g".into(), name: "a".into() },
             generation: 2,
+            uid: "".into(),
+            pauses: Vec::new(),
+            authorship: Authorship::Unknown,
             target: None,
             reason: "TargetUnknown",
             message: "the API server serves no kind Widget".into(),
@@ -391,6 +452,24 @@ mod tests {
         assert_eq!(said(&status, "Ready"), ("False".into(), "TargetUnknown".into()));
         assert_eq!(said(&status, "Enforcing"), ("False".into(), "TargetUnknown".into()));
         assert_eq!(status.enforcement, None);
+    }
+
+    #[test]
+    fn a_pause_of_a_guard_that_cannot_be_evaluated_is_told_too() {
+        let pause = Pause { by: PausedBy::Suspend, reason: "page 7".into(), until: at(10) };
+        let state = GuardState::Invalid(Arc::new(InvalidGuard {
+            id: GuardId { namespace: "g".into(), name: "a".into() },
+            uid: "u".into(),
+            generation: 2,
+            target: guard("a", b"1", Enforcement::Deny).target().cloned(),
+            pauses: vec![pause],
+            authorship: Authorship::Unknown,
+            reason: "InvalidSpec",
+            message: "expectedHash is no SHA-256".into(),
+        }));
+        let status = of(&state, &Coverage::Proved);
+        assert_eq!(said(&status, "Suspended"), ("True".into(), "SuspendedBySpec".into()));
+        assert_eq!(said(&status, "Ready"), ("False".into(), "InvalidSpec".into()));
     }
 
     #[test]

@@ -13,25 +13,39 @@ use serde_json::json;
 
 use crate::api::exception::MOST_GUARDS;
 use crate::api::{DriftGuardException, DriftGuardExceptionStatus, names, reasons};
-use crate::core::exceptions::Exception;
+use crate::core::exceptions::{Exception, digest};
 use crate::store::{Observation, SeenException};
 use crate::telemetry::metrics::Metrics;
 
 use super::lease::Fence;
+use super::status::Written;
 
 /// Longest one write may take: registration waits for it.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest message of a condition.
 const MAX_MESSAGE: usize = 1024;
 
+/// What a status is made of besides its exception.
+#[derive(Debug, Clone, Copy)]
+struct Facts<'a> {
+    longest: SignedDuration,
+    /// Why it cannot be said of a new exception that every replica lets writes pass.
+    pending: Option<&'a str>,
+    now: Timestamp,
+}
+
 /// The status that an exception should have. `guards` are the names of those that it means.
 fn status(
     read: &Result<Exception, String>,
     guards: &[&str],
     before: &DriftGuardExceptionStatus,
-    longest: SignedDuration,
-    now: Timestamp,
+    facts: Facts<'_>,
 ) -> DriftGuardExceptionStatus {
+    let Facts { longest, pending, now } = facts;
+    let is_active = |condition: &&Condition| condition.type_ == reasons::EXCEPTION_ACTIVE;
+    let active = before.conditions.iter().find(is_active);
+    // What was said of all replicas once is not taken back while another exception is on its way to them.
+    let pending = pending.filter(|_| active.is_none_or(|active| active.status != "True"));
     let mut status = before.clone();
     let (value, reason, message) = match read {
         Err(problem) => {
@@ -54,17 +68,16 @@ fn status(
                     1 => format!("writes to the target of 1 guard pass until {end:.0}{short}"),
                     many => format!("writes to the targets of {many} guards pass until {end:.0}{short}"),
                 };
-                ("True", reasons::IN_FORCE, message)
+                match pending {
+                    Some(why) => ("False", reasons::REPLICAS_PENDING, why.to_owned()),
+                    None => ("True", reasons::IN_FORCE, message),
+                }
             } else {
                 ("False", reasons::EXCEPTION_ENDED, format!("it ended at {end:.0}{short}"))
             }
         }
     };
-    let is_active = |condition: &&Condition| condition.type_ == reasons::EXCEPTION_ACTIVE;
-    let since = before
-        .conditions
-        .iter()
-        .find(is_active)
+    let since = active
         .filter(|condition| condition.status == value)
         .map_or(Time(now), |condition| condition.last_transition_time.clone());
     status.conditions = vec![Condition {
@@ -77,6 +90,21 @@ fn status(
         last_transition_time: since,
     }];
     status
+}
+
+/// Whether a status holds something back for replicas that lag.
+fn is_waiting(status: &DriftGuardExceptionStatus) -> bool {
+    status.conditions.iter().any(|condition| condition.reason == reasons::REPLICAS_PENDING)
+}
+
+/// Whether our own index goes by these exceptions already.
+pub(super) fn are_applied(
+    exceptions: &[Arc<SeenException>],
+    longest: SignedDuration,
+    observation: &Observation,
+) -> bool {
+    let usable = exceptions.iter().filter_map(|seen| seen.read.as_ref().ok());
+    observation.exceptions == Some(digest(usable, longest))
 }
 
 /// When the next exception ends, which its status must tell.
@@ -95,17 +123,21 @@ pub(super) struct ExceptionWriter<'a> {
     pub(super) fence: &'a Fence,
     pub(super) metrics: &'a Metrics,
     pub(super) longest: SignedDuration,
+    /// Why it cannot be said of a new one that every replica lets writes pass.
+    pub(super) pending: Option<String>,
 }
 
 impl ExceptionWriter<'_> {
-    /// Brings the status of every exception up to date. Tells whether all is written; where one could not
-    /// be, the rest is left for the next time, since registration waits.
+    /// Brings the status of every exception up to date. Where one could not be written, the rest is left for
+    /// the next time, since registration waits.
     pub(super) async fn write_all(
         &self,
         exceptions: &[Arc<SeenException>],
         observation: &Observation,
         now: Timestamp,
-    ) -> bool {
+    ) -> Written {
+        let mut written = Written::default();
+        let facts = Facts { longest: self.longest, pending: self.pending.as_deref(), now };
         // One after the other: there are few.
         for seen in exceptions {
             let before: DriftGuardExceptionStatus = seen.stored.status();
@@ -119,12 +151,14 @@ impl ExceptionWriter<'_> {
                         .collect()
                 },
             );
-            let status = status(&seen.read, &guards, &before, self.longest, now);
+            let status = status(&seen.read, &guards, &before, facts);
+            written.waiting += usize::from(is_waiting(&status));
             if status != before && !self.write(seen, &status).await {
-                return false;
+                written.failed += 1;
+                return written;
             }
         }
-        true
+        written
     }
 
     /// Writes one status. Tells whether there is nothing left to do for it.
@@ -179,6 +213,7 @@ mod tests {
     fn exception(until: &str) -> Result<Exception, String> {
         let spec = format!(r#"{{"guards":{{"all":true}},"until":"{until}","reason":"why"}}"#);
         Ok(Exception {
+            uid: "u".into(),
             namespace: "n".into(),
             name: "e".into(),
             since: at("2026-06-01T12:00:00Z"),
@@ -192,7 +227,7 @@ mod tests {
         before: &DriftGuardExceptionStatus,
         now: &str,
     ) -> DriftGuardExceptionStatus {
-        status(read, guards, before, LONGEST, at(now))
+        status(read, guards, before, Facts { longest: LONGEST, pending: None, now: at(now) })
     }
 
     fn said(status: &DriftGuardExceptionStatus) -> (&str, &str, &str) {
@@ -214,6 +249,24 @@ mod tests {
         assert!(message.contains("2 guards pass until 2026-06-01T13:00:00Z, not spec.until"), "{message}");
         let again = of(&long, &["a", "b"], &active, "2026-06-01T12:20:00Z");
         assert_eq!(again, active, "nothing new, nothing written");
+    }
+
+    #[test]
+    fn it_is_active_only_once_every_replica_lets_writes_pass_and_stays_so() {
+        let short = exception("2026-06-01T12:30:00Z");
+        let of = |before: &DriftGuardExceptionStatus, pending, now: &str| {
+            status(&short, &["a"], before, Facts { longest: LONGEST, pending, now: at(now) })
+        };
+        let none = DriftGuardExceptionStatus::default();
+        let waiting = of(&none, Some("replica b has not"), "2026-06-01T12:10:00Z");
+        assert_eq!(said(&waiting), ("False", "ReplicasPending", "replica b has not"));
+        assert!(is_waiting(&waiting));
+        let active = of(&waiting, None, "2026-06-01T12:10:01Z");
+        assert_eq!(said(&active).0, "True");
+        assert_eq!(of(&active, Some("another one is new"), "2026-06-01T12:11:00Z"), active);
+        let ended = of(&waiting, Some("replica b has not"), "2026-06-01T12:30:00Z");
+        assert_eq!(said(&ended).1, "Ended");
+        assert!(!is_waiting(&ended));
     }
 
     #[test]

@@ -260,6 +260,7 @@ impl Member {
         let mut said = Said {
             replica: self.replica.clone(),
             revision: observation.revision,
+            exceptions: observation.exceptions.map(|digest| digest.to_string()),
             told_until: Some(told_until),
             would_deny: notes.by_uid,
             would_deny_others: notes.others,

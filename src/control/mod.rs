@@ -7,6 +7,7 @@ mod broken_glass;
 mod catch_up;
 pub mod conditions;
 mod crowd;
+mod elsewhere;
 pub mod endpoints;
 mod exceptions;
 pub mod lease;

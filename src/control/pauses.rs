@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use super::alarm::Alarm;
 use crate::api::reasons::ConditionType;
 use crate::api::{DriftGuardStatus, names};
-use crate::core::guard::{Authorship, Guard, GuardState};
+use crate::core::guard::{Authorship, GuardState};
 use crate::core::pause::{Pause, PausedBy};
 use crate::store::Seen;
 use crate::telemetry::notices::Notice;
@@ -55,19 +55,18 @@ impl Alarm {
         after: &DriftGuardStatus,
         now: Timestamp,
     ) {
-        let (GuardState::Valid(guard), Some(turn)) = (&seen.state, turn(before, after)) else { return };
+        let Some(turn) = turn(before, after) else { return };
+        let (state, id) = (&seen.state, seen.state.id());
         let (reason, pause, message) = match turn {
             Turn::Began(condition) => {
-                (BEGAN, guard.paused(now), format!("{} is not enforced: {}", guard.id, condition.message))
+                (BEGAN, state.paused(now), format!("{id} is not enforced: {}", condition.message))
             }
-            Turn::Ended(condition) => (
-                ENDED,
-                last(guard, now),
-                format!("{} is enforced again; before, {}", guard.id, condition.message),
-            ),
+            Turn::Ended(condition) => {
+                (ENDED, last(state, now), format!("{id} is enforced again; before, {}", condition.message))
+            }
         };
-        tracing::warn!(namespace = %guard.id.namespace, name = %guard.id.name, reason, "{message}");
-        let by = match (pause.map(|pause| &pause.by), &guard.authorship) {
+        tracing::warn!(namespace = %id.namespace, name = %id.name, reason, "{message}");
+        let by = match (pause.map(|pause| &pause.by), state.authorship()) {
             // Whoever changed the spec last said so.
             (Some(PausedBy::Suspend), Authorship::Signed(author)) => author.user.as_str(),
             _ => "",
@@ -78,23 +77,23 @@ impl Alarm {
             reason: &pause.reason,
             by,
         });
-        self.records.put(&Record::of_pause(guard, reason, paused, self.found(&message, now)));
+        self.records.put(&Record::of_pause(state, reason, paused, self.found(&message, now)));
         let related = pause.and_then(exception).map(|name| ObjectReference {
             api_version: Some(format!("{}/{}", names::GROUP, names::VERSION)),
             kind: Some("DriftGuardException".into()),
-            namespace: Some(guard.id.namespace.as_str().into()),
+            namespace: Some(id.namespace.as_str().into()),
             name: Some(name.to_owned()),
             ..ObjectReference::default()
         });
-        let notice =
-            Notice { guard: guard.id.clone(), uid: guard.uid.as_str().into(), reason, note: message.clone() };
+        let uid = state.uid().as_str().into();
+        let notice = Notice { guard: id.clone(), uid, reason, note: message.clone() };
         self.notices.put_pause(notice, related);
     }
 }
 
 /// The pause that ended last, where it still stands in the guard or its exception.
-fn last(guard: &Guard, now: Timestamp) -> Option<&Pause> {
-    guard.pauses.iter().filter(|pause| !pause.is_active(now)).max_by_key(|pause| pause.until)
+fn last(state: &GuardState, now: Timestamp) -> Option<&Pause> {
+    state.pauses().iter().filter(|pause| !pause.is_active(now)).max_by_key(|pause| pause.until)
 }
 
 fn exception(pause: &Pause) -> Option<&str> {

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::api::names;
+use crate::core::hash::ContentHash;
 
 use super::said::{DURATION, Said};
 
@@ -114,6 +115,15 @@ fn number(version: &str) -> u64 {
     version.parse().unwrap_or_default()
 }
 
+/// What replicas should have applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Wanted {
+    /// Every guard up to this resourceVersion.
+    pub(super) revision: u64,
+    /// These exceptions.
+    pub(super) exceptions: Option<ContentHash>,
+}
+
 /// What the other replicas say at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Views {
@@ -126,9 +136,17 @@ impl Views {
         self.said.iter().filter(move |said| said.is_behind(uid, needed)).map(|said| said.replica.as_str())
     }
 
-    /// Whether all have applied everything up to `revision`.
-    pub(super) fn reach(&self, revision: u64) -> bool {
-        self.said.iter().all(|said| said.revision >= revision)
+    /// The replicas that let other writes pass than these exceptions do.
+    pub(super) fn differing(&self, exceptions: ContentHash) -> impl Iterator<Item = &str> {
+        self.said.iter().filter(move |said| said.differs(exceptions)).map(|said| said.replica.as_str())
+    }
+
+    /// Whether all have applied what is `wanted`.
+    fn reach(&self, wanted: Wanted) -> bool {
+        let has = |said: &Said| {
+            said.revision >= wanted.revision && wanted.exceptions.is_none_or(|all| !said.differs(all))
+        };
+        self.said.iter().all(has)
     }
 
     /// Up to when all of them have told what would have been refused; `None` when one never has.
@@ -244,10 +262,10 @@ impl RollCall {
         read(&mut self.roll.borrow().all(&self.own))
     }
 
-    /// Waits until all others have applied everything up to `revision`, at most for `limit`.
-    pub(super) async fn reach(&self, revision: u64, limit: Duration) {
+    /// Waits until all others have applied what is `wanted`, at most for `limit`.
+    pub(super) async fn reach(&self, wanted: Wanted, limit: Duration) {
         let mut changes = self.roll.subscribe();
-        let reached = changes.wait_for(|roll| roll.live(&self.own).reach(revision));
+        let reached = changes.wait_for(|roll| roll.live(&self.own).reach(wanted));
         // Whether it was in time is looked at afterwards, by a list.
         let _ = tokio::time::timeout(limit, reached).await;
     }
@@ -315,6 +333,23 @@ mod tests {
         assert!(behind(&roll, 9).is_empty(), "it is dead");
         assert!(roll.saw(&lease("a", 6, 5), start + DURATION * 2), "it is back");
         assert_eq!(behind(&roll, 9), ["a"]);
+    }
+
+    #[test]
+    fn a_replica_that_lets_other_writes_pass_is_named_and_so_is_one_that_does_not_say() {
+        let [all, none] = [b"a", b"b"].map(|bytes| ContentHash::of(bytes));
+        let said = |replica: &str, exceptions: Option<ContentHash>| Said {
+            replica: replica.into(),
+            exceptions: exceptions.map(|hash| hash.to_string()),
+            ..Said::default()
+        };
+        let views = Views { said: vec![said("a", Some(all)), said("b", Some(none)), said("c", None)] };
+        assert_eq!(views.differing(all).collect::<Vec<_>>(), ["b", "c"]);
+        assert!(!views.reach(Wanted { revision: 0, exceptions: Some(all) }));
+        assert!(views.reach(Wanted { revision: 0, exceptions: None }));
+        let agreed = Views { said: vec![said("a", Some(all))] };
+        assert!(agreed.reach(Wanted { revision: 0, exceptions: Some(all) }));
+        assert!(!agreed.reach(Wanted { revision: 1, exceptions: Some(all) }));
     }
 
     #[test]

@@ -21,6 +21,7 @@ use super::agreement::Agreement;
 use super::alarm::Alarm;
 use super::catch_up::caught_up;
 use super::conditions::Coverage;
+use super::elsewhere::{self, Elsewhere, Finding};
 use super::endpoints;
 use super::exceptions::{self, ExceptionWriter};
 use super::lease::Fence;
@@ -38,6 +39,8 @@ const COALESCE: Duration = Duration::from_secs(1);
 /// How long a proof is tried before it counts as failed. A configuration takes effect within
 /// milliseconds; an API server that is restarting takes longer.
 const PROOF_DEADLINE: Duration = Duration::from_secs(10);
+/// The same of a group that another API server serves: it is tried again, and others must not wait for it.
+const ELSEWHERE_DEADLINE: Duration = Duration::from_secs(2);
 /// First pause between two tries of a proof; doubled up to [`PROOF_PAUSE_MAX`].
 const PROOF_PAUSE: Duration = Duration::from_millis(20);
 const PROOF_PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -125,8 +128,8 @@ impl Control {
             replicas.mark_unchanged();
             denies.mark_unchanged();
             self.count(&observation);
-            if let Some(revision) = agreement.wanted(&observation) {
-                self.roll.reach(revision, FOLLOW).await;
+            if let Some(wanted) = agreement.wanted(&observation) {
+                self.roll.reach(wanted, FOLLOW).await;
             }
             let attempt = self.attempt(&observation, &mut standing, &mut last_write).await;
             agreement.ask(&self.roll, &observation).await;
@@ -137,7 +140,7 @@ impl Control {
                 self.promotions.tell(&self.client, &due.promoted).await;
             }
             let exceptions = Arc::clone(&excepted.borrow_and_update());
-            reported.failed += usize::from(!self.report_exceptions(&exceptions, &observation).await);
+            reported += self.report_exceptions(&exceptions, &observation, &agreement).await;
             let retry = match (attempt, reported) {
                 (Some(pause), _) => Some(Instant::now() + pause),
                 (None, Written { failed: 1.., .. }) => Some(Instant::now() + RETRY),
@@ -216,11 +219,21 @@ impl Control {
         let generation = applied.generation;
         let known = standing.proved(generation, Instant::now());
         let fresh = known.is_none();
+        if fresh || standing.elsewhere.is_wanting(Instant::now()) {
+            let told = elsewhere::served(&self.client).await;
+            if let Err(error) = &told {
+                tracing::warn!(error, "cannot list APIServices, which tell what other API servers serve");
+            }
+            standing.elsewhere.note_served(told, Instant::now());
+        }
         let coverage = match known {
             Some(coverage) => coverage,
-            None => self.prove(observation, generation).await,
+            None => self.prove(observation, &standing.elsewhere, generation).await,
         };
         let good = matches!(coverage, Coverage::Proved | Coverage::Compared);
+        if good {
+            self.prove_elsewhere(observation, &mut standing.elsewhere, generation).await;
+        }
         let attempt =
             if good { Attempt::Good { generation, how: coverage } } else { Attempt::Trouble(coverage) };
         standing.note(attempt, observation.version, fresh, Instant::now());
@@ -246,13 +259,23 @@ impl Control {
         writer.write_all(observation, standing, agreement, due, jiff::Timestamp::now()).await
     }
 
-    /// Writes what changed in the status of exceptions. Tells whether all is written.
-    async fn report_exceptions(&self, exceptions: &[Arc<SeenException>], observation: &Observation) -> bool {
+    /// Writes what changed in the status of exceptions.
+    async fn report_exceptions(
+        &self,
+        exceptions: &[Arc<SeenException>],
+        observation: &Observation,
+        agreement: &Agreement,
+    ) -> Written {
+        if !exceptions::are_applied(exceptions, self.longest_pause, observation) {
+            // Either is about to change, which wakes us.
+            return Written::default();
+        }
         let writer = ExceptionWriter {
             client: &self.client,
             fence: &self.fence,
             metrics: &self.metrics,
             longest: self.longest_pause,
+            pending: agreement.exceptions_pending(observation),
         };
         writer.write_all(exceptions, observation, jiff::Timestamp::now()).await
     }
@@ -265,13 +288,16 @@ impl Control {
         self.metrics.unknown_authors(unsigned);
     }
 
-    /// Proves a generation through every API server, trying for a while.
-    async fn prove(&mut self, observation: &Observation, generation: u64) -> Coverage {
+    /// Proves a generation through every API server, trying for a while. By what these servers serve
+    /// themselves: a write that others never send to us says nothing of the registration.
+    async fn prove(&mut self, observation: &Observation, elsewhere: &Elsewhere, generation: u64) -> Coverage {
         if targets(observation).next().is_none() {
             // Nobody is told anything, and nothing is registered.
             return Coverage::Compared;
         }
-        let usable = targets(observation).filter(|(_, target)| self.rights.may_patch(target));
+        let is_usable =
+            |target: &Target| self.rights.may_patch(target) && !elsewhere.has_group(&target.group);
+        let usable = targets(observation).filter(|(_, target)| is_usable(target));
         let targets = proof::in_turn(usable, self.worked.as_ref());
         let endpoints = match endpoints::find(&self.config, &self.client, &self.api_server_endpoints).await {
             Ok(endpoints) => endpoints,
@@ -306,6 +332,50 @@ impl Control {
             pause = (pause * 2).min(PROOF_PAUSE_MAX);
         }
     }
+
+    /// Proves each group that another API server serves by objects of its own.
+    async fn prove_elsewhere(&self, observation: &Observation, elsewhere: &mut Elsewhere, generation: u64) {
+        let all = targets(observation).map(|(_, target)| target);
+        let due = elsewhere.due(all, generation, observation.version, Instant::now());
+        for group in due {
+            let is_usable = |target: &Target| {
+                *target.group == *group && elsewhere.serves(target) && self.rights.may_patch(target)
+            };
+            let usable = targets(observation).filter(|(_, target)| is_usable(target));
+            let finding = self.prove_group(&proof::in_turn(usable, None), generation).await;
+            if let Finding::NotProved(why) = &finding {
+                tracing::warn!(group, why, "another API server serves a guarded group");
+            }
+            elsewhere.note(group, finding, (generation, observation.version), Instant::now());
+        }
+    }
+
+    async fn prove_group(&self, targets: &[&Target], generation: u64) -> Finding {
+        if targets.is_empty() {
+            return Finding::NotProved("it serves no guarded object that we may patch".to_owned());
+        }
+        let endpoints = match endpoints::find(&self.config, &self.client, &self.api_server_endpoints).await {
+            Ok(endpoints) => endpoints,
+            Err(error) => return Finding::NotProved(error.to_string()),
+        };
+        let deadline = Instant::now() + ELSEWHERE_DEADLINE;
+        let mut pause = PROOF_PAUSE;
+        loop {
+            let nonce = || uuid::Uuid::now_v7().simple().to_string();
+            let why = match proof::prove(&endpoints, targets, generation, nonce).await {
+                Ok(Proof::Proved { .. }) => return Finding::Proved,
+                Ok(Proof::Compared) => "no guarded object stands there that may be patched".to_owned(),
+                // That server reads the rules by itself, and perhaps later.
+                Ok(Proof::NotYet { what }) => what,
+                Err(error) => error.to_string(),
+            };
+            if Instant::now() + pause > deadline {
+                return Finding::NotProved(why);
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PROOF_PAUSE_MAX);
+        }
+    }
 }
 
 /// Targets by which a proof can be made, each with the namespace of the guard.
@@ -325,11 +395,8 @@ fn moment(time: jiff::Timestamp) -> Instant {
 
 /// When the next pause of a guard ends, which its conditions must tell.
 fn next_end(observation: &Observation, now: jiff::Timestamp) -> Option<jiff::Timestamp> {
-    let valid = observation.index.guards().iter().filter_map(|state| match state {
-        GuardState::Valid(guard) => Some(guard),
-        GuardState::Invalid(_) => None,
-    });
-    valid.flat_map(|guard| &guard.pauses).map(|pause| pause.until).filter(|end| *end > now).min()
+    let pauses = observation.index.guards().iter().flat_map(GuardState::pauses);
+    pauses.map(|pause| pause.until).filter(|end| *end > now).min()
 }
 
 /// When it is that time, by the other clock.

@@ -31,6 +31,9 @@ pub(super) struct Said {
     pub(super) replica: String,
     /// The newest resourceVersion of any guard in its index.
     pub(super) revision: u64,
+    /// The exceptions that its index holds pauses of, as one value. A replica of a former version says none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) exceptions: Option<String>,
     /// Uids of guards that it cannot judge yet although it has read them: their kind is not
     /// discovered, or the key is not read by which a promotion is verified.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -90,6 +93,11 @@ impl Said {
             || self.more_unsettled.as_ref().is_some_and(|more| more.may_hold(uid))
     }
 
+    /// Whether it lets other writes pass than these exceptions do.
+    pub(super) fn differs(&self, exceptions: ContentHash) -> bool {
+        self.exceptions.as_deref().and_then(|text| text.parse().ok()) != Some(exceptions)
+    }
+
     /// Says which guards cannot be judged yet.
     pub(super) fn set_unsettled<'a>(&mut self, mut uids: impl Iterator<Item = &'a str>) {
         self.unsettled = uids.by_ref().take(MOST_UNSETTLED).map(str::to_owned).collect();
@@ -117,6 +125,7 @@ mod tests {
         let said = Said {
             replica: "a".into(),
             revision: u64::MAX,
+            exceptions: Some(ContentHash::of(b"").to_string()),
             unsettled: vec!["u".into()],
             told_until: Some(Timestamp::UNIX_EPOCH),
             would_deny: [("v".to_owned(), Timestamp::UNIX_EPOCH)].into(),

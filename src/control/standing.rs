@@ -12,6 +12,7 @@ use crate::core::guard::Target;
 use crate::core::registration::Widened;
 
 use super::conditions::Coverage;
+use super::elsewhere::Elsewhere;
 
 /// How long trouble may last before what was proved before it no longer counts. An API server that is
 /// replaced is gone for less.
@@ -51,6 +52,8 @@ pub(super) struct Standing {
     wrong: Option<Coverage>,
     trouble_since: Option<Instant>,
     widened: Vec<Widened>,
+    /// Groups for which the proof of others says nothing.
+    pub(super) elsewhere: Elsewhere,
 }
 
 impl Standing {
@@ -60,9 +63,10 @@ impl Standing {
         (self.wrong.is_none() && now < good.proved_at + PROVE_AGAIN).then(|| good.how.clone())
     }
 
-    /// When everything is to be proved anew.
+    /// When everything is to be proved anew, or what could not be.
     pub(super) fn next_proof(&self) -> Option<Instant> {
-        self.good.as_ref().map(|good| good.proved_at + PROVE_AGAIN)
+        let all = self.good.as_ref().map(|good| good.proved_at + PROVE_AGAIN);
+        [all, self.elsewhere.next()].into_iter().flatten().min()
     }
 
     /// Notes what became of the snapshot `version`. `fresh` tells that it was proved just now.
@@ -95,6 +99,12 @@ impl Standing {
 
     /// How far a guard is covered that stands as it is since snapshot `since`.
     pub(super) fn coverage(&self, since: u64, target: Option<&Target>) -> Coverage {
+        let coverage = self.of_all(since, target);
+        self.elsewhere.limit(target, since, coverage)
+    }
+
+    /// The same without regard to who serves the target's group.
+    fn of_all(&self, since: u64, target: Option<&Target>) -> Coverage {
         let proved = self.good.as_ref().filter(|good| since <= good.version);
         match (proved, &self.wrong) {
             (Some(good), _) => {

@@ -1,7 +1,7 @@
 //! Writes the status of guards, and only what is new in it.
 //!
-//! By server-side apply, so that an API server keeps whole what other parts of the status belong to
-//! others. The guard's uid goes along: the status of a deleted guard never lands on its successor.
+//! By server-side apply of what is ours, so that an API server keeps whole what other parts of the status
+//! belong to others, the auditor's before all. The guard's uid goes along: the status of a deleted guard never lands on its successor.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,12 +45,21 @@ pub(super) struct Written {
     pub(super) waiting: usize,
 }
 
+impl std::ops::AddAssign for Written {
+    fn add_assign(&mut self, more: Self) {
+        self.failed += more.failed;
+        self.waiting += more.waiting;
+    }
+}
+
 /// What a status is made of besides its guard.
 #[derive(Clone, Copy)]
 struct Facts<'a> {
     observation: &'a Observation,
     standing: &'a Standing,
     agreement: &'a Agreement,
+    /// Whether every replica lets pass what the exceptions do, and nothing else.
+    are_exceptions_settled: bool,
     due: &'a Due,
     now: Timestamp,
 }
@@ -94,15 +103,20 @@ impl StatusWriter<'_> {
         now: Timestamp,
     ) -> Written {
         let mut result = Written::default();
-        let facts = Facts { observation, standing, agreement, due, now };
+        let are_exceptions_settled = agreement.exceptions_pending(observation).is_none();
+        let facts = Facts { observation, standing, agreement, are_exceptions_settled, due, now };
         // Some at a time: the new statuses of a hundred thousand guards would fill the memory.
         for part in observation.guards.chunks(BATCH) {
             // Boxed, since the compiler cannot yet see that a stream of borrowing futures may be sent.
             let mut writes: Vec<BoxFuture<'_, bool>> = Vec::new();
             for seen in part {
                 let coverage = facts.coverage(seen);
-                result.waiting += usize::from(matches!(coverage, Coverage::Replicas(_)));
                 let known = seen.stored.status();
+                // Where a pause ended, a replica that lags may not know that yet.
+                let may_pass = !facts.are_exceptions_settled
+                    && known.was_suspended()
+                    && seen.state.paused(now).is_none();
+                result.waiting += usize::from(matches!(coverage, Coverage::Replicas(_)) || may_pass);
                 if !known.says(&self.wanted(seen, &facts, &coverage, &known.ground())) {
                     writes.push(self.bring(seen, facts, coverage).boxed());
                 }
@@ -127,6 +141,9 @@ impl StatusWriter<'_> {
     ) -> DriftGuardStatus {
         let (index, now) = (&facts.observation.index, facts.now);
         let mut status = conditions::status(&seen.state, index, coverage, Some(before), now);
+        if !facts.are_exceptions_settled {
+            conditions::keep_pause(&mut status, &seen.state, before);
+        }
         if let Some(why) = &seen.kept {
             conditions::add_kept(&mut status, &seen.state, why, before, now);
         }
@@ -189,7 +206,7 @@ impl StatusWriter<'_> {
         status: DriftGuardStatus,
         now: Timestamp,
     ) -> bool {
-        let sent = self.write(seen, json!(status)).await;
+        let sent = self.write(seen, json!(conditions::own(&status))).await;
         if sent == Sent::Taken {
             self.announce(seen, &before, &status);
             self.alarm.pauses(seen, &before, &status, now);

@@ -177,11 +177,7 @@ fn alert(
 }
 
 fn told(state: &GuardState) -> ToldGuard {
-    let (uid, generation) = match state {
-        GuardState::Valid(guard) => (guard.uid.as_str().to_owned(), guard.generation),
-        GuardState::Invalid(invalid) => (String::new(), invalid.generation),
-    };
-    ToldGuard { id: state.id().clone(), uid, generation }
+    ToldGuard { id: state.id().clone(), uid: state.uid().as_str().to_owned(), generation: state.generation() }
 }
 
 /// What the user is told, and what is recorded: the former must be short, the latter names more guards.
@@ -232,6 +228,9 @@ mod tests {
         Index::build(vec![GuardState::Invalid(Arc::new(InvalidGuard {
             id: GuardId { namespace: "n".into(), name: "g".into() },
             generation: 1,
+            uid: "".into(),
+            pauses: Vec::new(),
+            authorship: crate::core::guard::Authorship::Unknown,
             target: Some(Target {
                 group: "example.com".into(),
                 version: "v1".into(),

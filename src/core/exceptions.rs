@@ -8,8 +8,10 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
+use super::author_access::Access;
 use super::guard::GuardId;
 use super::guard_spec::{CLOCK_SKEW, Refusal};
+use super::hash::ContentHash;
 use super::message::{MAX_WARNING, clean};
 use super::pause::{self, Pause, PausedBy};
 
@@ -19,6 +21,8 @@ const MOST_NAMED: usize = 3;
 /// A `DriftGuardException` that could be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exception {
+    /// Its `metadata.uid`.
+    pub uid: String,
     /// Its namespace: only guards of the same one are paused.
     pub namespace: String,
     /// Its name.
@@ -159,6 +163,16 @@ impl Exception {
     }
 }
 
+/// One value for what a set of exceptions lets pass: which they are, and when each ends. Their specs never
+/// change, so that two sets of one digest pause the same guards until the same moments.
+#[must_use]
+pub fn digest<'a>(exceptions: impl Iterator<Item = &'a Exception>, longest: SignedDuration) -> ContentHash {
+    let mut lines: Vec<String> =
+        exceptions.map(|one| format!("{} {}\n", one.uid, one.end(longest))).collect();
+    lines.sort_unstable();
+    ContentHash::of(lines.concat().as_bytes())
+}
+
 /// What the schema of an exception cannot say: checked when one is made at `now`.
 ///
 /// # Errors
@@ -194,6 +208,25 @@ pub fn changed(id: &GuardId) -> Refusal {
         "DriftGuardException {id} is refused: its spec cannot be changed; delete it and make another"
     );
     Refusal { reason: "ExceptionChanged", message }
+}
+
+/// What is said of labels that bring a guard under an exception until its `end`.
+#[must_use]
+pub fn reached(id: &GuardId, exception: &str, end: Timestamp) -> String {
+    let text = format!(
+        "by its labels DriftGuard {id} comes under exception {exception}: writes to its target pass until {end:.0}"
+    );
+    clean(&text, MAX_WARNING)
+}
+
+/// The refusal of such labels by whoever could not make the exception.
+#[must_use]
+pub fn reached_without_right(id: &GuardId, exception: &str, user: &str, right: &Access) -> Refusal {
+    let message = format!(
+        "DriftGuard {id} is refused: by its labels it would come under exception {exception}, which takes the right to make one\n\
+         User {user:?} may not {right}. Ask whoever made the exception, or label the guard once it has ended."
+    );
+    Refusal { reason: "ExceptedByLabels", message }
 }
 
 /// The warning when an exception means guards that are not there. `known` tells whether a guard of this
@@ -293,6 +326,7 @@ mod tests {
     #[test]
     fn it_pauses_guards_of_its_own_namespace_and_never_for_longer_than_allowed() {
         let exception = Exception {
+            uid: "u".into(),
             namespace: "prod".into(),
             name: "incident".into(),
             since: at("2026-06-01T12:00:00Z"),
@@ -303,5 +337,25 @@ mod tests {
         assert_eq!(pause.until, at("2026-06-01T13:00:00Z"));
         assert_eq!(pause.by, PausedBy::Exception("incident".into()));
         assert_eq!(exception.pause_of("dev", "g", |_| None, longest), None);
+    }
+
+    #[test]
+    fn a_digest_tells_sets_apart_by_their_exceptions_and_their_ends_and_not_by_their_order() {
+        let exception = |uid: &str, until: &str| Exception {
+            uid: uid.into(),
+            namespace: "prod".into(),
+            name: "incident".into(),
+            since: at("2026-06-01T12:00:00Z"),
+            terms: Terms::parse(&spec(r#"{"all":true}"#, until, "why")).unwrap(),
+        };
+        let [one, two] = ["a", "b"].map(|uid| exception(uid, "2026-06-01T12:30:00Z"));
+        let of = |all: &[&Exception], hours| {
+            digest(all.iter().copied(), SignedDuration::from_mins(hours)).to_string()
+        };
+        assert_eq!(of(&[&one, &two], 60), of(&[&two, &one], 60));
+        assert_ne!(of(&[&one], 60), of(&[&two], 60), "made anew under the same name");
+        assert_ne!(of(&[&one], 60), of(&[], 60));
+        assert_ne!(of(&[&one], 60), of(&[&one], 20), "another --max-exception ends it earlier");
+        assert_eq!(of(&[&one], 60), of(&[&one], 90));
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::hash::ContentHash;
-use super::pause::Pause;
+use super::pause::{self, Pause};
 use super::scope::Scope;
 use super::text::Text;
 
@@ -243,6 +243,8 @@ pub struct Guard {
     pub expected: ContentHash,
     /// Further approved hashes.
     pub also_approved: Box<[AlsoApproved]>,
+    /// Hashes as which the API server now reads the expected content, by our own signature.
+    pub equivalents: Box<[ContentHash]>,
     /// Effective enforcement: the spec's, or the default of this installation.
     pub enforcement: Enforcement,
     /// Effective failure policy.
@@ -270,7 +272,7 @@ impl Guard {
     /// The pause in force at `now` that lasts longest; `None` when the guard is enforced.
     #[must_use]
     pub fn paused(&self, now: Timestamp) -> Option<&Pause> {
-        self.pauses.iter().filter(|pause| pause.is_active(now)).max_by_key(|pause| pause.until)
+        pause::in_force(&self.pauses, now)
     }
 
     /// The versions by which writes of the whole target must be matched.
@@ -319,6 +321,7 @@ impl Guard {
     #[must_use]
     pub fn approves(&self, hash: ContentHash, now: Timestamp) -> bool {
         hash == self.expected
+            || self.equivalents.contains(&hash)
             || self
                 .also_approved
                 .iter()
@@ -340,10 +343,16 @@ pub enum GuardState {
 pub struct InvalidGuard {
     /// Which guard.
     pub id: GuardId,
+    /// `metadata.uid` of the guard.
+    pub uid: Text,
     /// `metadata.generation` of the guard.
     pub generation: i64,
     /// What it would pin, where that much is known.
     pub target: Option<Target>,
+    /// Why writes to the target may pass for a while, although nothing tells what is approved.
+    pub pauses: Vec<Pause>,
+    /// Who approved what the guard says.
+    pub authorship: Authorship,
     /// A stable word for conditions and metrics, such as `TargetAmbiguous`.
     pub reason: &'static str,
     /// One sentence: what is wrong and how to mend it.
@@ -357,6 +366,57 @@ impl GuardState {
         match self {
             Self::Valid(guard) => &guard.id,
             Self::Invalid(invalid) => &invalid.id,
+        }
+    }
+
+    /// `metadata.uid` of the guard.
+    #[must_use]
+    pub fn uid(&self) -> &Text {
+        match self {
+            Self::Valid(guard) => &guard.uid,
+            Self::Invalid(invalid) => &invalid.uid,
+        }
+    }
+
+    /// `metadata.generation` of the guard.
+    #[must_use]
+    pub fn generation(&self) -> i64 {
+        match self {
+            Self::Valid(guard) => guard.generation,
+            Self::Invalid(invalid) => invalid.generation,
+        }
+    }
+
+    /// Who approved what the guard says.
+    #[must_use]
+    pub fn authorship(&self) -> &Authorship {
+        match self {
+            Self::Valid(guard) => &guard.authorship,
+            Self::Invalid(invalid) => &invalid.authorship,
+        }
+    }
+
+    /// Why writes to the target may pass for a while.
+    #[must_use]
+    pub fn pauses(&self) -> &[Pause] {
+        match self {
+            Self::Valid(guard) => &guard.pauses,
+            Self::Invalid(invalid) => &invalid.pauses,
+        }
+    }
+
+    /// The pause in force at `now` that lasts longest; `None` when the guard stands in the way of writes.
+    #[must_use]
+    pub fn paused(&self, now: Timestamp) -> Option<&Pause> {
+        pause::in_force(self.pauses(), now)
+    }
+
+    /// Adds a pause. A guard that pins nothing lets every write pass as it is.
+    pub fn pause(&mut self, pause: Pause) {
+        match self {
+            Self::Valid(guard) => Arc::make_mut(guard).pauses.push(pause),
+            Self::Invalid(invalid) if invalid.target.is_some() => Arc::make_mut(invalid).pauses.push(pause),
+            Self::Invalid(_) => {}
         }
     }
 

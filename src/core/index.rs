@@ -130,6 +130,9 @@ mod tests {
         GuardState::Invalid(Arc::new(InvalidGuard {
             id: GuardId { namespace: "guards".into(), name: name.into() },
             generation: 1,
+            uid: "".into(),
+            pauses: Vec::new(),
+            authorship: crate::core::guard::Authorship::Unknown,
             target: Some(Target {
                 group: "".into(),
                 version: "v1".into(),

@@ -16,6 +16,7 @@ use super::images::Images;
 use super::index::Index;
 use super::message;
 use super::paths::PathFilter;
+use super::pause;
 use super::review::{Progress, Review, metadata_text};
 use super::rewrite;
 use super::scope::Scope;
@@ -180,7 +181,7 @@ fn judge_change(
             against_in_another_version(review, guard, now)
         }
         GuardState::Valid(guard) => against(review, &images, operation, guard, guards, now),
-        GuardState::Invalid(invalid) => against_invalid(review, invalid, target),
+        GuardState::Invalid(invalid) => against_invalid(review, invalid, target, now),
     })
 }
 
@@ -278,7 +279,7 @@ fn in_another_version(guard: &Guard, version: &str, now: Timestamp) -> Opinion {
 
 /// A guard that cannot be evaluated says nothing about what is approved, so that only writes which
 /// leave all content as it is may pass: a guard passed over would be a hole.
-fn against_invalid(review: &Review<'_>, guard: &InvalidGuard, target: &Target) -> Opinion {
+fn against_invalid(review: &Review<'_>, guard: &InvalidGuard, target: &Target, now: Timestamp) -> Opinion {
     let (old, new) = whole_hashes(review, target);
     if old.is_some() && old == new {
         return Opinion::Fine;
@@ -286,24 +287,26 @@ fn against_invalid(review: &Review<'_>, guard: &InvalidGuard, target: &Target) -
     let is_secret = Scope::new(&target.group, &target.kind, PathFilter::everything()).is_secret();
     let shown = !is_secret && Form::of(review) == Form::Object;
     let image = if shown { new } else { None };
+    if let Some(pause) = pause::in_force(&guard.pauses, now) {
+        let finding = Finding { image, ..Finding::bare(Reason::Paused) };
+        return Opinion::Says(finding, Answer::Warn(message::paused_invalid(guard, target, pause)));
+    }
     let finding = Finding { image, ..Finding::bare(Reason::GuardInvalid) };
     Opinion::Says(finding, Answer::Deny(message::invalid_guard(guard)))
 }
 
 fn record(review: &Review<'_>, state: &GuardState, target: &Target, finding: &Finding) -> Attempt {
     let object = review.old_object.as_ref().or(review.object.as_ref());
-    let (guard_uid, guard_generation, enforcement) = match state {
-        GuardState::Valid(guard) => {
-            (guard.uid.as_str().to_owned(), guard.generation, Some(guard.enforcement))
-        }
-        GuardState::Invalid(invalid) => (String::new(), invalid.generation, None),
+    let enforcement = match state {
+        GuardState::Valid(guard) => Some(guard.enforcement),
+        GuardState::Invalid(_) => None,
     };
     let mut user = review.user();
     user.groups.truncate(User::MAX_GROUPS);
     Attempt {
         guard: state.id().clone(),
-        guard_uid,
-        guard_generation,
+        guard_uid: state.uid().as_str().to_owned(),
+        guard_generation: state.generation(),
         target: target.clone(),
         target_uid: object.and_then(|object| metadata_text(object, "uid").ok()).unwrap_or_default(),
         operation: review.operation.unwrap_or(Operation::Update),

@@ -38,6 +38,7 @@ fn guard_of(kind: &str, approved: &str) -> Guard {
         expected: hash_object(approved.as_bytes(), &scope).unwrap(),
         scope,
         also_approved: Box::default(),
+        equivalents: Box::default(),
         enforcement: Enforcement::Deny,
         failure_policy: FailurePolicy::Fail,
         deletion_policy: DeletionPolicy::Allow,
@@ -191,6 +192,9 @@ fn a_guard_that_cannot_be_evaluated_lets_nothing_change() {
     let invalid = InvalidGuard {
         id: GuardId { namespace: "g".into(), name: "broken".into() },
         generation: 1,
+        uid: "".into(),
+        pauses: Vec::new(),
+        authorship: Authorship::Unknown,
         target: Some(target("ConfigMap")),
         reason: "InvalidSpec",
         message: "expectedHash is no SHA-256".into(),
@@ -200,6 +204,34 @@ fn a_guard_that_cannot_be_evaluated_lets_nothing_change() {
     assert!(message.contains("mend the guard") && message.contains("expectedHash"), "{message}");
     assert_eq!(attempt.reason, Reason::GuardInvalid);
     assert_eq!(verdict_of(&update(APPROVED, APPROVED), &index), Verdict::Allow);
+}
+
+#[test]
+fn a_pause_lets_writes_pass_a_guard_that_cannot_be_evaluated_until_it_is_over() {
+    let broken = |until: &str| {
+        let invalid = InvalidGuard {
+            id: GuardId { namespace: "g".into(), name: "broken".into() },
+            uid: "u".into(),
+            generation: 1,
+            target: Some(target("ConfigMap")),
+            pauses: vec![pause(until)],
+            authorship: Authorship::Unknown,
+            reason: "InvalidSpec",
+            message: "expectedHash is no SHA-256".into(),
+        };
+        Index::build(vec![GuardState::Invalid(Arc::new(invalid))])
+    };
+    let body = update(&changed("2"), APPROVED);
+    let (warnings, attempt) = allowed_with(&body, &broken("2026-06-01T12:00:01Z"));
+    assert_eq!(
+        warnings,
+        [
+            "DriftGuard g/broken is paused by exception night-shift until 2026-06-01T12:00:01Z: it cannot be evaluated, so any change of ConfigMap/n/x passes; recorded"
+        ]
+    );
+    let attempt = attempt.unwrap();
+    assert_eq!((attempt.reason, attempt.guard_uid.as_str()), (Reason::Paused, "u"));
+    denied(&body, &broken("2026-06-01T12:00:00Z"));
 }
 
 #[test]

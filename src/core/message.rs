@@ -95,18 +95,28 @@ pub fn no_target(guard: &Guard) -> String {
 /// The warning of a paused guard that lets a write through.
 #[must_use]
 pub fn paused(guard: &Guard, pause: &Pause, changes: &Changes) -> String {
-    let by = match &pause.by {
-        PausedBy::Suspend => "suspended".to_owned(),
-        PausedBy::Exception(name) => format!("paused by exception {name}"),
-    };
+    let by = words(pause);
+    let line = format!("DriftGuard {} is {by}: {} in {}; recorded", guard.id, summary(changes), guard.target);
+    clean(&line, MAX_WARNING)
+}
+
+/// The same of a guard that cannot be evaluated.
+#[must_use]
+pub fn paused_invalid(guard: &InvalidGuard, target: &Target, pause: &Pause) -> String {
+    let by = words(pause);
     let line = format!(
-        "DriftGuard {} is {by} until {:.0}: {} in {}; recorded",
-        guard.id,
-        pause.until,
-        summary(changes),
-        guard.target
+        "DriftGuard {} is {by}: it cannot be evaluated, so any change of {target} passes; recorded",
+        guard.id
     );
     clean(&line, MAX_WARNING)
+}
+
+fn words(pause: &Pause) -> String {
+    let until = pause.until;
+    match &pause.by {
+        PausedBy::Suspend => format!("suspended until {until:.0}"),
+        PausedBy::Exception(name) => format!("paused by exception {name} until {until:.0}"),
+    }
 }
 
 /// The warning of a write that would have been refused, were the glass not broken.

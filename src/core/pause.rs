@@ -43,6 +43,12 @@ impl Pause {
     }
 }
 
+/// Of several pauses the one in force at `now` that lasts longest.
+#[must_use]
+pub fn in_force(pauses: &[Pause], now: Timestamp) -> Option<&Pause> {
+    pauses.iter().filter(|pause| pause.is_active(now)).max_by_key(|pause| pause.until)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -22,7 +22,7 @@ use super::shape;
 use super::verdict::{Operation, ReviewError};
 
 pub(crate) mod edit;
-mod restore;
+pub(crate) mod restore;
 mod traces;
 
 /// What the field manager of a dry run starts with that only wants the hash of what would be stored.
@@ -161,7 +161,7 @@ fn plan<'g>(
 ) -> Result<Option<Plan<'g>>, Obstacle> {
     let Some(new) = &review.object else { return Ok(None) };
     let Some(old) = &review.old_object else { return Err(Obstacle::Created) };
-    let guards = valid(guards)?;
+    let guards = valid(guards, now)?;
     if guards.iter().any(|guard| guard.scope.is_secret()) {
         return Err(Obstacle::Secret);
     }
@@ -187,12 +187,15 @@ fn plan<'g>(
     Ok(Some(Plan { operations, guard: first, changes }))
 }
 
-fn valid<'g>(guards: &[&'g GuardState]) -> Result<Vec<&'g Guard>, Obstacle> {
+/// The guards by which something can be put back: all of them, but for those that cannot be evaluated and
+/// have nothing to say for a while.
+fn valid<'g>(guards: &[&'g GuardState], now: Timestamp) -> Result<Vec<&'g Guard>, Obstacle> {
     let valid = |state: &&'g GuardState| match state {
-        GuardState::Valid(guard) => Ok(guard.as_ref()),
-        GuardState::Invalid(invalid) => Err(Obstacle::Invalid(invalid.id.clone())),
+        GuardState::Valid(guard) => Some(Ok(guard.as_ref())),
+        GuardState::Invalid(_) if state.paused(now).is_some() => None,
+        GuardState::Invalid(invalid) => Some(Err(Obstacle::Invalid(invalid.id.clone()))),
     };
-    guards.iter().map(valid).collect()
+    guards.iter().filter_map(valid).collect()
 }
 
 /// Whether the gate may refuse a write for this guard.

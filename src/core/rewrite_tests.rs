@@ -33,6 +33,7 @@ fn guard(group: &str, kind: &str, approved: &str, filter: PathFilter, name: &str
         expected: hash_object(approved.as_bytes(), &scope).unwrap(),
         scope,
         also_approved: Box::default(),
+        equivalents: Box::default(),
         enforcement: Enforcement::Rewrite,
         failure_policy: FailurePolicy::Fail,
         deletion_policy: DeletionPolicy::Allow,
@@ -329,15 +330,24 @@ fn a_paused_guard_or_one_that_cannot_be_evaluated_puts_nothing_back() {
     let body = update(&edited(r#"{"a":"2"}"#), &old);
     let one = || guard("", "ConfigMap", &old, PathFilter::Everything, "one");
     let pause = Pause { by: PausedBy::Exception("e".into()), reason: String::new(), until: Timestamp::MAX };
-    assert_eq!(patch_of(&body, &index([Guard { pauses: vec![pause], ..one() }])), None);
+    assert_eq!(patch_of(&body, &index([Guard { pauses: vec![pause.clone()], ..one() }])), None);
     let broken = InvalidGuard {
         id: GuardId { namespace: "g".into(), name: "zz".into() },
         generation: 1,
+        uid: "".into(),
+        pauses: Vec::new(),
+        authorship: Authorship::Unknown,
         target: Some(one().target),
         reason: "InvalidSpec",
         message: String::new(),
     };
-    let both = Index::build(vec![GuardState::Valid(Arc::new(one())), GuardState::Invalid(Arc::new(broken))]);
+    let beside = |broken: &InvalidGuard| {
+        let broken = GuardState::Invalid(Arc::new(broken.clone()));
+        Index::build(vec![GuardState::Valid(Arc::new(one())), broken])
+    };
+    let both = beside(&broken);
     assert_eq!(patch_of(&body, &both), None);
     assert!(why(&body, &both).contains("\nnot put back: DriftGuard g/zz cannot be evaluated"));
+    let paused = InvalidGuard { pauses: vec![pause], ..broken };
+    assert!(patch_of(&body, &beside(&paused)).is_some(), "it says nothing while it is paused");
 }

@@ -18,6 +18,8 @@ pub enum Purpose {
     Promotion,
     /// Which resource the kind of a guard was found to mean.
     Resolution,
+    /// That another hash is that of the approved content, as the API server now reads it.
+    Equivalent,
     /// That a request came by a path that only readers of our webhook configurations know.
     Path,
 }
@@ -31,6 +33,7 @@ impl Purpose {
             Self::Author => b"driftguard author v1",
             Self::Promotion => b"driftguard promotion v1",
             Self::Resolution => b"driftguard resolution v1",
+            Self::Equivalent => b"driftguard equivalent v1",
             Self::Path => b"driftguard path v1",
         }
     }

@@ -1,6 +1,8 @@
 //! The generated files of the repository: written by `make generate`, checked by a test.
 
-use super::{ManifestError, Settings};
+use serde_json::Value;
+
+use super::{ManifestError, Settings, monitoring, yaml};
 
 /// The command that writes the files anew.
 pub const REFRESH: &str = "make generate";
@@ -23,6 +25,25 @@ apiVersion: kustomize.config.k8s.io/v1alpha1
 kind: Component
 resources:
 - remediation.yaml
+";
+
+/// A component of the base, for those who run the Prometheus Operator and Grafana with its sidecar, which
+/// reads ConfigMaps of this label.
+const MONITORING: &str = "\
+apiVersion: kustomize.config.k8s.io/v1alpha1
+kind: Component
+resources:
+- prometheusrule.yaml
+- podmonitor.yaml
+configMapGenerator:
+- name: driftguard-dashboard
+  namespace: terrafusion-system
+  files:
+  - driftguard.json=dashboard.json
+  options:
+    disableNameSuffixHash: true
+    labels:
+      grafana_dashboard: \"1\"
 ";
 
 /// One generated file.
@@ -55,6 +76,15 @@ pub fn all() -> Result<Vec<GeneratedFile>, ManifestError> {
     files.push(file("crds/kustomization.yaml", &kustomization(CRDS)));
     files.push(file("deploy/remediation/kustomization.yaml", REMEDIATION));
     files.push(file("deploy/remediation/remediation.yaml", &super::stream(&super::remediation(&settings)?)?));
+    files.push(file("deploy/monitoring/kustomization.yaml", MONITORING));
+    let document = |what: &str, value: &Value| yaml::document(what, value);
+    let rules = document("prometheusrule", &monitoring::prometheus_rule(&settings))?;
+    files.push(file("deploy/monitoring/prometheusrule.yaml", &rules));
+    let scraped = document("podmonitor", &monitoring::pod_monitor(&settings))?;
+    files.push(file("deploy/monitoring/podmonitor.yaml", &scraped));
+    // JSON has no comments: that it is generated stands in the kustomization beside it.
+    let dashboard = format!("{:#}\n", monitoring::dashboard());
+    files.push(GeneratedFile { path: "deploy/monitoring/dashboard.json", content: dashboard });
     Ok(files)
 }
 

@@ -15,6 +15,7 @@ pub mod crds;
 pub mod deploy;
 pub mod files;
 pub mod labels;
+pub mod monitoring;
 pub mod network;
 pub mod rbac;
 pub mod targets;

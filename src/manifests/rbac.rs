@@ -24,7 +24,7 @@ struct Grant {
 }
 
 /// Rights in the whole cluster.
-const CLUSTER: [Grant; 14] = [
+const CLUSTER: [Grant; 15] = [
     Grant {
         why: "guards are watched, and found by the name of their target",
         groups: &["terrafusion.ai"],
@@ -49,18 +49,19 @@ const CLUSTER: [Grant; 14] = [
     Grant {
         why: "an empty dry-run patch of a target, which changes nothing, proves that writes to it reach us; it is \
               answered with metadata only (RBAC cannot confine the right to dry runs); its metadata tells who \
-              else writes it. Secrets get it by namespace",
+              else writes it. Drift that passed admission by is found by watching what is guarded. Secrets get \
+              both by namespace",
         groups: &[""],
         resources: &["configmaps"],
         names: &[],
-        verbs: &["get", "patch"],
+        verbs: &["get", "list", "watch", "patch"],
     },
     Grant {
         why: "the same for GAMA configurations",
         groups: &["terrafusion.ai"],
         resources: &["gamaconfigs"],
         names: &[],
-        verbs: &["get", "patch"],
+        verbs: &["get", "list", "watch", "patch"],
     },
     Grant {
         why: "our own two webhook configurations are kept as narrow as the guards allow, and made again when \
@@ -83,6 +84,13 @@ const CLUSTER: [Grant; 14] = [
         resources: &["customresourcedefinitions"],
         names: &[],
         verbs: &["get"],
+    },
+    Grant {
+        why: "which groups an aggregated API server serves, whose writes no proof through another group speaks for",
+        groups: &["apiregistration.k8s.io"],
+        resources: &["apiservices"],
+        names: &[],
+        verbs: &["list"],
     },
     Grant {
         why: "a target that may not be deleted goes with its namespace all the same, and only the namespace tells \

@@ -21,9 +21,9 @@ pub struct TargetKind {
 
 /// What a right on a target is for.
 const PROOF: &str = "an empty dry-run patch, which changes nothing, proves that writes to guarded objects reach us; \
-     some reviews need one live read of their target";
+     some reviews need one live read of their target; drift that passed admission by is found by a watch";
 const PROOF_OF_SECRETS: &str = "an empty dry-run patch, which changes nothing, proves that writes to guarded objects reach us \
-     (RBAC cannot confine the right to dry runs)";
+     (RBAC cannot confine the right to dry runs); drift that passed admission by is found by a watch";
 const REMEDIATION: &str = "approved content is written back";
 
 /// Group, plural and kind of what is guarded most often.
@@ -104,8 +104,7 @@ impl TargetKind {
     /// Verbs that guarding the kind takes, without remediation.
     #[must_use]
     pub fn verbs(&self) -> &'static [&'static str] {
-        // No review ever reads a Secret.
-        if self.is_secret() { &["patch"] } else { &["get", "patch"] }
+        &["get", "list", "watch", "patch"]
     }
 
     /// The command that gives [`TargetKind::verbs`] to the installation in `installed`: in the namespace
@@ -186,13 +185,7 @@ mod tests {
             assert_eq!(rules.len(), reasons.len());
             rules.into_iter().flat_map(|rule| rule.verbs).collect()
         };
-        assert_eq!(verbs(false), ["get", "patch"]);
-        assert_eq!(verbs(true), ["get", "patch", "create", "update", "delete"]);
-    }
-
-    #[test]
-    fn a_secret_is_never_read() {
-        let (role, _) = TargetKind::offline("Secret").unwrap().role("trading", false);
-        assert_eq!(role.rules.unwrap()[0].verbs, ["patch"]);
+        assert_eq!(verbs(false), ["get", "list", "watch", "patch"]);
+        assert_eq!(verbs(true), ["get", "list", "watch", "patch", "create", "update", "delete"]);
     }
 }

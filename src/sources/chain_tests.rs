@@ -104,6 +104,7 @@ fn guard(group: &str, kind: &str, approved: &Value) -> Guard {
         },
         scope,
         also_approved: Box::default(),
+        equivalents: Box::default(),
         enforcement: Enforcement::Deny,
         failure_policy: FailurePolicy::Fail,
         deletion_policy: DeletionPolicy::Allow,

@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use crate::api::status::EnforceAfterClean;
 use crate::api::{self, DriftGuardSpec, names, reasons};
+use crate::core::audit::equivalent;
 use crate::core::author::{self, Approved};
 use crate::core::guard::{
     AlsoApproved, Authorship, DeletionPolicy, Enforcement, FailurePolicy, Guard, GuardState, InvalidGuard,
@@ -87,6 +88,12 @@ impl Aim {
     }
 }
 
+/// The pause that a spec asks for, whatever else of it cannot be read.
+#[derive(Deserialize)]
+struct Asked {
+    suspend: Option<api::Suspend>,
+}
+
 struct Conversion<'a> {
     stored: &'a Stored,
     found: Option<&'a KindEntry>,
@@ -109,12 +116,12 @@ impl Conversion<'_> {
         let also_approved = also_approved(&spec).map_err(held)?;
         let filter = filter(&spec).map_err(held)?;
         let scope = Scope::new(&target.group, &target.kind, filter);
-        let authorship = self.authorship();
         let (replicas_path, versions) = self.versions(&target);
         Ok(Guard {
             id: self.stored.id().clone(),
             uid: self.stored.uid().clone(),
             generation: self.stored.generation(),
+            equivalents: Self::equivalents(self.stored, self.key, expected),
             expected,
             also_approved,
             enforcement: self.enforcement(&spec),
@@ -123,8 +130,8 @@ impl Conversion<'_> {
                 api::DeletionPolicy::Allow => DeletionPolicy::Allow,
                 api::DeletionPolicy::Deny => DeletionPolicy::Deny,
             },
-            pauses: suspension(&spec, self.stored, &authorship, self.settings).into_iter().collect(),
-            authorship,
+            pauses: self.suspension(spec.suspend.as_ref()).into_iter().collect(),
+            authorship: self.authorship(),
             replicas_path: replicas_path.filter(|path| covers(&scope, path)),
             versions,
             managed_by: managed_by(self.stored),
@@ -215,11 +222,45 @@ impl Conversion<'_> {
         (own.and_then(path), Versions { is_gone, others: others.collect() })
     }
 
+    /// The hashes that DriftGuard noted as equivalents of the expected one, for exactly this spec of exactly this
+    /// guard.
+    #[must_use]
+    fn equivalents(stored: &Stored, key: Option<&SigningKey>, expected: ContentHash) -> Box<[ContentHash]> {
+        let Some(key) = key else { return Box::default() };
+        let noted = stored.status().equivalents().iter().filter_map(|noted| {
+            let hash = noted.hash.parse().ok()?;
+            equivalent::verifies(key, stored.uid(), stored.generation(), expected, hash, &noted.signature)
+                .then_some(hash)
+        });
+        noted.collect()
+    }
+
+    /// The pause that `spec.suspend` asks for: counted from when the spec was signed, and where nobody
+    /// signed it from when the guard was made, so that it cannot be renewed without anybody's name.
+    fn suspension(&self, suspend: Option<&api::Suspend>) -> Option<Pause> {
+        let suspend = suspend?;
+        let since = match self.authorship() {
+            Authorship::Signed(author) => author.at,
+            Authorship::Unknown => self.stored.created().unwrap_or(Timestamp::MIN),
+        };
+        Some(Pause {
+            by: PausedBy::Suspend,
+            reason: suspend.reason.clone(),
+            until: pause::end(suspend.until.0, since, self.settings.longest_pause),
+        })
+    }
+
     fn invalid(&self, reason: &'static str, message: String, target: Option<Target>) -> Box<InvalidGuard> {
+        // What pins nothing needs no way through.
+        let asked = target.as_ref().and_then(|_| serde_json::from_str::<Asked>(self.stored.spec()).ok());
+        let suspend = asked.and_then(|asked| asked.suspend);
         Box::new(InvalidGuard {
             id: self.stored.id().clone(),
+            uid: self.stored.uid().clone(),
             generation: self.stored.generation(),
             target,
+            pauses: self.suspension(suspend.as_ref()).into_iter().collect(),
+            authorship: self.authorship(),
             reason,
             message,
         })
@@ -279,26 +320,6 @@ fn also_approved(spec: &DriftGuardSpec) -> Result<Box<[AlsoApproved]>, String> {
             })
         })
         .collect()
-}
-
-/// The pause that `spec.suspend` asks for: counted from when the spec was signed, and where nobody
-/// signed it from when the guard was made, so that it cannot be renewed without anybody's name.
-fn suspension(
-    spec: &DriftGuardSpec,
-    stored: &Stored,
-    authorship: &Authorship,
-    settings: &Settings,
-) -> Option<Pause> {
-    let suspend = spec.suspend.as_ref()?;
-    let since = match authorship {
-        Authorship::Signed(author) => author.at,
-        Authorship::Unknown => stored.created().unwrap_or(Timestamp::MIN),
-    };
-    Some(Pause {
-        by: PausedBy::Suspend,
-        reason: suspend.reason.clone(),
-        until: pause::end(suspend.until.0, since, settings.longest_pause),
-    })
 }
 
 fn filter(spec: &DriftGuardSpec) -> Result<PathFilter, String> {

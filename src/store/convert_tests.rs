@@ -3,7 +3,9 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::core::exceptions::{Exception, Terms};
 use crate::core::kinds::KindEntry;
+use crate::store::exceptions::Exceptions;
 
 const HASH: &str = "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
 
@@ -290,4 +292,29 @@ fn the_count_is_known_where_the_kind_can_be_scaled_and_the_count_is_pinned() {
     assert_eq!(known(json!({"onlyPaths": ["/spec/template"]})), None);
     assert_eq!(known(json!({"onlyPaths": ["/spec/replicas"]})), Some(path));
     assert_eq!(known(json!({"targetApiVersion": "b.io/v1"})), None);
+}
+
+#[test]
+fn a_guard_that_cannot_be_used_is_suspended_and_excepted_like_any_other() {
+    let exceptions = Exceptions::of(vec![Exception {
+        uid: "e".into(),
+        namespace: "team".into(),
+        name: "e".into(),
+        since: "2026-06-01T11:00:00Z".parse().unwrap(),
+        terms: Terms::parse(r#"{"guards":{"names":["g"]},"until":"2026-06-01T13:00:00Z","reason":"r"}"#)
+            .unwrap(),
+    }]);
+    let suspend = json!({"until": "2026-06-01T12:00:00Z", "reason": "r"});
+    let pauses = |spec: Value| {
+        let stored = stored_with(spec, json!({"creationTimestamp": "2026-06-01T11:00:00Z"}));
+        let state = convert(&stored, &catalog(), &settings(), None);
+        let state = exceptions.apply(state, &stored, pause::LONGEST);
+        let GuardState::Invalid(invalid) = state else { panic!("{state:?}") };
+        invalid.pauses.iter().map(|pause| pause.by.clone()).collect::<Vec<_>>()
+    };
+    let both = [PausedBy::Suspend, PausedBy::Exception("e".into())];
+    assert_eq!(pauses(json!({"expectedHash": "x", "suspend": suspend})), both);
+    // What pins nothing has nothing to let through.
+    assert_eq!(pauses(json!({"targetKind": "nothing", "suspend": suspend})), []);
+    assert_eq!(pauses(json!({"expectedHash": "x", "suspend": {"until": 7}})), both[1..]);
 }

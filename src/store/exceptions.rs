@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::NamespaceResourceScope;
 use kube::runtime::watcher::Event;
@@ -15,8 +15,9 @@ use kube::{Api, Resource};
 use serde::Deserialize;
 
 use crate::api::DriftGuardException;
-use crate::core::exceptions::{Exception, Terms};
+use crate::core::exceptions::{self, Exception, Terms};
 use crate::core::guard::{GuardId, GuardState};
+use crate::core::hash::ContentHash;
 use crate::core::text::Text;
 
 use super::Shared;
@@ -42,7 +43,7 @@ impl Exceptions {
     /// their product in memory.
     #[must_use]
     pub fn apply(&self, state: GuardState, stored: &Stored, longest: SignedDuration) -> GuardState {
-        let GuardState::Valid(mut guard) = state else { return state };
+        let mut state = state;
         let id = stored.id();
         let label = |key: &str| stored.label(key);
         let last = self
@@ -50,9 +51,37 @@ impl Exceptions {
             .filter_map(|exception| exception.pause_of(&id.namespace, &id.name, label, longest))
             .max_by_key(|pause| pause.until);
         if let Some(pause) = last {
-            Arc::make_mut(&mut guard).pauses.push(pause);
+            state.pause(pause);
         }
-        GuardState::Valid(guard)
+        state
+    }
+
+    /// The exceptions in force at `now` that mean a guard by its `new` labels and did not by its `old` ones.
+    pub fn reached_by_labels<'a>(
+        &'a self,
+        old: &'a Stored,
+        new: &'a Stored,
+        now: Timestamp,
+        longest: SignedDuration,
+    ) -> impl Iterator<Item = &'a Exception> {
+        let means = |one: &Exception, guard: &Stored| one.terms.covers(guard.name(), |key| guard.label(key));
+        self.of_namespace(new.namespace())
+            .filter(move |one| now < one.end(longest) && means(one, new) && !means(one, old))
+    }
+
+    /// What they let pass, in one value.
+    #[must_use]
+    pub fn digest(&self, longest: SignedDuration) -> ContentHash {
+        exceptions::digest(self.all(), longest)
+    }
+
+    /// The exceptions that only one of two sets holds as they are.
+    pub(super) fn differing<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a Exception> {
+        let only = |one: &'a Self, other: &'a Self| {
+            let differs = |(id, exception): &(&GuardId, &Exception)| other.by_id.get(*id) != Some(*exception);
+            one.by_id.iter().filter(differs).map(|(_, exception)| exception)
+        };
+        only(self, other).chain(only(other, self))
     }
 
     #[cfg(test)]
@@ -124,6 +153,7 @@ impl Raw {
         }
         let since = self.0.created().ok_or_else(|| "it does not say when it was made".to_owned())?;
         Ok(Exception {
+            uid: self.0.uid().to_owned(),
             namespace: namespace.into(),
             name: name.into(),
             since,
@@ -217,6 +247,41 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn labels_bring_a_guard_under_an_exception_that_is_in_force_and_goes_by_them() {
+        let exception = |name: &str, guards: serde_json::Value, until: &str| Exception {
+            uid: name.into(),
+            namespace: "n".into(),
+            name: name.into(),
+            since: "2026-06-01T08:00:00Z".parse().unwrap(),
+            terms: Terms::parse(&json!({"guards": guards, "until": until, "reason": "r"}).to_string())
+                .unwrap(),
+        };
+        let risk = json!({"selector": {"matchLabels": {"team": "risk"}}});
+        let unlocked =
+            json!({"selector": {"matchExpressions": [{"key": "locked", "operator": "DoesNotExist"}]}});
+        let all = Exceptions::of(vec![
+            exception("all", json!({"all": true}), "2026-06-01T10:00:00Z"),
+            exception("over", risk.clone(), "2026-06-01T09:00:00Z"),
+            exception("risk", risk, "2026-06-01T10:00:00Z"),
+            exception("unlocked", unlocked, "2026-06-01T10:00:00Z"),
+        ]);
+        let guard = |labels: serde_json::Value| -> Stored {
+            let text = json!({"metadata": {"namespace": "n", "name": "g", "labels": labels}}).to_string();
+            serde_json::from_str(&text).unwrap()
+        };
+        let reached = |old, new| -> Vec<String> {
+            let now = "2026-06-01T09:30:00Z".parse().unwrap();
+            let (old, new) = (guard(old), guard(new));
+            let found = all.reached_by_labels(&old, &new, now, crate::core::pause::LONGEST);
+            found.map(|exception| exception.name.clone()).collect()
+        };
+        assert_eq!(reached(json!({"locked": "y"}), json!({"locked": "y", "team": "risk"})), ["risk"]);
+        assert_eq!(reached(json!({"locked": "y"}), json!({})), ["unlocked"], "a label can be taken off, too");
+        assert!(reached(json!({"team": "risk"}), json!({"team": "risk", "a": "b"})).is_empty());
+        assert!(reached(json!({"locked": "y", "team": "risk"}), json!({"locked": "y"})).is_empty());
+    }
 
     #[test]
     fn an_exception_that_is_being_deleted_pauses_nothing_whatever_keeps_it() {

@@ -53,7 +53,8 @@ pub(super) async fn keep(shared: &Shared, unresolved: &watch::Sender<Unresolved>
     let mut exceptions = shared.exceptions.subscribe();
     // A snapshot that knows no exceptions yet would end them all for a moment.
     let _ = exceptions.wait_for(Option::is_some).await;
-    keeper.exceptions = exceptions.borrow_and_update().clone().unwrap_or_default();
+    let known = exceptions.borrow_and_update().clone();
+    keeper.use_exceptions(known.unwrap_or_default());
     let mut list = InitialList::Streamed;
     let mut events = watch_guards(&shared.client, list);
     loop {
@@ -262,6 +263,7 @@ impl Keeper {
         if let Some(old) = &old
             && old.stored.means_the_same(&stored)
             && self.is_promotion_same(old, &stored)
+            && old.stored.status().equivalents() == stored.status().equivalents()
             && !self.is_turned(old, &stored)
         {
             self.guards.insert(id, Arc::new(Seen { stored, ..Seen::clone(old) }));
@@ -363,14 +365,10 @@ impl Keeper {
 
     /// Pauses guards as these exceptions say, and no longer as former ones did.
     fn use_exceptions(&mut self, exceptions: Arc<Exceptions>) {
-        self.exceptions = exceptions;
-        let pauses = |state: &GuardState| match state {
-            GuardState::Valid(guard) => guard.pauses.clone(),
-            GuardState::Invalid(_) => Vec::new(),
-        };
-        for old in self.all() {
+        let before = std::mem::replace(&mut self.exceptions, exceptions);
+        for old in self.concerned(&before).into_values() {
             let new = self.convert(&old.stored, Some(&old));
-            if pauses(&old.state) != pauses(&new.state) {
+            if old.state.pauses() != new.state.pauses() {
                 // What is registered and proved for it does not depend on pauses.
                 let new = Seen { since: old.since, ..new };
                 self.guards.insert(new.stored.id().clone(), Arc::new(new));
@@ -378,6 +376,29 @@ impl Keeper {
             }
         }
         self.is_changed = true;
+    }
+
+    /// The guards that exceptions mean which came, went or changed since `before`: none but these need be
+    /// looked at anew, of a hundred thousand.
+    fn concerned(&self, before: &Exceptions) -> BTreeMap<GuardId, Arc<Seen>> {
+        let mut concerned = BTreeMap::new();
+        for exception in before.differing(&self.exceptions) {
+            let id =
+                |name: &str| GuardId { namespace: exception.namespace.as_str().into(), name: name.into() };
+            if let Some(names) = exception.terms.names() {
+                let found = names.iter().filter_map(|name| self.guards.get_key_value(&id(name)));
+                concerned.extend(found.map(|(id, seen)| (id.clone(), Arc::clone(seen))));
+                continue;
+            }
+            let of_namespace = self
+                .guards
+                .range(id("")..)
+                .take_while(|(id, _)| id.namespace.as_str() == exception.namespace.as_str());
+            let meant = of_namespace
+                .filter(|(id, seen)| exception.terms.covers(&id.name, |key| seen.stored.label(key)));
+            concerned.extend(meant.map(|(id, seen)| (id.clone(), Arc::clone(seen))));
+        }
+        concerned
     }
 
     /// The guards as they stand, to go through while they are replaced.
@@ -402,6 +423,7 @@ impl Keeper {
             index: Arc::clone(&self.index),
             guards: self.guards.values().cloned().collect(),
             revision: self.guards.values().map(|seen| seen.stored.revision()).max().unwrap_or_default(),
+            exceptions: Some(self.exceptions.digest(self.settings.longest_pause)),
         })
     }
 

@@ -485,6 +485,9 @@ fn what_is_noted_of_a_guard_that_cannot_be_used_stays_if_it_is_ours() {
     let invalid = GuardState::Invalid(Arc::new(crate::core::guard::InvalidGuard {
         id: signed.id().clone(),
         generation: 1,
+        uid: "".into(),
+        pauses: Vec::new(),
+        authorship: crate::core::guard::Authorship::Unknown,
         target: None,
         reason: reasons::INVALID_SPEC,
         message: String::new(),
@@ -503,6 +506,7 @@ fn of_many_exceptions_a_guard_keeps_the_one_that_ends_last() {
         let until = since + jiff::SignedDuration::from_mins(number);
         let spec = json!({"guards": {"all": true}, "until": until.to_string(), "reason": "r"}).to_string();
         Exception {
+            uid: format!("{namespace}/{number}"),
             namespace: namespace.into(),
             name: format!("e{number}"),
             since,
@@ -516,4 +520,43 @@ fn of_many_exceptions_a_guard_keeps_the_one_that_ends_last() {
         let until: Vec<_> = guard.pauses.iter().map(|pause| pause.until).collect();
         assert_eq!(until, [since + jiff::SignedDuration::from_mins(300)]);
     }
+}
+
+#[test]
+fn a_change_of_exceptions_concerns_the_guards_that_they_mean_and_no_others() {
+    use crate::core::exceptions::{Exception, Terms};
+    let all = ["a", "b", "c"].iter().map(|name| guard(name, "Widget", 1, 0)).collect();
+    let (mut keeper, before) = synced(all);
+    let exception = |name: &str, namespace: &str, guards: serde_json::Value| Exception {
+        uid: name.into(),
+        namespace: namespace.into(),
+        name: name.into(),
+        since: "2026-06-01T08:00:00Z".parse().unwrap(),
+        terms: Terms::parse(
+            &json!({"guards": guards, "until": "2026-06-01T09:00:00Z", "reason": "r"}).to_string(),
+        )
+        .unwrap(),
+    };
+    let of_a = || exception("of-a", "n", json!({"names": ["a", "gone"]}));
+    let labelled = exception("labelled", "n", json!({"selector": {"matchLabels": {"x": "y"}}}));
+    let elsewhere = exception("elsewhere", "m", json!({"all": true}));
+    let mut use_all = |exceptions: Vec<Exception>| {
+        let former = Arc::clone(&keeper.exceptions);
+        keeper.use_exceptions(Arc::new(Exceptions::of(exceptions)));
+        let concerned: Vec<String> = keeper.concerned(&former).keys().map(|id| id.name.to_string()).collect();
+        (concerned, keeper.observe().unwrap())
+    };
+    let (concerned, first) = use_all(vec![of_a(), labelled.clone(), elsewhere.clone()]);
+    assert_eq!(concerned, ["a"]);
+    assert_ne!(first.exceptions, before.exceptions);
+    assert_eq!(first.version, before.version + 1);
+    let (concerned, second) = use_all(vec![of_a(), labelled]);
+    assert_eq!((concerned.len(), second.version), (0, first.version), "no guard stands there");
+    assert_ne!(second.exceptions, first.exceptions, "which replicas agree on all the same");
+    let (concerned, third) = use_all(Vec::new());
+    assert_eq!(concerned, ["a"]);
+    assert_eq!(third.exceptions, before.exceptions);
+    assert!(third.guards.iter().all(|seen| seen.state.pauses().is_empty()));
+    let (concerned, _) = use_all(vec![exception("all", "n", json!({"all": true}))]);
+    assert_eq!(concerned, ["a", "b", "c"]);
 }

@@ -82,7 +82,7 @@ impl Store {
         };
         let api: Api<Received> = Api::all(self.shared.client.clone());
         // No resource version: the newest state, not what some cache holds.
-        let params = ListParams::default().fields(&format!("spec.targetName={}", escaped(object.name)));
+        let params = ListParams::default().fields(&format!("spec.targetName={}", field_value(object.name)));
         let listed = api
             .list(&params)
             .await
@@ -131,7 +131,7 @@ impl Store {
         };
         let key = self.shared.keys.borrow().clone();
         let settings = &self.shared.settings;
-        let exceptions = self.shared.exceptions.borrow().clone().unwrap_or_default();
+        let exceptions = self.known_exceptions();
         let before = self.shared.observations.borrow().clone();
         let states = converted(listed.items, &before, catalog, settings, key.as_ref());
         let states = states.map(|(stored, state)| exceptions.apply(state, &stored, settings.longest_pause));
@@ -154,8 +154,8 @@ pub(super) fn converted<'a>(
     })
 }
 
-/// A value in a field selector: `\`, `,` and `=` are syntax.
-fn escaped(value: &str) -> String {
+/// A value as it stands in a field selector: `\`, `,` and `=` are syntax.
+pub(crate) fn field_value(value: &str) -> String {
     let mut out = String::with_capacity(value.len());
     for char in value.chars() {
         if matches!(char, '\\' | ',' | '=') {
@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn syntax_in_a_name_is_escaped() {
-        assert_eq!(escaped("plain.name:x"), "plain.name:x");
-        assert_eq!(escaped(r"a,b=c\d"), r"a\,b\=c\\d");
+        assert_eq!(field_value("plain.name:x"), "plain.name:x");
+        assert_eq!(field_value(r"a,b=c\d"), r"a\,b\=c\\d");
     }
 }

@@ -35,13 +35,14 @@ pub(crate) use catalog::catalog_of;
 pub use configurations::Configurations;
 pub use convert::Settings;
 pub use exceptions::{Exceptions, SeenException};
+pub(crate) use live::field_value;
 pub use live::{Key, LiveReadError};
 pub use observation::{Observation, Seen};
 pub use proposed::{Proposed, rights, source_object};
 pub(crate) use refused::refusal;
 pub(crate) use stored::Received as Reported;
 pub use stored::Stored;
-pub use summary::Summary;
+pub use summary::{Audited, COMPUTED, Summary};
 
 /// A handle on what the watches have seen; clones share it.
 #[derive(Debug, Clone)]
@@ -130,6 +131,12 @@ impl Store {
     #[must_use]
     pub fn exceptions(&self) -> watch::Receiver<Arc<Vec<Arc<SeenException>>>> {
         self.shared.exception_objects.subscribe()
+    }
+
+    /// The exceptions that can be used, as far as they are known; none before they were read.
+    #[must_use]
+    pub fn known_exceptions(&self) -> Arc<Exceptions> {
+        self.shared.exceptions.borrow().clone().unwrap_or_default()
     }
 
     /// The two webhook configurations of this installation as they stand in the cluster.

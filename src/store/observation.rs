@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::core::exceptions::Terms;
 use crate::core::guard::{GuardId, GuardState};
+use crate::core::hash::ContentHash;
 use crate::core::index::Index;
 use crate::core::kinds::KindEntry;
 use crate::core::text::Text;
@@ -22,6 +23,9 @@ pub struct Observation {
     pub guards: Vec<Arc<Seen>>,
     /// The newest resource version of any guard in it, as a number.
     pub revision: u64,
+    /// The exceptions that the index holds pauses of ([`crate::core::exceptions::digest`]); `None` before any
+    /// snapshot.
+    pub exceptions: Option<ContentHash>,
 }
 
 impl Observation {

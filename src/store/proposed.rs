@@ -137,6 +137,9 @@ mod tests {
         let state = GuardState::Invalid(Arc::new(InvalidGuard {
             id,
             generation: 1,
+            uid: "".into(),
+            pauses: Vec::new(),
+            authorship: crate::core::guard::Authorship::Unknown,
             target: None,
             reason: reasons::TARGET_UNKNOWN,
             message: String::new(),

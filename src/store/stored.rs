@@ -25,7 +25,8 @@ use super::summary::Summary;
 
 /// The annotations that anything depends on. Others may be larger than the object
 /// (`last-applied-configuration` is), and are not kept.
-const ANNOTATIONS: [&str; 5] = [
+const ANNOTATIONS: [&str; 6] = [
+    names::ANNOTATION_ACKNOWLEDGE,
     names::ANNOTATION_AUTHOR,
     names::ANNOTATION_CONTACT,
     names::ANNOTATION_RUNBOOK,

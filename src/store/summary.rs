@@ -12,11 +12,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use sha2::{Digest as _, Sha256};
 
 use crate::api::reasons::ConditionType;
-use crate::api::status::{DriftGuardStatus, EnforceAfterClean, ResolvedTarget};
+use crate::api::status::{DriftGuardStatus, EnforceAfterClean, Equivalent, ResolvedTarget};
 use crate::core::kinds::KindEntry;
 
-/// The conditions that are computed from the guard alone.
-const COMPUTED: [ConditionType; 5] = [
+/// The conditions that are computed from the guard, and written by whoever registers it. All others are the
+/// auditor's.
+pub const COMPUTED: [ConditionType; 5] = [
     ConditionType::Ready,
     ConditionType::Enforcing,
     ConditionType::Suspended,
@@ -25,13 +26,39 @@ const COMPUTED: [ConditionType; 5] = [
 ];
 
 /// A status in few bytes.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Summary {
     digest: [u8; 16],
     enforce_after_clean: Option<Box<EnforceAfterClean>>,
     resolved_target: Option<Box<Resolved>>,
     is_empty: bool,
     was_suspended: bool,
+    audited: Option<Audited>,
+    equivalents: Box<[Equivalent]>,
+    /// The condition `Suspended` while it is true: it may have to go on being said.
+    suspended: Option<Box<Condition>>,
+}
+
+/// What the condition `Drifted` of a status says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Audited {
+    /// `True`, `False`, or anything else.
+    pub drifted: Option<bool>,
+    /// The generation of the guard that it is about.
+    pub generation: i64,
+}
+
+impl Audited {
+    fn of(status: &DriftGuardStatus) -> Option<Self> {
+        let of_type = ConditionType::Drifted.as_str();
+        let said = status.conditions.iter().find(|condition| condition.type_ == of_type)?;
+        let drifted = match said.status.as_str() {
+            "True" => Some(true),
+            "False" => Some(false),
+            _ => None,
+        };
+        Some(Self { drifted, generation: said.observed_generation.unwrap_or_default() })
+    }
 }
 
 /// `status.resolvedTarget`, its texts shared between guards.
@@ -71,16 +98,30 @@ impl Summary {
     /// Sums up a status.
     #[must_use]
     pub fn of(status: &DriftGuardStatus) -> Self {
-        let has = |of_type: ConditionType| {
-            status.conditions.iter().any(|condition| condition.type_ == of_type.as_str())
-        };
+        let is = |condition: &&Condition| condition.type_ == ConditionType::Suspended.as_str();
+        let suspended = status.conditions.iter().find(is);
         Self {
             digest: digest(status),
             enforce_after_clean: status.enforce_after_clean.clone().map(Box::new),
             resolved_target: status.resolved_target.as_ref().map(Resolved::of).map(Box::new),
             is_empty: *status == DriftGuardStatus::default(),
-            was_suspended: has(ConditionType::Suspended),
+            was_suspended: suspended.is_some(),
+            suspended: suspended.filter(|one| one.status == "True").cloned().map(Box::new),
+            audited: Audited::of(status),
+            equivalents: status.equivalents.clone().into(),
         }
+    }
+
+    /// The hashes that are said to be equivalents; signatures are not verified.
+    #[must_use]
+    pub fn equivalents(&self) -> &[Equivalent] {
+        &self.equivalents
+    }
+
+    /// What was last said of drift; `None` when nothing was.
+    #[must_use]
+    pub fn audited(&self) -> Option<Audited> {
+        self.audited
     }
 
     /// Whether a status computed on [`Self::ground`] says what this one says already. Times of
@@ -94,6 +135,12 @@ impl Summary {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.is_empty
+    }
+
+    /// Whether the status says, or said, that the guard lets writes pass for a while.
+    #[must_use]
+    pub fn was_suspended(&self) -> bool {
+        self.was_suspended
     }
 
     /// What is known about `enforceAfterClean`.
@@ -130,7 +177,7 @@ impl Summary {
     /// A status that leads to the same computed part as the whole one would.
     #[must_use]
     pub fn ground(&self) -> DriftGuardStatus {
-        let suspended = Condition {
+        let ended = || Condition {
             type_: ConditionType::Suspended.as_str().to_owned(),
             status: String::new(),
             reason: String::new(),
@@ -138,8 +185,9 @@ impl Summary {
             observed_generation: None,
             last_transition_time: Time(Timestamp::UNIX_EPOCH),
         };
+        let suspended = self.was_suspended.then(|| self.suspended.as_deref().cloned().unwrap_or_else(ended));
         DriftGuardStatus {
-            conditions: self.was_suspended.then_some(suspended).into_iter().collect(),
+            conditions: suspended.into_iter().collect(),
             enforce_after_clean: self.enforce_after_clean.as_deref().cloned(),
             resolved_target: self.resolved_target.as_deref().map(Resolved::whole),
             ..DriftGuardStatus::default()
@@ -221,6 +269,8 @@ mod tests {
     fn that_a_guard_was_suspended_is_remembered() {
         let mut suspended = status("a", 1);
         suspended.conditions[0].type_ = "Suspended".into();
+        assert_eq!(Summary::of(&suspended).ground().conditions, suspended.conditions, "while it is true");
+        suspended.conditions[0].status = "False".into();
         assert_eq!(Summary::of(&suspended).ground().conditions.len(), 1);
         assert!(Summary::of(&status("a", 1)).ground().conditions.is_empty());
     }

@@ -14,7 +14,14 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+mod alerts;
+mod audit;
+pub mod watches;
+
+pub use alerts::{AlertMetrics, Destination, Dropped, Posted};
+pub use audit::{AuditMetrics, Restored, Troubled};
 pub use sources::SourceMetrics;
+use watches::WatchMetrics;
 
 /// Upper bounds of the buckets of the time a review takes, in seconds. The API server waits 5 s.
 const REVIEW_SECONDS: [f64; 11] = [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 5.0];
@@ -40,7 +47,12 @@ struct StateLabel {
 /// All metrics of the process.
 #[derive(Debug)]
 pub struct Metrics {
+    /// What is told and delivered.
+    pub alerts: AlertMetrics,
+    /// What the auditor finds and does.
+    pub audit: AuditMetrics,
     registry: Registry,
+    ready: Gauge,
     reviews: Family<ReviewLabels, Counter>,
     review_seconds: Histogram,
     live_reads: Family<ResultLabel, Counter>,
@@ -64,6 +76,8 @@ pub struct Metrics {
     unknown_authors: Gauge,
     /// Of sources of truth.
     pub sources: SourceMetrics,
+    /// Of the watches of guarded objects.
+    pub watches: WatchMetrics,
 }
 
 impl Default for Metrics {
@@ -71,7 +85,10 @@ impl Default for Metrics {
         let mut registry = Registry::with_prefix("driftguard");
         let mut metrics = Self {
             sources: SourceMetrics::registered(&mut registry),
+            alerts: AlertMetrics::register(&mut registry),
+            audit: AuditMetrics::register(&mut registry),
             registry,
+            ready: Gauge::default(),
             reviews: Family::default(),
             review_seconds: Histogram::new(REVIEW_SECONDS),
             live_reads: Family::default(),
@@ -93,15 +110,48 @@ impl Default for Metrics {
             certificate_end: Gauge::default(),
             certificate_files_broken: Gauge::default(),
             unknown_authors: Gauge::default(),
+            watches: WatchMetrics::default(),
         };
         metrics.register();
+        metrics.show();
         metrics
     }
 }
 
 impl Metrics {
+    /// Makes every series of few labels that counts something, at zero: `increase()` sees no first rise
+    /// of a series that was not there before.
+    fn show(&self) {
+        let counted = [
+            (&self.live_reads, ["found", "none", "failed"].as_slice()),
+            (&self.object_reads, &["found", "none", "failed"]),
+            (&self.registrations, &["applied", "repaired", "failed"]),
+            (&self.definition_changes, &["deleted", "changed"]),
+            (&self.proofs, &["proved", "compared", "failed"]),
+            (&self.status_writes, &["written", "failed"]),
+            (&self.handshakes, &["ok", "failed", "stranger", "anonymous"]),
+            (&self.self_checks, &["ok", "failed"]),
+        ];
+        for (family, results) in counted {
+            for result in results {
+                drop(family.get_or_create(&ResultLabel { result }));
+            }
+        }
+        for (verdict, reason) in [("allow", "Approved"), ("deny", "HashMismatch")] {
+            drop(self.reviews.get_or_create(&ReviewLabels { verdict, reason }));
+        }
+        self.guards(0, 0);
+    }
+
+    /// Tells whether this replica is ready, as `/readyz` says.
+    pub fn ready(&self, is: bool) {
+        self.ready.set(i64::from(is));
+    }
+
     fn register(&mut self) {
         let registry = &mut self.registry;
+        self.watches.register(registry);
+        registry.register("ready", "1 while this replica is ready", self.ready.clone());
         registry.register("admission_reviews", "Admission reviews judged", self.reviews.clone());
         registry.register("admission_review_seconds", "Time to judge a review", self.review_seconds.clone());
         registry.register("live_reads", "Reads of guards made on an index miss", self.live_reads.clone());

@@ -5,6 +5,8 @@
 
 pub mod allowance;
 pub mod events;
+pub mod findings;
+mod gather;
 pub mod logging;
 pub mod metrics;
 pub mod notices;

@@ -1,14 +1,17 @@
 //! The record schema. Fields may be added; none changes its meaning without a new schema version.
 //!
 //! `docs/reference/record.md` describes it for readers; a test holds its example against this code. What
-//! becomes a record is in [`made`], but for attempts on our own kinds, which are in [`own`].
+//! becomes a record is in [`made`], but for attempts on our own kinds, which are in [`own`], and for what the auditor
+//! found and did, which is in [`audit`].
 
 use jiff::Timestamp;
 use serde::Serialize;
 
+mod audit;
 mod made;
 mod own;
 
+pub use audit::Audited;
 pub use made::Circumstances;
 pub use own::{OwnAttempt, OwnKind};
 
@@ -31,6 +34,16 @@ pub enum Kind {
     ExceptionChange,
     /// A guard lets writes pass for a while, by `spec.suspend` or an exception, or no longer.
     Pause,
+    /// A target has content that is not approved, or is gone.
+    Drift,
+    /// Approved content stands again, or has stood for long enough.
+    DriftEnd,
+    /// An attempt to put approved content back.
+    Remediation,
+    /// Many guards drifted at once, so that remediation stopped, or it goes on.
+    Incident,
+    /// The API server reads the same stored content otherwise than before.
+    Representation,
     /// Somebody broke the glass, so that every guard lets writes pass, or it is whole again.
     Glass,
 }
@@ -44,6 +57,9 @@ pub enum Attribution {
     /// A field manager in `managedFields` names whoever wrote last; any writer can give any name.
     #[serde(rename = "named by its field manager")]
     FieldManager,
+    /// Nothing tells who did it.
+    #[serde(rename = "unknown")]
+    Unknown,
     /// DriftGuard did it.
     #[serde(rename = "by DriftGuard")]
     Itself,

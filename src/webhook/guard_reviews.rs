@@ -58,7 +58,7 @@ pub struct GuardReviews {
 
 /// Room for reviews of guards that ask the API server.
 #[derive(Debug)]
-pub struct GuardRoom(Semaphore);
+pub struct GuardRoom(pub(super) Semaphore);
 
 impl Default for GuardRoom {
     fn default() -> Self {
@@ -234,19 +234,62 @@ impl GuardReviews {
         };
         let image = new.image();
         let change = author::arrived(&image, asking.old.as_ref().map(Wire::image).as_ref());
+        let deadline = Instant::from_std(asked.since) + asked.timeout.mul_f64(SHARE);
+        let relabelled = match self.relabelled_by(&asking, now, deadline).await {
+            Ok(relabelled) => relabelled,
+            Err(refusal) => {
+                let told = asking.told(Some(&refusal), refusal.reason, None);
+                return Some(OwnAnswer::refused(&uid, &refusal, told));
+            }
+        };
         let done = match change {
-            Change::Untouched => return Some(allowed("Approved", &[], None)),
+            Change::Untouched => {
+                let Some(warning) = relabelled else { return Some(allowed("Approved", &[], None)) };
+                self.announce_relabelling(&asking, &warning);
+                let told = asking.told(None, "GuardExcepted", None);
+                let told = told.map(|told| OwnAttempt { message: warning.clone(), ..told });
+                return Some(allowed("GuardExcepted", &[warning], told));
+            }
             Change::Created => "GuardCreated",
             Change::Changed => "GuardChanged",
             Change::Adopted => "GuardAdopted",
         };
-        let deadline = Instant::from_std(asked.since) + asked.timeout.mul_f64(SHARE);
         let Decision { proposed, result } = self.decide(&asking, change, &image, now, deadline).await;
         let told = asking.told(result.as_ref().err(), done, proposed.as_ref());
         Some(match result {
-            Ok(warnings) => allowed(done, &warnings, told),
+            Ok(warnings) => {
+                if let Some(warning) = &relabelled {
+                    self.announce_relabelling(&asking, warning);
+                }
+                let all: Vec<String> = relabelled.into_iter().chain(warnings).collect();
+                allowed(done, &all, told)
+            }
             Err(refusal) => OwnAnswer::refused(&uid, &refusal, told),
         })
+    }
+
+    /// What to say of labels that bring the guard under exceptions.
+    async fn relabelled_by(
+        &self,
+        asking: &Asking<'_>,
+        now: Timestamp,
+        deadline: Instant,
+    ) -> Result<Option<String>, Refusal> {
+        let stored = |raw: Option<&RawValue>| serde_json::from_str::<Stored>(raw?.get()).ok();
+        let (old, new) = (stored(asking.request.old_object), stored(asking.request.object));
+        let (Operation::Update, Some(old), Some(new)) = (asking.operation, old, new) else { return Ok(None) };
+        self.relabelled(&asking.id(), (&old, &new), &asking.subject(), now, deadline).await
+    }
+
+    fn announce_relabelling(&self, asking: &Asking<'_>, warning: &str) {
+        if let Some(told) = asking.told(None, "GuardExcepted", None) {
+            self.notices.put(Notice {
+                guard: told.object,
+                uid: told.uid,
+                reason: "GuardExcepted",
+                note: format!("{} changed its labels: {warning}", told.user.name),
+            });
+        }
     }
 
     fn announce_deletion(&self, told: &OwnAttempt) {
@@ -426,7 +469,7 @@ impl GuardReviews {
 }
 
 /// Half of what is left until `deadline`: what comes next needs time, too.
-fn middle(deadline: Instant) -> Instant {
+pub(super) fn middle(deadline: Instant) -> Instant {
     let left: Duration = deadline.saturating_duration_since(Instant::now());
     Instant::now() + left / 2
 }

@@ -149,6 +149,9 @@ async fn adopting_does_not_begin_a_suspension_anew() {
             crate::core::guard::GuardState::Invalid(std::sync::Arc::new(crate::core::guard::InvalidGuard {
                 id: id.clone(),
                 generation: 1,
+                uid: "".into(),
+                pauses: Vec::new(),
+                authorship: crate::core::guard::Authorship::Unknown,
                 target: None,
                 reason: crate::api::reasons::TARGET_UNKNOWN,
                 message: String::new(),

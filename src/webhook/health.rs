@@ -129,6 +129,7 @@ async fn readyz(State(health): State<Arc<Health>>, RawQuery(query): RawQuery) ->
 }
 
 async fn metrics_page(State(health): State<Arc<Health>>) -> Response {
+    health.metrics.ready(health.checks.report().0);
     match health.metrics.encode() {
         Ok(text) => ([(CONTENT_TYPE, METRICS_TYPE)], text).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
@@ -174,7 +175,9 @@ mod tests {
         assert_eq!(get(address, "/readyz").await, (200, "ok".into()));
         let verbose = "[+]guards ok\n[+]certificate ok\nreadyz check passed\n";
         assert_eq!(get(address, "/readyz?verbose").await, (200, verbose.into()));
-        assert!(get(address, "/metrics").await.1.contains("driftguard_leader 0"));
+        assert!(get(address, "/metrics").await.1.contains("driftguard_ready 1"));
+        synced.store(false, Ordering::Relaxed);
+        assert!(get(address, "/metrics").await.1.contains("driftguard_ready 0"));
         assert_eq!(get(address, "/validate/g1/fail").await.0, 404);
         server.stop().await;
     }

@@ -20,6 +20,7 @@ pub mod health;
 mod lane;
 mod own_review;
 pub mod readiness;
+mod relabelling;
 mod response;
 pub mod reviews;
 mod rivals;

@@ -17,6 +17,7 @@ use super::guard_reviews::GuardReviews;
 use super::guards::Guards;
 use super::response;
 use super::route::{Route, Subject};
+use crate::audit::observed::Observed;
 use crate::control::would_denies::WouldDenies;
 use crate::core::index::Index;
 use crate::core::rewrite::rewrite;
@@ -50,6 +51,7 @@ pub struct Reviews {
     events: EventSink,
     metrics: Arc<Metrics>,
     would_denies: Arc<WouldDenies>,
+    observed: Arc<Observed>,
     live_reads: Semaphore,
     alarms: Mutex<Allowance>,
     of_guards: Option<GuardReviews>,
@@ -76,6 +78,8 @@ pub struct Voice {
     pub metrics: Arc<Metrics>,
     /// Where writes are noted that an `Audit` guard would have refused.
     pub would_denies: Arc<WouldDenies>,
+    /// Where attempts are noted by which drift is recognised later.
+    pub observed: Arc<Observed>,
 }
 
 /// The answer to one request.
@@ -109,7 +113,7 @@ impl Reviews {
     /// Judges by `guards` and tells by `voice`.
     #[must_use]
     pub fn new(guards: Arc<dyn Guards>, voice: Voice) -> Self {
-        let Voice { replica, authenticated, records, events, metrics, would_denies } = voice;
+        let Voice { replica, authenticated, records, events, metrics, would_denies, observed } = voice;
         let live_reads = Semaphore::new(LIVE_READS);
         Self {
             guards,
@@ -119,6 +123,7 @@ impl Reviews {
             events,
             metrics,
             would_denies,
+            observed,
             live_reads,
             alarms: Mutex::new(Allowance::new(ALARM_BURST, ALARMS_PER_SECOND, Instant::now())),
             of_guards: None,

@@ -262,6 +262,56 @@ async fn whoever_holds_all_connections_idle_gives_way_and_a_request_in_flight_do
     assert!(!page.contains("\ndriftguard_connections_closed_for_room_total 0\n"), "{page}");
 }
 
+/// The certificate that a new connection is shown.
+async fn presented(dial: &Dial) -> Vec<u8> {
+    let stream = soon(dial.tls()).await.unwrap();
+    stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
+}
+
+#[tokio::test]
+async fn connections_that_are_open_when_the_certificate_is_swapped_go_on_being_served() {
+    let mut server = Fixture::start(TestGuards::known()).await;
+    for protocol in BOTH {
+        let before = server.dial(protocol);
+        let shown = presented(&before).await;
+        let mut idle = connect(&before, protocol).await.unwrap();
+        assert_eq!(price(&mut idle, APPROVED).await.0, 200);
+        let mut asking = connect(&before, protocol).await.unwrap();
+        let (go, body) = in_two_halves("101");
+        let asking = tokio::spawn(async move {
+            let response = asking.send(post(body)).await;
+            (asking, response)
+        });
+        soon(async {
+            while server.activity.in_flight() == 0 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+
+        server.change_authority();
+        let after = server.dial(protocol);
+        assert_ne!(presented(&after).await, shown, "new connections get the new leaf");
+        assert!(connect(&before, protocol).await.is_err(), "and none whoever trusts the old authority alone");
+
+        go.send(()).unwrap();
+        let (mut asking, response) = soon(asking).await.unwrap();
+        let response = response.unwrap();
+        assert!(!response.headers().contains_key("connection"), "it is not asked to close");
+        assert_eq!(json_of(response).await.1["response"]["allowed"], false, "it was on its way");
+        for open in [&mut idle, &mut asking] {
+            for (price, allowed) in [(APPROVED, true), ("101", false)] {
+                let response = soon(open.send(post(review("u-1", price).to_string()))).await.unwrap();
+                assert!(!response.headers().contains_key("connection"), "it is not asked to close");
+                assert_eq!(json_of(response).await.1["response"]["allowed"], allowed);
+            }
+            assert!(!open.is_closed());
+        }
+        let mut new = connect(&after, protocol).await.unwrap();
+        assert_eq!(price(&mut new, APPROVED).await.0, 200);
+    }
+}
+
 /// Long enough for what a test does meanwhile, and over at once when nobody asks any more.
 fn times() -> DrainTimes {
     DrainTimes {

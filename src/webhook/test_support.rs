@@ -133,6 +133,7 @@ pub(super) fn guard() -> GuardState {
         scope,
         expected,
         also_approved: Box::default(),
+        equivalents: Box::default(),
         enforcement: Enforcement::Deny,
         failure_policy: FailurePolicy::Fail,
         deletion_policy: DeletionPolicy::Allow,
@@ -201,6 +202,7 @@ pub(super) fn reviews(
         events,
         metrics: Arc::clone(metrics),
         would_denies: Arc::default(),
+        observed: Arc::default(),
     };
     (Reviews::new(Arc::new(guards), voice), written, writer)
 }
@@ -212,6 +214,7 @@ pub(super) struct Fixture {
     pub(super) activity: Arc<Activity>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) authority: Authority,
+    resolver: Arc<LeafResolver>,
 }
 
 impl Fixture {
@@ -232,14 +235,14 @@ impl Fixture {
     ) -> Self {
         let now = Timestamp::now();
         let authority = Authority::generate(now).unwrap();
-        let identity = ServerIdentity::host("localhost").unwrap();
         let resolver = Arc::new(LeafResolver::new());
-        resolver.replace(Leaf::issue(&authority, &identity, now).unwrap());
+        resolver.replace(leaf(&authority, now));
         let activity = Arc::new(Activity::default());
         let metrics = Arc::new(Metrics::default());
         let settings = AdmissionSettings {
             bind: "127.0.0.1:0".parse().unwrap(),
-            tls: tls::server_config(resolver, client.map(|client| client.authority.as_slice())).unwrap(),
+            tls: tls::server_config(Arc::clone(&resolver), client.map(|client| client.authority.as_slice()))
+                .unwrap(),
             clients_known: client.is_some(),
             client_names: client.map(|client| client.wanted.to_owned()).into_iter().collect(),
             most_connections,
@@ -248,7 +251,14 @@ impl Fixture {
         };
         let (reviews, ..) = reviews(guards, &metrics);
         let admission = Admission::start(settings, reviews).await.unwrap();
-        Self { address: admission.address(), admission, activity, metrics, authority }
+        Self { address: admission.address(), admission, activity, metrics, authority, resolver }
+    }
+
+    /// Presents a leaf of another authority from now on, which whoever dials from here on trusts alone.
+    pub(super) fn change_authority(&mut self) {
+        let now = Timestamp::now();
+        self.authority = Authority::generate(now).unwrap();
+        self.resolver.replace(leaf(&self.authority, now));
     }
 
     /// How clients of this server connect.
@@ -274,6 +284,10 @@ impl Fixture {
         let from = Ipv4Addr::LOCALHOST;
         Dial { address: self.address, from, connector: TlsConnector::from(Arc::new(config)) }
     }
+}
+
+fn leaf(authority: &Authority, now: Timestamp) -> Leaf {
+    Leaf::issue(authority, &ServerIdentity::host("localhost").unwrap(), now).unwrap()
 }
 
 /// A client's certificate, and the authority that signed it.

@@ -54,6 +54,7 @@ fn guard(target: Target, enforcement: Enforcement, filter: PathFilter, approved:
         target,
         scope,
         also_approved: Box::default(),
+        equivalents: Box::default(),
         enforcement,
         failure_policy: FailurePolicy::Fail,
         deletion_policy: DeletionPolicy::Deny,
@@ -87,6 +88,9 @@ static GUARDS: LazyLock<Index> = LazyLock::new(|| {
         GuardState::Invalid(Arc::new(InvalidGuard {
             id: GuardId { namespace: "g".into(), name: "bad".into() },
             generation: 1,
+            uid: "".into(),
+            pauses: Vec::new(),
+            authorship: Authorship::Unknown,
             target: Some(target("", "ConfigMap", "bad")),
             reason: "InvalidSpec",
             message: "broken".to_owned(),

@@ -77,6 +77,8 @@ impl Demo {
         self.let_pass()?;
         self.approve()?;
         self.rewrite()?;
+        self.drift()?;
+        self.refuse_a_lie()?;
         self.look()?;
         self.uninstall(&serve)
     }
@@ -221,6 +223,104 @@ impl Demo {
         ensure!(self.admin.kubectl(&look)?.success()? == before, "the price was not put back");
         println!("  -> put back; the object is unchanged to the resourceVersion");
         Ok(())
+    }
+
+    fn drift(&self) -> Result<()> {
+        heading("Drift that no webhook sees: somebody writes straight into etcd");
+        let rights = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/remediation/remediation.yaml");
+        println!("$ kubectl apply -f deploy/remediation/remediation.yaml");
+        show(self.admin.kubectl(&["apply", "-f", rights])?).success()?;
+        let price = self.price()?;
+        self.store_approved(&price)?;
+        let source = r#"{"spec":{"enforcement":"Deny","autoRemediate":true,"sourceOfTruthRef":{"kind":"configmap","name":"approved-prices"}}}"#;
+        self.kubectl(&["patch", "dg", "prices-guard", "-n", NAMESPACE, "--type=merge", "-p", source])?
+            .success()?;
+        self.kubectl(&[
+            "wait",
+            "--for=condition=Drifted=false",
+            "--timeout=60s",
+            "-n",
+            NAMESPACE,
+            "dg/prices-guard",
+        ])?
+        .success()?;
+        self.write_into_etcd(&price, "9.99")?;
+        until("the approved price stands again", LIMIT, || {
+            ensure!(self.price()? == price, "it does not");
+            Ok(())
+        })?;
+        println!("  -> found and put back from ConfigMap approved-prices: the price is {price} again");
+        until("the repair is said", LIMIT, || {
+            let result = self.status("{.status.lastRemediation.result}")?;
+            ensure!(result == "Restored", "it says {result:?}");
+            Ok(())
+        })?;
+        let said = "custom-columns=NAME:.metadata.name,DRIFT:.status.lastDrift.paths,RESULT:.status.lastRemediation.result,FROM:.status.lastRemediation.source";
+        self.kubectl(&["get", "dg", "prices-guard", "-n", NAMESPACE, "-o", said])?.success()?;
+        Ok(())
+    }
+
+    fn refuse_a_lie(&self) -> Result<()> {
+        heading("A source that lies: its content does not have the approved hash, so it is never written");
+        let lie = r#"{"data":{"espresso":"0.01"}}"#;
+        self.kubectl(&["patch", "configmap", "approved-prices", "-n", NAMESPACE, "--type=merge", "-p", lie])?
+            .success()?;
+        let name = r#"{"spec":{"sourceOfTruthRef":{"kind":"configmap","name":"approved-prices"},"maxFailuresBeforeAlert":1}}"#;
+        self.kubectl(&["patch", "dg", "prices-guard", "-n", NAMESPACE, "--type=merge", "-p", name])?
+            .success()?;
+        let price = self.price()?;
+        self.write_into_etcd(&price, "8.88")?;
+        until("the source is refused", LIMIT, || {
+            let sources = self.status("{.status.sources[*].result}")?;
+            ensure!(sources.split(' ').next() == Some("Mismatch"), "it says {sources:?}");
+            Ok(())
+        })?;
+        self.kubectl(&[
+            "get",
+            "dg",
+            "prices-guard",
+            "-n",
+            NAMESPACE,
+            "-o",
+            "jsonpath={range .status.sources[*]}{.source}: {.result}: {.message}{\"\\n\"}{end}",
+        ])?
+        .success()?;
+        until("what was last seen approved is put back", LIMIT, || {
+            ensure!(self.price()? == price, "it is not");
+            Ok(())
+        })?;
+        println!("  -> not written; the price {price}, last seen approved, was put back instead");
+        Ok(())
+    }
+
+    /// The price of an espresso as it stands.
+    fn price(&self) -> Result<String> {
+        let price = ["get", "configmap", "prices", "-n", NAMESPACE, "-o", "jsonpath={.data.espresso}"];
+        self.admin.kubectl(&price)?.success()
+    }
+
+    fn status(&self, path: &str) -> Result<String> {
+        let path = format!("jsonpath={path}");
+        self.admin.kubectl(&["get", "dg", "prices-guard", "-n", NAMESPACE, "-o", &path])?.success()
+    }
+
+    /// Keeps the approved prices in a ConfigMap of their own.
+    fn store_approved(&self, price: &str) -> Result<()> {
+        let approved = CONFIG_MAP.replace("4.20", price).replace("name: prices", "name: approved-prices");
+        self.kubectl(&["apply", "-f", &self.file("approved.yaml", &approved)?])?.success().map(drop)
+    }
+
+    /// Changes the price past every API server. Of the same length, since what is stored holds lengths.
+    fn write_into_etcd(&self, from: &str, to: &str) -> Result<()> {
+        let key = format!("/registry/configmaps/{NAMESPACE}/prices");
+        println!("$ etcdctl put {key}   # the espresso at {to} instead of {from}");
+        let mut stored =
+            self.plane.etcd().get(&key)?.context("the prices are not stored where they should be")?;
+        let at = stored.windows(from.len()).position(|window| window == from.as_bytes());
+        let at = at.context("the price is not stored as text")?;
+        ensure!(from.len() == to.len(), "{from} and {to} differ in length");
+        stored[at..at + to.len()].copy_from_slice(to.as_bytes());
+        self.plane.etcd().put(&key, &stored)
     }
 
     fn look(&self) -> Result<()> {

@@ -35,6 +35,29 @@ fn author(on: &Installation, namespace: &str, name: &str) -> Result<Value> {
     Ok(serde_json::from_str(text)?)
 }
 
+/// What a guard is but for its status, which we write ourselves.
+fn approved(on: &Installation, namespace: &str, name: &str) -> Result<Value> {
+    let mut found = on.get(namespace, &format!("dg/{name}"))?;
+    let object = found.as_object_mut().context("no object")?;
+    object.remove("status");
+    object["metadata"].as_object_mut().context("no metadata")?.remove("resourceVersion");
+    Ok(found)
+}
+
+/// Runs `write`, which must fail, and checks that it has changed nothing of a guard.
+fn refused(
+    on: &Installation,
+    namespace: &str,
+    name: &str,
+    write: impl FnOnce() -> Result<Output>,
+) -> Result<String> {
+    let before = approved(on, namespace, name)?;
+    let said = write()?.failure()?;
+    let after = approved(on, namespace, name)?;
+    ensure!(before == after, "refused, yet changed:\n{before}\n{after}");
+    Ok(said)
+}
+
 /// A user who may write guards in this namespace, and nothing else.
 fn writer_of_guards(on: &Installation, namespace: &str, name: &str) -> Result<User> {
     let user = on.plane.user(name, &["team"])?;
@@ -69,7 +92,7 @@ fn case_38_only_who_may_change_the_target_may_change_its_guard() -> Result<()> {
         ensure!(conditions.contains("Enforcing"), "{conditions}");
         Ok(())
     })?;
-    let said = patch(&eve, &spec)?.failure()?;
+    let said = refused(on, ns, "g", || patch(&eve, &spec))?;
     ensure!(said.contains("update configmaps x in namespace authors-38"), "{said}");
     // Labels approve nothing.
     patch(&eve, r#"{"metadata":{"labels":{"by":"eve"}}}"#)?.success()?;
@@ -119,7 +142,7 @@ fn case_40_who_lacks_rights_learns_nothing_about_the_target() -> Result<()> {
         let secret = json!({"targetKind": "Secret", "targetNamespace": other, "autoRemediate": true,
             "sourceOfTruthRef": {"kind": "git", "name": "repo", "namespace": other, "path": "x.yaml"},
             "fallbackSourceRefs": [{"kind": "service", "name": "web", "namespace": other}]});
-        create(&user, &guard(ns, "g", &secret))?.failure()
+        on.not_made(ns, "dg/g", || create(&user, &guard(ns, "g", &secret)))
     };
     let missing = ask()?;
     create(
@@ -146,22 +169,23 @@ fn case_50_a_second_guard_of_one_target_is_refused_and_case_72_a_renamed_one_tak
     let (on, ns) = (on()?, "authors-50");
     on.namespace(ns)?;
     create(&on.admin, &guard(ns, "first", &json!({})))?.success()?;
-    let said =
-        create(&on.admin, &guard(ns, "second", &json!({"expectedHash": "b".repeat(64)})))?.failure()?;
+    let second = guard(ns, "second", &json!({"expectedHash": "b".repeat(64)}));
+    let said = on.not_made(ns, "dg/second", || create(&on.admin, &second))?;
     ensure!(said.contains("authors-50/first pins ConfigMap/authors-50/x already"), "{said}");
     let same = guard(ns, "renamed", &json!({"expectedHash": format!("sha256:{}", "A".repeat(64))}));
     create(&on.admin, &same)?.success()?;
     // Of two that agree, one cannot come to differ while the other stands.
     let patch = format!(r#"{{"spec":{{"expectedHash":"{}"}}}}"#, "b".repeat(64));
     let change = || on.admin.kubectl(&["patch", "dg/renamed", "-n", ns, "--type=merge", "-p", &patch]);
-    let said = change()?.failure()?;
+    let said = refused(on, ns, "renamed", change)?;
     ensure!(said.contains("authors-50/first pins"), "{said}");
     // Nor can a guard of something else be turned upon it.
     let elsewhere = json!({"targetName": "y", "expectedHash": "b".repeat(64)});
     create(&on.admin, &guard(ns, "elsewhere", &elsewhere))?.success()?;
     let turn = r#"{"spec":{"targetName":"x"}}"#;
-    let said =
-        on.admin.kubectl(&["patch", "dg/elsewhere", "-n", ns, "--type=merge", "-p", turn])?.failure()?;
+    let said = refused(on, ns, "elsewhere", || {
+        on.admin.kubectl(&["patch", "dg/elsewhere", "-n", ns, "--type=merge", "-p", turn])
+    })?;
     ensure!(said.contains("pins ConfigMap/authors-50/x already"), "{said}");
     on.admin.kubectl(&["delete", "dg/first", "-n", ns])?.success()?;
     until("the first is forgotten", LIMIT, || change()?.success())?;
@@ -185,13 +209,16 @@ fn case_51_our_own_objects_and_hopeless_specs_are_refused_with_the_reason() -> R
             "spec.sourceOfTruthRef.path is missing",
         ),
     ] {
-        let said = create(&on.admin, &guard(own, "hopeless", &spec))?.failure()?;
+        let hopeless = guard(own, "hopeless", &spec);
+        let said = on.not_made(own, "dg/hopeless", || create(&on.admin, &hopeless))?;
         ensure!(said.contains(reason), "{spec}: {said}");
     }
     let mut generated = guard(own, "", &json!({}));
     generated["metadata"] = json!({"generateName": "g-", "namespace": own});
     let said = create(&on.admin, &generated)?.failure()?;
     ensure!(said.contains("generateName cannot be used"), "{said}");
+    let made = on.admin.kubectl(&["get", "dg", "-n", own, "-o", "name"])?.success()?;
+    ensure!(!made.contains("/g-"), "refused, yet made: {made}");
     Ok(())
 }
 
@@ -207,7 +234,7 @@ fn a_guard_may_come_before_the_crd_of_its_kind_by_who_may_do_everything() -> Res
     let user = writer_of_guards(on, ns, "early-bird")?;
     let later =
         guard(ns, "later", &json!({"targetKind": "Gizmo", "targetApiVersion": "early.example.com/v1"}));
-    let said = create(&user, &later)?.failure()?;
+    let said = on.not_made(ns, "dg/later", || create(&user, &later))?;
     ensure!(said.contains("update *.early.example.com"), "{said}");
     Ok(())
 }
@@ -235,8 +262,16 @@ fn dry_runs_and_repeated_applies_are_stable() -> Result<()> {
     // A dry run is judged alike and recorded nowhere.
     let dry = ["create", "--dry-run=server", "-f", "-"];
     let refused = guard(ns, "dry-second", &json!({"expectedHash": "b".repeat(64)}));
-    on.admin.kubectl_with(&dry, refused.to_string())?.failure()?;
-    ensure!(!on.serve.log().contains("dry-second"), "a dry run was recorded");
+    on.not_made(ns, "dg/dry-second", || on.admin.kubectl_with(&dry, refused.to_string()))?;
+    // Records are written in order: once what came after it is recorded, so would it be.
+    let marker = guard(ns, "real-second", &json!({"expectedHash": "b".repeat(64)}));
+    on.not_made(ns, "dg/real-second", || create(&on.admin, &marker))?;
+    let log = until("what is no dry run is recorded", LIMIT, || {
+        let log = on.serve.log();
+        ensure!(log.contains("real-second"));
+        Ok(log)
+    })?;
+    ensure!(!log.contains("dry-second"), "a dry run was recorded");
     Ok(())
 }
 
@@ -304,8 +339,8 @@ fn case_71_a_guard_of_an_unknown_author_is_enforced_until_it_is_adopted() -> Res
 
     // Whoever adopts must have the rights.
     let eve = writer_of_guards(&on, &ns, "eve")?;
-    let refused = driftguard(&eve, &["adopt", "g", "-n", &ns])?;
-    ensure!(!refused.succeeded() && refused.stderr.contains("update configmaps x"), "{refused}");
+    let said = refused(&on, &ns, "g", || driftguard(&eve, &["adopt", "g", "-n", &ns]))?;
+    ensure!(said.contains("update configmaps x"), "{said}");
 
     // With the mutating webhook away the gate takes nothing unsigned.
     let said = until("a guard is made while nothing signs", LIMIT, || {
@@ -348,10 +383,11 @@ fn with_every_replica_dead_labels_and_deletion_pass_and_approvals_do_not() -> Re
     let patch = |patch: &str| on.admin.kubectl(&["patch", "dg/g", "-n", &ns, "--type=merge", "-p", patch]);
     patch(r#"{"metadata":{"labels":{"a":"b"},"finalizers":["example.com/hold"]}}"#)?.success()?;
     patch(r#"{"metadata":{"finalizers":null}}"#)?.success()?;
-    let said = patch(r#"{"spec":{"autoRemediate":true}}"#)?.failure()?;
+    let said = refused(&on, &ns, "g", || patch(r#"{"spec":{"autoRemediate":true}}"#))?;
     ensure!(said.contains("see-driftguard-breakglass"), "{said}");
-    patch(&json!({"metadata": {"annotations": {AUTHOR: "{}"}}}).to_string())?.failure()?;
-    let said = driftguard(&on.admin, &["adopt", "g", "-n", &ns])?.failure()?;
+    let forged = json!({"metadata": {"annotations": {AUTHOR: "{}"}}}).to_string();
+    refused(&on, &ns, "g", || patch(&forged))?;
+    let said = refused(&on, &ns, "g", || driftguard(&on.admin, &["adopt", "g", "-n", &ns]))?;
     ensure!(said.contains("adopting the guard"), "{said}");
     on.admin.kubectl(&["delete", "dg/g", "-n", &ns])?.success()?;
     Ok(())

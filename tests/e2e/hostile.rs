@@ -289,7 +289,7 @@ fn write_honestly(on: &Installation, namespace: &str) -> Result<()> {
         let patch = json!({"data": {"price": price}}).to_string();
         on.admin.kubectl(&["patch", "cm/market", "-n", namespace, "--type=merge", "-p", &patch, dry])
     };
-    let said = patch("999", "--dry-run=none")?.failure()?;
+    let said = on.refused(namespace, "cm/market", || patch("999", "--dry-run=none"))?;
     ensure!(said.contains("denied the request: DriftGuard "), "{said}");
     patch(APPROVED, "--dry-run=server")?.success()?;
     Ok(())
@@ -410,7 +410,8 @@ fn case_45_a_forged_review_tells_nothing_and_changes_nothing() -> Result<()> {
         Ok(denied.len())
     })
     .and_then(|count| {
-        ensure!(count <= 2, "{count} Events for one guard");
+        // One for each content that was forged, and one for what could not be read.
+        ensure!(count <= forgeries.len() + 1, "{count} Events for one guard");
         Ok(())
     })?;
     ensure!(stand()? == before, "a forged review has changed something");

@@ -33,6 +33,7 @@ pub(crate) struct Installation {
     pub(crate) plane: ControlPlane,
     pub(crate) admin: User,
     pub(crate) serve: Process,
+    operator: User,
     program: Program,
     health_port: u16,
 }
@@ -56,25 +57,12 @@ impl Installation {
 
     /// A fresh control plane with DriftGuard on it.
     pub(crate) fn start(via: Via, version: Version) -> Result<Self> {
-        Self::start_with(via, version, "info")
-    }
-
-    /// A fresh control plane of the newest version with a DriftGuard that logs from `level` on.
-    pub(crate) fn start_logging(via: Via, level: &str) -> Result<Self> {
-        Self::start_with(via, Version::Newest, level)
+        Self::on(ControlPlane::builder().kubernetes(version).start()?, via)
     }
 
     /// DriftGuard on a control plane that runs.
     pub(crate) fn on(plane: ControlPlane, via: Via) -> Result<Self> {
-        Self::on_with(plane, via, "info")
-    }
-
-    fn start_with(via: Via, version: Version, level: &str) -> Result<Self> {
-        Self::on_with(ControlPlane::builder().kubernetes(version).start()?, via, level)
-    }
-
-    fn on_with(plane: ControlPlane, via: Via, level: &str) -> Result<Self> {
-        Self::start_on(plane, free_port()?, via, &[format!("--log-level={level}")])
+        Self::start_on(plane, free_port()?, via, &["--log-level=info".to_owned()])
     }
 
     /// DriftGuard on this control plane, at this port, with further flags of `serve`.
@@ -101,7 +89,7 @@ impl Installation {
             .args([format!("--bind=127.0.0.1:{port}"), format!("--health-bind=127.0.0.1:{health_port}")])
             .arg(format!("--kubeconfig={}", operator.kubeconfig().display()));
         let serve = plane.guardian().start(&program)?;
-        let installation = Self { plane, admin, serve, program, health_port };
+        let installation = Self { plane, admin, serve, operator, program, health_port };
         installation.wait_ready()?;
         Ok(installation)
     }
@@ -119,6 +107,12 @@ impl Installation {
         let program = self.program.clone().args(flags.iter().map(|&flag| flag.to_owned()));
         self.serve = self.plane.guardian().start(&program)?;
         self.wait_ready()
+    }
+
+    /// The token by which `serve` is known to the API server.
+    pub(crate) fn token(&self) -> Result<String> {
+        let config: Value = serde_json::from_slice(&std::fs::read(self.operator.kubeconfig())?)?;
+        Ok(config["users"][0]["user"]["token"].as_str().context("serve has no token")?.to_owned())
     }
 
     fn wait_ready(&self) -> Result<()> {
@@ -220,11 +214,24 @@ impl Installation {
         object: &str,
         write: impl FnOnce() -> Result<Output>,
     ) -> Result<String> {
-        let before = self.get(namespace, object)?;
-        let said = write()?.failure()?;
+        let said = unchanged(&self.admin, namespace, object, || write()?.failure())?;
         ensure!(said.contains("DriftGuard "), "refused, but not by DriftGuard: {said}");
-        let after = self.get(namespace, object)?;
-        ensure!(before == after, "refused, yet changed:\n{before}\n{after}");
+        Ok(said)
+    }
+
+    /// Runs `write`, which must be refused by DriftGuard, and checks that the object, which does not exist,
+    /// does not exist afterwards either. Gives what the user was told.
+    pub(crate) fn not_made(
+        &self,
+        namespace: &str,
+        object: &str,
+        write: impl FnOnce() -> Result<Output>,
+    ) -> Result<String> {
+        let said = write()?.failure()?;
+        ensure!(said.contains("denied the request: DriftGuard"), "refused, but not by DriftGuard: {said}");
+        let found =
+            self.admin.kubectl(&["get", object, "-n", namespace, "--ignore-not-found", "-o", "name"])?;
+        ensure!(found.clone().success()?.is_empty(), "refused, yet made: {found}");
         Ok(said)
     }
 
@@ -243,6 +250,21 @@ impl Installation {
         })?;
         Ok(of(guard))
     }
+}
+
+/// Does something, and checks that an object then stands as before, to the resourceVersion.
+pub(crate) fn unchanged<T>(
+    admin: &User,
+    namespace: &str,
+    object: &str,
+    act: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    let stored = || admin.kubectl(&["get", object, "-n", namespace, "-o", "json"])?.json();
+    let before = stored()?;
+    let done = act()?;
+    let after = stored()?;
+    ensure!(before == after, "{object} has changed:\n{before}\n{after}");
+    Ok(done)
 }
 
 /// Runs the program under test as a user.

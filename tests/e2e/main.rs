@@ -3,10 +3,14 @@
 
 mod adoption;
 mod api;
+mod audit_watch;
+mod auditing;
 mod authors;
 mod canary;
 mod certificates;
+mod condition_cost;
 mod draining;
+mod events;
 mod files;
 mod fleet;
 mod garbage;

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::fleet::{Fleet, SYSTEM, Target};
 use crate::install::ours;
-use crate::installation::{LIMIT, Via, config_map, driftguard};
+use crate::installation::{LIMIT, Via, config_map, driftguard, unchanged};
 use crate::recovery::{GUARDED, UNANSWERED, guard_all};
 
 /// Removes DriftGuard as soon as that is possible: outside the cluster a killed holder of the Lease looks like
@@ -59,7 +59,9 @@ fn uninstall_after_every_replica_was_killed_leaves_nothing_that_is_in_the_way() 
     fleet.start()?;
     fleet.wait_enforcing(SYSTEM, &GUARDED[4].guard())?;
     let more = config_map(SYSTEM, "market-settings", &json!({"a": "3"})).to_string();
-    let said = fleet.admin.kubectl_with(&["apply", "-f", "-"], more)?.failure()?;
+    let said = unchanged(&fleet.admin, SYSTEM, "configmap/market-settings", || {
+        fleet.admin.kubectl_with(&["apply", "-f", "-"], more)?.failure()
+    })?;
     ensure!(said.contains("DriftGuard terrafusion-system/"), "{said}");
 
     fleet.kill()?;

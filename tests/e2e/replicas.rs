@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use crate::installation::{DRIFTGUARD, LIMIT, Via, config_map, driftguard, hash_of};
+use crate::installation::{DRIFTGUARD, LIMIT, Via, config_map, driftguard, hash_of, unchanged};
 
 /// How long a condition must stay as it is to count as held back; a guard is enforced in a fraction.
 const HELD: Duration = Duration::from_secs(2);
@@ -185,6 +185,18 @@ impl Replicas {
         let patch = json!({"data": {"price": price}}).to_string();
         self.admin.kubectl(&["patch", "configmap", name, "--type=merge", "-p", &patch])
     }
+
+    /// Runs what must not change a ConfigMap, to the resourceVersion.
+    fn unchanged<T>(&self, name: &str, act: impl FnOnce() -> Result<T>) -> Result<T> {
+        unchanged(&self.admin, "default", &format!("configmap/{name}"), act)
+    }
+
+    /// Tries another price, which must be refused by the guard of that name.
+    fn refuses(&self, name: &str, price: &str) -> Result<()> {
+        let said = self.unchanged(name, || self.patch(name, price)?.failure())?;
+        ensure!(said.contains(&format!("DriftGuard default/{name}")), "{said}");
+        Ok(())
+    }
 }
 
 fn guard(name: &str, price: &str) -> Result<Value> {
@@ -206,8 +218,7 @@ fn case_49_a_guard_is_not_enforcing_while_a_replica_has_not_heard_of_it() -> Res
     replicas.valve.set_open(true);
     replicas.wait_enforcing("late")?;
     for _ in 0..8 {
-        let said = replicas.patch("late", "2")?.failure()?;
-        ensure!(said.contains("DriftGuard default/late"), "{said}");
+        replicas.refuses("late", "2")?;
     }
 
     // Now the same rules, and another hash: nothing is registered anew, so that only what the replica
@@ -219,8 +230,7 @@ fn case_49_a_guard_is_not_enforcing_while_a_replica_has_not_heard_of_it() -> Res
     replicas.wait_enforcing("late")?;
     for _ in 0..8 {
         replicas.patch("late", "2")?.success()?;
-        let said = replicas.patch("late", "1")?.failure()?;
-        ensure!(said.contains("DriftGuard default/late"), "{said}");
+        replicas.refuses("late", "1")?;
     }
     Ok(())
 }
@@ -237,8 +247,7 @@ fn case_49_the_first_edit_after_enforcing_is_refused_and_that_comes_soon() -> Re
         replicas.wait_enforcing(&name)?;
         slowest = slowest.max(since.elapsed());
         for price in ["2", "3"] {
-            let said = replicas.patch(&name, price)?.failure()?;
-            ensure!(said.contains("DriftGuard default/round"), "{said}");
+            replicas.refuses(&name, price)?;
         }
     }
     println!("slowest from apply to Enforcing, seen by kubectl: {slowest:?}");
@@ -255,9 +264,12 @@ fn at_once(write: impl Fn(usize) -> Result<Output> + Sync) -> Result<Vec<Output>
     })
 }
 
+/// Edits at once, all of which must be refused.
 fn edit_at_once(replicas: &Replicas, name: &str) -> Result<Vec<String>> {
-    let edits = at_once(|number| replicas.patch(name, &format!("9{number}")))?;
-    edits.into_iter().map(Output::failure).collect()
+    replicas.unchanged(name, || {
+        let edits = at_once(|number| replicas.patch(name, &format!("9{number}")))?;
+        edits.into_iter().map(Output::failure).collect()
+    })
 }
 
 #[test]
@@ -302,13 +314,14 @@ fn case_49_a_replica_that_has_not_heard_of_a_guard_lets_nothing_pass() -> Result
     Ok(())
 }
 
-/// Writes another price, and tells whether it passed. What is neither passed nor refused by us is an error.
-async fn passes(targets: &Api<ConfigMap>, name: &str, price: usize) -> Result<bool> {
+/// Writes another price, and gives what is stored when it passes. What is neither passed nor refused by us is
+/// an error.
+async fn write(targets: &Api<ConfigMap>, name: &str, price: usize) -> Result<Option<ConfigMap>> {
     let patch = Patch::Merge(json!({"data": {"price": price.to_string()}}));
     match targets.patch(name, &PatchParams::default(), &patch).await {
-        Ok(_) => Ok(true),
+        Ok(written) => Ok(Some(written)),
         Err(kube::Error::Api(status)) if status.code == 403 && status.message.contains("DriftGuard ") => {
-            Ok(false)
+            Ok(None)
         }
         Err(error) => Err(error.into()),
     }
@@ -330,10 +343,13 @@ fn case_49_an_edit_right_after_its_guard_was_made_is_judged_or_comes_before_the_
                 guards.create(&PostParams::default(), &guard).await?;
                 let since = Instant::now();
                 let (mut price, mut refused, mut is_enforcing) = (10, false, false);
+                let mut stored = targets.get(&name).await?;
                 loop {
                     // The first one at once: nothing is waited for but the answer that the guard was made.
                     price += 1;
-                    let passed = passes(&targets, &name, price).await?;
+                    let written = write(&targets, &name, price).await?;
+                    let passed = written.is_some();
+                    stored = written.unwrap_or(stored);
                     ensure!(
                         !(passed && is_enforcing),
                         "{name}: price {price} passed although it is enforced"
@@ -341,6 +357,7 @@ fn case_49_an_edit_right_after_its_guard_was_made_is_judged_or_comes_before_the_
                     ensure!(!(passed && refused), "{name}: price {price} passed after another was refused");
                     refused |= !passed;
                     if is_enforcing {
+                        ensure!(targets.get(&name).await? == stored, "{name}: what was refused was stored");
                         return Ok(());
                     }
                     ensure!(since.elapsed() < LIMIT, "{name} is not enforced");
@@ -367,10 +384,11 @@ fn a_killed_replica_holds_guards_back_only_until_its_lease_runs_out() -> Result<
     replicas.wait_enforcing("kept")?;
     replicas.running[1].signal(Signal::Kill)?;
     replicas.running[1].wait(LIMIT)?;
-    // At once: refused by us or for want of an answer, never stored.
-    for price in 2..12 {
-        replicas.patch("kept", &price.to_string())?.failure()?;
-    }
+    // At once: refused by us or for want of an answer, never stored. Looked at once for all, since what comes
+    // next must come before the lease of the killed one runs out.
+    replicas.unchanged("kept", || {
+        (2..12).try_for_each(|price| replicas.patch("kept", &price.to_string())?.failure().map(drop))
+    })?;
     replicas.apply(&guard("kept", "2")?)?;
     replicas.held_back_by_b("kept")?;
     replicas.wait_enforcing("kept")?;
@@ -427,7 +445,8 @@ fn case_34_a_guard_is_enforced_through_every_api_server() -> Result<()> {
         status(&name, "True")?;
         for admin in admins.iter().rev() {
             let patch = ["patch", "configmap", &name, "--type=merge", "-p", r#"{"data":{"price":"2"}}"#];
-            let said = admin.kubectl(&patch)?.failure()?;
+            let target = format!("configmap/{name}");
+            let said = unchanged(admin, "default", &target, || admin.kubectl(&patch)?.failure())?;
             ensure!(said.contains("DriftGuard default/round"), "{said}");
         }
     }
@@ -471,6 +490,104 @@ fn forge(replicas: &Replicas, guard: &str, noted: &Value) -> Result<()> {
 }
 
 #[test]
+fn an_exception_is_active_and_ended_only_once_every_replica_has_heard_of_it() -> Result<()> {
+    let replicas = Replicas::start(Via::Url)?;
+    replicas.apply(&config_map("default", "paused", &json!({"price": "1"})))?;
+    replicas.apply(&guard("paused", "1")?)?;
+    replicas.wait_enforcing("paused")?;
+    let condition = |kind: &str, name: &str, of_type: &str| {
+        let object = replicas.admin.kubectl(&["get", kind, name, "-o", "json"])?.json()?;
+        let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        conditions.into_iter().find(|one| one["type"] == of_type).context("no such condition yet")
+    };
+    // Waits until it is so, and looks for a while whether it stays.
+    let held = |what: &str, holds: &dyn Fn() -> Result<()>| -> Result<()> {
+        until(what, LIMIT, holds).map_err(|error| anyhow!("{error:#}\n{}", replicas.logs()))?;
+        let since = Instant::now();
+        until("some time has passed", LIMIT, || {
+            holds().map_err(|error| error.context("it is so no more"))?;
+            ensure!(since.elapsed() >= HELD, "{:?}", since.elapsed());
+            Ok(())
+        })
+    };
+    let until_is = |what: &str, kind: &str, name: &str, of_type: &str, status: &str| {
+        until(what, LIMIT, || {
+            let found = condition(kind, name, of_type)?;
+            ensure!(found["status"] == status, "{found}");
+            Ok(())
+        })
+        .map_err(|error| anyhow!("{error:#}\n{}", replicas.logs()))
+    };
+    let until_moment = (jiff::Timestamp::now() + jiff::SignedDuration::from_mins(10)).to_string();
+    replicas.valve.set_open(false);
+    replicas.apply(&json!({
+        "apiVersion": "terrafusion.ai/v1", "kind": "DriftGuardException",
+        "metadata": {"name": "incident", "namespace": "default"},
+        "spec": {"guards": {"names": ["paused"]}, "until": until_moment, "reason": "incident 7"},
+    }))?;
+    held("it waits for replica-b", &|| {
+        let active = condition("driftguardexception", "incident", "Active")?;
+        let said = active["message"].as_str().unwrap_or_default();
+        ensure!(active["status"] == "False" && said.contains("replica-b"), "{active}");
+        Ok(())
+    })?;
+    replicas.valve.set_open(true);
+    until_is("it is active", "driftguardexception", "incident", "Active", "True")?;
+    for price in 2..10 {
+        replicas.patch("paused", &price.to_string())?.success()?;
+    }
+    replicas.valve.set_open(false);
+    replicas.admin.kubectl(&["delete", "driftguardexception", "incident"])?.success()?;
+    held("the guard goes on saying that writes pass", &|| {
+        let suspended = condition("dg", "paused", "Suspended")?;
+        ensure!(suspended["status"] == "True", "{suspended}");
+        Ok(())
+    })?;
+    replicas.valve.set_open(true);
+    until_is("no write passes", "dg", "paused", "Suspended", "False")?;
+    for price in 20..28 {
+        replicas.patch("paused", &price.to_string())?.failure()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_replica_that_starts_waits_for_the_key_that_a_living_one_holds() -> Result<()> {
+    let replicas = Replicas::start(Via::Url)?;
+    let secret = ["driftguard-signing", "-n", "terrafusion-system"];
+    let key = || {
+        let path = [&["get", "secret"], &secret[..], &["-o", "jsonpath={.data.key}"]].concat();
+        replicas.admin.kubectl(&path)?.success()
+    };
+    let before = key()?;
+    replicas.running[1].signal(Signal::Terminate)?;
+    replicas.running[1].wait(LIMIT)?;
+    replicas.admin.kubectl(&[&["delete", "secret"], &secret[..]].concat())?.success()?;
+    let again = replicas.plane.guardian().start(&replicas.programs[1])?;
+    replicas.wait_ready(2)?;
+    until("the key is back", LIMIT, || {
+        ensure!(key()? == before, "another key");
+        Ok(())
+    })
+    .map_err(|error| anyhow!("{error:#}\n{}\n{}", replicas.logs(), again.log_tail()))?;
+    // Somebody puts another key there: each replica that held the former one says so.
+    replicas.admin.kubectl(&[&["delete", "secret"], &secret[..]].concat())?.success()?;
+    let other = format!("--from-literal=key={}", "k".repeat(32));
+    let made = replicas
+        .admin
+        .kubectl(&[&["create", "secret", "generic"], &secret[..], &[other.as_str()]].concat())?;
+    // Whoever lives may have been faster, which is as good.
+    if made.succeeded() {
+        until("the change is recorded", LIMIT, || {
+            let log = again.log();
+            ensure!(log.contains(r#""reason":"SigningKeyReplaced""#), "not yet");
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+#[test]
 fn an_audit_guard_becomes_deny_once_nothing_would_have_been_refused_for_a_while() -> Result<()> {
     let mut replicas = Replicas::start(Via::Service)?;
     // Made by `serve` itself where it signs authors; whoever is first wins.
@@ -507,8 +624,7 @@ fn an_audit_guard_becomes_deny_once_nothing_would_have_been_refused_for_a_while(
     ensure!(dirty["enforceAfterClean"]["cleanSince"] != first["enforceAfterClean"]["cleanSince"], "{dirty}");
 
     let promoted = wait_status(&replicas, "clean", "it denies", is_denying)?;
-    let said = replicas.patch("clean", "99")?.failure()?;
-    ensure!(said.contains("DriftGuard default/clean"), "{said}");
+    replicas.refuses("clean", "99")?;
     let log: String = replicas.running.iter().map(Process::log).collect();
     let records = log.lines().filter(|line| line.contains(r#""kind":"promotion""#)).count();
     ensure!(records == 1, "{records} records of the promotion");
@@ -542,7 +658,7 @@ fn an_audit_guard_becomes_deny_once_nothing_would_have_been_refused_for_a_while(
     replicas.wait_ready(2)?;
     let after = wait_status(&replicas, "clean", "it still denies", is_denying)?;
     ensure!(after["enforceAfterClean"] == promoted["enforceAfterClean"], "{after}");
-    replicas.patch("clean", "100")?.failure()?;
+    replicas.refuses("clean", "100")?;
     let mut changed = audit("clean", "72h")?;
     changed["spec"]["maxFailuresBeforeAlert"] = json!(7);
     replicas.apply(&changed)?;

@@ -275,7 +275,10 @@ fn a_guard_of_a_kind_without_rights_says_so_and_holds_up_nobody() -> Result<()> 
     until("the kind is served", LIMIT, || on.apply(&engine)?.success())?;
     let guard = on.pin_live(&ns, "engine/e")?;
     let said = ready(&on, &ns, &guard, "RightsMissing")?;
-    ensure!(said.contains("may not get or patch engines.rights.example.com in namespace"), "{said}");
+    ensure!(
+        said.contains("may not get, list, watch or patch engines.rights.example.com in namespace"),
+        "{said}"
+    );
     // It is enforced all the same; only what must be read cannot be judged, and is refused.
     let grow = ["patch", "engine/e", "-n", &ns, "--type=merge", "-p", r#"{"spec":{"size":2}}"#];
     on.refused(&ns, "engine/e", || on.admin.kubectl(&grow))?;
@@ -318,7 +321,7 @@ fn a_guard_on_a_secret_names_the_missing_right_until_the_namespace_has_it() -> R
     let hash = hash_of(&on.get(&ns, "secret/credentials")?)?;
     let guard = on.pin(&ns, "secret/credentials", &hash, &json!({}))?;
     let said = ready(on, &ns, &guard, "RightsMissing")?;
-    ensure!(said.contains("resources [secrets], verbs [patch]"), "{said}");
+    ensure!(said.contains("resources [secrets], verbs [get, list, watch, patch]"), "{said}");
     let change = json!({"apiVersion": "v1", "kind": "Secret", "stringData": {"password": "other"},
         "metadata": {"name": "credentials", "namespace": ns}});
     on.refused(&ns, "secret/credentials", || on.apply(&change))?;

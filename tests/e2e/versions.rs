@@ -1,10 +1,10 @@
 //! Custom resources of several versions, whose definition decides which version brings which write.
 
 use anyhow::{Result, ensure};
-use driftguard_control_plane::{Output, until};
+use driftguard_control_plane::{Output, Version, until};
 use serde_json::{Value, json};
 
-use crate::installation::{Installation, LIMIT, Via, hash_of};
+use crate::installation::{Installation, LIMIT, Via, config_map, hash_of};
 
 const GROUP: &str = "versions.example.com";
 
@@ -142,9 +142,54 @@ fn content_cannot_be_hidden_beside_a_spec_of_the_approved_hash() -> Result<()> {
     let hidden = shape(json!({"spec": {"config": {"a": 1}}, "config": {"a": "evil"}}));
     ensure!(hash_of(&hidden)? == hash_of(&plain)?);
     for replace in [&["replace", "-f", "-"][..], &["replace", "--force", "-f", "-"]] {
-        let said = on.admin.kubectl_with(replace, hidden.to_string())?.failure()?;
+        let write = || on.admin.kubectl_with(replace, hidden.to_string());
+        // `--force` deletes first, which passes.
+        let said = if replace.contains(&"--force") {
+            on.not_made(&ns, "shape/x", write)?
+        } else {
+            on.refused(&ns, "shape/x", write)?
+        };
         ensure!(said.contains("spec and"), "{said}");
     }
     on.apply(&plain)?.success()?;
     Ok(())
+}
+
+#[test]
+fn a_group_that_another_api_server_serves_is_not_called_enforced_by_the_proof_of_others() -> Result<()> {
+    let on = Installation::start(Via::Url, Version::Newest)?;
+    let ns = on.namespace("served-elsewhere")?;
+    on.apply(&definition("gears", "Gear", &[version("v1", true, None)]))?.success()?;
+    let gear = object(&ns, "v1", "Gear", &json!({"size": 1}));
+    until("gears are served", LIMIT, || on.apply(&gear)?.success())?;
+    let guard = on.pin(&ns, "gear/x", &hash_of(&gear)?, &json!({}))?;
+    let enforcing = |name: &str| -> Result<Value> {
+        let status = on.get(&ns, &format!("dg/{name}"))?["status"].clone();
+        let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
+        Ok(conditions.into_iter().find(|one| one["type"] == "Enforcing").unwrap_or_default())
+    };
+    // Another version of the group is now served by somebody else, who is not even there.
+    on.apply(&json!({
+        "apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService",
+        "metadata": {"name": format!("v9.{GROUP}")},
+        "spec": {"group": GROUP, "version": "v9", "groupPriorityMinimum": 100, "versionPriority": 1,
+                 "insecureSkipTLSVerify": true, "service": {"namespace": ns, "name": "nobody"}},
+    }))?
+    .success()?;
+    // New rules are proved anew: those of the API server itself by what it serves.
+    on.apply(&config_map(&ns, "first", &json!({"a": "1"})))?.success()?;
+    let plain = on.pin_live(&ns, "configmap/first")?;
+    until("the guard says that its group is served elsewhere", LIMIT, || {
+        let found = enforcing(&guard)?;
+        ensure!(found["status"] == "Unknown" && found["reason"] == "ServedElsewhere", "{found}");
+        let said = found["message"].as_str().unwrap_or_default();
+        ensure!(said.starts_with(&format!("{GROUP} is served by an API server of its own")), "{said}");
+        Ok(())
+    })?;
+    ensure!(enforcing(&plain)?["reason"] == "Proved", "{}", enforcing(&plain)?);
+    on.refused(&ns, "gear/x", || patch(&on, &ns, "gear/x", r#"{"spec":{"size":2}}"#))?;
+    on.admin.kubectl(&["delete", "apiservice", &format!("v9.{GROUP}")])?.success()?;
+    on.apply(&config_map(&ns, "second", &json!({"a": "1"})))?.success()?;
+    on.pin_live(&ns, "configmap/second")?;
+    on.wait_enforcing(&ns, &guard)
 }

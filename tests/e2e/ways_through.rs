@@ -5,7 +5,7 @@ use driftguard_control_plane::guardian::Signal;
 use driftguard_control_plane::{Output, Version, until};
 use serde_json::{Value, json};
 
-use crate::installation::{Installation, LIMIT, Via, config_map, driftguard};
+use crate::installation::{Installation, LIMIT, Via, config_map, driftguard, unchanged};
 
 const TARGET: &str = "configmap/limits";
 
@@ -137,7 +137,7 @@ fn an_exception_that_asks_for_too_much_is_refused_and_who_asked_is_recorded() ->
         ("past", ahead(-60), "why", "has passed already"),
         ("mute", ahead(60), "   ", "spec.reason is blank"),
     ] {
-        let refused = make(name, all(), &until, reason)?.failure()?;
+        let refused = on.not_made(ns, &format!("dge/{name}"), || make(name, all(), &until, reason))?;
         let first = format!("DriftGuardException {ns}/{name} is refused: ");
         ensure!(refused.contains(&first) && refused.contains(said), "{refused}");
     }
@@ -265,8 +265,11 @@ fn an_exception_says_exactly_which_guards_and_cannot_be_changed() -> Result<()> 
     on.apply(&exception(&ns, "incident", &json!({"all": true}), &ahead(60)))?.success()?;
     let longer = json!({"spec": {"until": ahead(7200)}}).to_string();
     let patch = ["patch", "dge/incident", "-n", &ns, "--type=merge", "-p", &longer];
+    let spec = || Ok::<_, anyhow::Error>(on.get(&ns, "dge/incident")?["spec"].clone());
+    let before = spec()?;
     let said = on.admin.kubectl(&patch)?.failure()?;
     ensure!(said.contains("an exception cannot be changed"), "{said}");
+    ensure!(spec()? == before, "refused, yet changed");
     Ok(())
 }
 
@@ -280,10 +283,67 @@ fn the_right_to_change_guards_is_no_right_to_make_exceptions() -> Result<()> {
         .kubectl(&["create", "rolebinding", "guards", "--role=guards", "--user=carol", "-n", &ns])?
         .success()?;
     let carol = on.plane.user("carol", &["developers"])?;
+    // Only once the role has arrived does a refusal say that the role is not enough.
+    until("carol may change guards", LIMIT, || {
+        let may = ["auth", "can-i", "create", "driftguards.terrafusion.ai", "-n", &ns];
+        carol.kubectl(&may)?.success().map(drop)
+    })?;
     let manifest = exception(&ns, "incident", &json!({"all": true}), &ahead(60)).to_string();
-    let said = carol.kubectl_with(&["create", "-f", "-"], manifest)?.failure()?;
+    let said = carol.kubectl_with(&["create", "-f", "-"], manifest.clone())?.failure()?;
     ensure!(said.contains("cannot create resource \"driftguardexceptions\""), "{said}");
-    until("carol may read guards", LIMIT, || carol.kubectl(&["get", "dg", "-n", &ns])?.success().map(drop))?;
+    let made = ["get", "dge", "-n", &ns, "-o", "name"];
+    ensure!(on.admin.kubectl(&made)?.success()?.is_empty(), "refused, yet made");
+    // What is missing is that right alone.
+    let grant = ["create", "rolebinding", "incidents", "--clusterrole=driftguard-exceptions", "--user=carol"];
+    on.admin.kubectl(&[&grant[..], &["-n", &ns]].concat())?.success()?;
+    until("carol may make exceptions", LIMIT, || {
+        carol.kubectl_with(&["create", "-f", "-"], manifest.clone())?.success().map(drop)
+    })
+}
+
+#[test]
+fn labels_that_bring_a_guard_under_an_exception_take_the_right_to_make_one_and_are_told() -> Result<()> {
+    let on = Installation::shared(Via::Url)?;
+    let ns = "relabelled";
+    let guard = guarded(on, ns)?;
+    let role = ["create", "role", "guards", "--verb=*", "--resource=driftguards.terrafusion.ai", "-n", ns];
+    on.admin.kubectl(&role)?.success()?;
+    let binding = ["create", "rolebinding", "guards", "--role=guards", "--user=carla", "-n", ns];
+    on.admin.kubectl(&binding)?.success()?;
+    let carla = on.plane.user("carla", &["developers"])?;
+    let object = format!("dg/{guard}");
+    let label = |by: &driftguard_control_plane::User, label: &str| {
+        by.kubectl(&["label", "--overwrite", &object, "-n", ns, label])
+    };
+    until("carla may label guards", LIMIT, || label(&carla, "a=b")?.success().map(drop))?;
+    let risk = json!({"selector": {"matchLabels": {"team": "risk"}}});
+    on.apply(&exception(ns, "incident", &risk, &ahead(3600)))?.success()?;
+    active(on, ns, "incident", "True")?;
+    let said = label(&carla, "team=risk")?.failure()?;
+    let right = "create driftguardexceptions.terrafusion.ai in namespace relabelled";
+    ensure!(said.contains("under exception incident") && said.contains(right), "{said}");
+    label(&carla, "team=desk")?.success()?;
+    on.refused(ns, TARGET, || edit(on, ns, "11"))?;
+
+    let by_admin = label(&on.admin, "team=risk")?;
+    ensure!(by_admin.stderr.contains("comes under exception incident"), "{by_admin}");
+    by_admin.success()?;
+    suspended(on, ns, &guard, "True")?;
+    edit(on, ns, "11")?.success()?;
+    let records: Vec<Value> = until("it is recorded", LIMIT, || {
+        let lines = on.serve.log();
+        let all = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let found: Vec<Value> = all
+            .filter(|line| line["guard"]["namespace"] == ns)
+            .filter(|line| ["GuardExcepted", "ExceptedByLabels"].iter().any(|word| line["reason"] == *word))
+            .collect();
+        ensure!(found.len() == 2, "{found:?}");
+        Ok(found)
+    })?;
+    let users = [&records[0]["user"]["name"], &records[1]["user"]["name"]];
+    ensure!(users == ["carla", "administrator"], "{records:?}");
+    let told = event(on, ns, "GuardExcepted")?;
+    ensure!(told["regarding"]["name"] == guard.as_str(), "{told}");
     Ok(())
 }
 
@@ -329,7 +389,9 @@ impl Glass {
     }
 
     fn refuses(&self) -> Result<String> {
-        until("the edit is refused", LIMIT, || self.edit()?.failure())
+        until("the edit is refused", LIMIT, || {
+            unchanged(&self.on.admin, GLASS, TARGET, || self.edit()?.failure())
+        })
     }
 
     /// Waits until the guard says that the glass is broken, and gives how it says so.
@@ -439,7 +501,7 @@ fn with_every_replica_dead_the_glass_can_be_broken_and_closed_and_an_exception_m
     let mut glass = Glass::whole()?;
     glass.on.serve.signal(Signal::Kill)?;
     glass.on.serve.wait(LIMIT)?;
-    let called = glass.edit()?.failure()?;
+    let called = unchanged(&glass.on.admin, GLASS, TARGET, || glass.edit()?.failure())?;
     ensure!(called.contains("failed calling webhook"), "{called}");
     // It is the way through at night; what ends it is computed at every use.
     glass.on.apply(&exception(GLASS, "night", &json!({"all": true}), &ahead(1)))?.success()?;

@@ -11,8 +11,14 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use super::ServeArgs;
+use super::{Remediation, ServeArgs};
+use crate::alert::Delivery;
+use crate::audit::auditor::{self, Auditor};
+use crate::audit::observed::Observed;
+use crate::audit::telling::Telling;
+use crate::audit::watch::WatchSettings;
 use crate::cert::LeafResolver;
+use crate::cert::authority::certificates;
 use crate::cert::keep::CertificateKeeper;
 use crate::cert::keep_files::FilesKeeper;
 use crate::cert::signing::SigningKeeper;
@@ -26,8 +32,10 @@ use crate::control::rights::Rights;
 use crate::control::run::Control;
 use crate::control::would_denies::WouldDenies;
 use crate::core::tenure::Terms;
+use crate::sources::Sources;
 use crate::store::{self, Store};
 use crate::telemetry::events;
+use crate::telemetry::findings;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::notices;
 use crate::trail::sink::RecordSink;
@@ -52,6 +60,7 @@ pub(super) struct Running {
     keep_member: watch::Sender<bool>,
     member: tokio::task::JoinHandle<()>,
     background: tokio::task::JoinSet<()>,
+    delivery: Delivery,
 }
 
 impl Running {
@@ -144,6 +153,8 @@ impl Running {
             events: sink.clone(),
             notices: notices.clone(),
         };
+        let notices_of_audit = notices.clone();
+        background.spawn(alarm.clone().watch_key(keys.watch()));
         let guard_reviews = GuardReviews {
             client: client.clone(),
             store: store.clone(),
@@ -152,9 +163,21 @@ impl Running {
             notices,
             room: Default::default(),
         };
+        let (finding, finding_publisher) = findings::channel(Arc::clone(&metrics));
+        background.spawn(finding_publisher.run(client.clone(), replica.clone()));
+        let delivery =
+            Delivery::start(&args.alerts.settings()?, finding, Arc::clone(&metrics), &mut background)?;
+        let telling = Telling {
+            replica: replica.clone(),
+            records: records.clone(),
+            notices: notices_of_audit,
+            delivery: delivery.clone(),
+        };
+        let observed = Arc::new(Observed::default());
         let voice = Voice {
             replica: replica.clone(),
             authenticated: clients.is_some(),
+            observed: Arc::clone(&observed),
             records,
             events: sink,
             metrics: Arc::clone(&metrics),
@@ -204,6 +227,32 @@ impl Running {
             // An error means that the sender is gone, which is a stop, too.
             let _ = let_go.wait_for(|keep| !keep).await;
         }));
+        let own_authorities = trusted.clone();
+        let sources = Sources::new(
+            client.clone(),
+            args.sources.settings()?,
+            Arc::new(move || certificates(&own_authorities.borrow()).unwrap_or_default()),
+            Arc::clone(&metrics),
+        );
+        let auditor = Auditor {
+            client: client.clone(),
+            store: store.clone(),
+            fence: fence.clone(),
+            sources: Arc::new(sources),
+            settings: auditor::Settings {
+                watch: WatchSettings {
+                    audit_interval: args.watch.audit_interval,
+                    installed: namespace.clone(),
+                },
+                apply_grace: args.apply_grace,
+                remediation: args.remediation == Remediation::On,
+            },
+            observed,
+            telling,
+            keys: signing_key.clone(),
+            metrics: Arc::clone(&metrics),
+        };
+        background.spawn(auditor.run());
         let rights = Rights::new(namespace.as_str());
         let registrar = Registrar::new(
             client.clone(),
@@ -234,7 +283,7 @@ impl Running {
             worked: None,
         };
         background.spawn(control.run());
-        Ok(Self { admission, health, keep_lease, leasing, keep_member, member, background })
+        Ok(Self { admission, health, keep_lease, leasing, keep_member, member, background, delivery })
     }
 
     /// Returns when a part that runs for ever has ended, which only a bug can cause.
@@ -268,6 +317,11 @@ impl Running {
         self.keep_member.send_replace(false);
         if !self.member.is_finished() {
             let _ = (&mut self.member).await;
+        }
+        if !self.delivery.drained(limit).await {
+            tracing::warn!(
+                "not every alert could be delivered in time; what a spool holds is sent by the next process"
+            );
         }
         self.background.shutdown().await;
         self.health.stop().await;

@@ -46,7 +46,7 @@ pub(super) fn judge(
         return Verdict::Ask(Question::Target(target.clone()));
     }
     sum_up(review, guards, |state, target| match state {
-        GuardState::Invalid(invalid) => against_invalid(review, invalid, target),
+        GuardState::Invalid(invalid) => against_invalid(review, invalid, target, now),
         GuardState::Valid(guard) => match (part(review, form, guard), fact, concerned) {
             (Some(Part::Elsewhere), _, _) => in_another_version(guard, review.written_in(), now),
             (Some(_), Some(_), Some(read)) if read.version != guard.target.version => {

@@ -4,6 +4,9 @@
 //! approval; deletion never does, and neither does a write that approves nothing (labels, finalizers):
 //! a namespace can be deleted, and `driftguard uninstall` works, with every replica dead.
 //!
+//! Another label of a guard approves nothing, but may bring it under an exception that goes by labels. An
+//! `Ignore` entry of its own brings such writes to whoever lives.
+//!
 //! Making an exception does not fail closed, either. It is the way through in the hour in which nothing
 //! answers, and nothing depends on the review: what cannot be read pauses nothing, and when one ends is
 //! computed at every use. The review only spares its maker a surprise, and records who it was.
@@ -34,6 +37,21 @@ struct Own {
     /// When an update approves something. CEL; it can never fail, since a failing condition under
     /// `Fail` refuses the write. An absent spec and an absent annotation are values like others.
     approves: &'static str,
+    /// When an update that approves nothing changes what exceptions mean; `None` where none can.
+    relabels: Option<&'static str>,
+}
+
+/// The word in the names of entries for changes of labels.
+const RELABEL: &str = "relabel";
+
+/// Whether an update of a guard approves something.
+macro_rules! guard_approves {
+    () => {
+        "object == null || oldObject == null || object.?spec != oldObject.?spec \
+         || object.metadata.?annotations[?'driftguard.terrafusion.ai/author'] \
+         != oldObject.metadata.?annotations[?'driftguard.terrafusion.ai/author'] \
+         || object.metadata.?annotations[?'driftguard.terrafusion.ai/adopt'].hasValue()"
+    };
 }
 
 /// Our kinds whose objects are reviewed.
@@ -42,16 +60,20 @@ const OWN: [Own; 2] = [
         resource: "driftguards",
         mutated: true,
         writes: FailurePolicy::Fail,
-        approves: "object == null || oldObject == null || object.?spec != oldObject.?spec \
-                   || object.metadata.?annotations[?'driftguard.terrafusion.ai/author'] \
-                   != oldObject.metadata.?annotations[?'driftguard.terrafusion.ai/author'] \
-                   || object.metadata.?annotations[?'driftguard.terrafusion.ai/adopt'].hasValue()",
+        approves: guard_approves!(),
+        // One write is reviewed once: labels beside a new spec are looked at with that.
+        relabels: Some(concat!(
+            "!(",
+            guard_approves!(),
+            ") && object.metadata.?labels != oldObject.metadata.?labels"
+        )),
     },
     Own {
         resource: "driftguardexceptions",
         mutated: false,
         writes: FailurePolicy::Ignore,
         approves: "object == null || oldObject == null || object.?spec != oldObject.?spec",
+        relabels: None,
     },
 ];
 
@@ -80,10 +102,13 @@ pub fn entries(hook: Hook, key: &SigningKey) -> Vec<Entry> {
             };
             let writes = [Operation::Create, Operation::Update];
             match hook {
-                Hook::Validate => vec![
-                    entry(own.writes, "approve", &writes),
-                    entry(FailurePolicy::Ignore, "retire", &[Operation::Delete]),
-                ],
+                Hook::Validate => {
+                    let relabel =
+                        own.relabels.map(|_| entry(FailurePolicy::Ignore, RELABEL, &[Operation::Update]));
+                    let approve = entry(own.writes, "approve", &writes);
+                    let retire = entry(FailurePolicy::Ignore, "retire", &[Operation::Delete]);
+                    std::iter::once(approve).chain(relabel).chain([retire]).collect()
+                }
                 Hook::Mutate if own.mutated => vec![entry(FailurePolicy::Ignore, "sign", &writes)],
                 Hook::Mutate => Vec::new(),
             }
@@ -112,6 +137,10 @@ fn token_parts(hook: Hook, policy: FailurePolicy, resource: &str) -> [&[u8]; 3] 
 #[must_use]
 pub fn condition(entry: &Entry) -> Option<&'static str> {
     let own = own(entry)?;
+    let is_relabelling = entry.name.starts_with(&format!("{NAME_PREFIX}.{RELABEL}-"));
+    if is_relabelling {
+        return own.relabels;
+    }
     entry.operations.contains(&Operation::Update).then_some(own.approves)
 }
 
@@ -147,7 +176,7 @@ mod tests {
         };
         let policy = |operation| of_resource("driftguards", operation);
         assert_eq!(policy(Operation::Create), [FailurePolicy::Fail]);
-        assert_eq!(policy(Operation::Update), [FailurePolicy::Fail]);
+        assert_eq!(policy(Operation::Update), [FailurePolicy::Fail, FailurePolicy::Ignore]);
         assert_eq!(policy(Operation::Delete), [FailurePolicy::Ignore]);
         for operation in [Operation::Create, Operation::Update, Operation::Delete] {
             assert_eq!(of_resource("driftguardexceptions", operation), [FailurePolicy::Ignore]);
@@ -165,6 +194,7 @@ mod tests {
             words,
             [
                 "/validate/g17/fail/driftguards",
+                "/validate/g17/ignore/driftguards",
                 "/validate/g17/ignore/driftguards",
                 "/validate/g17/ignore/driftguardexceptions",
                 "/validate/g17/ignore/driftguardexceptions",
@@ -207,5 +237,16 @@ mod tests {
         for entry in entries(Hook::Validate) {
             assert_eq!(condition(&entry).is_some(), entry.operations.contains(&Operation::Update));
         }
+    }
+
+    #[test]
+    fn an_update_of_a_guard_comes_by_one_entry_at_most() {
+        let of_guards: Vec<&str> = entries(Hook::Validate)
+            .iter()
+            .filter(|entry| entry.resources == ["driftguards"])
+            .filter_map(condition)
+            .collect();
+        let [approves, relabels] = of_guards[..] else { unreachable!("{of_guards:?}") };
+        assert!(relabels.starts_with(&format!("!({approves}) && ")), "{relabels}");
     }
 }

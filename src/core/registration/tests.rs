@@ -45,6 +45,7 @@ fn guard(target: Target) -> Guard {
         target,
         expected: ContentHash::of(b""),
         also_approved: Box::default(),
+        equivalents: Box::default(),
         enforcement: Enforcement::Deny,
         failure_policy: FailurePolicy::Fail,
         deletion_policy: DeletionPolicy::Allow,
@@ -141,6 +142,9 @@ fn a_guard_that_cannot_be_evaluated_fails_open() {
     let state = GuardState::Invalid(Arc::new(InvalidGuard {
         id: GuardId { namespace: "guards".into(), name: "g".into() },
         generation: 1,
+        uid: "".into(),
+        pauses: Vec::new(),
+        authorship: Authorship::Unknown,
         target: Some(target("configmaps", Some("a"), "x")),
         reason: "InvalidSpec",
         message: String::new(),

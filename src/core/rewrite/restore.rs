@@ -23,7 +23,7 @@ const MAX_MEMBERS: usize = 32;
 
 /// Why the pinned part cannot be put back.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Unrestorable {
+pub(crate) enum Unrestorable {
     /// An object could not be read.
     Unreadable,
     /// What is pinned and what is not lie so that one cannot be put back without the other.
@@ -43,7 +43,7 @@ impl From<CanonicalError> for Unrestorable {
 }
 
 /// The edits of `new` that put back what `scope` pins of `old`.
-pub(super) fn edits(old: &Object<'_>, new: &Object<'_>, scope: &Scope) -> Result<Edits, Unrestorable> {
+pub(crate) fn edits(old: &Object<'_>, new: &Object<'_>, scope: &Scope) -> Result<Edits, Unrestorable> {
     let filter = scope.filter();
     let mut edits = Edits::default();
     for name in fields(old, new, scope.kind())? {
@@ -62,8 +62,8 @@ pub(super) fn edits(old: &Object<'_>, new: &Object<'_>, scope: &Scope) -> Result
 fn fields(old: &Object<'_>, new: &Object<'_>, kind: ScopeKind) -> Result<Vec<String>, JsonError> {
     Ok(match kind {
         ScopeKind::ConfigMap => vec!["binaryData".to_owned(), "data".to_owned()],
-        // Never rewritten: the audit log of the API server would hold the patch.
-        ScopeKind::Secret => Vec::new(),
+        // Put back by remediation alone: no write to one is ever rewritten.
+        ScopeKind::Secret => vec!["data".to_owned()],
         ScopeKind::GamaConfig => vec!["spec".to_owned()],
         ScopeKind::Other if old.field("spec").is_some() => vec!["spec".to_owned()],
         ScopeKind::Other => {

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::{Attribution, Guard, Kind, Pause, Record, SCHEMA, Target, User};
 use crate::core;
-use crate::core::guard::Enforcement;
+use crate::core::guard::{Enforcement, GuardId, GuardState};
 use crate::core::verdict::{Attempt, Unguarded};
 
 /// Longest text of a record, in bytes, but for messages: what a name of the API may have, and more
@@ -94,23 +94,37 @@ impl<'a> Record<'a> {
         Self {
             kind: Kind::Promotion,
             enforcement: Some(Enforcement::Deny.as_str()),
-            ..Self::of_state(guard, "Promoted", circumstances)
+            ..Self::of_state(
+                Guard::of(&guard.id, &guard.uid, guard.generation),
+                Some(&guard.target),
+                "Promoted",
+                circumstances,
+            )
         }
     }
 
     /// The record of a guard that begins to let writes pass for a while, or no longer does.
     #[must_use]
     pub fn of_pause(
-        guard: &'a core::guard::Guard,
+        state: &'a GuardState,
         reason: &'static str,
         pause: Option<Pause<'a>>,
         circumstances: Circumstances<'a>,
     ) -> Self {
+        let enforcement = match state {
+            GuardState::Valid(guard) => Some(guard.enforcement.as_str()),
+            GuardState::Invalid(_) => None,
+        };
         Self {
             kind: Kind::Pause,
-            enforcement: Some(guard.enforcement.as_str()),
+            enforcement,
             pause,
-            ..Self::of_state(guard, reason, circumstances)
+            ..Self::of_state(
+                Guard::of(state.id(), state.uid(), state.generation()),
+                state.target(),
+                reason,
+                circumstances,
+            )
         }
     }
 
@@ -126,20 +140,15 @@ impl<'a> Record<'a> {
     }
 
     /// The record of what became of a guard by our own doing.
-    fn of_state(
-        guard: &'a core::guard::Guard,
+    pub(super) fn of_state(
+        guard: Guard<'a>,
+        target: Option<&'a core::guard::Target>,
         reason: &'static str,
         circumstances: Circumstances<'a>,
     ) -> Self {
-        let target = &guard.target;
         Self {
-            guard: Some(Guard {
-                namespace: &guard.id.namespace,
-                name: &guard.id.name,
-                uid: &guard.uid,
-                generation: guard.generation,
-            }),
-            target: Some(Target {
+            guard: Some(guard),
+            target: target.map(|target| Target {
                 api_version: target.api_version(),
                 kind: &target.kind,
                 resource: &target.resource,
@@ -188,6 +197,12 @@ impl<'a> Record<'a> {
             review_uid: cut(circumstances.review_uid, MAX_TEXT),
             replica: circumstances.replica,
         }
+    }
+}
+
+impl<'a> Guard<'a> {
+    pub(super) fn of(id: &'a GuardId, uid: &'a str, generation: i64) -> Self {
+        Self { namespace: &id.namespace, name: &id.name, uid, generation }
     }
 }
 

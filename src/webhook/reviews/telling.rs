@@ -96,6 +96,7 @@ impl Reviews {
             return;
         }
         bound(&mut attempt);
+        self.observed.note(&attempt, !denied, self.authenticated, now);
         self.events.offer(&attempt, denied);
         self.records.put(&Record::of(&attempt, self.circumstances(denied, message, uid, now)));
     }

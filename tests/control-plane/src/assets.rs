@@ -52,6 +52,26 @@ impl std::str::FromStr for Version {
     }
 }
 
+fn variable(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+/// The folder that `build` fills.
+fn cache() -> Result<PathBuf> {
+    let cache = variable("DRIFTGUARD_CACHE")
+        .or_else(|| variable("XDG_CACHE_HOME").map(|cache| cache.join("driftguard")))
+        .or_else(|| variable("HOME").map(|home| home.join(".cache/driftguard")))
+        .context("no cache folder: neither DRIFTGUARD_CACHE nor HOME is set")?;
+    Ok(cache.join("control-plane"))
+}
+
+/// `promtool`, which checks and tests rules of Prometheus.
+pub fn promtool() -> Result<PathBuf> {
+    let program = cache()?.join("promtool");
+    ensure!(program.exists(), "{} is missing; run `make control-plane`, which builds it", program.display());
+    Ok(program)
+}
+
 /// A folder with `etcd`, `kube-apiserver` and `kubectl` in it.
 #[derive(Debug, Clone)]
 pub(crate) struct Assets(PathBuf);
@@ -59,16 +79,11 @@ pub(crate) struct Assets(PathBuf);
 impl Assets {
     /// `KUBEBUILDER_ASSETS` for every version when it is set, otherwise the cache.
     pub(crate) fn find(version: Version) -> Result<Self> {
-        let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let (folder, mend) = match variable("KUBEBUILDER_ASSETS") {
             Some(folder) => (folder, "unset KUBEBUILDER_ASSETS to use one that we build".to_owned()),
             None => {
-                let cache = variable("DRIFTGUARD_CACHE")
-                    .or_else(|| variable("XDG_CACHE_HOME").map(|cache| cache.join("driftguard")))
-                    .or_else(|| variable("HOME").map(|home| home.join(".cache/driftguard")))
-                    .context("no cache folder: neither DRIFTGUARD_CACHE nor HOME is set")?;
                 let mend = format!("run `make control-plane K8S={}`, which builds it", version.minor());
-                (cache.join("control-plane").join(version.pinned()), mend)
+                (cache()?.join(version.pinned()), mend)
             }
         };
         for program in ["etcd", "kube-apiserver", "kubectl"] {

@@ -8,10 +8,21 @@ use serde_json::Value;
 const POLICY: &str = "audit-policy.yaml";
 const LOG: &str = "audit.log";
 
+/// How much is noted of each request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Level {
+    /// Who asked for what, and what was answered.
+    Metadata,
+    /// What was sent, too, and what webhooks changed of it.
+    Request,
+}
+
 /// Writes the policy and gives the flags that follow it. Several API servers append to one file.
-pub(crate) fn flags(folder: &Path) -> Result<[String; 3]> {
+pub(crate) fn flags(folder: &Path, level: Level) -> Result<[String; 3]> {
     // A watch counts as soon as it is answered: it may not end before the test does.
-    let policy = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules:\n- level: Metadata\n";
+    let policy = format!(
+        "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules:\n- level: {level:?}\n"
+    );
     std::fs::write(folder.join(POLICY), policy).context("cannot write the audit policy")?;
     Ok([
         format!("--audit-policy-file={}", folder.join(POLICY).display()),

@@ -36,7 +36,7 @@ mod user;
 mod wait;
 
 pub use api_server::ApiServer;
-pub use assets::Version;
+pub use assets::{Version, promtool};
 pub use balancer::{Backend, Balancer};
 pub use etcd::Etcd;
 pub use ports::free_port;
@@ -64,7 +64,7 @@ pub struct Builder {
     folder: Option<PathBuf>,
     controller_manager: bool,
     workloads: bool,
-    audited: bool,
+    audited: Option<audit::Level>,
 }
 
 impl Builder {
@@ -121,7 +121,14 @@ impl Builder {
     /// With an audit log of every request, metadata only; [`ControlPlane::audit_log`] reads it.
     #[must_use]
     pub fn audited(mut self) -> Self {
-        self.audited = true;
+        self.audited = Some(audit::Level::Metadata);
+        self
+    }
+
+    /// As [`Builder::audited`], with what was sent and what webhooks changed of it.
+    #[must_use]
+    pub fn audited_with_requests(mut self) -> Self {
+        self.audited = Some(audit::Level::Request);
         self
     }
 
@@ -185,8 +192,8 @@ impl Builder {
         }
         let etcd = Etcd::start(guardian, &assets, &self.etcd_flags)?;
         let mut flags = self.api_server_flags.clone();
-        if self.audited {
-            flags.extend(audit::flags(folder)?);
+        if let Some(level) = self.audited {
+            flags.extend(audit::flags(folder, level)?);
         }
         let common = api_server::Common { folder, etcd: etcd.address(), flags: &flags };
         let versions =

@@ -79,9 +79,12 @@ pub(super) fn after_the_wait_the_very_next_edit_is_refused(on: &Installation, ns
         let name = format!("loop-{number}");
         on.apply(&config_map(ns, &name, &json!({"a": "1"})))?.success()?;
         let target = format!("configmap/{name}");
+        // What it was is known, so that nothing comes between the wait and the edit.
+        let before = on.get(ns, &target)?;
         on.pin_live(ns, &target)?;
         let said = on.admin.kubectl(&["patch", &target, "-n", ns, "--type=merge", "-p", patch])?.failure()?;
         ensure!(said.contains("DriftGuard "), "{said}");
+        ensure!(on.get(ns, &target)? == before, "refused, yet changed");
     }
     Ok(())
 }

@@ -1,0 +1,717 @@
+//! The loop of the auditor, on the replica that holds the lease: looks come in, what the book decides goes
+//! out.
+//!
+//! Nothing is decided here. A look that shows approved content goes to the book at once. Any other needs
+//! what the guard's status says (whether writes are refused, what an earlier leader told already), and so
+//! waits until that is read; of looks at one target that come meanwhile the newest counts. Restoring, reading
+//! and saying run beside the loop, bounded, so that no silent server stops it.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::api::names;
+use crate::api::{DriftGuardSpec, DriftGuardStatus};
+use crate::control::lease::Fence;
+use crate::core::audit::attribution::{Evidence, attribute};
+use crate::core::audit::book::{self, Book, Context, Details, Remembered, Step, Terms};
+use crate::core::audit::finding::{Reason, Truth};
+use crate::core::audit::sight::{Look, Present, Sight};
+use crate::core::canonical::hash_object;
+use crate::core::diff::changed_paths;
+use crate::core::guard::{Guard, GuardState};
+use crate::core::guard_spec::rival;
+use crate::core::signature::SigningKey;
+use crate::core::text::Text;
+use crate::sources::Sources;
+use crate::store::{Observation, Seen, Store};
+use crate::telemetry::metrics::{Metrics, Restored};
+
+use super::facts;
+use super::observed::Observed;
+use super::remediation::{Attempted, Job, Outcome, Remediation};
+use super::say::{self, Told};
+use super::status::{Statement, Statuses, Written};
+use super::telling::Telling;
+use super::watch::{Sighting, WatchSettings, Watches};
+
+/// Statuses that are written or read at once.
+const STATUSES: usize = 8;
+/// Targets that are restored at once.
+const RESTORES: usize = 8;
+/// Sources that are asked at once although nothing drifted.
+const QUESTIONS: usize = 2;
+/// Pause before a status that could not be written or read is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+/// Most changed paths that are told.
+const MAX_PATHS: usize = 16;
+/// How long what the API server said of its version counts.
+const VERSION_FOR: Duration = Duration::from_secs(60);
+
+/// How the auditor behaves.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How targets are watched.
+    pub watch: WatchSettings,
+    /// How long what is approved may wait to be applied (`--apply-grace`).
+    pub apply_grace: Duration,
+    /// Whether anything is put back (`--remediation`).
+    pub remediation: bool,
+}
+
+/// What the loop works with.
+pub struct Auditor {
+    /// The client.
+    pub client: kube::Client,
+    /// The guards.
+    pub store: Store,
+    /// Whether this replica may act.
+    pub fence: Fence,
+    /// Where approved content comes from.
+    pub sources: Arc<Sources>,
+    /// How it behaves.
+    pub settings: Settings,
+    /// Writes that this replica has judged lately.
+    pub observed: Arc<Observed>,
+    /// Where it is told.
+    pub telling: Telling,
+    /// The key by which what is kept in statuses is signed.
+    pub keys: watch::Receiver<Option<SigningKey>>,
+    /// Counts what is done.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Auditor {
+    /// Runs for ever: waits for the lease, works while it is held, and waits again.
+    pub async fn run(self) {
+        loop {
+            self.fence.clone().held().await;
+            let mut lost = self.fence.clone();
+            tokio::select! {
+                () = self.lead() => {}
+                () = lost.lost() => {}
+            }
+        }
+    }
+
+    /// Works until it is dropped.
+    async fn lead(&self) {
+        self.store.synced().await;
+        let (watches, news) = Watches::new(
+            self.client.clone(),
+            self.store.clone(),
+            self.settings.watch.clone(),
+            Arc::clone(&self.metrics),
+        );
+        let mut leading = Leading::new(self);
+        tokio::select! {
+            () = watches.run() => {}
+            () = leading.run(news) => {}
+        }
+    }
+}
+
+/// An attempt to restore that runs.
+struct Attempt {
+    begun: Instant,
+    /// Set when it is to give up.
+    given_up: Arc<AtomicBool>,
+}
+
+/// What was read beside a look.
+#[derive(Debug, Clone, Default)]
+struct Known {
+    status: DriftGuardStatus,
+    namespace_terminating: bool,
+}
+
+/// What ran beside the loop and has ended.
+enum Ended {
+    /// The status of a guard was read; `None` when that failed, or there is no such guard.
+    Read(Text, Option<Known>),
+    /// A target was read because somebody asked.
+    Looked(Option<Sighting>),
+    /// An attempt to restore.
+    Restored { guard: Arc<Guard>, terms: Terms, transaction_id: String, attempted: Attempted },
+    /// Sources were asked although nothing drifted.
+    Asked(Text, Vec<crate::sources::SourceReport>),
+    /// A status was written.
+    Said(Text, Written),
+}
+
+/// One time of leading.
+struct Leading<'a> {
+    auditor: &'a Auditor,
+    observations: watch::Receiver<Arc<Observation>>,
+    observation: Arc<Observation>,
+    book: Book,
+    remediation: Arc<Remediation>,
+    statuses: Statuses,
+    tasks: JoinSet<Ended>,
+    reads: Arc<Semaphore>,
+    restores: Arc<Semaphore>,
+    questions: Arc<Semaphore>,
+    /// Looks that wait, by uid of the guard.
+    waiting: HashMap<Text, Sighting>,
+    /// Attempts to restore that run, by transaction id.
+    attempts: HashMap<String, Attempt>,
+    /// How often it was tried under one transaction id.
+    tries: HashMap<String, u32>,
+    /// What was last said of guards that are not calm.
+    told: HashMap<Text, Told>,
+    /// What is to be said, and when it may be tried.
+    to_say: BTreeMap<Text, (Statement, Instant)>,
+    saying: HashSet<Text>,
+    version: (String, Option<Instant>),
+}
+
+/// Of a guard whose spec can no longer be read.
+const NO_TERMS: Terms = Terms { auto_remediate: false, max_failures_before_alert: 1 };
+
+fn new_id() -> String {
+    uuid::Uuid::now_v7().to_string()
+}
+
+fn valid(state: &GuardState) -> Option<&Arc<Guard>> {
+    match state {
+        GuardState::Valid(guard) => Some(guard),
+        GuardState::Invalid(_) => None,
+    }
+}
+
+/// The spec of a guard that could be converted, and what of it only the auditor reads.
+fn spec(seen: &Seen) -> Option<(DriftGuardSpec, Terms)> {
+    let spec: DriftGuardSpec = serde_json::from_str(seen.stored.spec()).ok()?;
+    let most = u32::try_from(spec.max_failures_before_alert).unwrap_or(1).max(1);
+    let terms = Terms { auto_remediate: spec.auto_remediate, max_failures_before_alert: most };
+    Some((spec, terms))
+}
+
+impl<'a> Leading<'a> {
+    fn new(auditor: &'a Auditor) -> Self {
+        let observations = auditor.store.observations();
+        let settings =
+            book::Settings { remediation: auditor.settings.remediation, limits: book::Limits::default() };
+        let remediation = Remediation {
+            client: auditor.client.clone(),
+            store: auditor.store.clone(),
+            fence: auditor.fence.clone(),
+            sources: Arc::clone(&auditor.sources),
+            rights: Default::default(),
+        };
+        Self {
+            auditor,
+            observations,
+            observation: Arc::default(),
+            book: Book::new(settings),
+            remediation: Arc::new(remediation),
+            statuses: Statuses { client: auditor.client.clone(), fence: auditor.fence.clone() },
+            tasks: JoinSet::new(),
+            reads: Arc::new(Semaphore::new(STATUSES)),
+            restores: Arc::new(Semaphore::new(RESTORES)),
+            questions: Arc::new(Semaphore::new(QUESTIONS)),
+            waiting: HashMap::new(),
+            attempts: HashMap::new(),
+            tries: HashMap::new(),
+            told: HashMap::new(),
+            to_say: BTreeMap::new(),
+            saying: HashSet::new(),
+            version: (String::new(), None),
+        }
+    }
+
+    async fn run(&mut self, mut news: mpsc::Receiver<Sighting>) {
+        self.follow();
+        loop {
+            self.say();
+            let due = self.book.next_due().map(instant);
+            let retry = self.to_say.values().map(|(_, at)| *at).filter(|at| *at > Instant::now()).min();
+            tokio::select! {
+                // What is known of guards comes before what is seen of their targets.
+                biased;
+                changed = self.observations.changed() => match changed {
+                    Ok(()) => self.follow(),
+                    Err(_) => return,
+                },
+                Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => {
+                    if let Ok(ended) = ended {
+                        self.ended(ended).await;
+                    }
+                }
+                sighting = news.recv() => match sighting {
+                    Some(sighting) => self.sighted(sighting).await,
+                    None => return,
+                },
+                () = until(due) => self.tick(),
+                () = until(retry) => {}
+            }
+        }
+    }
+
+    /// Follows the guards: tells the book of those that changed.
+    fn follow(&mut self) {
+        let after = Arc::clone(&self.observations.borrow_and_update());
+        let before = std::mem::replace(&mut self.observation, Arc::clone(&after));
+        let now = Timestamp::now();
+        let mut came_or_went = false;
+        let mut steps: Vec<(Arc<Guard>, Vec<Step>)> = Vec::new();
+        let mut acknowledged: Vec<String> = Vec::new();
+        let (mut old, mut new) = (before.guards.iter().peekable(), after.guards.iter().peekable());
+        loop {
+            let order = match (old.peek(), new.peek()) {
+                (None, None) => break,
+                (Some(_), None) => std::cmp::Ordering::Less,
+                (None, Some(_)) => std::cmp::Ordering::Greater,
+                (Some(old), Some(new)) => old.stored.id().cmp(new.stored.id()),
+            };
+            let was = if order.is_le() { old.next() } else { None };
+            let is = if order.is_ge() { new.next() } else { None };
+            if let (Some(was), Some(is)) = (was, is)
+                && Arc::ptr_eq(was, is)
+            {
+                continue;
+            }
+            let same = |was: &Seen| is.is_some_and(|is| is.stored.uid() == was.stored.uid());
+            let (gone, stays) = (was.filter(|was| !same(was)), was.filter(|was| same(was)));
+            came_or_went |= gone.is_some() || stays.is_none();
+            if let Some(guard) = gone.and_then(|gone| valid(&gone.state)) {
+                steps.push((Arc::clone(guard), self.book.guard_changed(guard, None, now)));
+                self.forget(&guard.uid);
+            }
+            let guards = stays.and_then(|was| valid(&was.state)).zip(is.map(|is| valid(&is.state)));
+            if let Some((was, is)) = guards
+                && !is.is_some_and(|is| Arc::ptr_eq(was, is))
+            {
+                let changed = self.book.guard_changed(was, is.map(AsRef::as_ref), now);
+                steps.push((Arc::clone(is.unwrap_or(was)), changed));
+            }
+            let word = |seen: &Seen| seen.stored.annotation(names::ANNOTATION_ACKNOWLEDGE).map(str::to_owned);
+            if let Some(incident) = is.and_then(|is| word(is))
+                && stays.and_then(|was| word(was)).as_ref() != Some(&incident)
+            {
+                acknowledged.push(incident);
+            }
+        }
+        if came_or_went {
+            let mut census: BTreeMap<&str, usize> = BTreeMap::new();
+            for seen in &after.guards {
+                *census.entry(seen.stored.namespace()).or_default() += 1;
+            }
+            self.book.census(census.into_iter().map(|(namespace, guards)| (namespace.into(), guards)));
+        }
+        for (guard, steps) in steps {
+            self.take(&guard, steps, None);
+        }
+        for incident in acknowledged {
+            let steps = self.book.acknowledge(&incident, now);
+            self.take_all(steps);
+        }
+    }
+
+    /// Nothing of a guard that is gone is kept.
+    fn forget(&mut self, uid: &Text) {
+        self.waiting.remove(uid);
+        self.told.remove(uid);
+        self.to_say.remove(uid);
+    }
+
+    fn tick(&mut self) {
+        let steps = self.book.tick(Timestamp::now());
+        self.take_all(steps);
+    }
+
+    /// Steps of guards that are named by uid alone.
+    fn take_all(&mut self, steps: Vec<(Text, Step)>) {
+        if steps.is_empty() {
+            return;
+        }
+        let mut by_uid: HashMap<Text, Vec<Step>> = HashMap::new();
+        for (uid, step) in steps {
+            by_uid.entry(uid).or_default().push(step);
+        }
+        let observation = Arc::clone(&self.observation);
+        for seen in &observation.guards {
+            if let Some(steps) = by_uid.remove(seen.stored.uid())
+                && let Some(guard) = valid(&seen.state)
+            {
+                self.take(guard, steps, None);
+            }
+        }
+    }
+
+    /// The guard that a look is about, as it stands now.
+    fn guard(&self, sighting: &Sighting) -> Option<(Arc<Guard>, Terms)> {
+        let seen = self.observation.guard(&sighting.guard)?;
+        let guard = valid(&seen.state).filter(|guard| guard.uid == sighting.guard_uid)?;
+        Some((Arc::clone(guard), spec(seen)?.1))
+    }
+
+    async fn sighted(&mut self, sighting: Sighting) {
+        let now = Timestamp::now();
+        let Some((guard, terms)) = self.guard(&sighting) else { return };
+        let approved = matches!(&sighting.sight, Sight::Present(seen) if guard.approves(seen.hash, now));
+        if approved {
+            self.keep(&guard, &sighting);
+        }
+        let uid = sighting.guard_uid.clone();
+        let audited = self.observation.guard(&guard.id).and_then(|seen| seen.stored.status().audited());
+        let is_said =
+            audited.is_some_and(|said| said.drifted == Some(false) && said.generation == guard.generation);
+        if approved
+            && !self.waiting.contains_key(&uid)
+            && (self.book.knows(&uid) || is_said || audited.is_none())
+        {
+            let remembered = is_said.then(|| calm(&guard));
+            if audited.is_none_or(|said| said.generation != guard.generation) && !self.book.knows(&uid) {
+                self.ask_sources(&guard);
+            }
+            self.see(&guard, terms, &sighting, &Known::default(), remembered).await;
+            return;
+        }
+        if self.waiting.insert(uid, sighting).is_none() {
+            self.read(&guard);
+        }
+    }
+
+    /// Reads beside the loop what the status of a guard says, and whether its target's namespace goes.
+    fn read(&mut self, guard: &Arc<Guard>) {
+        let (guard, statuses) = (Arc::clone(guard), self.statuses.clone());
+        let (store, reads) = (self.auditor.store.clone(), Arc::clone(&self.reads));
+        self.tasks.spawn(async move {
+            let turn = reads.acquire().await;
+            let status = statuses.read(&guard.id, &guard.uid).await;
+            let terminating = match &guard.target.namespace {
+                Some(namespace) => match store.read_namespace(namespace).await {
+                    Ok(Some(found)) => {
+                        crate::core::audit::restore::is_terminating(&found).unwrap_or_default()
+                    }
+                    Ok(None) => true,
+                    Err(_) => false,
+                },
+                None => false,
+            };
+            drop(turn);
+            match status {
+                Ok(status) => {
+                    let known = status.map(|status| Known { status, namespace_terminating: terminating });
+                    Ended::Read(guard.uid.clone(), known)
+                }
+                Err(error) => {
+                    tracing::warn!(namespace = %guard.id.namespace, name = %guard.id.name, error, "the status of a guard could not be read");
+                    tokio::time::sleep(RETRY).await;
+                    Ended::Read(guard.uid.clone(), None)
+                }
+            }
+        });
+    }
+
+    async fn ended(&mut self, ended: Ended) {
+        match ended {
+            Ended::Read(uid, known) => {
+                let Some(sighting) = self.waiting.remove(&uid) else { return };
+                let Some((guard, terms)) = self.guard(&sighting) else { return };
+                // What could not be read is told all the same: an alert too many is better than none.
+                let known = known.unwrap_or_default();
+                let remembered = (!self.book.knows(&uid)).then(|| facts::remembered(&known.status));
+                self.see(&guard, terms, &sighting, &known, remembered).await;
+            }
+            Ended::Looked(Some(sighting)) => self.sighted(sighting).await,
+            Ended::Looked(None) => {}
+            Ended::Restored { guard, terms, transaction_id, attempted } => {
+                let took = self.attempts.remove(&transaction_id).map(|attempt| attempt.begun.elapsed());
+                if let (Some(took), Some(result)) = (took, counted(&attempted.outcome)) {
+                    self.auditor.metrics.audit.remediation(result, took);
+                }
+                self.auditor.metrics.audit.queue(self.attempts.len());
+                let now = Timestamp::now();
+                let number = self.tries.entry(transaction_id.clone()).or_default();
+                *number += 1;
+                self.auditor.telling.attempted(&guard, terms, &transaction_id, *number, &attempted, now);
+                if matches!(attempted.outcome, Outcome::Restored { .. } | Outcome::AlreadyRight) {
+                    self.tries.remove(&transaction_id);
+                }
+                let steps = self.book.restored(&guard, terms, &say::outcome(&attempted), now);
+                self.take(&guard, steps, Some(&attempted.sources));
+            }
+            Ended::Asked(uid, reports) => {
+                if let Some(told) = self.told.get(&uid)
+                    && !reports.is_empty()
+                {
+                    let statement = told.statement(Some(&reports), Timestamp::now());
+                    self.to_say.insert(uid, (statement, Instant::now()));
+                }
+            }
+            Ended::Said(uid, written) => {
+                self.saying.remove(&uid);
+                if written == Written::Failed
+                    && let Some(told) = self.told.get(&uid)
+                    && !self.to_say.contains_key(&uid)
+                {
+                    let statement = told.statement(None, Timestamp::now());
+                    self.to_say.insert(uid, (statement, Instant::now() + RETRY));
+                } else if !self.to_say.contains_key(&uid) && self.told.get(&uid).is_some_and(Told::is_calm) {
+                    self.told.remove(&uid);
+                }
+            }
+        }
+    }
+
+    /// Has the book see it, and does what follows.
+    async fn see(
+        &mut self,
+        guard: &Arc<Guard>,
+        terms: Terms,
+        sighting: &Sighting,
+        known: &Known,
+        remembered: Option<Remembered>,
+    ) {
+        self.learn_version(sighting.how).await;
+        let now = Timestamp::now();
+        let details =
+            self.book.wants_details(guard, &sighting.sight, now).then(|| self.details(guard, sighting));
+        let index = &self.observation.index;
+        let context = Context {
+            enforcing_since: facts::enforcing_since(&known.status),
+            built_in: facts::is_built_in(&guard.target.group),
+            server_version: &self.version.0,
+            audit_interval: self.auditor.settings.watch.audit_interval,
+            apply_grace: self.auditor.settings.apply_grace,
+            pause_ended: facts::pause_ended(&known.status),
+            conflict: rival(&GuardState::Valid(Arc::clone(guard)), index.guards_of(&guard.target)).is_some(),
+            namespace_terminating: known.namespace_terminating,
+            remembered,
+        };
+        let seen = book::Seen {
+            sight: &sighting.sight,
+            look: sighting.how,
+            details: details.as_ref(),
+            terms,
+            context: &context,
+        };
+        let steps = self.book.see(guard, &seen, now, &mut new_id);
+        self.take(guard, steps, None);
+    }
+
+    /// What changed, and who did it.
+    fn details(&self, guard: &Guard, sighting: &Sighting) -> Details {
+        let object = sighting.object.as_deref();
+        let before = self.auditor.sources.last_good().get(&guard.uid, guard.expected);
+        let changes = before
+            .as_ref()
+            .zip(object)
+            .and_then(|(before, object)| changed_paths(before, object, &guard.scope, MAX_PATHS).ok());
+        let changes = changes.unwrap_or_default();
+        let observed = self.auditor.observed.of(&guard.target);
+        let hash = match &sighting.sight {
+            Sight::Present(seen) if !guard.scope.is_secret() => Some(seen.hash),
+            _ => None,
+        };
+        let evidence = Evidence {
+            object,
+            paths: &changes.paths,
+            more: changes.more,
+            hash,
+            observed: &observed,
+            last_clean: self.book.last_clean(&guard.uid),
+        };
+        Details { attribution: attribute(&evidence), paths: changes.paths }
+    }
+
+    /// Keeps approved content by which a target could be put back.
+    fn keep(&self, guard: &Guard, sighting: &Sighting) {
+        if let (Sight::Present(seen), Some(object)) = (&sighting.sight, &sighting.object)
+            && seen.hash == guard.expected
+        {
+            self.auditor.sources.last_good().put(&guard.uid, &guard.scope, seen.hash, object);
+        }
+    }
+
+    /// Which version the API server has, asked again when lists came anew: it may have been replaced.
+    async fn learn_version(&mut self, how: Look) {
+        let known = self.version.1;
+        let is_due = known.is_none_or(|at| how == Look::Initial && at + VERSION_FOR < Instant::now());
+        if !is_due {
+            return;
+        }
+        if let Ok(Ok(info)) =
+            tokio::time::timeout(Duration::from_secs(5), self.auditor.client.apiserver_version()).await
+        {
+            self.version = (info.git_version, Some(Instant::now()));
+        }
+    }
+
+    /// Does what the book has decided about a guard, in its order.
+    fn take(
+        &mut self,
+        guard: &Arc<Guard>,
+        steps: Vec<Step>,
+        sources: Option<&[crate::sources::SourceReport]>,
+    ) {
+        let mut said = false;
+        for step in steps {
+            match step {
+                Step::Report(report) => {
+                    said = true;
+                    let told = Told::of(guard, *report, self.told.remove(&guard.uid));
+                    let statement = told.statement(sources, Timestamp::now());
+                    self.told.insert(guard.uid.clone(), told);
+                    self.to_say.insert(guard.uid.clone(), (statement, Instant::now()));
+                }
+                Step::Restore { transaction_id } => self.restore(guard, transaction_id),
+                Step::GiveUp { transaction_id } => {
+                    if let Some(attempt) = self.attempts.get(&transaction_id) {
+                        attempt.given_up.store(true, Ordering::Release);
+                    }
+                }
+                Step::Alert(alert) | Step::Resolve(alert) => self.auditor.telling.alert(&alert),
+                Step::Record(record) => {
+                    let terms = self.job(guard).map_or(NO_TERMS, |(_, terms)| terms);
+                    self.auditor.telling.record(guard, terms, &record, Timestamp::now());
+                }
+                Step::CountDrift(look) => self.auditor.metrics.audit.drift(look.as_str()),
+                Step::Look => self.look(guard),
+                Step::Equivalent { hash, announcement } => {
+                    if let Some(announcement) = &announcement {
+                        self.auditor.telling.announce(guard, announcement);
+                    }
+                    let key = self.auditor.keys.borrow().clone();
+                    if let (Some(key), Some(told)) = (key, self.told.get_mut(&guard.uid)) {
+                        told.equivalent(&key, guard, hash, &self.version.0);
+                    }
+                }
+            }
+        }
+        if let (false, Some(sources), Some(told)) = (said, sources, self.told.get(&guard.uid)) {
+            let statement = told.statement(Some(sources), Timestamp::now());
+            self.to_say.insert(guard.uid.clone(), (statement, Instant::now()));
+        }
+    }
+
+    fn job(&self, guard: &Arc<Guard>) -> Option<(Job, Terms)> {
+        let (spec, terms) = spec(self.observation.guard(&guard.id)?)?;
+        Some((Job { guard: Arc::clone(guard), spec: Arc::new(spec) }, terms))
+    }
+
+    fn restore(&mut self, guard: &Arc<Guard>, transaction_id: String) {
+        let Some((job, terms)) = self.job(guard) else { return };
+        let (remediation, restores) = (Arc::clone(&self.remediation), Arc::clone(&self.restores));
+        let given_up = Arc::new(AtomicBool::new(false));
+        let attempt = Attempt { begun: Instant::now(), given_up: Arc::clone(&given_up) };
+        self.attempts.insert(transaction_id.clone(), attempt);
+        self.auditor.metrics.audit.queue(self.attempts.len());
+        self.tasks.spawn(async move {
+            let _turn = restores.acquire().await;
+            let attempted = remediation.restore(&job, &given_up).await;
+            Ended::Restored { guard: job.guard, terms, transaction_id, attempted }
+        });
+    }
+
+    /// Asks the sources of a guard that is new whether they have what is approved, so that its status tells
+    /// before they are needed.
+    fn ask_sources(&mut self, guard: &Arc<Guard>) {
+        let Some((job, _)) = self.job(guard) else { return };
+        if job.spec.source_of_truth_ref.is_none() && job.spec.fallback_source_refs.is_empty() {
+            return;
+        }
+        let (remediation, questions) = (Arc::clone(&self.remediation), Arc::clone(&self.questions));
+        self.tasks.spawn(async move {
+            let _turn = questions.acquire().await;
+            Ended::Asked(job.guard.uid.clone(), remediation.ask_sources(&job).await)
+        });
+    }
+
+    /// Reads a target alone, beside the loop.
+    fn look(&mut self, guard: &Arc<Guard>) {
+        let (guard, store, reads) = (Arc::clone(guard), self.auditor.store.clone(), Arc::clone(&self.reads));
+        self.tasks.spawn(async move {
+            let _turn = reads.acquire().await;
+            let read = store.read_target(&guard.target).await;
+            let (sight, object) = match read {
+                Ok(None) => (Sight::Absent, None),
+                Ok(Some(object)) => match present(&guard, &object) {
+                    Ok(present) => (Sight::Present(present), Some(Bytes::from(object))),
+                    Err(why) => (Sight::Unreadable(why), None),
+                },
+                // Nothing is known; the book asks again.
+                Err(_) => return Ended::Looked(None),
+            };
+            Ended::Looked(Some(Sighting {
+                guard: guard.id.clone(),
+                guard_uid: guard.uid.clone(),
+                sight,
+                how: Look::Live,
+                object,
+                seen_at: Timestamp::now(),
+            }))
+        });
+    }
+
+    /// Starts to say what may be said now.
+    fn say(&mut self) {
+        let now = Instant::now();
+        while self.saying.len() < STATUSES {
+            let ready = self.to_say.iter().find(|(uid, (_, at))| *at <= now && !self.saying.contains(*uid));
+            let Some(uid) = ready.map(|(uid, _)| uid.clone()) else { return };
+            let Some((statement, _)) = self.to_say.remove(&uid) else { return };
+            self.saying.insert(uid.clone());
+            let statuses = self.statuses.clone();
+            self.tasks.spawn(async move {
+                let written = statuses.write(&statement).await;
+                Ended::Said(uid, written)
+            });
+        }
+    }
+}
+
+/// How the end of an attempt is counted; one that found nothing to do is none.
+fn counted(outcome: &Outcome) -> Option<Restored> {
+    match outcome {
+        Outcome::Restored { .. } => Some(Restored::Restored),
+        Outcome::NoVerifiedSource => Some(Restored::NoVerifiedSource),
+        Outcome::NotAllowed(_) | Outcome::Terminating | Outcome::Failed(_) => Some(Restored::Failed),
+        Outcome::GivenUp(_) => Some(Restored::GivenUp),
+        Outcome::AlreadyRight => None,
+    }
+}
+
+/// What a status that says "in sync" of exactly this guard would have said.
+fn calm(guard: &Guard) -> Remembered {
+    Remembered {
+        generation: guard.generation,
+        drifted: Some((Truth::False, Reason::InSync, Timestamp::UNIX_EPOCH)),
+        hash_match: Some(true),
+        current_hash: (!guard.scope.is_secret()).then_some(guard.expected),
+        ..Remembered::default()
+    }
+}
+
+fn present(guard: &Guard, object: &[u8]) -> Result<Present, String> {
+    let identity = crate::core::audit::restore::identity(object).map_err(|error| error.to_string())?;
+    let hash = hash_object(object, &guard.scope).map_err(|error| error.to_string())?;
+    Ok(Present {
+        uid: identity.uid,
+        resource_version: identity.resource_version,
+        hash,
+        terminating: identity.is_terminating,
+    })
+}
+
+/// The instant of a time, as far as clocks agree.
+fn instant(at: Timestamp) -> Instant {
+    let left = at.duration_since(Timestamp::now());
+    Instant::now() + Duration::try_from(left).unwrap_or_default()
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,502 @@
+//! Puts approved content back: looks, fetches, verifies, writes, and reads back.
+//!
+//! Nothing is written that does not hash to what the guard approves. Before each write it is asked again
+//! whether this replica still leads, and whether the guard still stands as it was and is not paused. The write
+//! passes our own webhook like anybody's.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http::{Method, Request};
+use jiff::Timestamp;
+use k8s_openapi::api::authorization::v1::ResourceAttributes;
+use kube::core::Status;
+use tokio::time::Instant;
+
+use crate::api::DriftGuardSpec;
+use crate::api::names;
+use crate::control::access::{self, Subject};
+use crate::control::lease::Fence;
+use crate::core::audit::candidate::Candidate;
+use crate::core::audit::restore::{self, Planned, Unplannable, Write};
+use crate::core::author_access::{Aim, needed};
+use crate::core::canonical::hash_object;
+use crate::core::guard::{Authorship, Guard, GuardState, Target};
+use crate::sources::{SourceReport, Sources, Verified, Verify};
+use crate::store::Store;
+
+/// Longest one request to the API server may take.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long what we were told about our own rights counts.
+const RIGHTS_FOR: Duration = Duration::from_secs(60);
+/// The API group whose objects grant rights: writing them takes `escalate` and `bind`, which nobody should
+/// give to a machine.
+const RBAC_GROUP: &str = "rbac.authorization.k8s.io";
+
+/// What is to be restored.
+#[derive(Debug, Clone)]
+pub(super) struct Job {
+    /// The guard, as it was when drift was found.
+    pub(super) guard: Arc<Guard>,
+    /// Its spec, for the sources.
+    pub(super) spec: Arc<DriftGuardSpec>,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// The approved content stands there again, read back and verified.
+    Restored {
+        /// Where it came from.
+        source: String,
+    },
+    /// It stood there already.
+    AlreadyRight,
+    /// No source had it; nothing was changed.
+    NoVerifiedSource,
+    /// The guard changed, was paused or is gone, or another replica leads: nothing was changed.
+    GivenUp(String),
+    /// A right is missing, or the kind is never written: nothing was changed.
+    NotAllowed(String),
+    /// The object or its namespace is being deleted: nothing is written there.
+    Terminating,
+    /// Something failed; it may be tried again.
+    Failed(String),
+}
+
+/// One attempt.
+#[derive(Debug, Clone)]
+pub(super) struct Attempted {
+    /// How it ended.
+    pub(super) outcome: Outcome,
+    /// What each source said, in the order of asking; empty when none was asked.
+    pub(super) sources: Vec<SourceReport>,
+}
+
+impl Outcome {
+    /// A stable word for Events, records and receivers.
+    pub(super) fn reason(&self) -> &'static str {
+        match self {
+            Self::Restored { .. } => "Restored",
+            Self::AlreadyRight => "AlreadyRight",
+            Self::NoVerifiedSource => "NoVerifiedSource",
+            Self::GivenUp(_) => "GivenUp",
+            Self::NotAllowed(_) => "NotAllowed",
+            Self::Terminating => "Terminating",
+            Self::Failed(_) => "Failed",
+        }
+    }
+}
+
+impl From<Outcome> for Attempted {
+    fn from(outcome: Outcome) -> Self {
+        Self { outcome, sources: Vec::new() }
+    }
+}
+
+/// One verb on one resource of a namespace.
+type Right = (String, String, String, &'static str);
+
+/// Restores, one object at a time for each call.
+pub(super) struct Remediation {
+    pub(super) client: kube::Client,
+    pub(super) store: Store,
+    pub(super) fence: Fence,
+    pub(super) sources: Arc<Sources>,
+    /// Rights of ours that were asked for, and when.
+    pub(super) rights: Mutex<HashMap<Right, (bool, Instant)>>,
+}
+
+/// Whether candidates are what a guard approves, tried on its live object.
+struct Trial<'a> {
+    remediation: &'a Remediation,
+    guard: &'a Guard,
+    live: Option<&'a [u8]>,
+}
+
+impl Verify for Trial<'_> {
+    async fn verify(&self, candidate: &Candidate) -> Verified {
+        self.remediation.verify(self.guard, self.live, candidate).await
+    }
+}
+
+impl Remediation {
+    /// Restores the target of a guard, if that may be done and a source has what is approved.
+    pub(super) async fn restore(&self, job: &Job, given_up: &AtomicBool) -> Attempted {
+        let guard = &job.guard;
+        if given_up.load(Ordering::Acquire) {
+            return Outcome::GivenUp("the guard was changed".into()).into();
+        }
+        if let Err(why) = self.may_write(guard).await {
+            return why.into();
+        }
+        let live = match self.look(guard).await {
+            Ok(live) => live,
+            Err(outcome) => return outcome.into(),
+        };
+        let author = match &guard.authorship {
+            Authorship::Signed(author) => Some(Subject::from(author.as_ref())),
+            Authorship::Unknown => None,
+        };
+        let trial = Trial { remediation: self, guard, live: live.as_deref() };
+        let found = self.sources.approved(guard, &job.spec, author.as_ref(), &trial).await;
+        let outcome = match found.found {
+            None => Outcome::NoVerifiedSource,
+            Some((candidate, source)) => match self.write(guard, live.as_deref(), &candidate, given_up).await
+            {
+                Ok(()) => Outcome::Restored { source },
+                Err(outcome) => outcome,
+            },
+        };
+        Attempted { outcome, sources: found.reports }
+    }
+
+    /// What each source has for the guard, verified, without writing anything.
+    pub(super) async fn ask_sources(&self, job: &Job) -> Vec<SourceReport> {
+        let guard = &job.guard;
+        let live = match self.read(&guard.target.url_path()).await {
+            Ok(live) => live,
+            Err(_) => return Vec::new(),
+        };
+        let author = match &guard.authorship {
+            Authorship::Signed(author) => Some(Subject::from(author.as_ref())),
+            Authorship::Unknown => None,
+        };
+        let trial = Trial { remediation: self, guard, live: live.as_deref() };
+        self.sources.approved(guard, &job.spec, author.as_ref(), &trial).await.reports
+    }
+
+    /// Whether anything may be written for this guard at all.
+    async fn may_write(&self, guard: &Guard) -> Result<(), Outcome> {
+        if guard.target.group == RBAC_GROUP {
+            return Err(Outcome::NotAllowed(format!(
+                "objects of {RBAC_GROUP} are guarded but never written: that takes the rights escalate and bind"
+            )));
+        }
+        let Authorship::Signed(author) = &guard.authorship else {
+            return Err(Outcome::NotAllowed(format!(
+                "nobody is known to have approved the guard; look at it, then `driftguard adopt -n {} {}`",
+                guard.id.namespace, guard.id.name
+            )));
+        };
+        for verb in ["update", "create", "delete"] {
+            if !self.allows_us(&guard.target, verb).await? {
+                return Err(Outcome::NotAllowed(format!(
+                    "DriftGuard may not {verb} {}; install the remediation rights (deploy/remediation), or add a ClusterRole with them",
+                    guard.target.resource
+                )));
+            }
+        }
+        let rights = needed(&Aim::Known(guard.target.clone()), true, &[]);
+        let subject = Subject::from(author.as_ref());
+        let asked = access::missing(&self.client, &subject, &rights);
+        match tokio::time::timeout(REQUEST_TIMEOUT, asked).await {
+            Ok(Ok(missing)) if missing.is_empty() => Ok(()),
+            Ok(Ok(missing)) => {
+                let missing: Vec<String> = missing.iter().map(ToString::to_string).collect();
+                Err(Outcome::NotAllowed(format!(
+                    "whoever approved the guard, {}, may no longer {}",
+                    author.user,
+                    missing.join(", ")
+                )))
+            }
+            Ok(Err(error)) => Err(Outcome::Failed(error.to_string())),
+            Err(_) => Err(Outcome::Failed("the API server did not tell the author's rights in time".into())),
+        }
+    }
+
+    async fn allows_us(&self, target: &Target, verb: &'static str) -> Result<bool, Outcome> {
+        let namespace = target.namespace.as_deref().unwrap_or_default();
+        let right = (
+            target.group.as_str().to_owned(),
+            target.resource.as_str().to_owned(),
+            namespace.to_owned(),
+            verb,
+        );
+        let now = Instant::now();
+        {
+            let known = self.rights.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some((allowed, at)) = known.get(&right)
+                && now < *at + RIGHTS_FOR
+            {
+                return Ok(*allowed);
+            }
+        }
+        let attributes = ResourceAttributes {
+            group: Some(right.0.clone()),
+            resource: Some(right.1.clone()),
+            namespace: Some(right.2.clone()).filter(|namespace| !namespace.is_empty()),
+            verb: Some(verb.to_owned()),
+            ..ResourceAttributes::default()
+        };
+        let asked = tokio::time::timeout(REQUEST_TIMEOUT, access::allows_us(&self.client, attributes)).await;
+        let failed =
+            |why: String| Outcome::Failed(format!("the API server did not tell our own rights: {why}"));
+        let allowed =
+            asked.map_err(|_| failed("no answer in time".into()))?.map_err(|e| failed(e.to_string()))?;
+        self.rights.lock().unwrap_or_else(PoisonError::into_inner).insert(right, (allowed, now));
+        Ok(allowed)
+    }
+
+    /// The live object, when something may be written to it or in its place.
+    async fn look(&self, guard: &Guard) -> Result<Option<Vec<u8>>, Outcome> {
+        let live = self.read(&guard.target.url_path()).await?;
+        if let Some(live) = &live {
+            let unreadable = |problem| Outcome::Failed(format!("the object cannot be read: {problem}"));
+            if restore::is_terminating(live).map_err(unreadable)? {
+                return Err(Outcome::Terminating);
+            }
+            if is_approved(live, guard) {
+                return Err(Outcome::AlreadyRight);
+            }
+        }
+        if let Some(namespace) = &guard.target.namespace {
+            let failed = |error| Outcome::Failed(format!("namespace {namespace} cannot be read: {error}"));
+            let read = tokio::time::timeout(REQUEST_TIMEOUT, self.store.read_namespace(namespace)).await;
+            let read =
+                read.map_err(|_| Outcome::Failed(format!("namespace {namespace} was not read in time")))?;
+            match read.map_err(failed)? {
+                Some(found) if !restore::is_terminating(&found).unwrap_or(true) => {}
+                // Gone altogether, or going.
+                _ => return Err(Outcome::Terminating),
+            }
+        }
+        Ok(live)
+    }
+
+    async fn read(&self, path: &str) -> Result<Option<Vec<u8>>, Outcome> {
+        let request = request(Method::GET, path, None, Vec::new())?;
+        match self.send(request).await {
+            Ok(object) => Ok(Some(object)),
+            Err(Refused { code: 404, .. }) => Ok(None),
+            Err(refused) => {
+                Err(Outcome::Failed(format!("the object could not be read: {}", refused.message)))
+            }
+        }
+    }
+
+    /// Whether a candidate is what the guard approves: by its own hash, or by that of what a dry run of its
+    /// write would store.
+    async fn verify(&self, guard: &Guard, live: Option<&[u8]>, candidate: &Candidate) -> Verified {
+        if is_approved(&candidate.object, guard) {
+            return Verified::Matched;
+        }
+        let other = || "its content is not what is approved".to_owned();
+        if !guard.scope.has_server_defaults() {
+            return Verified::Mismatch(other());
+        }
+        let planned = match restore::plan(live, &candidate.object, &guard.target, &guard.scope) {
+            Ok(planned) => planned,
+            Err(Unplannable::AlreadyRight) => {
+                return Verified::Mismatch("it has what stands there now".into());
+            }
+            Err(problem) => return Verified::Mismatch(format!("it cannot be put back: {problem}")),
+        };
+        let request = match &planned.write {
+            Write::Patch(patch) => patch_request(&guard.target, &hash_query(), patch),
+            Write::Create(object) => create_request(&guard.target, &hash_query(), object),
+            Write::Replace { .. } => {
+                return Verified::Unavailable("what cannot be changed cannot be tried either".into());
+            }
+        };
+        let Ok(request) = request else { return Verified::Unavailable("it could not be tried".into()) };
+        match self.send(request).await {
+            Ok(stored) if is_approved(&stored, guard) => Verified::Matched,
+            Ok(_) => Verified::Mismatch(other()),
+            Err(refused) if refused.is_ours() => Verified::Mismatch(other()),
+            Err(refused) if refused.code == 403 && refused.message.contains(" cannot ") => {
+                Verified::CannotDryRun(format!(
+                    "it could not be tried, a right is missing: {}",
+                    refused.told(guard)
+                ))
+            }
+            Err(refused) => Verified::Unavailable(format!("it could not be tried: {}", refused.told(guard))),
+        }
+    }
+
+    /// Whether the guard still wants what it wanted, and we may still act.
+    fn still(&self, guard: &Guard, stop: &AtomicBool) -> Result<(), Outcome> {
+        let given_up = |why: &str| Outcome::GivenUp(why.to_owned());
+        if stop.load(Ordering::Acquire) {
+            return Err(given_up("it is no longer wanted"));
+        }
+        self.fence.check().map_err(|_| given_up("another replica may lead now"))?;
+        let observation = self.store.observations().borrow().clone();
+        let seen = observation.guard(&guard.id).ok_or_else(|| given_up("the guard is gone"))?;
+        let GuardState::Valid(now) = &seen.state else {
+            return Err(given_up("the guard cannot be used now"));
+        };
+        if now.uid != guard.uid || now.generation != guard.generation {
+            return Err(given_up("the guard was changed"));
+        }
+        if now.paused(Timestamp::now()).is_some() {
+            return Err(given_up("the guard was paused"));
+        }
+        Ok(())
+    }
+
+    /// Writes, reads back and verifies.
+    async fn write(
+        &self,
+        guard: &Guard,
+        live: Option<&[u8]>,
+        candidate: &Candidate,
+        given_up: &AtomicBool,
+    ) -> Result<(), Outcome> {
+        let planned = match restore::plan(live, &candidate.object, &guard.target, &guard.scope) {
+            Ok(planned) => planned,
+            Err(Unplannable::AlreadyRight) => return Err(Outcome::AlreadyRight),
+            Err(Unplannable::Terminating) => return Err(Outcome::Terminating),
+            Err(problem) => return Err(Outcome::Failed(problem.to_string())),
+        };
+        if !guard.scope.has_server_defaults() && !is_approved(&planned.result, guard) {
+            return Err(Outcome::Failed("what would be written is not what is approved".into()));
+        }
+        self.still(guard, given_up)?;
+        self.carry_out(guard, &planned).await?;
+        match self.read(&guard.target.url_path()).await? {
+            Some(stored) if is_approved(&stored, guard) => Ok(()),
+            _ => Err(Outcome::Failed(
+                "it was written, but what stands there is not what is approved: something changes it on the way or at once"
+                    .into(),
+            )),
+        }
+    }
+
+    async fn carry_out(&self, guard: &Guard, planned: &Planned) -> Result<(), Outcome> {
+        let target = &guard.target;
+        let failed =
+            |refused: Refused| Outcome::Failed(format!("the write was refused: {}", refused.told(guard)));
+        let query = format!("fieldManager={}", names::FIELD_MANAGER);
+        match &planned.write {
+            Write::Patch(patch) => {
+                self.send(patch_request(target, &query, patch)?).await.map_err(failed)?;
+            }
+            Write::Create(object) => {
+                self.send(create_request(target, &query, object)?).await.map_err(failed)?;
+            }
+            Write::Replace { uid, resource_version, object } => {
+                let options = serde_json::json!({
+                    "apiVersion": "v1",
+                    "kind": "DeleteOptions",
+                    "preconditions": {"uid": uid, "resourceVersion": resource_version},
+                });
+                let deletion = request(
+                    Method::DELETE,
+                    &target.url_path(),
+                    Some("application/json"),
+                    options.to_string().into(),
+                )?;
+                self.send(deletion).await.map_err(failed)?;
+                // From here on it must be made again, whatever is wanted now: nobody asked for its deletion.
+                self.send(create_request(target, &query, object)?).await.map_err(failed)?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn send(&self, request: Request<Vec<u8>>) -> Result<Vec<u8>, Refused> {
+        match tokio::time::timeout(REQUEST_TIMEOUT, self.client.request_text(request)).await {
+            Ok(Ok(text)) => Ok(text.into_bytes()),
+            Ok(Err(kube::Error::Api(status))) => Err(Refused::of(&status)),
+            Ok(Err(error)) => Err(Refused { code: 0, message: error.to_string() }),
+            Err(_) => Err(Refused { code: 0, message: "no answer in time".into() }),
+        }
+    }
+}
+
+/// Why the API server did not do it; code 0 when it did not answer.
+#[derive(Debug)]
+struct Refused {
+    code: u16,
+    message: String,
+}
+
+impl Refused {
+    fn of(status: &Status) -> Self {
+        // The first line alone: more of it may quote what was sent.
+        let message = status.message.lines().next().unwrap_or_default();
+        Self { code: status.code, message: message.chars().take(300).collect() }
+    }
+
+    /// What may be said of it: what an API server says of a Secret may quote its values.
+    fn told(&self, guard: &Guard) -> String {
+        if guard.scope.is_secret() { format!("HTTP status {}", self.code) } else { self.message.clone() }
+    }
+
+    /// Whether it was our own webhook that refused.
+    fn is_ours(&self) -> bool {
+        let webhook =
+            self.message.split_once(" denied the request: ").and_then(|(head, _)| head.split('"').nth(1));
+        self.code == 403 && webhook.is_some_and(|webhook| webhook.ends_with(&format!(".{}", names::GROUP)))
+    }
+}
+
+fn is_approved(object: &[u8], guard: &Guard) -> bool {
+    hash_object(object, &guard.scope).is_ok_and(|hash| hash == guard.expected)
+}
+
+/// A dry run that our own webhook answers as it came.
+fn hash_query() -> String {
+    format!("dryRun=All&fieldManager={}{}", names::HASH_FIELD_MANAGER_PREFIX, uuid::Uuid::now_v7().simple())
+}
+
+fn patch_request(target: &Target, query: &str, patch: &[u8]) -> Result<Request<Vec<u8>>, Outcome> {
+    let path = format!("{}?{query}", target.url_path());
+    request(Method::PATCH, &path, Some("application/json-patch+json"), patch.to_vec())
+}
+
+fn create_request(target: &Target, query: &str, object: &[u8]) -> Result<Request<Vec<u8>>, Outcome> {
+    let path = target.url_path();
+    let list = path.rsplit_once('/').map_or("", |(list, _)| list);
+    request(Method::POST, &format!("{list}?{query}"), Some("application/json"), object.to_vec())
+}
+
+fn request(
+    method: Method,
+    path: &str,
+    content_type: Option<&str>,
+    body: Vec<u8>,
+) -> Result<Request<Vec<u8>>, Outcome> {
+    let mut request =
+        Request::builder().method(method).uri(path).header(http::header::ACCEPT, "application/json");
+    if let Some(content_type) = content_type {
+        request = request.header(http::header::CONTENT_TYPE, content_type);
+    }
+    request.body(body).map_err(|error| Outcome::Failed(format!("no request can be made of {path}: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_told_by_its_first_line_and_ours_by_the_name_of_the_webhook() {
+        let of = |message: &str| Refused { code: 403, message: message.to_owned() };
+        assert!(
+            of(r#"admission webhook "see-x.terrafusion.ai" denied the request: DriftGuard a/b"#).is_ours()
+        );
+        assert!(!of(r#"admission webhook "evil.example.com" denied the request: no"#).is_ours());
+        assert!(!of("configmaps is forbidden: User \"x\" cannot patch").is_ours());
+    }
+
+    #[test]
+    fn an_object_is_made_in_the_list_of_its_kind() {
+        let target = Target {
+            group: "apps".into(),
+            version: "v1".into(),
+            kind: "Deployment".into(),
+            resource: "deployments".into(),
+            namespace: Some("n".into()),
+            name: "x".into(),
+        };
+        let made =
+            create_request(&target, "fieldManager=driftguard", b"{}").map(|made| made.uri().to_string());
+        assert_eq!(
+            made.ok().as_deref(),
+            Some("/apis/apps/v1/namespaces/n/deployments?fieldManager=driftguard")
+        );
+    }
+}

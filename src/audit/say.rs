@@ -1,0 +1,222 @@
+//! From what the book reports to what the status of a guard says.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use crate::api::status::{ActorSource, Equivalent, LastDrift, LastRemediation, SourceStatus};
+use crate::api::{RemediationResult, SourceResult as ApiSourceResult};
+use crate::core::audit::attribution::Attribution;
+use crate::core::audit::book::{self, Report};
+use crate::core::audit::equivalent;
+use crate::core::audit::finding::Truth;
+use crate::core::guard::{Guard, GuardId};
+use crate::core::hash::ContentHash;
+use crate::core::signature::SigningKey;
+use crate::sources::{CANNOT_DRY_RUN, SourceReport, SourceResult};
+
+use super::remediation::{Attempted, Outcome};
+use super::status::{Says, Statement};
+
+/// Condition SourceAvailable is true: a source has the approved content.
+const VERIFIED: &str = "Verified";
+/// It is false: no source has it.
+const NO_VERIFIED_SOURCE: &str = "NoVerifiedSource";
+/// Condition Fighting is true: somebody keeps undoing what is put back.
+const REMEDIATION_UNDONE: &str = "RemediationUndone";
+/// Longest text of one source in a status, in characters.
+const MAX_TEXT: usize = 1024;
+
+/// What was last said of a guard.
+#[derive(Debug, Clone)]
+pub(super) struct Told {
+    guard: GuardId,
+    uid: String,
+    report: Report,
+    equivalents: Option<Vec<Equivalent>>,
+}
+
+impl Told {
+    /// A report that takes the place of an earlier one.
+    pub(super) fn of(guard: &Guard, report: Report, before: Option<Self>) -> Self {
+        Self {
+            guard: guard.id.clone(),
+            uid: guard.uid.as_str().to_owned(),
+            report,
+            equivalents: before.and_then(|before| before.equivalents),
+        }
+    }
+
+    /// Whether there is nothing that a later report would need.
+    pub(super) fn is_calm(&self) -> bool {
+        let report = &self.report;
+        report.drifted == Truth::False && report.consecutive_failures == 0 && report.fighting.is_none()
+    }
+
+    /// Adds a hash as which the API server now reads the approved content.
+    pub(super) fn equivalent(&mut self, key: &SigningKey, guard: &Guard, hash: ContentHash, version: &str) {
+        let signature = equivalent::sign(key, &guard.uid, guard.generation, guard.expected, hash);
+        let one = Equivalent { hash: hash.to_string(), server_version: version.to_owned(), signature };
+        // The newest alone: a server that was replaced twice reads by the newer version.
+        self.equivalents = Some(vec![one]);
+    }
+
+    /// What is to stand in the status. `sources` are those that were asked just now, if any were.
+    pub(super) fn statement(&self, sources: Option<&[SourceReport]>, now: Timestamp) -> Statement {
+        let report = &self.report;
+        let asked = sources.filter(|sources| !sources.is_empty());
+        Statement {
+            guard: self.guard.clone(),
+            uid: self.uid.clone(),
+            generation: report.generation,
+            drifted: Says {
+                status: report.drifted.as_str(),
+                reason: report.reason.as_str(),
+                message: report.message.clone(),
+            },
+            fighting: report.fighting.as_ref().map(|message| Says {
+                status: "True",
+                reason: REMEDIATION_UNDONE,
+                message: message.clone(),
+            }),
+            current_hash: report.current_hash.map(|hash| hash.to_string()),
+            hash_match: report.hash_match,
+            consecutive_failures: report.consecutive_failures,
+            alerted: report.alerted,
+            incident: report.incident.clone(),
+            source_available: asked.map(available),
+            last_drift: report.last_drift.as_ref().map(last_drift),
+            last_remediation: report.last_remediation.as_ref().map(last_remediation),
+            sources: asked.map(|sources| sources.iter().map(|report| source(report, now)).collect()),
+            equivalents: self.equivalents.clone(),
+            at: report.checked_at,
+        }
+    }
+}
+
+/// Whether a source has the approved content.
+fn available(reports: &[SourceReport]) -> Says {
+    if let Some(found) = reports.iter().find(|report| report.result == SourceResult::Matched) {
+        let message = format!("{} has the approved content", found.source);
+        return Says { status: "True", reason: VERIFIED, message };
+    }
+    let said = sentences(reports);
+    if reports.iter().any(|report| report.reason == CANNOT_DRY_RUN) {
+        return Says { status: "Unknown", reason: CANNOT_DRY_RUN, message: said };
+    }
+    let message = format!("no source has the approved content, so nothing could be put back: {said}");
+    Says { status: "False", reason: NO_VERIFIED_SOURCE, message }
+}
+
+fn sentences(reports: &[SourceReport]) -> String {
+    let one = |report: &SourceReport| format!("{}: {}", report.source, report.sentence);
+    reports.iter().map(one).collect::<Vec<_>>().join("; ")
+}
+
+fn source(report: &SourceReport, now: Timestamp) -> SourceStatus {
+    let cut = |text: &str| text.chars().take(MAX_TEXT).collect();
+    SourceStatus {
+        source: cut(&report.source),
+        result: match report.result {
+            SourceResult::Matched => ApiSourceResult::Matched,
+            SourceResult::Mismatch => ApiSourceResult::Mismatch,
+            SourceResult::Unavailable => ApiSourceResult::Unavailable,
+            SourceResult::Forbidden => ApiSourceResult::Forbidden,
+            SourceResult::Invalid => ApiSourceResult::Invalid,
+        },
+        message: cut(&report.sentence),
+        time: Time(now),
+    }
+}
+
+fn last_drift(drift: &book::LastDrift) -> LastDrift {
+    let (actor, actor_source) = actor(&drift.attribution);
+    LastDrift {
+        time: Time(drift.time),
+        paths: drift.paths.clone(),
+        actor: actor.map(|actor| actor.chars().take(MAX_TEXT).collect()),
+        actor_source,
+        transaction_id: Some(drift.transaction_id.clone()),
+    }
+}
+
+/// Who did it, when that is known, and how.
+pub(super) fn actor(attribution: &Attribution) -> (Option<String>, Option<ActorSource>) {
+    match attribution {
+        Attribution::ObservedAtAdmission { user, .. } => (Some(user.clone()), Some(ActorSource::Admission)),
+        Attribution::FieldManager { manager, .. } => {
+            (Some(manager.clone()), Some(ActorSource::ManagedFields))
+        }
+        Attribution::Unknown { .. } => (None, None),
+    }
+}
+
+fn last_remediation(attempt: &book::LastRemediation) -> LastRemediation {
+    LastRemediation {
+        time: Time(attempt.time),
+        source: attempt.source.as_ref().map(|source| source.chars().take(512).collect()),
+        result: match attempt.result {
+            book::RemediationResult::Restored => RemediationResult::Restored,
+            book::RemediationResult::NoVerifiedSource => RemediationResult::NoVerifiedSource,
+            book::RemediationResult::Failed => RemediationResult::Failed,
+        },
+        transaction_id: Some(attempt.transaction_id.clone()),
+    }
+}
+
+/// What the book is told of an attempt to restore.
+pub(super) fn outcome(attempted: &Attempted) -> book::Outcome {
+    match &attempted.outcome {
+        Outcome::Restored { source } => book::Outcome::Restored { source: source.clone() },
+        Outcome::AlreadyRight => book::Outcome::NothingToDo,
+        Outcome::NoVerifiedSource if attempted.sources.is_empty() => book::Outcome::NoVerifiedSource {
+            message: "the guard names no source, and nothing was seen live that could be put back".into(),
+        },
+        Outcome::NoVerifiedSource => {
+            book::Outcome::NoVerifiedSource { message: sentences(&attempted.sources) }
+        }
+        Outcome::GivenUp(_) => book::Outcome::GivenUp,
+        Outcome::NotAllowed(message) | Outcome::Failed(message) => {
+            book::Outcome::Failed { source: None, message: message.clone() }
+        }
+        Outcome::Terminating => book::Outcome::Failed {
+            source: None,
+            message: "the object or its namespace is being deleted, where nothing is written".into(),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(result: SourceResult, reason: &'static str) -> SourceReport {
+        SourceReport {
+            source: "configmap team/approved".into(),
+            result,
+            reason,
+            sentence: "its content is not what is approved".into(),
+        }
+    }
+
+    #[test]
+    fn one_source_that_matches_is_enough() {
+        let reports =
+            [report(SourceResult::Mismatch, "HashMismatch"), report(SourceResult::Matched, "Verified")];
+        let says = available(&reports);
+        assert_eq!((says.status, says.reason), ("True", VERIFIED));
+        assert_eq!(says.message, "configmap team/approved has the approved content");
+    }
+
+    #[test]
+    fn without_any_each_is_named_with_what_it_said() {
+        let says = available(&[report(SourceResult::Mismatch, "HashMismatch")]);
+        assert_eq!((says.status, says.reason), ("False", NO_VERIFIED_SOURCE));
+        assert!(says.message.ends_with("configmap team/approved: its content is not what is approved"));
+    }
+
+    #[test]
+    fn content_that_could_not_be_tried_leaves_it_open() {
+        let says = available(&[report(SourceResult::Unavailable, CANNOT_DRY_RUN)]);
+        assert_eq!((says.status, says.reason), ("Unknown", CANNOT_DRY_RUN));
+    }
+}

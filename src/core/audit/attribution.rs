@@ -1,0 +1,624 @@
+//! Who changed a target, as far as that is known. Never a guess.
+//!
+//! The admission webhook names users, but only of writes that came through it. `managedFields` names
+//! managers of fields, but any writer can give any name, and what is written past the API server leaves
+//! them as they were: an entry that is older than the last approved content did not make the change.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use jiff::Timestamp;
+
+use crate::core::canonical::object::{Object, member};
+use crate::core::canonical::tree::{Kind, NodeId, ROOT, Tree};
+use crate::core::hash::ContentHash;
+use crate::core::json::{Cursor, JsonError, Span};
+use crate::core::message::clean;
+
+/// Longest name given, in characters: whoever writes chooses it.
+const MAX_NAME: usize = 128;
+/// Most names given where several come into question.
+const MAX_NAMED: usize = 4;
+
+/// Who did it, and how that is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Attribution {
+    /// The admission webhook saw a write with exactly this content.
+    ObservedAtAdmission {
+        /// User name, as the API server authenticated it.
+        user: String,
+        /// `options.fieldManager`, empty when absent.
+        manager: String,
+        /// When it was seen.
+        at: Timestamp,
+        /// Whether that write was let through. When it was refused, the same content came otherwise,
+        /// not necessarily by the same user.
+        allowed: bool,
+    },
+    /// One entry of `managedFields` owns every changed path, and is the newest that owns any. Any writer
+    /// can give any name.
+    FieldManager {
+        /// The manager.
+        manager: String,
+        /// `Apply` or `Update`.
+        operation: String,
+        /// Subresource through which it wrote, empty for the object itself.
+        subresource: String,
+        /// When, as the API server noted it, to the second.
+        at: Timestamp,
+        /// Whether that is known to lie after the last look that showed approved content, and all changed
+        /// paths are known.
+        sure: bool,
+    },
+    /// It is not known.
+    Unknown {
+        /// Why not, as a clause.
+        why: String,
+    },
+}
+
+impl Default for Attribution {
+    fn default() -> Self {
+        Self::unknown("nothing was read that could tell")
+    }
+}
+
+impl Attribution {
+    fn unknown(why: impl Into<String>) -> Self {
+        Self::Unknown { why: why.into() }
+    }
+
+    /// How it is known: a stable word for records.
+    #[must_use]
+    pub const fn how(&self) -> &'static str {
+        match self {
+            Self::ObservedAtAdmission { .. } => "observed at admission",
+            Self::FieldManager { .. } => "field manager",
+            Self::Unknown { .. } => "unknown",
+        }
+    }
+
+    /// Who it was, for people; `None` where that is not known.
+    #[must_use]
+    pub fn actor(&self) -> Option<String> {
+        match self {
+            Self::ObservedAtAdmission { allowed: true, .. } | Self::FieldManager { .. } => {
+                Some(self.to_string())
+            }
+            Self::ObservedAtAdmission { .. } | Self::Unknown { .. } => None,
+        }
+    }
+
+    /// The field manager, or the user where that alone is known.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::ObservedAtAdmission { user, manager, allowed: true, .. } => {
+                Some(if manager.is_empty() { user } else { manager })
+            }
+            Self::FieldManager { manager, .. } => Some(manager),
+            Self::ObservedAtAdmission { .. } | Self::Unknown { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for Attribution {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ObservedAtAdmission { user, manager, allowed: true, .. } => {
+                write!(f, "user {}", clean(user, MAX_NAME))?;
+                if !manager.is_empty() {
+                    write!(f, " as field manager {}", clean(manager, MAX_NAME))?;
+                }
+                f.write_str(" (observed at admission)")
+            }
+            Self::ObservedAtAdmission { user, at, .. } => {
+                let user = clean(user, MAX_NAME);
+                write!(f, "unknown (the same content was refused to user {user} at {at:.0})")
+            }
+            Self::FieldManager { manager, operation, subresource, at, sure } => {
+                write!(f, "field manager {} ({operation}", clean(manager, MAX_NAME))?;
+                if !subresource.is_empty() {
+                    write!(f, " of {}", clean(subresource, MAX_NAME))?;
+                }
+                write!(f, " at {at:.0}{})", if *sure { "" } else { ", not certain" })
+            }
+            Self::Unknown { why } => write!(f, "unknown ({why})"),
+        }
+    }
+}
+
+/// A write that the admission webhook saw, of those that are recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observed {
+    /// User name, as the API server authenticated it.
+    pub user: String,
+    /// `options.fieldManager`, empty when absent.
+    pub manager: String,
+    /// Hash of the content that would be stored.
+    pub image: ContentHash,
+    /// When it was seen.
+    pub at: Timestamp,
+    /// Whether it was let through.
+    pub allowed: bool,
+    /// Whether the review came from the API server for certain.
+    pub authenticated: bool,
+}
+
+/// What is known about a change of an object, to find out who made it.
+#[derive(Debug, Clone, Copy)]
+pub struct Evidence<'a> {
+    /// The object as it is now, as the API server wrote it; `None` when it is gone.
+    pub object: Option<&'a [u8]>,
+    /// JSON Pointers to what changed, from the object's root.
+    pub paths: &'a [String],
+    /// Whether there are more changed paths than these.
+    pub more: bool,
+    /// Hash of the content as it is now; `None` when the object is gone, and for Secrets.
+    pub hash: Option<ContentHash>,
+    /// Writes to this object that the admission webhook saw, in any order.
+    pub observed: &'a [Observed],
+    /// When the content was last seen as approved ([`super::book::Book::last_clean`]).
+    pub last_clean: Option<Timestamp>,
+}
+
+/// Who made the change.
+#[must_use]
+pub fn attribute(evidence: &Evidence<'_>) -> Attribution {
+    let by_field = by_field_manager(evidence);
+    if let Some(observed) = by_review(evidence, true, &by_field) {
+        return observed;
+    }
+    match by_field {
+        Attribution::Unknown { .. } => by_review(evidence, false, &by_field).unwrap_or(by_field),
+        known => known,
+    }
+}
+
+/// What reviews of this content say, of those that were let through or of those that were refused.
+fn by_review(evidence: &Evidence<'_>, allowed: bool, by_field: &Attribution) -> Option<Attribution> {
+    let hash = evidence.hash?;
+    let is_of_change = |seen: &&Observed| {
+        seen.image == hash
+            && seen.allowed == allowed
+            // The review came before the write; whoever wrote it before it was last approved is not meant.
+            && evidence.last_clean.is_none_or(|clean| seen.at.as_second() >= clean.as_second())
+            // Any pod can forge a review that nobody authenticated, but hardly managedFields with it.
+            && (seen.authenticated || (allowed && by_field.name() == Some(seen.manager.as_str())))
+    };
+    let meant: Vec<&Observed> = evidence.observed.iter().filter(is_of_change).collect();
+    let newest = meant.iter().max_by_key(|seen| seen.at)?;
+    let users: BTreeSet<&str> = meant.iter().map(|seen| seen.user.as_str()).collect();
+    if users.len() > 1 {
+        let what = if allowed { "wrote" } else { "were refused" };
+        return Some(Attribution::unknown(format!("users {} {what} the same content", named(&users))));
+    }
+    Some(Attribution::ObservedAtAdmission {
+        user: newest.user.clone(),
+        manager: newest.manager.clone(),
+        at: newest.at,
+        allowed,
+    })
+}
+
+fn named(names: &BTreeSet<&str>) -> String {
+    let some: Vec<String> = names.iter().take(MAX_NAMED).map(|name| clean(name, MAX_NAME)).collect();
+    let more = if names.len() > MAX_NAMED { " and others" } else { "" };
+    format!("{}{more}", some.join(" and "))
+}
+
+/// One entry of `managedFields`.
+struct Entry {
+    manager: String,
+    operation: String,
+    subresource: String,
+    at: Option<Timestamp>,
+    fields: NodeId,
+}
+
+fn by_field_manager(evidence: &Evidence<'_>) -> Attribution {
+    let Some(object) = evidence.object else {
+        return Attribution::unknown("who deletes an object leaves no trace in it");
+    };
+    if evidence.paths.is_empty() {
+        return Attribution::unknown("it is not known what changed");
+    }
+    match owner(object, evidence.paths) {
+        Ok(Ok(entry)) => judged(&entry, evidence),
+        Ok(Err(why)) => Attribution::unknown(why),
+        Err(_) => Attribution::unknown("its managedFields cannot be read"),
+    }
+}
+
+/// What the newest owner of all that changed comes to.
+fn judged(entry: &Entry, evidence: &Evidence<'_>) -> Attribution {
+    let manager = clean(&entry.manager, MAX_NAME);
+    let Some(at) = entry.at else {
+        return Attribution::unknown(format!(
+            "field manager {manager} owns what changed, since nobody knows when"
+        ));
+    };
+    // The API server notes whole seconds, and so do we: within one second nothing can be told.
+    if evidence.last_clean.is_some_and(|clean| at.as_second() <= clean.as_second()) {
+        return Attribution::unknown(format!(
+            "written past the API server, or too soon after it was last approved to tell: {manager}, which \
+             owns what changed, wrote at {at:.0}"
+        ));
+    }
+    Attribution::FieldManager {
+        manager,
+        operation: clean(&entry.operation, MAX_NAME),
+        subresource: clean(&entry.subresource, MAX_NAME),
+        at,
+        sure: evidence.last_clean.is_some() && !evidence.more,
+    }
+}
+
+/// The newest owner of all changed paths; or why there is no one such.
+fn owner(object: &[u8], paths: &[String]) -> Result<Result<Entry, String>, JsonError> {
+    let top = Object::read(&mut Cursor::new(object))?;
+    let managed = match top.field("metadata") {
+        Some(metadata) => member(object, metadata, "managedFields")?,
+        None => None,
+    };
+    let Some(managed) = managed else { return Ok(Err("it has no managedFields".to_owned())) };
+    let whole = Tree::read(object, Span { start: 0, end: object.len() })?;
+    let managed = Tree::read(object, managed)?;
+    let mut entries = entries(&managed)?;
+    let mut owners: BTreeSet<usize> = BTreeSet::new();
+    let mut unowned = None;
+    for path in paths {
+        let segments = segments(path);
+        let mut newest: Vec<usize> = Vec::new();
+        for (nth, entry) in entries.iter().enumerate() {
+            if !owns(&managed, entry.fields, &whole, &segments)? {
+                continue;
+            }
+            match newest.first().map(|first| entries[*first].at.cmp(&entry.at)) {
+                Some(std::cmp::Ordering::Greater) => {}
+                Some(std::cmp::Ordering::Equal) => newest.push(nth),
+                Some(std::cmp::Ordering::Less) | None => newest = vec![nth],
+            }
+        }
+        if newest.is_empty() {
+            unowned.get_or_insert(path);
+        }
+        owners.extend(newest);
+    }
+    let names: BTreeSet<&str> = owners.iter().map(|nth| entries[*nth].manager.as_str()).collect();
+    if let Some(path) = unowned {
+        let others =
+            if names.is_empty() { String::new() } else { format!(", and {} other paths", named(&names)) };
+        return Ok(Err(format!("no field manager owns {path}{others}")));
+    }
+    if names.len() > 1 {
+        return Ok(Err(format!("field managers {} each own what changed", named(&names))));
+    }
+    // One manager may have several entries: one for each operation, version and subresource.
+    let newest = owners.iter().copied().max_by_key(|nth| entries[*nth].at);
+    Ok(match newest {
+        Some(nth) => Ok(entries.swap_remove(nth)),
+        None => Err("no field manager owns what changed".to_owned()),
+    })
+}
+
+fn entries(managed: &Tree<'_>) -> Result<Vec<Entry>, JsonError> {
+    let mut entries = Vec::new();
+    if managed.kind(ROOT) != Kind::Array {
+        return Ok(entries);
+    }
+    for id in managed.children(ROOT) {
+        if managed.kind(id) != Kind::Object {
+            continue;
+        }
+        let text = |field| managed.field_text(id, field).unwrap_or_default();
+        let mut fields = None;
+        for member in managed.children(id) {
+            if managed.key(member)? == "fieldsV1" {
+                fields = Some(member);
+            }
+        }
+        let Some(fields) = fields else { continue };
+        entries.push(Entry {
+            manager: text("manager"),
+            operation: text("operation"),
+            subresource: text("subresource"),
+            at: text("time").parse().ok(),
+            fields,
+        });
+    }
+    Ok(entries)
+}
+
+fn segments(path: &str) -> Vec<String> {
+    path.split('/').skip(1).map(|raw| raw.replace("~1", "/").replace("~0", "~")).collect()
+}
+
+/// Whether a set of fields holds a path of the object, or something that holds it whole.
+fn owns(
+    managed: &Tree<'_>,
+    fields: NodeId,
+    object: &Tree<'_>,
+    segments: &[String],
+) -> Result<bool, JsonError> {
+    let mut sets = vec![fields];
+    let mut place = Some(ROOT);
+    for segment in segments {
+        let item = place
+            .filter(|id| object.kind(*id) == Kind::Array)
+            .map(|list| segment.parse::<usize>().ok().and_then(|index| object.children(list).nth(index)));
+        let mut next = Vec::new();
+        for set in sets {
+            for id in managed.children(set) {
+                let key = managed.key(id)?;
+                let is_meant = match item {
+                    Some(Some(item)) => selects(&key, segment, object, item),
+                    Some(None) => false,
+                    None => key.strip_prefix("f:") == Some(segment.as_str()),
+                };
+                if is_meant {
+                    next.push(id);
+                }
+            }
+        }
+        // A set without members stands for all that lies under it.
+        if next.iter().any(|id| managed.kind(*id) == Kind::Object && managed.children(*id).next().is_none()) {
+            return Ok(true);
+        }
+        if next.is_empty() {
+            return Ok(false);
+        }
+        sets = next;
+        place = match (item, place) {
+            (Some(item), _) => item,
+            (None, Some(id)) if object.kind(id) == Kind::Object => child(object, id, segment)?,
+            (None, _) => None,
+        };
+    }
+    Ok(!segments.is_empty())
+}
+
+fn child(tree: &Tree<'_>, id: NodeId, key: &str) -> Result<Option<NodeId>, JsonError> {
+    for member in tree.children(id) {
+        if tree.key(member)? == key {
+            return Ok(Some(member));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether a key of a set of fields means this item of a list: `k:{"name":"app"}` by fields, `v:"x"` by
+/// value, `i:0` by place.
+fn selects(key: &str, place: &str, object: &Tree<'_>, item: NodeId) -> bool {
+    let read = |text: &str| -> Option<String> {
+        let tree = Tree::read(text.as_bytes(), Span { start: 0, end: text.len() }).ok()?;
+        tree.scalar_text(ROOT)
+    };
+    if let Some(index) = key.strip_prefix("i:") {
+        return index == place;
+    }
+    if let Some(value) = key.strip_prefix("v:") {
+        return read(value).is_some_and(|value| object.scalar_text(item) == Some(value));
+    }
+    let Some(text) = key.strip_prefix("k:") else { return false };
+    let Ok(keys) = Tree::read(text.as_bytes(), Span { start: 0, end: text.len() }) else { return false };
+    let mut all = keys.children(ROOT).peekable();
+    all.peek().is_some()
+        && all.all(|member| {
+            let Ok(field) = keys.key(member) else { return false };
+            let wanted = keys.scalar_text(member);
+            wanted.is_some() && object.field_text(item, &field) == wanted
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn entry(manager: &str, time: &str, fields: &str) -> String {
+        format!(
+            r#"{{"manager":"{manager}","operation":"Update","apiVersion":"v1","time":"{time}","fieldsType":"FieldsV1","fieldsV1":{fields}}}"#
+        )
+    }
+
+    fn object(data: &str, entries: &[String]) -> Vec<u8> {
+        format!(r#"{{"metadata":{{"name":"x","managedFields":[{}]}},{data}}}"#, entries.join(","))
+            .into_bytes()
+    }
+
+    fn of(object: &[u8], paths: &[&str], last_clean: Option<&str>, observed: &[Observed]) -> Attribution {
+        let paths: Vec<String> = paths.iter().map(|path| (*path).to_owned()).collect();
+        attribute(&Evidence {
+            object: Some(object),
+            paths: &paths,
+            more: false,
+            hash: Some(ContentHash::of(b"now")),
+            observed,
+            last_clean: last_clean.map(at),
+        })
+    }
+
+    fn seen(user: &str, content: &[u8], allowed: bool) -> Observed {
+        Observed {
+            user: user.to_owned(),
+            manager: "kubectl-edit".to_owned(),
+            image: ContentHash::of(content),
+            at: at("2026-06-01T12:00:04Z"),
+            allowed,
+            authenticated: true,
+        }
+    }
+
+    const DATA: &str = r#""data":{"a":"1","b":"2"}"#;
+    const CLEAN: Option<&str> = Some("2026-06-01T12:00:00Z");
+
+    #[test]
+    fn the_manager_that_owns_what_changed_since_it_was_approved_did_it() {
+        let object = object(
+            DATA,
+            &[
+                entry("helm", "2026-06-01T11:00:00Z", r#"{"f:data":{".":{},"f:b":{}}}"#),
+                entry("kubectl-edit", "2026-06-01T12:00:05Z", r#"{"f:data":{"f:a":{}}}"#),
+            ],
+        );
+        let who = of(&object, &["/data/a"], CLEAN, &[]);
+        let Attribution::FieldManager { manager, operation, at: when, sure, .. } = &who else {
+            unreachable!("{who}")
+        };
+        assert_eq!((manager.as_str(), operation.as_str(), *sure), ("kubectl-edit", "Update", true));
+        assert_eq!(*when, at("2026-06-01T12:00:05Z"));
+        assert_eq!(who.to_string(), "field manager kubectl-edit (Update at 2026-06-01T12:00:05Z)");
+        assert_eq!(of(&object, &["/data/a"], None, &[]).how(), "field manager");
+    }
+
+    #[test]
+    fn an_owner_that_wrote_before_it_was_last_approved_did_not_do_it() {
+        let object =
+            object(DATA, &[entry("helm", "2026-06-01T11:00:00Z", r#"{"f:data":{"f:a":{},"f:b":{}}}"#)]);
+        let who = of(&object, &["/data/a"], CLEAN, &[]);
+        assert_eq!(who.how(), "unknown");
+        assert!(who.to_string().contains("written past the API server"), "{who}");
+        assert_eq!(who.actor(), None);
+    }
+
+    #[test]
+    fn within_the_same_second_nothing_can_be_told() {
+        let object = object(DATA, &[entry("helm", "2026-06-01T12:00:00Z", r#"{"f:data":{"f:a":{}}}"#)]);
+        assert_eq!(of(&object, &["/data/a"], CLEAN, &[]).how(), "unknown");
+    }
+
+    #[test]
+    fn two_managers_that_come_into_question_are_both_named_and_neither_is_blamed() {
+        let object = object(
+            DATA,
+            &[
+                entry("one", "2026-06-01T12:00:05Z", r#"{"f:data":{"f:a":{}}}"#),
+                entry("two", "2026-06-01T12:00:06Z", r#"{"f:data":{"f:b":{}}}"#),
+            ],
+        );
+        let who = of(&object, &["/data/a", "/data/b"], CLEAN, &[]);
+        assert_eq!(who.how(), "unknown");
+        assert!(who.to_string().contains("one and two"), "{who}");
+        assert_eq!(of(&object, &["/data/b"], CLEAN, &[]).name(), Some("two"));
+    }
+
+    #[test]
+    fn of_several_owners_of_a_path_the_newest_is_meant_and_of_equal_ones_none() {
+        let owns = r#"{"f:data":{"f:a":{}}}"#;
+        let shared = |first: &str, second: &str| {
+            let object = object(DATA, &[entry("one", first, owns), entry("two", second, owns)]);
+            of(&object, &["/data/a"], CLEAN, &[])
+        };
+        assert_eq!(shared("2026-06-01T12:00:05Z", "2026-06-01T12:00:09Z").name(), Some("two"));
+        assert_eq!(shared("2026-06-01T12:00:05Z", "2026-06-01T12:00:05Z").how(), "unknown");
+    }
+
+    #[test]
+    fn what_was_removed_has_no_owner() {
+        let object = object(
+            r#""data":{"a":"1"}"#,
+            &[entry("one", "2026-06-01T12:00:05Z", r#"{"f:data":{"f:a":{}}}"#)],
+        );
+        let who = of(&object, &["/data/a", "/data/gone"], CLEAN, &[]);
+        assert!(who.to_string().contains("no field manager owns /data/gone"), "{who}");
+    }
+
+    #[test]
+    fn items_of_lists_are_found_by_their_keys_their_value_and_their_place() {
+        let spec = r#""spec":{"containers":[{"name":"b","image":"i"},{"name":"a","image":"evil"}],"finalizers":["x","y"],"rules":[1]}"#;
+        let fields = r#"{"f:spec":{"f:containers":{"k:{\"name\":\"a\"}":{".":{},"f:image":{}}},"f:finalizers":{"v:\"y\"":{}},"f:rules":{"i:0":{}}}}"#;
+        let object = object(spec, &[entry("mallory", "2026-06-01T12:00:05Z", fields)]);
+        for path in ["/spec/containers/1/image", "/spec/finalizers/1", "/spec/rules/0"] {
+            assert_eq!(of(&object, &[path], CLEAN, &[]).name(), Some("mallory"), "{path}");
+        }
+        for path in
+            ["/spec/containers/0/image", "/spec/containers/1/args", "/spec/finalizers/0", "/spec/rules/1"]
+        {
+            assert_eq!(of(&object, &[path], CLEAN, &[]).name(), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_field_that_is_owned_whole_takes_along_what_lies_under_it() {
+        let object = object(
+            r#""spec":{"selector":{"app":"x"},"a/b":1}"#,
+            &[entry("one", "2026-06-01T12:00:05Z", r#"{"f:spec":{"f:selector":{},"f:a/b":{}}}"#)],
+        );
+        assert_eq!(of(&object, &["/spec/selector/app"], CLEAN, &[]).name(), Some("one"));
+        assert_eq!(of(&object, &["/spec/a~1b"], CLEAN, &[]).name(), Some("one"));
+        assert_eq!(of(&object, &["/spec/other"], CLEAN, &[]).name(), None);
+    }
+
+    #[test]
+    fn a_write_that_admission_let_through_names_its_user() {
+        let object = object(DATA, &[]);
+        let who =
+            of(&object, &["/data/a"], CLEAN, &[seen("alice", b"now", true), seen("bob", b"else", true)]);
+        assert_eq!(who.how(), "observed at admission");
+        assert_eq!(who.to_string(), "user alice as field manager kubectl-edit (observed at admission)");
+    }
+
+    #[test]
+    fn two_users_who_wrote_the_same_content_are_both_named() {
+        let object = object(DATA, &[]);
+        let who = of(&object, &["/data/a"], CLEAN, &[seen("alice", b"now", true), seen("bob", b"now", true)]);
+        assert_eq!(who.how(), "unknown");
+        assert!(who.to_string().contains("alice and bob"), "{who}");
+    }
+
+    #[test]
+    fn whoever_was_refused_the_same_content_is_named_but_not_blamed() {
+        let object = object(DATA, &[]);
+        let who = of(&object, &["/data/a"], CLEAN, &[seen("alice", b"now", false)]);
+        assert!(who.to_string().contains("refused to user alice"), "{who}");
+        assert_eq!((who.actor(), who.name()), (None, None));
+    }
+
+    #[test]
+    fn a_review_that_anybody_can_have_forged_counts_only_when_managed_fields_agree() {
+        let forged = |content| Observed { authenticated: false, ..seen("alice", content, true) };
+        let bare = object(DATA, &[]);
+        assert_eq!(of(&bare, &["/data/a"], CLEAN, &[forged(b"now")]).how(), "unknown");
+        let agreeing =
+            object(DATA, &[entry("kubectl-edit", "2026-06-01T12:00:05Z", r#"{"f:data":{"f:a":{}}}"#)]);
+        assert_eq!(of(&agreeing, &["/data/a"], CLEAN, &[forged(b"now")]).how(), "observed at admission");
+    }
+
+    #[test]
+    fn a_review_from_before_it_was_last_approved_says_nothing() {
+        let object = object(DATA, &[]);
+        let who = of(&object, &["/data/a"], Some("2026-06-01T12:00:05Z"), &[seen("alice", b"now", true)]);
+        assert_eq!(who.how(), "unknown");
+    }
+
+    #[test]
+    fn whatever_stands_in_managed_fields_nothing_breaks() {
+        for managed in
+            ["7", "null", "[1]", r#"[{"manager":{},"fieldsV1":3}]"#, r#"[{"fieldsV1":{"f:data":[]}}]"#]
+        {
+            let object = format!(r#"{{"metadata":{{"managedFields":{managed}}},{DATA}}}"#);
+            assert_eq!(of(object.as_bytes(), &["/data/a"], CLEAN, &[]).how(), "unknown", "{managed}");
+        }
+        assert_eq!(of(b"{", &["/data/a"], CLEAN, &[]).how(), "unknown");
+        assert_eq!(of(b"{}", &["/data/a"], CLEAN, &[]).how(), "unknown");
+        let deep = format!("{}{}", r#"{"f:data":"#.repeat(3000), "{}".to_owned() + &"}".repeat(3000));
+        let object = object(DATA, &[entry("one", "2026-06-01T12:00:05Z", &deep)]);
+        assert_eq!(of(&object, &["/data/a"], CLEAN, &[]).how(), "unknown");
+    }
+
+    #[test]
+    fn a_name_of_any_length_and_content_is_cut_and_cleaned() {
+        let long = "x".repeat(10_000);
+        let object = object(
+            DATA,
+            &[entry(&format!("a\\n{long}"), "2026-06-01T12:00:05Z", r#"{"f:data":{"f:a":{}}}"#)],
+        );
+        let text = of(&object, &["/data/a"], CLEAN, &[]).to_string();
+        assert!(text.len() < 300 && !text.contains('\n'), "{text}");
+    }
+}

@@ -1,0 +1,572 @@
+//! The auditor's memory: what must be known of a guard beyond one look, and what follows from a look.
+//!
+//! Of a guard whose target is in sync and calm it keeps a few bytes; all else is kept while something is
+//! open. It lives as long as this process leads: a new leader starts with an empty book and goes on from
+//! what statuses say ([`Remembered`]).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use jiff::Timestamp;
+
+use crate::core::guard::Guard;
+use crate::core::text::Text;
+
+use super::after;
+use super::alert::{Alert, AlertReason};
+use super::breaker::{Breaker, Incident};
+use super::course::Course;
+use super::episode::Episode;
+use super::fight::Fight;
+use super::finding::{Reason, Truth};
+use super::last::{Last, State};
+use super::open::{Awaited, Content, Drift, Open};
+use super::reading::{Reader, Reading};
+use super::sight::{Look, Sight};
+use super::words;
+
+pub use super::breaker::Limits;
+pub use super::seen::{Context, Details, Outcome, Remembered, Seen, Terms};
+pub use super::step::{LastDrift, LastRemediation, Record, RecordKind, RemediationResult, Report, Step};
+
+/// A guard that was due and of which nothing was heard is due again after so long.
+const ASK_AGAIN: std::time::Duration = std::time::Duration::from_secs(60);
+/// Most names in the message of an incident.
+const NAMED: usize = 5;
+
+/// New transaction ids, from whoever has a clock and chance.
+pub type NewId<'a> = &'a mut dyn FnMut() -> String;
+
+/// How the installation wants the auditor to behave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// `--remediation`: whether anything is put back at all.
+    pub remediation: bool,
+    /// When remediation stops because too many guards drift at once.
+    pub limits: Limits,
+}
+
+/// All that is known, by the uids of guards.
+#[derive(Debug)]
+pub struct Book {
+    settings: Settings,
+    last: HashMap<Text, Last>,
+    open: BTreeMap<Text, Box<Open>>,
+    breaker: Breaker,
+    /// What was alerted of each open incident.
+    incidents: BTreeMap<String, Alert>,
+    due: BTreeMap<Text, Timestamp>,
+    queue: BTreeSet<(Timestamp, Text)>,
+    /// Versions of API servers that showed objects; few.
+    servers: Vec<String>,
+    /// Pairs of versions between which a change of representation has been announced.
+    announced: BTreeSet<(u16, u16)>,
+}
+
+impl Book {
+    /// An empty book.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            last: HashMap::new(),
+            open: BTreeMap::new(),
+            breaker: Breaker::new(settings.limits),
+            incidents: BTreeMap::new(),
+            due: BTreeMap::new(),
+            queue: BTreeSet::new(),
+            servers: Vec::new(),
+            announced: BTreeSet::new(),
+        }
+    }
+
+    /// How many guards there are in each namespace of guards: what a share of them is counted against.
+    /// To be called whenever guards came or went, before looks at them.
+    pub fn census(&mut self, guards: impl IntoIterator<Item = (Text, usize)>) {
+        self.breaker.census(guards);
+    }
+
+    /// Whether this guard's target has been looked at by this process: if not, [`Context::remembered`]
+    /// is wanted with the first look.
+    #[must_use]
+    pub fn knows(&self, guard_uid: &str) -> bool {
+        self.last.contains_key(guard_uid)
+    }
+
+    /// Whether [`Seen::details`] are wanted with this look: it shows drift that is news.
+    #[must_use]
+    pub fn wants_details(&self, guard: &Guard, sight: &Sight, now: Timestamp) -> bool {
+        let present = match sight {
+            Sight::Unreadable(_) => return false,
+            Sight::Absent => None,
+            Sight::Present(present) if guard.approves(present.hash, now) => return false,
+            Sight::Present(present) => Some(present),
+        };
+        let known = self.open.get(&guard.uid).and_then(|open| open.drift.as_ref());
+        known.is_none_or(|drift| !drift.content.is(present))
+    }
+
+    /// When the guard's target was last seen as approved, to the second: what changed it since is not
+    /// older. `None` when it was not, or not by this process.
+    #[must_use]
+    pub fn last_clean(&self, guard_uid: &str) -> Option<Timestamp> {
+        self.last.get(guard_uid).and_then(Last::clean_at)
+    }
+
+    /// What follows from a look at a guard's target.
+    pub fn see(&mut self, guard: &Guard, seen: &Seen<'_>, now: Timestamp, new_id: NewId<'_>) -> Vec<Step> {
+        let is_known = self.knows(&guard.uid);
+        let mut open = match self.open.remove(&guard.uid) {
+            Some(open) => open,
+            None if is_known => Box::default(),
+            None => self.recall(guard, seen.context, now, new_id),
+        };
+        open.interval = seen.context.audit_interval;
+        let server = self.server(seen.context.server_version);
+        let last = self.last.get(&guard.uid).copied();
+        let reader = Reader { guard, seen, last, open: &open, is_known, server, now };
+        let reading = reader.read();
+        if reading == Reading::Doubtful {
+            self.keep(guard, open);
+            return vec![Step::Look];
+        }
+        if seen.look == Look::Live {
+            open.read_at = Some(now);
+        }
+        let is_news = self.is_news(guard, seen, last, is_known, &reading);
+        let before = last.unwrap_or(Last::UNSEEN);
+        let mut course = Course::new(guard, &mut open, now);
+        match reading {
+            Reading::Clean(reason) => {
+                course.clean(reason);
+                self.after_clear(guard, &mut course);
+            }
+            Reading::Represented(hash) => {
+                let announcement = self.announcement(before.server, server);
+                course.represented(hash, announcement, new_id);
+                self.after_clear(guard, &mut course);
+            }
+            Reading::Awaiting(until) => {
+                course.awaiting(until, seen.sight);
+                self.after_clear(guard, &mut course);
+            }
+            Reading::Drifted(found) => {
+                course.drifted(&found, seen, new_id);
+                if found.counts {
+                    let namespace = &guard.id.namespace;
+                    let begun = self.breaker.drifted(&guard.uid, namespace, now, &mut *new_id);
+                    if let Some(incident) = begun {
+                        let steps = self.open_incident(guard, &incident, now);
+                        course.steps.extend(steps);
+                    }
+                }
+                let incident = self.breaker.holds(&guard.id.namespace);
+                course.decide(seen, self.settings.remediation, incident);
+            }
+            Reading::Unreadable(ref why) => course.unreadable(why, seen, new_id),
+            Reading::Doubtful => {}
+        }
+        let state = course.state;
+        let (steps, due) = course.end(seen, is_news);
+        let present = match seen.sight {
+            Sight::Present(present) => Some(present),
+            Sight::Absent | Sight::Unreadable(_) => None,
+        };
+        let after = if state == State::Unseen { before } else { before.then(state, present, server, now) };
+        self.last.insert(guard.uid.clone(), after);
+        self.set_due(&guard.uid, due);
+        self.keep(guard, open);
+        steps
+    }
+
+    /// What follows from the end of an attempt to restore. A look usually follows by the watch.
+    pub fn restored(&mut self, guard: &Guard, terms: Terms, outcome: &Outcome, now: Timestamp) -> Vec<Step> {
+        let Some(mut open) = self.open.remove(&guard.uid) else { return Vec::new() };
+        let mut course = Course::new(guard, &mut open, now);
+        let incident = self.breaker.holds(&guard.id.namespace);
+        let is_member = incident.is_some_and(|incident| incident.drifted.contains(&guard.uid));
+        course.restored(terms, outcome, is_member);
+        let (steps, due) = course.end_of_attempt();
+        if due.is_some() {
+            self.set_due(&guard.uid, due);
+        }
+        self.keep(guard, open);
+        steps
+    }
+
+    /// Whether an attempt to restore may still write: its guard stands as it did, and nothing has
+    /// stopped remediation since. `guard` is the guard as it is now.
+    #[must_use]
+    pub fn may_restore(&self, guard: &Guard, transaction_id: &str, now: Timestamp) -> bool {
+        let attempt = self.open.get(&guard.uid).and_then(|open| open.attempt.as_ref());
+        attempt.is_some_and(|attempt| {
+            attempt.transaction_id == transaction_id && attempt.generation == guard.generation
+        }) && guard.paused(now).is_none()
+            && self.breaker.holds(&guard.id.namespace).is_none()
+    }
+
+    /// What follows when a guard changed in anything (its spec, what pauses it, who is known to have
+    /// approved it), or was deleted (`after` is `None`).
+    pub fn guard_changed(&mut self, before: &Guard, after: Option<&Guard>, now: Timestamp) -> Vec<Step> {
+        let same = after.filter(|after| {
+            after.uid == before.uid && after.target == before.target && after.scope == before.scope
+        });
+        let Some(after) = same else {
+            let mut steps = self.forget(before, now);
+            if let Some(after) = after.filter(|after| after.uid == before.uid) {
+                // What its status says is of what it pinned before.
+                self.last.insert(after.uid.clone(), Last::UNSEEN);
+                self.set_due(&after.uid, Some(super::after(now, ASK_AGAIN)));
+                steps.push(Step::Look);
+            }
+            return steps;
+        };
+        let mut steps = Vec::new();
+        let mut open = self.open.remove(&after.uid).unwrap_or_default();
+        let is_paused = after.paused(now).is_some();
+        let lost_author = before.authorship != after.authorship;
+        let is_edited = before.generation != after.generation;
+        if is_edited || is_paused || lost_author {
+            steps.extend(give_up(&mut open));
+        }
+        open.equivalents.retain(|hash| !after.approves(*hash, now));
+        let approves_otherwise =
+            before.expected != after.expected || before.also_approved != after.also_approved;
+        if approves_otherwise {
+            if before.expected != after.expected {
+                open.awaited = Some(match open.awaited.take() {
+                    Some(awaited) => awaited.and(before.expected, now),
+                    None => Awaited::new(Some(before.expected), now),
+                });
+            }
+            open.equivalents.clear();
+            open.fight.begin_anew();
+            open.trouble = None;
+            if let Some(drift) = &mut open.drift {
+                drift.is_excepted = is_paused;
+                if drift.reason != Reason::Missing {
+                    drift.reason = Reason::ContentDiffers;
+                }
+            }
+            if let Some(last) = self.last.get_mut(&after.uid) {
+                last.is_outdated = true;
+            }
+        }
+        let pauses_changed = before.pauses != after.pauses;
+        let is_open = open.drift.is_some() || open.episode.is_some();
+        if approves_otherwise || (is_open && (is_edited || lost_author || pauses_changed)) {
+            steps.push(Step::Look);
+            self.set_due(&after.uid, Some(super::after(now, ASK_AGAIN)));
+        }
+        if self.knows(&after.uid) {
+            self.keep(after, open);
+        }
+        steps
+    }
+
+    /// A person acknowledges an incident: what it held back may go on. Unknown ids do nothing.
+    pub fn acknowledge(&mut self, incident: &str, now: Timestamp) -> Vec<(Text, Step)> {
+        let Some(over) = self.breaker.acknowledge(incident) else { return Vec::new() };
+        let mut steps = Vec::new();
+        if let Some(alert) = self.incidents.get(incident) {
+            let uid = Text::from(&alert.guard_uid);
+            let ended = self.end_incident(&over, true, now);
+            steps.extend(ended.into_iter().map(|step| (uid.clone(), step)));
+        }
+        steps.extend(self.held_by(&over, now).into_iter().map(|uid| (uid, Step::Look)));
+        steps
+    }
+
+    /// A person asks for the guard's target to be put back, although it changed under a pause or attempts
+    /// have failed.
+    pub fn restore_asked(&mut self, guard_uid: &str, now: Timestamp) -> Vec<Step> {
+        let Some(open) = self.open.get_mut(guard_uid) else { return Vec::new() };
+        let Some(drift) = &mut open.drift else { return Vec::new() };
+        if drift.is_excepted {
+            drift.is_excepted = false;
+            drift.reason = match drift.content {
+                Content::Absent => Reason::Missing,
+                Content::Hash(_) | Content::Unknown => Reason::ContentDiffers,
+            };
+        }
+        open.fight.begin_anew();
+        self.set_due(&guard_uid.into(), Some(after(now, ASK_AGAIN)));
+        vec![Step::Look]
+    }
+
+    /// What is due: guards to look at, by uid. A guard of which no look can be had is due again later.
+    pub fn tick(&mut self, now: Timestamp) -> Vec<(Text, Step)> {
+        let mut steps = Vec::new();
+        while let Some((at, uid)) = self.queue.first().cloned()
+            && at <= now
+        {
+            if let Some(open) = self.open.get_mut(&uid)
+                && open.drift.is_none()
+                && open.episode.is_none()
+            {
+                open.fight.calm_down(now);
+                if open.is_idle() {
+                    self.open.remove(&uid);
+                    self.set_due(&uid, None);
+                    continue;
+                }
+            }
+            self.set_due(&uid, Some(after(now, ASK_AGAIN)));
+            steps.push((uid, Step::Look));
+        }
+        steps
+    }
+
+    /// When [`Self::tick`] is to be called next.
+    #[must_use]
+    pub fn next_due(&self) -> Option<Timestamp> {
+        self.queue.first().map(|(at, _)| *at)
+    }
+
+    /// Open incidents, by the ids that acknowledge them.
+    pub fn incidents(&self) -> impl Iterator<Item = &str> {
+        self.incidents.keys().map(String::as_str)
+    }
+
+    /// How many guards something is open about.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.open.len()
+    }
+
+    fn keep(&mut self, guard: &Guard, open: Box<Open>) {
+        if !open.is_idle() {
+            self.open.insert(guard.uid.clone(), open);
+        }
+    }
+
+    fn set_due(&mut self, uid: &Text, due: Option<Timestamp>) {
+        if let Some(before) = self.due.remove(uid) {
+            self.queue.remove(&(before, uid.clone()));
+        }
+        if let Some(due) = due {
+            self.due.insert(uid.clone(), due);
+            self.queue.insert((due, uid.clone()));
+        }
+    }
+
+    fn server(&mut self, version: &str) -> u16 {
+        let known = self.servers.iter().position(|known| known == version);
+        let at = known.unwrap_or_else(|| {
+            // Far more versions than an API server can have in the life of a process would be a lie.
+            if self.servers.len() < usize::from(u16::MAX) {
+                self.servers.push(version.to_owned());
+            }
+            self.servers.len() - 1
+        });
+        u16::try_from(at).unwrap_or(u16::MAX)
+    }
+
+    fn announcement(&mut self, from: u16, to: u16) -> Option<String> {
+        let name = |server: u16| self.servers.get(usize::from(server)).map_or("", String::as_str);
+        let text = words::representation(name(from), name(to));
+        // Two servers that are both there would take turns otherwise.
+        self.announced.insert((from.min(to), from.max(to))).then_some(text)
+    }
+
+    /// Whether a look at a calm target says something that the status may not.
+    fn is_news(
+        &self,
+        guard: &Guard,
+        seen: &Seen<'_>,
+        last: Option<Last>,
+        is_known: bool,
+        reading: &Reading,
+    ) -> bool {
+        let (Reading::Clean(reason), Sight::Present(present)) = (reading, seen.sight) else { return true };
+        let Some(last) = last else { return true };
+        if is_known {
+            return last.state != State::Clean || last.is_outdated || !last.held(present.hash);
+        }
+        let Some(said) = &seen.context.remembered else { return true };
+        let is_same_hash = guard.scope.is_secret() || said.current_hash == Some(present.hash);
+        let is_calm = said.consecutive_failures == 0 && !said.fighting && said.incident.is_none();
+        let says = said.drifted.is_some_and(|(truth, why, _)| truth == Truth::False && why == *reason);
+        !(says
+            && is_same_hash
+            && is_calm
+            && said.hash_match == Some(true)
+            && said.generation == guard.generation)
+    }
+
+    /// Goes on from what the status of a guard says that this process has never looked at.
+    fn recall(
+        &mut self,
+        guard: &Guard,
+        context: &Context<'_>,
+        now: Timestamp,
+        new_id: NewId<'_>,
+    ) -> Box<Open> {
+        let mut open = Box::<Open>::default();
+        let Some(said) = &context.remembered else { return open };
+        let Some((truth, reason, since)) = said.drifted else { return open };
+        let is_edited = said.generation != guard.generation;
+        let state = match (truth, reason) {
+            (Truth::False, Reason::AwaitingApply) => State::Awaiting,
+            (Truth::False, _) => State::Clean,
+            (Truth::True, _) if said.current_hash.is_none() && !guard.scope.is_secret() => State::Absent,
+            (Truth::True, _) => State::Drifted,
+            (Truth::Unknown, _) => State::Unseen,
+        };
+        let clean_at = said.last_checked.filter(|_| state == State::Clean);
+        let mut last = Last::remembered(state, said.current_hash, clean_at);
+        last.is_outdated = is_edited;
+        self.last.insert(guard.uid.clone(), last);
+        if state == State::Awaiting {
+            open.awaited = Some(Awaited::new(said.current_hash, since));
+        } else if state == State::Clean && is_edited && said.current_hash.is_some() {
+            open.awaited = Some(Awaited::new(said.current_hash, now));
+        }
+        if truth == Truth::True {
+            let content = match (state, said.current_hash) {
+                (State::Absent, _) => Content::Absent,
+                (_, Some(hash)) => Content::Hash(hash),
+                (_, None) => Content::Unknown,
+            };
+            let excepted = [Reason::Excepted, Reason::SuspendedBySpec, Reason::ExceptionEnded];
+            open.drift =
+                Some(Drift { content, reason, is_excepted: excepted.contains(&reason), alert_from: now });
+        }
+        if truth == Truth::True || said.consecutive_failures > 0 {
+            let (failed, id) = match &said.last_drift {
+                Some((time, id)) => (*time, id.clone()),
+                None => (since, None),
+            };
+            let alerted = said.alerted.then_some(AlertReason::Drifted);
+            let id = id.unwrap_or_else(new_id);
+            open.episode = Some(Episode::resume(id, said.consecutive_failures, failed, alerted));
+            if said.fighting {
+                open.fight = Fight::resume(failed);
+            }
+        }
+        if let Some(id) = said.incident.as_ref().filter(|_| truth == Truth::True)
+            && self.breaker.resume(id, &guard.uid, &guard.id.namespace)
+        {
+            // Whoever led before has alerted it.
+            let alert = || incident_alert(guard, id, String::new(), now);
+            self.incidents.entry(id.clone()).or_insert_with(alert);
+        }
+        open
+    }
+
+    /// The target is as it should be, or soon will be: incidents may be over by that.
+    fn after_clear(&mut self, guard: &Guard, course: &mut Course<'_>) {
+        for over in self.breaker.cleared(&guard.uid) {
+            course.steps.extend(self.end_incident(&over, false, course.now));
+            self.held_by(&over, course.now);
+        }
+    }
+
+    /// Makes guards due that an incident held back, and gives them.
+    fn held_by(&mut self, incident: &Incident, now: Timestamp) -> Vec<Text> {
+        let held: Vec<Text> = self
+            .open
+            .iter()
+            .filter(|(uid, open)| {
+                open.incident.as_ref() == Some(&incident.id) || incident.drifted.contains(*uid)
+            })
+            .map(|(uid, _)| uid.clone())
+            .collect();
+        for uid in &held {
+            self.set_due(uid, Some(now));
+        }
+        held
+    }
+
+    fn open_incident(&mut self, guard: &Guard, incident: &Incident, now: Timestamp) -> Vec<Step> {
+        let names: Vec<String> = incident
+            .drifted
+            .iter()
+            .filter_map(|uid| self.open.get(uid).and_then(|open| open.guard.as_ref()))
+            .take(NAMED)
+            .map(ToString::to_string)
+            .collect();
+        let message = words::incident(guard, incident, self.settings.limits.window, &names);
+        let alert = incident_alert(guard, &incident.id, words::alert(guard, &message), now);
+        let record = Record {
+            kind: RecordKind::IncidentOpened,
+            reason: AlertReason::RemediationStopped.as_str(),
+            message,
+            transaction_id: incident.id.clone(),
+            paths: Vec::new(),
+            attribution: super::attribution::Attribution::default(),
+            hash: None,
+        };
+        self.incidents.insert(incident.id.clone(), alert.clone());
+        vec![Step::Record(record), Step::Alert(alert)]
+    }
+
+    fn end_incident(&mut self, incident: &Incident, acknowledged: bool, now: Timestamp) -> Vec<Step> {
+        let Some(alert) = self.incidents.remove(&incident.id) else { return Vec::new() };
+        let message = words::incident_over(incident, acknowledged);
+        let record = Record {
+            kind: RecordKind::IncidentClosed,
+            reason: if acknowledged { "Acknowledged" } else { "Cleared" },
+            message: message.clone(),
+            transaction_id: incident.id.clone(),
+            paths: Vec::new(),
+            attribution: super::attribution::Attribution::default(),
+            hash: None,
+        };
+        vec![Step::Record(record), Step::Resolve(Alert { resolved: true, message, at: now, ..alert })]
+    }
+
+    /// Forgets a guard that is gone, or that pins something else now.
+    fn forget(&mut self, guard: &Guard, now: Timestamp) -> Vec<Step> {
+        let mut steps = Vec::new();
+        if let Some(mut open) = self.open.remove(&guard.uid) {
+            steps.extend(give_up(&mut open));
+            if let Some(episode) = open.episode
+                && let Some(reason) = episode.alerted()
+            {
+                let message = words::forgotten(guard);
+                steps.push(Step::Resolve(Alert {
+                    episode: episode.id,
+                    guard: guard.id.clone(),
+                    guard_uid: guard.uid.as_str().to_owned(),
+                    target: guard.target.clone(),
+                    reason,
+                    resolved: true,
+                    message,
+                    paths: Vec::new(),
+                    actor: None,
+                    at: now,
+                }));
+            }
+        }
+        self.last.remove(&guard.uid);
+        self.set_due(&guard.uid, None);
+        for over in self.breaker.cleared(&guard.uid) {
+            steps.extend(self.end_incident(&over, false, now));
+            self.held_by(&over, now);
+        }
+        steps
+    }
+}
+
+fn give_up(open: &mut Open) -> Option<Step> {
+    open.attempt.take().map(|attempt| Step::GiveUp { transaction_id: attempt.transaction_id })
+}
+
+fn incident_alert(guard: &Guard, id: &str, message: String, now: Timestamp) -> Alert {
+    Alert {
+        episode: id.to_owned(),
+        guard: guard.id.clone(),
+        guard_uid: guard.uid.as_str().to_owned(),
+        target: guard.target.clone(),
+        reason: AlertReason::RemediationStopped,
+        resolved: false,
+        message,
+        paths: Vec::new(),
+        actor: None,
+        at: now,
+    }
+}
+
+#[cfg(test)]
+#[path = "book_tests.rs"]
+mod tests;

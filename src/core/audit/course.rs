@@ -1,0 +1,517 @@
+//! What becomes of one guard by one look, or by the end of one attempt to restore.
+
+use jiff::Timestamp;
+
+use crate::core::guard::{Authorship, Guard};
+use crate::core::hash::ContentHash;
+
+use super::after;
+use super::alert::{Alert, AlertReason};
+use super::attribution::Attribution;
+use super::breaker::Incident;
+use super::episode::{Episode, Failure};
+use super::finding::{Reason, Truth};
+use super::last::State;
+use super::open::{Attempt, Drift, Open};
+use super::reading::{Found, Progress};
+use super::seen::{Outcome, Seen, Terms};
+use super::sight::Sight;
+use super::step::{LastDrift, LastRemediation, Record, RecordKind, RemediationResult, Report, Step};
+use super::words::{self, Hold, Next};
+
+/// The group whose objects take the rights to escalate and bind to write, which we do not have.
+const RBAC: &str = "rbac.authorization.k8s.io";
+/// Most equivalents of one approved hash that are kept at a time.
+const EQUIVALENTS: usize = 4;
+/// After so long a restore is looked at, should no watch have told of it.
+const LOOK_AFTER: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// One guard while it is decided about.
+pub(super) struct Course<'a> {
+    guard: &'a Guard,
+    open: &'a mut Open,
+    pub(super) now: Timestamp,
+    pub(super) steps: Vec<Step>,
+    /// How the target stands; [`State::Unseen`] when that could not be told.
+    pub(super) state: State,
+    drifted: Truth,
+    reason: Reason,
+    message: String,
+    hash_match: Option<bool>,
+    due: Option<Timestamp>,
+}
+
+impl<'a> Course<'a> {
+    pub(super) fn new(guard: &'a Guard, open: &'a mut Open, now: Timestamp) -> Self {
+        open.guard = Some(guard.id.clone());
+        Self {
+            guard,
+            open,
+            now,
+            steps: Vec::new(),
+            state: State::Unseen,
+            drifted: Truth::Unknown,
+            reason: Reason::Unreadable,
+            message: String::new(),
+            hash_match: None,
+            due: None,
+        }
+    }
+
+    fn is_due(&mut self, at: Timestamp) {
+        self.due = Some(self.due.map_or(at, |due| due.min(at)));
+    }
+
+    /// The content is approved.
+    pub(super) fn clean(&mut self, reason: Reason) {
+        let now = self.now;
+        self.settle();
+        self.open.awaited = None;
+        self.open.fight.calm_down(now);
+        let counts_until = self.open.fight.counts_until();
+        let mut calm_at = None;
+        if let Some(episode) = &self.open.episode {
+            let closes_at = episode.closes_at(self.open.interval);
+            let fight = counts_until.filter(|_| self.open.fight.is_on());
+            calm_at = Some(fight.map_or(closes_at, |until| until.max(closes_at))).filter(|at| now < *at);
+            if calm_at.is_none() {
+                self.close();
+            }
+        }
+        if let Some(at) = calm_at.or(counts_until) {
+            self.is_due(at);
+        }
+        self.state = State::Clean;
+        self.says(Truth::False, reason, words::in_sync(self.guard, reason, calm_at), Some(true));
+    }
+
+    /// What is stored is approved and reads otherwise; `announcement` is for the people of the cluster.
+    pub(super) fn represented(
+        &mut self,
+        hash: ContentHash,
+        announcement: Option<String>,
+        new_id: &mut dyn FnMut() -> String,
+    ) {
+        self.open.equivalents.push(hash);
+        if self.open.equivalents.len() > EQUIVALENTS {
+            self.open.equivalents.remove(0);
+        }
+        let reason = Reason::RepresentationChanged;
+        let message = words::in_sync(self.guard, reason, None);
+        self.record(RecordKind::RepresentationChanged, reason.as_str(), message, new_id(), Some(hash));
+        self.steps.push(Step::Equivalent { hash, announcement });
+        self.clean(reason);
+    }
+
+    /// The content is what was approved before the guard was changed, which is no drift until then.
+    pub(super) fn awaiting(&mut self, until: Timestamp, sight: &Sight) {
+        if let (Some(awaited), Sight::Present(present)) = (&mut self.open.awaited, sight) {
+            awaited.note(present);
+        }
+        self.settle();
+        self.state = State::Awaiting;
+        self.is_due(until);
+        self.says(Truth::False, Reason::AwaitingApply, words::awaiting(self.guard, until), Some(false));
+    }
+
+    /// It is no drift any more.
+    fn settle(&mut self) {
+        let was_drifted = self.open.drift.take();
+        self.open.trouble = None;
+        self.open.incident = None;
+        let Some(episode) = self.open.episode.as_mut().filter(|_| was_drifted.is_some()) else { return };
+        if episode.records(self.now) {
+            let id = episode.id.clone();
+            let message = words::in_sync(self.guard, Reason::InSync, None);
+            self.record(RecordKind::Cleared, Reason::InSync.as_str(), message, id, None);
+        }
+    }
+
+    fn close(&mut self) {
+        let Some(episode) = self.open.episode.take() else { return };
+        let message = words::closed(self.guard, self.open.interval);
+        self.record(RecordKind::Closed, Reason::InSync.as_str(), message.clone(), episode.id.clone(), None);
+        if let Some(reason) = episode.alerted() {
+            let alert = self.alert_of(episode.id, reason, &message);
+            self.steps.push(Step::Resolve(Alert { resolved: true, ..alert }));
+        }
+    }
+
+    /// The content is not approved. [`Self::decide`] says what becomes of it.
+    pub(super) fn drifted(&mut self, found: &Found, seen: &Seen<'_>, new_id: &mut dyn FnMut() -> String) {
+        let (now, interval) = (self.now, self.open.interval);
+        let is_excused = self.is_excused(seen);
+        let episode = self.open.episode.get_or_insert_with(|| Episode::begin(new_id(), now));
+        let failure = match found.progress {
+            Progress::Begun => Failure::New,
+            Progress::Changed => Failure::Changed,
+            Progress::Lasting => Failure::Lasting,
+        };
+        if is_excused {
+            episode.touch(now);
+        } else {
+            episode.failed(failure, interval, now);
+        }
+        let before = self.open.drift.as_ref();
+        let is_news = before.is_none_or(|drift| drift.reason != found.reason) || failure != Failure::Lasting;
+        let is_recorded = is_news && episode.records(now);
+        let id = episode.id.clone();
+        let details = seen.details.cloned().unwrap_or_default();
+        let alert_from = match before.filter(|_| failure == Failure::Lasting) {
+            Some(drift) => drift.alert_from,
+            None if found.reason == Reason::Missing && !found.was_there => {
+                after(now, seen.context.apply_grace)
+            }
+            None => now,
+        };
+        self.open.fight.drifted(details.attribution.name(), now);
+        if failure == Failure::New {
+            self.steps.push(Step::CountDrift(seen.look));
+        }
+        if failure == Failure::New || (failure == Failure::Changed && is_recorded) {
+            let (paths, attribution) = (details.paths, details.attribution);
+            let transaction_id = id.clone();
+            self.open.last_drift = Some(LastDrift { time: now, paths, attribution, transaction_id });
+        }
+        self.open.drift = Some(Drift {
+            content: found.content,
+            reason: found.reason,
+            is_excepted: found.is_excepted,
+            alert_from,
+        });
+        self.state = if *seen.sight == Sight::Absent { State::Absent } else { State::Drifted };
+        if is_recorded {
+            let begun = failure == Failure::New;
+            let kind = if begun { RecordKind::Drift } else { RecordKind::DriftChanged };
+            let message = words::what(self.guard, found.reason, self.open.last_drift.as_ref());
+            self.record(kind, found.reason.as_str(), message, id, hash_of(seen));
+        }
+    }
+
+    /// Whether nobody is to be told, and nothing counts as a failed check.
+    fn is_excused(&self, seen: &Seen<'_>) -> bool {
+        self.guard.paused(self.now).is_some() || seen.context.namespace_terminating
+    }
+
+    /// What becomes of drift: it is put back now, later or not at all, and somebody is told or not.
+    pub(super) fn decide(&mut self, seen: &Seen<'_>, remediation: bool, incident: Option<&Incident>) {
+        let Some(drift) = self.open.drift.clone() else { return };
+        let hold = self.hold(&drift, seen, remediation, incident);
+        let is_member = incident.is_some_and(|incident| incident.drifted.contains(&self.guard.uid));
+        let is_held = matches!(hold, Some(Hold::Incident { .. }));
+        self.open.incident = incident.filter(|_| is_held || is_member).map(|incident| incident.id.clone());
+        let next = match hold {
+            Some(hold) => self.held(hold),
+            None => self.put_back(),
+        };
+        let (last, trouble) = (self.open.last_drift.as_ref(), self.open.trouble.as_deref());
+        let message = words::drifted(self.guard, drift.reason, last, &next, trouble);
+        if !self.is_excused(seen) && !is_member {
+            if self.now < drift.alert_from {
+                self.is_due(drift.alert_from);
+            }
+            if let Some(reason) = self.alarming(&drift, seen.terms) {
+                self.alert(reason, &message);
+            }
+        }
+        self.says(Truth::True, drift.reason, message, Some(false));
+    }
+
+    fn held(&mut self, hold: Hold) -> Next {
+        if let Some(attempt) = self.open.attempt.take() {
+            self.steps.push(Step::GiveUp { transaction_id: attempt.transaction_id });
+        }
+        if let Hold::Paused { until } = hold {
+            self.is_due(until);
+        }
+        Next::Held(hold)
+    }
+
+    fn put_back(&mut self) -> Next {
+        if let Some(attempt) = self.open.attempt.as_ref().filter(|attempt| self.now < attempt.lost_at()) {
+            let lost_at = attempt.lost_at();
+            self.is_due(lost_at);
+            return Next::UnderWay;
+        }
+        if let Some(until) = self.open.fight.waits_until(self.now) {
+            self.is_due(until);
+            return Next::Waits(until);
+        }
+        let Some(episode) = &self.open.episode else { return Next::UnderWay };
+        let attempt = Attempt {
+            transaction_id: episode.id.clone(),
+            generation: self.guard.generation,
+            since: self.now,
+        };
+        self.is_due(attempt.lost_at());
+        self.steps.push(Step::Restore { transaction_id: attempt.transaction_id.clone() });
+        self.open.attempt = Some(attempt);
+        Next::UnderWay
+    }
+
+    fn hold(
+        &self,
+        drift: &Drift,
+        seen: &Seen<'_>,
+        remediation: bool,
+        incident: Option<&Incident>,
+    ) -> Option<Hold> {
+        let is_terminating = matches!(seen.sight, Sight::Present(present) if present.terminating);
+        if let Some(pause) = self.guard.paused(self.now) {
+            return Some(Hold::Paused { until: pause.until });
+        }
+        let holds = [
+            (drift.is_excepted, Hold::ExceptionEnded),
+            (drift.reason == Reason::DefinitionChanged, Hold::DefinitionChanged),
+            (seen.context.conflict, Hold::Conflict),
+            (!seen.terms.auto_remediate, Hold::AutoRemediateOff),
+            (!remediation, Hold::RemediationOff),
+            (matches!(self.guard.authorship, Authorship::Unknown), Hold::AuthorUnknown),
+            (self.guard.target.group == RBAC, Hold::Rbac),
+            (seen.context.namespace_terminating, Hold::NamespaceTerminating),
+            (is_terminating, Hold::Terminating),
+        ];
+        let held = holds.into_iter().find(|(is_so, _)| *is_so).map(|(_, hold)| hold);
+        held.or_else(|| incident.map(|incident| Hold::Incident { id: incident.id.clone() }))
+    }
+
+    /// Why somebody is to be told of drift, if anybody is.
+    fn alarming(&self, drift: &Drift, terms: Terms) -> Option<AlertReason> {
+        match drift.reason {
+            Reason::Missing if self.now >= drift.alert_from => return Some(AlertReason::Missing),
+            Reason::BypassedAdmission => return Some(AlertReason::BypassedAdmission),
+            Reason::DefinitionChanged => return Some(AlertReason::DefinitionChanged),
+            _ => {}
+        }
+        if self.open.fight.is_on() {
+            return Some(AlertReason::Fighting);
+        }
+        (self.open.failures() >= terms.max_failures_before_alert).then_some(AlertReason::Drifted)
+    }
+
+    fn alert(&mut self, reason: AlertReason, message: &str) {
+        let Some(episode) = &mut self.open.episode else { return };
+        if episode.alert(reason) {
+            let id = episode.id.clone();
+            let alert = self.alert_of(id, reason, message);
+            self.steps.push(Step::Alert(alert));
+        }
+    }
+
+    fn alert_of(&self, episode: String, reason: AlertReason, message: &str) -> Alert {
+        let last = self.open.last_drift.as_ref();
+        Alert {
+            episode,
+            guard: self.guard.id.clone(),
+            guard_uid: self.guard.uid.as_str().to_owned(),
+            target: self.guard.target.clone(),
+            reason,
+            resolved: false,
+            message: words::alert(self.guard, message),
+            paths: last.map(|last| last.paths.clone()).unwrap_or_default(),
+            actor: last.and_then(|last| last.attribution.actor()),
+            at: self.now,
+        }
+    }
+
+    /// Nobody can tell how the target stands.
+    pub(super) fn unreadable(&mut self, why: &str, seen: &Seen<'_>, new_id: &mut dyn FnMut() -> String) {
+        let (now, interval) = (self.now, self.open.interval);
+        let is_excused = self.is_excused(seen);
+        let episode = self.open.episode.get_or_insert_with(|| Episode::begin(new_id(), now));
+        if is_excused {
+            episode.touch(now);
+        } else {
+            episode.failed(Failure::Lasting, interval, now);
+        }
+        let message = words::unreadable(self.guard, why);
+        if !is_excused && self.open.failures() >= seen.terms.max_failures_before_alert {
+            self.alert(AlertReason::Unreadable, &message);
+        }
+        self.is_due(after(now, interval));
+        self.says(Truth::Unknown, Reason::Unreadable, message, None);
+    }
+
+    /// An attempt to restore has ended. `is_member` tells that an incident speaks for the guard.
+    pub(super) fn restored(&mut self, terms: Terms, outcome: &Outcome, is_member: bool) {
+        let attempt = self.open.attempt.take().map(|attempt| attempt.transaction_id);
+        let Some(id) = attempt.or_else(|| self.open.episode.as_ref().map(|episode| episode.id.clone()))
+        else {
+            return;
+        };
+        let now = self.now;
+        match outcome {
+            Outcome::GivenUp | Outcome::NothingToDo => {}
+            Outcome::Restored { source } => {
+                self.open.fight.restored(now);
+                self.open.trouble = None;
+                let message = words::restored(self.guard, source);
+                self.remember(Some(source.clone()), RemediationResult::Restored, id, message);
+            }
+            Outcome::NoVerifiedSource { message } => {
+                self.failed(message);
+                self.remember(None, RemediationResult::NoVerifiedSource, id, message.clone());
+                self.tell(terms, Some(AlertReason::NoVerifiedSource), is_member);
+            }
+            Outcome::Failed { source, message } => {
+                self.failed(message);
+                self.remember(source.clone(), RemediationResult::Failed, id, message.clone());
+                self.tell(terms, None, is_member);
+            }
+        }
+        if self.open.drift.is_some() {
+            let due = self.open.fight.waits_until(now).unwrap_or_else(|| after(now, LOOK_AFTER));
+            self.is_due(due);
+        }
+    }
+
+    fn failed(&mut self, message: &str) {
+        let (now, interval) = (self.now, self.open.interval);
+        self.open.fight.failed(now);
+        self.open.trouble = Some(message.to_owned());
+        // Approved content that somebody else has put there meanwhile is no failed check.
+        if let Some(episode) = self.open.episode.as_mut().filter(|_| self.open.drift.is_some()) {
+            episode.failed(Failure::New, interval, now);
+        }
+    }
+
+    fn remember(&mut self, source: Option<String>, result: RemediationResult, id: String, message: String) {
+        self.open.last_remediation =
+            Some(LastRemediation { time: self.now, source, result, transaction_id: id.clone() });
+        self.record(RecordKind::Remediation, result.as_str(), message, id, None);
+    }
+
+    /// Tells somebody that an attempt has failed.
+    fn tell(&mut self, terms: Terms, reason: Option<AlertReason>, is_member: bool) {
+        if is_member || self.guard.paused(self.now).is_some() {
+            return;
+        }
+        let Some(drift) = self.open.drift.clone() else { return };
+        let Some(reason) = reason.or_else(|| self.alarming(&drift, terms)) else { return };
+        let next = self.waits();
+        let (last, trouble) = (self.open.last_drift.as_ref(), self.open.trouble.as_deref());
+        let message = words::drifted(self.guard, drift.reason, last, &next, trouble);
+        self.alert(reason, &message);
+    }
+
+    fn waits(&self) -> Next {
+        self.open.fight.waits_until(self.now).map_or(Next::UnderWay, Next::Waits)
+    }
+
+    fn says(&mut self, drifted: Truth, reason: Reason, message: String, hash_match: Option<bool>) {
+        (self.drifted, self.reason, self.message, self.hash_match) = (drifted, reason, message, hash_match);
+    }
+
+    fn record(
+        &mut self,
+        kind: RecordKind,
+        reason: &'static str,
+        message: String,
+        transaction_id: String,
+        hash: Option<ContentHash>,
+    ) {
+        let last = self.open.last_drift.as_ref();
+        let (paths, attribution) = match kind {
+            RecordKind::RepresentationChanged => (Vec::new(), Attribution::default()),
+            _ => last.map(|last| (last.paths.clone(), last.attribution.clone())).unwrap_or_default(),
+        };
+        let hash = hash.filter(|_| !self.guard.scope.is_secret());
+        self.steps.push(Step::Record(Record {
+            kind,
+            reason,
+            message,
+            transaction_id,
+            paths,
+            attribution,
+            hash,
+        }));
+    }
+
+    /// All that follows from a look, and when the guard is due next. `is_news` tells that even a calm
+    /// guard has something to say.
+    pub(super) fn end(mut self, seen: &Seen<'_>, is_news: bool) -> (Vec<Step>, Option<Timestamp>) {
+        if self.state == State::Clean
+            && let Some(until) = hash_of(seen).and_then(|hash| approved_until(self.guard, hash))
+        {
+            self.is_due(until);
+        }
+        if is_news || self.open.said.is_some() || !self.open.is_idle() || !self.steps.is_empty() {
+            let report = Report {
+                generation: self.guard.generation,
+                drifted: self.drifted,
+                reason: self.reason,
+                message: std::mem::take(&mut self.message),
+                hash_match: self.hash_match,
+                current_hash: hash_of(seen).filter(|_| !self.guard.scope.is_secret()),
+                checked_at: self.now,
+                ..self.kept()
+            };
+            self.report(report);
+        }
+        (self.steps, self.due)
+    }
+
+    /// All that follows from the end of an attempt, and when the guard is due next if that has changed.
+    pub(super) fn end_of_attempt(mut self) -> (Vec<Step>, Option<Timestamp>) {
+        if let Some(said) = self.open.said.clone() {
+            let mut report = Report {
+                generation: said.generation,
+                drifted: said.drifted,
+                reason: said.reason,
+                message: said.message,
+                hash_match: said.hash_match,
+                current_hash: said.current_hash,
+                checked_at: said.checked_at,
+                ..self.kept()
+            };
+            if let Some(drift) = self.open.drift.as_ref().filter(|_| self.open.trouble.is_some()) {
+                let (last, trouble) = (self.open.last_drift.as_ref(), self.open.trouble.as_deref());
+                report.message = words::drifted(self.guard, drift.reason, last, &self.waits(), trouble);
+            }
+            self.report(report);
+        }
+        (self.steps, self.due)
+    }
+
+    /// What a report says beyond the look itself.
+    fn kept(&self) -> Report {
+        Report {
+            generation: self.guard.generation,
+            drifted: self.drifted,
+            reason: self.reason,
+            message: String::new(),
+            fighting: self.open.fight.is_on().then(|| words::fighting(self.guard, self.open.fight.rival())),
+            hash_match: None,
+            current_hash: None,
+            consecutive_failures: self.open.failures(),
+            last_drift: self.open.last_drift.clone(),
+            last_remediation: self.open.last_remediation.clone(),
+            alerted: self.open.episode.as_ref().is_some_and(|episode| episode.alerted().is_some()),
+            incident: self.open.incident.clone(),
+            checked_at: self.now,
+        }
+    }
+
+    fn report(&mut self, report: Report) {
+        if self.open.said.as_ref().is_none_or(|said| !said.says(&report)) {
+            self.open.said = Some(report.clone());
+            self.steps.push(Step::Report(Box::new(report)));
+        }
+    }
+}
+
+fn hash_of(seen: &Seen<'_>) -> Option<ContentHash> {
+    match seen.sight {
+        Sight::Present(present) => Some(present.hash),
+        Sight::Absent | Sight::Unreadable(_) => None,
+    }
+}
+
+/// When the approval of a hash ends, if it does.
+fn approved_until(guard: &Guard, hash: ContentHash) -> Option<Timestamp> {
+    let mut ends = None;
+    for also in guard.also_approved.iter().filter(|also| also.hash == hash && hash != guard.expected) {
+        ends = Some(also.until?.max(ends.unwrap_or(Timestamp::MIN)));
+    }
+    ends
+}

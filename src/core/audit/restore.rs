@@ -1,0 +1,342 @@
+//! How approved content is put back: which write, of exactly what.
+//!
+//! A patch replaces what the guard pins and nothing else, and only of the very object that was looked at:
+//! it tests uid and resource version, so that whoever writes between look and write is not undone
+//! unseen. What is gone is made again; what the API server lets nobody change (`immutable: true`) is deleted
+//! and made again. Whether what comes out is approved is not reasoned about here: the caller hashes
+//! [`Planned::result`], or, for kinds with defaults, what a dry run of the write would store.
+
+use std::fmt;
+
+use crate::core::canonical::object::{Object, member};
+use crate::core::guard::Target;
+use crate::core::json::{Cursor, JsonError, Span};
+use crate::core::rewrite::edit::Edits;
+use crate::core::rewrite::restore::{Unrestorable, edits};
+use crate::core::scope::Scope;
+
+/// What an object says of its own past: a new object must not claim it.
+const PAST: [&str; 8] = [
+    "uid",
+    "resourceVersion",
+    "creationTimestamp",
+    "generation",
+    "managedFields",
+    "selfLink",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+];
+/// What would have others act on an object made from a source: the garbage collector, by owners that are
+/// gone; a deletion, by finalizers whose controllers do not know it.
+const BONDS: [&str; 2] = ["ownerReferences", "finalizers"];
+
+/// A write that puts approved content back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Write {
+    /// An RFC 6902 patch of the object that was looked at.
+    Patch(Vec<u8>),
+    /// A new object.
+    Create(Vec<u8>),
+    /// The object that was looked at cannot be changed: it is deleted, then made again.
+    Replace {
+        /// Its uid, a precondition of deleting it.
+        uid: String,
+        /// Its resource version, likewise.
+        resource_version: String,
+        /// The new object: the old one with the approved content.
+        object: Vec<u8>,
+    },
+}
+
+/// A write and what it leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Planned {
+    /// The write.
+    pub write: Write,
+    /// The object that it makes, before the API server fills in anything.
+    pub result: Vec<u8>,
+}
+
+/// Why there is no such write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unplannable {
+    /// Live object or approved content is no object that can be read.
+    Unreadable,
+    /// What is pinned cannot be replaced without touching what is not.
+    Entangled,
+    /// The live object is being deleted: nothing is written to it any more.
+    Terminating,
+    /// The live object holds what is approved.
+    AlreadyRight,
+}
+
+impl fmt::Display for Unplannable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unreadable => "the object cannot be read",
+            Self::Entangled => "what is pinned cannot be put back without touching what is not",
+            Self::Terminating => "the object is being deleted",
+            Self::AlreadyRight => "the object holds the approved content",
+        })
+    }
+}
+
+impl From<JsonError> for Unplannable {
+    fn from(_: JsonError) -> Self {
+        Self::Unreadable
+    }
+}
+
+impl From<Unrestorable> for Unplannable {
+    fn from(problem: Unrestorable) -> Self {
+        match problem {
+            Unrestorable::Unreadable => Self::Unreadable,
+            Unrestorable::Entangled => Self::Entangled,
+        }
+    }
+}
+
+/// The write that gives the live object (`None` when there is none) what `scope` pins of `approved`, an
+/// object of the target's kind.
+///
+/// # Errors
+/// [`Unplannable`] when there is none, or none is needed.
+pub fn plan(
+    live: Option<&[u8]>,
+    approved: &[u8],
+    target: &Target,
+    scope: &Scope,
+) -> Result<Planned, Unplannable> {
+    let Some(live) = live else {
+        let object = fresh(approved, target, &BONDS)?;
+        return Ok(Planned { write: Write::Create(object.clone()), result: object });
+    };
+    let (old, new) = (read(approved)?, read(live)?);
+    let known = Identity::of(&new)?;
+    if known.is_terminating {
+        return Err(Unplannable::Terminating);
+    }
+    let edits = edits(&old, &new, scope)?;
+    if edits.is_empty() {
+        return Err(Unplannable::AlreadyRight);
+    }
+    let result = edits.apply(live)?;
+    if known.is_immutable {
+        let object = fresh(&result, target, &[])?;
+        let write = Write::Replace { uid: known.uid, resource_version: known.resource_version, object };
+        return Ok(Planned { write, result });
+    }
+    let mut operations = vec![
+        tested("/metadata/uid", &known.uid),
+        tested("/metadata/resourceVersion", &known.resource_version),
+    ];
+    edits.write_operations("", &mut operations);
+    let mut patch = vec![b'['];
+    patch.extend(operations.join(&b','));
+    patch.push(b']');
+    Ok(Planned { write: Write::Patch(patch), result })
+}
+
+/// Whether an object is being deleted.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn is_terminating(object: &[u8]) -> Result<bool, JsonError> {
+    identity(object).map(|known| known.is_terminating)
+}
+
+/// What an object says of itself.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn identity(object: &[u8]) -> Result<Identity, JsonError> {
+    Identity::of(&read(object)?)
+}
+
+fn read(object: &[u8]) -> Result<Object<'_>, JsonError> {
+    let mut cursor = Cursor::new(object);
+    let read = Object::read(&mut cursor)?;
+    cursor.finish()?;
+    Ok(read)
+}
+
+/// What an object says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// `metadata.uid`, empty when absent.
+    pub uid: String,
+    /// `metadata.resourceVersion`, likewise.
+    pub resource_version: String,
+    /// Whether its deletion has begun.
+    pub is_terminating: bool,
+    /// Whether the API server lets nobody change its content.
+    pub is_immutable: bool,
+}
+
+impl Identity {
+    fn of(object: &Object<'_>) -> Result<Self, JsonError> {
+        let text = object.text();
+        let metadata = object.field("metadata");
+        let within = |name| metadata.map_or(Ok(None), |span| member(text, span, name));
+        let string = |span: Option<Span>| match span {
+            Some(span) if span.of(text).starts_with(b"\"") => {
+                let raw = Cursor::starting_at(&text[..span.end], span.start).string()?;
+                raw.decode(text).map(|text| text.into_owned())
+            }
+            _ => Ok(String::new()),
+        };
+        Ok(Self {
+            uid: string(within("uid")?)?,
+            resource_version: string(within("resourceVersion")?)?,
+            is_terminating: within("deletionTimestamp")?.is_some_and(|span| span.of(text) != b"null"),
+            is_immutable: object.field("immutable").is_some_and(|span| span.of(text) == b"true"),
+        })
+    }
+}
+
+/// The object as a new one of the target's name, without `left_out` of its metadata, without status.
+fn fresh(object: &[u8], target: &Target, left_out: &[&str]) -> Result<Vec<u8>, JsonError> {
+    let quoted = |text: &str| serde_json::Value::from(text).to_string().into_bytes();
+    let mut metadata = Edits::default();
+    for name in PAST.iter().chain(left_out) {
+        metadata.remove(name);
+    }
+    metadata.set("name", quoted(&target.name));
+    match &target.namespace {
+        Some(namespace) => metadata.set("namespace", quoted(namespace)),
+        None => metadata.remove("namespace"),
+    }
+    let mut edits = Edits::default();
+    edits.set("apiVersion", quoted(&target.api_version()));
+    edits.set("kind", quoted(&target.kind));
+    edits.remove("status");
+    edits.within("metadata", metadata);
+    edits.apply(object)
+}
+
+fn tested(path: &str, value: &str) -> Vec<u8> {
+    format!(r#"{{"op":"test","path":"{path}","value":{}}}"#, serde_json::Value::from(value)).into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+    use super::*;
+    use crate::core::canonical::hash_object;
+    use crate::core::paths::PathFilter;
+
+    fn target(group: &str, kind: &str, resource: &str) -> Target {
+        Target {
+            group: group.into(),
+            version: "v1".into(),
+            kind: kind.into(),
+            resource: resource.into(),
+            namespace: Some("n".into()),
+            name: "x".into(),
+        }
+    }
+
+    fn config_map() -> Target {
+        target("", "ConfigMap", "configmaps")
+    }
+
+    fn scope(kind: &str, filter: PathFilter) -> Scope {
+        Scope::new("", kind, filter)
+    }
+
+    const LIVE: &str = r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"x","namespace":"n","uid":"u","resourceVersion":"7","labels":{"a":"b"}},"data":{"limit":"9","note":"mine"}}"#;
+
+    fn patched(live: &str, write: &Write) -> serde_json::Value {
+        let Write::Patch(patch) = write else { panic!("no patch: {write:?}") };
+        let mut object: serde_json::Value = serde_json::from_str(live).unwrap();
+        json_patch::patch(&mut object, &serde_json::from_slice::<json_patch::Patch>(patch).unwrap()).unwrap();
+        object
+    }
+
+    #[test]
+    fn a_patch_replaces_what_is_pinned_of_exactly_the_object_that_was_looked_at() {
+        let approved = br#"{"data":{"limit":"1"}}"#;
+        let filter = PathFilter::ignoring(&["/data/note"]).unwrap();
+        let scope = scope("ConfigMap", filter);
+        let planned = plan(Some(LIVE.as_bytes()), approved, &config_map(), &scope).unwrap();
+        let Write::Patch(patch) = &planned.write else { unreachable!() };
+        assert_eq!(
+            String::from_utf8_lossy(patch),
+            r#"[{"op":"test","path":"/metadata/uid","value":"u"},{"op":"test","path":"/metadata/resourceVersion","value":"7"},{"op":"add","path":"/data/limit","value":"1"}]"#
+        );
+        let after = patched(LIVE, &planned.write);
+        assert_eq!(after["data"], serde_json::json!({"limit": "1", "note": "mine"}));
+        assert_eq!(hash_object(&planned.result, &scope), hash_object(approved, &scope));
+    }
+
+    #[test]
+    fn another_version_of_the_object_is_not_patched() {
+        let scope = scope("ConfigMap", PathFilter::everything());
+        let planned = plan(Some(LIVE.as_bytes()), br#"{"data":{}}"#, &config_map(), &scope).unwrap();
+        let Write::Patch(patch) = &planned.write else { unreachable!() };
+        let mut moved: serde_json::Value = serde_json::from_str(&LIVE.replace("\"7\"", "\"8\"")).unwrap();
+        json_patch::patch(&mut moved, &serde_json::from_slice::<json_patch::Patch>(patch).unwrap())
+            .unwrap_err();
+    }
+
+    #[test]
+    fn a_secret_is_put_back_as_well() {
+        let live = LIVE.replace("ConfigMap", "Secret");
+        let scope = scope("Secret", PathFilter::everything());
+        let approved = br#"{"data":{"password":"cA=="}}"#;
+        let planned =
+            plan(Some(live.as_bytes()), approved, &target("", "Secret", "secrets"), &scope).unwrap();
+        let after = patched(&live, &planned.write);
+        assert_eq!(after["data"], serde_json::json!({"password": "cA=="}));
+        assert_eq!(hash_object(&planned.result, &scope), hash_object(approved, &scope));
+    }
+
+    #[test]
+    fn what_is_gone_is_made_again_without_a_past_and_without_owners() {
+        let manifest = br#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"x","uid":"old","resourceVersion":"3","labels":{"a":"b"},"ownerReferences":[{}],"finalizers":["f"]},"data":{"a":"1"},"status":{}}"#;
+        let scope = scope("ConfigMap", PathFilter::everything());
+        let planned = plan(None, manifest, &config_map(), &scope).unwrap();
+        let Write::Create(object) = &planned.write else { unreachable!() };
+        let object: serde_json::Value = serde_json::from_slice(object).unwrap();
+        assert_eq!(
+            object["metadata"],
+            serde_json::json!({"name": "x", "namespace": "n", "labels": {"a": "b"}})
+        );
+        assert_eq!((&object["data"]["a"], object.get("status")), (&serde_json::json!("1"), None));
+    }
+
+    #[test]
+    fn content_alone_becomes_an_object_of_the_targets_kind() {
+        let scope = scope("ConfigMap", PathFilter::everything());
+        let planned = plan(None, br#"{"data":{"a":"1"}}"#, &config_map(), &scope).unwrap();
+        let object: serde_json::Value = serde_json::from_slice(&planned.result).unwrap();
+        let wanted = serde_json::json!({"apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"name": "x", "namespace": "n"}, "data": {"a": "1"}});
+        assert_eq!(object, wanted);
+    }
+
+    #[test]
+    fn what_nobody_may_change_is_deleted_and_made_again_as_it_was_but_for_its_content() {
+        let live = LIVE.replace("\"data\"", "\"immutable\":true,\"data\"");
+        let scope = scope("ConfigMap", PathFilter::everything());
+        let approved = br#"{"data":{"limit":"1"}}"#;
+        let planned = plan(Some(live.as_bytes()), approved, &config_map(), &scope).unwrap();
+        let Write::Replace { uid, resource_version, object } = &planned.write else { unreachable!() };
+        assert_eq!((uid.as_str(), resource_version.as_str()), ("u", "7"));
+        let object: serde_json::Value = serde_json::from_slice(object).unwrap();
+        assert_eq!(object["immutable"], serde_json::json!(true));
+        assert_eq!(object["data"], serde_json::json!({"limit": "1"}));
+        assert_eq!(object["metadata"]["labels"], serde_json::json!({"a": "b"}));
+        assert_eq!(object["metadata"].get("uid"), None);
+    }
+
+    #[test]
+    fn nothing_is_written_to_what_is_being_deleted_or_right_already() {
+        let scope = scope("ConfigMap", PathFilter::everything());
+        let going = LIVE.replace("\"uid\"", "\"deletionTimestamp\":\"2026-01-01T00:00:00Z\",\"uid\"");
+        let refused = plan(Some(going.as_bytes()), br#"{"data":{}}"#, &config_map(), &scope);
+        assert_eq!(refused, Err(Unplannable::Terminating));
+        let right = plan(Some(LIVE.as_bytes()), LIVE.as_bytes(), &config_map(), &scope);
+        assert_eq!(right, Err(Unplannable::AlreadyRight));
+    }
+}
