@@ -8,11 +8,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures::TryFutureExt as _;
 use http::HeaderMap;
 use rustls::pki_types::CertificateDer;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::address::{AddressPolicy, Lookup, SystemLookup};
@@ -56,12 +54,6 @@ pub struct Settings {
 
 /// Tells our own authorities, as they are at the moment.
 pub type Authorities = Arc<dyn Fn() -> Vec<CertificateDer<'static>> + Send + Sync>;
-
-/// Those of a bundle (PEM) that changes: what API servers are told to trust.
-#[must_use]
-pub fn registered(bundle: watch::Receiver<Bytes>) -> Authorities {
-    Arc::new(move || certificates(&bundle.borrow()).unwrap_or_default())
-}
 
 /// Fetches approved content.
 pub struct Sources {

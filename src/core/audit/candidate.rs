@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::core::canonical::object::Object;
-use crate::core::canonical::{CanonicalError, hash_object};
+use crate::core::canonical::{CanonicalError, hash_object, top_level};
 use crate::core::guard::Target;
 use crate::core::hash::ContentHash;
 use crate::core::json::{Cursor, JsonError, Span};
@@ -103,6 +103,14 @@ pub enum NotACandidate {
         /// The target.
         wanted: String,
     },
+    /// Content of the right hash in the wrong place: `spec` and fields from the root hash alike.
+    #[error("its content does not stand where a {kind} has it, which is {place}")]
+    OtherShape {
+        /// The kind.
+        kind: String,
+        /// Where it has its content.
+        place: &'static str,
+    },
     /// Bytes that are no text, where the target takes texts only.
     #[error("key {0:?} is no text, and a {1} holds texts only")]
     Binary(String, String),
@@ -118,6 +126,7 @@ impl NotACandidate {
         match self {
             Self::Json(_) => "BadSyntax",
             Self::NotAnObject | Self::NoText(_) => "NotAnObject",
+            Self::OtherShape { .. } => "OtherShape",
             Self::Nothing => "Empty",
             Self::OtherKind { .. } => "OtherKind",
             Self::OtherObject { .. } => "OtherObject",
@@ -150,6 +159,7 @@ pub fn candidates(
     for object in objects {
         let hashed = object.and_then(|object| {
             require_text(&object, scope.kind())?;
+            require_shape(&object, target, scope.kind())?;
             let hash = hash_object(&object, scope)?;
             Ok(Candidate { object, hash, whole })
         });
@@ -387,6 +397,26 @@ fn require_text(object: &[u8], kind: ScopeKind) -> Result<(), NotACandidate> {
         maps::texts(&object, span, field)?;
     }
     Ok(())
+}
+
+/// What stands under `spec` hashes like the same lifted out of it, so that a source could give approved
+/// content in a place where the API server drops it. Of kinds that are not known here a dry run tells.
+fn require_shape(object: &[u8], target: &Target, kind: ScopeKind) -> Result<(), NotACandidate> {
+    if kind != ScopeKind::Other {
+        return Ok(());
+    }
+    let object = read(object)?;
+    let has_spec = object.field("spec").is_some();
+    let place = if has_no_spec(&target.group, &target.kind) {
+        (has_spec, "in fields from the root")
+    } else {
+        // Groups without a dot are built in.
+        (!has_spec && !target.group.contains('.') && !top_level(&object)?.is_empty(), "under spec")
+    };
+    match place {
+        (true, place) => Err(NotACandidate::OtherShape { kind: target.kind.to_string(), place }),
+        (false, _) => Ok(()),
+    }
 }
 
 /// Built-in kinds that have no `spec`: their content stands in fields from the root.

@@ -277,6 +277,31 @@ fn the_value_of_other_kinds_stands_where_the_kind_has_it() {
 }
 
 #[test]
+fn approved_content_in_the_wrong_place_is_no_content() {
+    let role = target("rbac.authorization.k8s.io", "Role");
+    let deployment = target("apps", "Deployment");
+    let manifest = |kind: &str, version: &str, rest: &str| {
+        format!(r#"{{"apiVersion":"{version}","kind":"{kind}",{rest}}}"#)
+    };
+    for (target, document) in [
+        (&role, manifest("Role", "rbac.authorization.k8s.io/v1", r#""spec":{"rules":[]}"#)),
+        (&role, r#"{"spec":{"rules":[]}}"#.to_owned()),
+        (&deployment, manifest("Deployment", "apps/v1", r#""replicas":2"#)),
+    ] {
+        assert_eq!(
+            read_as(&document, Form::Document, target).unwrap_err().reason(),
+            "OtherShape",
+            "{document}"
+        );
+    }
+    // Nobody knows here where a custom kind has its content.
+    let widget = target("example.com", "Widget");
+    for rest in [r#""spec":{"size":1}"#, r#""size":1"#] {
+        assert!(read_as(&manifest("Widget", "example.com/v1", rest), Form::Document, &widget).is_ok());
+    }
+}
+
+#[test]
 fn values_that_the_target_cannot_hold_are_told_by_their_key() {
     for (document, target, key) in [
         (r#"{"port":80}"#, config_map(), "port"),
