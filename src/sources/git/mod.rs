@@ -23,7 +23,6 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -38,7 +37,7 @@ use self::location::{Location, Scheme};
 use self::scratch::Scratch;
 use self::ssh::{Keys, Remote};
 use self::wanted::{FilePath, Reference};
-use self::wire::Wire;
+use self::wire::{Stop, Wire};
 use super::SourceError;
 use super::address::{self, AddressPolicy, NoAddress};
 
@@ -282,10 +281,10 @@ pub async fn fetch(settings: &GitSettings, request: GitRequest) -> Result<Vec<u8
     let slot = timeout(settings.time, Arc::clone(&settings.slots).acquire_owned());
     let slot = slot.await.ok().and_then(Result::ok).ok_or_else(busy)?;
     let host = plan.host().to_owned();
-    let stop = Stop(Arc::new(AtomicBool::new(false)));
+    let asker = Asker(Arc::default());
     let deadline = Instant::now() + settings.time;
     let received = settings.received;
-    let wire = Arc::new(Wire::new(&host, deadline, seconds, received, Arc::clone(&stop.0)));
+    let wire = Arc::new(Wire::new(&host, deadline, seconds, received, Arc::clone(&asker.0)));
     // A task of its own: it ends in order, and keeps its slot until it has, even when nobody waits any more.
     let settings = settings.clone();
     let fetching = tokio::spawn(async move {
@@ -301,12 +300,12 @@ pub async fn fetch(settings: &GitSettings, request: GitRequest) -> Result<Vec<u8
     }
 }
 
-/// Stops a fetch that nobody waits for any more.
-struct Stop(Arc<AtomicBool>);
+/// Whoever waits for a fetch; it is stopped when this goes.
+struct Asker(Arc<Stop>);
 
-impl Drop for Stop {
+impl Drop for Asker {
     fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.stop();
     }
 }
 

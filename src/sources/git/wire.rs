@@ -8,9 +8,26 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use super::super::SourceError;
+
+/// Tells a fetch that nobody waits for it any more: it is late, or whoever asked went away.
+#[derive(Default)]
+pub(super) struct Stop {
+    /// For work that waits for nothing, such as unpacking.
+    flag: AtomicBool,
+    /// For work that waits. Of a fetch only one thread does.
+    told: Notify,
+}
+
+impl Stop {
+    pub(super) fn stop(&self) {
+        self.flag.store(true, Ordering::Relaxed);
+        self.told.notify_one();
+    }
+}
 
 /// What one fetch may still spend. Used from the one blocking thread of the fetch.
 pub(super) struct Wire {
@@ -18,8 +35,7 @@ pub(super) struct Wire {
     deadline: Instant,
     /// Bytes that may still be received.
     left: AtomicU64,
-    /// Set at the deadline, for work that waits for nothing, such as unpacking.
-    stop: Arc<AtomicBool>,
+    stop: Arc<Stop>,
     /// Why the fetch failed, as told by the first to know. What git makes of it is less exact.
     cause: Mutex<Option<SourceError>>,
     /// The sentence for a missed deadline.
@@ -30,13 +46,7 @@ pub(super) struct Wire {
 
 impl Wire {
     /// `host` is for sentences; `received` are bytes.
-    pub(super) fn new(
-        host: &str,
-        deadline: Instant,
-        seconds: u64,
-        received: u64,
-        stop: Arc<AtomicBool>,
-    ) -> Self {
+    pub(super) fn new(host: &str, deadline: Instant, seconds: u64, received: u64, stop: Arc<Stop>) -> Self {
         Self {
             runtime: Handle::current(),
             deadline,
@@ -51,10 +61,20 @@ impl Wire {
         }
     }
 
-    /// Waits for a piece of work, until the deadline at most.
+    /// Waits for a piece of work, until the deadline or the stop at most.
     pub(super) fn wait<T>(&self, work: impl Future<Output = T>) -> io::Result<T> {
-        let answer = self.runtime.block_on(async { timeout_at(self.deadline, work).await });
-        answer.map_err(|_| self.fail(SourceError::Unavailable(self.late.clone())))
+        let answer = self.runtime.block_on(async {
+            tokio::select! {
+                biased;
+                () = self.stop.told.notified() => None,
+                answer = timeout_at(self.deadline, work) => answer.ok(),
+            }
+        });
+        answer.filter(|_| !self.stop.flag.load(Ordering::Relaxed)).ok_or_else(|| {
+            // The next wait ends as well.
+            self.stop.stop();
+            self.fail(SourceError::Unavailable(self.late.clone()))
+        })
     }
 
     /// Counts bytes that came.
@@ -82,7 +102,7 @@ impl Wire {
 
     /// The flag that stops work which waits for nothing.
     pub(super) fn stop(&self) -> &AtomicBool {
-        &self.stop
+        &self.stop.flag
     }
 }
 
@@ -123,8 +143,13 @@ mod tests {
     use super::*;
 
     fn wire(time: Duration, received: u64) -> Arc<Wire> {
-        let stop = Arc::new(AtomicBool::new(false));
-        Arc::new(Wire::new("git.example.com", Instant::now() + time, time.as_secs(), received, stop))
+        Arc::new(Wire::new(
+            "git.example.com",
+            Instant::now() + time,
+            time.as_secs(),
+            received,
+            Arc::default(),
+        ))
     }
 
     #[tokio::test]
@@ -135,6 +160,18 @@ mod tests {
         let result = tokio::task::spawn_blocking(move || reader.read(&mut [0; 16])).await.unwrap();
         assert!(result.is_err());
         assert!(matches!(wire.cause(), Some(SourceError::Unavailable(_))));
+    }
+
+    #[tokio::test]
+    async fn a_fetch_that_nobody_waits_for_ends_in_the_middle_of_waiting() {
+        let wire = wire(Duration::from_secs(3600), 100);
+        let (stream, _silent) = tokio::io::duplex(16);
+        let mut reader = Clocked { wire: Arc::clone(&wire), stream };
+        let reading = tokio::task::spawn_blocking(move || {
+            (reader.read(&mut [0; 16]).is_err(), reader.read(&mut [0; 16]).is_err())
+        });
+        wire.stop.stop();
+        assert_eq!(reading.await.unwrap(), (true, true));
     }
 
     #[tokio::test]

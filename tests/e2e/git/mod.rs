@@ -270,16 +270,35 @@ async fn a_server_that_does_not_answer_or_never_ends_is_given_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fetches_that_hang_hold_no_more_than_two_places() {
+async fn fetches_that_hang_hold_two_places_until_nobody_waits_for_them() {
     let bench = Bench::new().await;
     let mut settings = bench.settings();
-    settings.time = Duration::from_secs(2);
-    let one = || fetch(&settings, request(bench.forge.url("slow/r.git"), None, "config.yaml"));
-    let all = futures::future::join_all([one(), one(), one(), one(), one()]).await;
-    assert!(all.iter().all(|one| matches!(one, Err(SourceError::Unavailable(_)))), "{all:?}");
-    assert_eq!(bench.forge.most_open(), 2);
-    // And the places are free again.
-    assert_eq!(text(&settings, request(bench.forge.url("repos/part.git"), None, "config.yaml")).await, NOW);
+    settings.time = Duration::from_secs(600);
+    let hanging: Vec<_> = (0..2)
+        .map(|_| {
+            let (settings, request) =
+                (settings.clone(), request(bench.forge.url("slow/r.git"), None, "config.yaml"));
+            tokio::spawn(async move { fetch(&settings, request).await })
+        })
+        .collect();
+    let both = || {
+        ensure!(bench.forge.most_open() == 2, "{} are open", bench.forge.most_open());
+        Ok(())
+    };
+    tokio::task::block_in_place(|| until("both hang", Duration::from_secs(60), both)).unwrap();
+    let usual = || request(bench.forge.url("repos/part.git"), None, "config.yaml");
+    let mut hasty = settings.clone();
+    hasty.time = Duration::from_secs(1);
+    match fetch(&hasty, usual()).await {
+        Err(SourceError::Unavailable(sentence)) => {
+            assert!(sentence.contains("other fetches from git took all of 1 s"), "{sentence}");
+        }
+        other => panic!("there was a third place: {other:?}"),
+    }
+    for one in hanging {
+        one.abort();
+    }
+    assert_eq!(text(&settings, usual()).await, NOW);
 }
 
 #[tokio::test(flavor = "multi_thread")]
