@@ -74,6 +74,8 @@ pub(super) fn remembered(status: &DriftGuardStatus) -> Remembered {
         consecutive_failures: status.consecutive_failures.and_then(|n| n.try_into().ok()).unwrap_or_default(),
         last_checked: status.last_checked.as_ref().map(|at| at.0),
         last_drift: status.last_drift.as_ref().map(|drift| (drift.time.0, drift.transaction_id.clone())),
+        // No status holds it yet: that of the last drift is taken.
+        episode: None,
         alerted: status.alerted.unwrap_or_default(),
         fighting: find(status, ConditionType::Fighting).is_some_and(|said| said.status == "True"),
         incident: status.incident.clone(),
