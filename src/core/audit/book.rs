@@ -197,17 +197,23 @@ impl Book {
         if is_edited || is_paused || author_changed {
             steps.extend(give_up(&mut open));
         }
+        // Equivalents are signed for one generation of the guard: they are looked at, and signed anew.
+        open.equivalents.extend(&before.equivalents);
         open.equivalents.retain(|hash| !after.approves(*hash, now));
+        let is_unsigned = !open.equivalents.is_empty() && is_edited;
         let approves_otherwise =
             before.expected != after.expected || before.also_approved != after.also_approved;
         if approves_otherwise {
             if before.expected != after.expected {
-                open.awaited = Some(match open.awaited.take() {
+                let mut awaited = match open.awaited.take() {
                     Some(awaited) => awaited.and(before.expected, now),
                     None => Awaited::new(Some(before.expected), now),
-                });
+                };
+                for equivalent in open.equivalents.drain(..) {
+                    awaited = awaited.and(equivalent, now);
+                }
+                open.awaited = Some(awaited);
             }
-            open.equivalents.clear();
             open.fight.begin_anew();
             open.trouble = None;
             if let Some(drift) = &mut open.drift {
@@ -222,7 +228,7 @@ impl Book {
         }
         let pauses_changed = before.pauses != after.pauses;
         let is_open = open.drift.is_some() || open.episode.is_some();
-        if approves_otherwise || (is_open && (is_edited || author_changed || pauses_changed)) {
+        if approves_otherwise || is_unsigned || (is_open && (is_edited || author_changed || pauses_changed)) {
             steps.push(Step::Look);
             self.set_due(&after.uid, Some(super::after(now, ASK_AGAIN)));
         }

@@ -393,6 +393,16 @@ fn what_a_sweep_finds_has_bypassed_admission_only_when_it_must_have() {
 }
 
 #[test]
+fn a_first_look_of_a_new_list_does_not_tell_when_something_was_written() {
+    let mut room = Room::in_sync();
+    room.wait(10);
+    room.enforcing_since = Some(room.now);
+    room.wait(10_000);
+    room.revision += 1;
+    assert_eq!(reason(&room.shows("bad", Look::Initial)).1, Reason::ContentDiffers);
+}
+
+#[test]
 fn what_was_approved_before_awaits_its_apply_for_the_grace_and_then_is_drift() {
     let mut room = Room::in_sync();
     assert_eq!(room.edit(|guard| guard.expected = hash("next")), [Step::Look]);
@@ -457,6 +467,45 @@ fn another_version_of_the_api_server_changes_a_representation_and_no_content() {
     assert!(!steps.iter().any(|step| matches!(step, Step::Equivalent { .. })), "it is known");
 }
 
+/// One whose target reads otherwise since the API server was replaced, as its guard knows by now.
+fn represented() -> Room {
+    let mut room = Room::in_sync();
+    room.server = "v1.38.0";
+    room.shows("otherwise", Look::Initial);
+    let before = room.guard.clone();
+    room.guard.equivalents = vec![hash("otherwise")].into();
+    assert_eq!(room.book.guard_changed(&before, Some(&room.guard), room.now), []);
+    assert_eq!(room.book.open(), 0, "the guard itself knows it");
+    room
+}
+
+#[test]
+fn an_equivalent_outlives_an_edit_that_approves_nothing_else_and_is_signed_anew() {
+    let mut room = represented();
+    let steps = room.edit(|guard| {
+        guard.enforcement = Enforcement::Warn;
+        guard.equivalents = Box::default();
+    });
+    assert_eq!(steps, [Step::Look]);
+    let steps = room.shows("otherwise", Look::Live);
+    assert_eq!(reason(&steps), (Truth::False, Reason::RepresentationChanged));
+    let signed = Step::Equivalent { hash: hash("otherwise"), announcement: None };
+    assert!(steps.contains(&signed), "{steps:?}");
+    assert!(!room.shows("otherwise", Look::Live).contains(&signed), "once");
+}
+
+#[test]
+fn an_equivalent_of_what_was_approved_before_awaits_the_apply_as_that_does() {
+    let mut room = represented();
+    room.edit(|guard| {
+        guard.expected = hash("next");
+        guard.equivalents = Box::default();
+    });
+    assert_eq!(reason(&room.shows("otherwise", Look::Live)), (Truth::False, Reason::AwaitingApply));
+    room.wait_until_due();
+    assert_eq!(reason(&room.shows("otherwise", Look::Live)), (Truth::True, Reason::NotApplied));
+}
+
 #[test]
 fn a_change_of_representation_is_announced_once_for_the_cluster() {
     let mut room = Room::new();
@@ -486,6 +535,18 @@ fn an_object_that_was_written_has_changed_whatever_server_shows_it() {
         let steps = room.shows("read otherwise by the same server, or nobody knows which", Look::Watch);
         assert_eq!(reason(&steps).1, Reason::ContentDiffers);
     }
+}
+
+#[test]
+fn what_is_read_otherwise_after_the_guard_was_changed_tells_nothing_of_the_server() {
+    let mut room = Room::in_sync();
+    room.edit(|guard| {
+        guard.expected = hash("next");
+        guard.also_approved = Box::default();
+    });
+    room.server = "v1.38.0";
+    let steps = room.shows("otherwise", Look::Live);
+    assert_eq!(reason(&steps), (Truth::True, Reason::ContentDiffers));
 }
 
 #[test]

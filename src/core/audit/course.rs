@@ -99,8 +99,13 @@ impl<'a> Course<'a> {
         let reason = Reason::RepresentationChanged;
         let message = words::in_sync(self.guard, reason, None);
         self.record(RecordKind::RepresentationChanged, reason.as_str(), message, new_id(), Some(hash));
-        self.steps.push(Step::Equivalent { hash, announcement });
+        self.equivalent(hash, announcement);
         self.clean(reason);
+    }
+
+    fn equivalent(&mut self, hash: ContentHash, announcement: Option<String>) {
+        self.open.equivalent_for = Some(self.guard.generation);
+        self.steps.push(Step::Equivalent { hash, announcement });
     }
 
     /// The content is what was approved before the guard was changed, which is no drift until then.
@@ -448,6 +453,12 @@ impl<'a> Course<'a> {
             && let Some(until) = hash_of(seen).and_then(|hash| approved_until(self.guard, hash))
         {
             self.is_due(until);
+        }
+        if self.state == State::Clean
+            && self.open.equivalent_for != Some(self.guard.generation)
+            && let Some(hash) = hash_of(seen).filter(|hash| self.open.equivalents.contains(hash))
+        {
+            self.equivalent(hash, None);
         }
         if is_news || self.open.said.is_some() || !self.open.is_idle() || !self.steps.is_empty() {
             let report = Report {

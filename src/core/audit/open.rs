@@ -29,6 +29,8 @@ pub(super) struct Open {
     pub(super) awaited: Option<Awaited>,
     /// Hashes that are equivalent, until the guard itself approves them.
     pub(super) equivalents: Vec<ContentHash>,
+    /// The generation of the guard for which they were last said to be.
+    pub(super) equivalent_for: Option<i64>,
     pub(super) attempt: Option<Attempt>,
     /// The incident that holds remediation back.
     pub(super) incident: Option<String>,
