@@ -8,9 +8,13 @@
 use std::convert::Infallible;
 use std::fs;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use driftguard::audit::watch::{WatchSettings, Watches};
+use driftguard::core::audit::sight::Sight;
 use driftguard::core::guard::{Enforcement, GuardState};
+use driftguard::core::hash::ContentHash;
 use driftguard::core::pause;
 use driftguard::core::signature::SigningKey;
 use driftguard::store::{Settings, Store};
@@ -28,6 +32,8 @@ const GUARDS: usize = 20_000;
 const IN_ONE: usize = 200;
 /// The most that one may cost: some 1,430 bytes were measured, and allocators and page sizes differ.
 const MOST: usize = 2_000;
+/// The most that watching its target may add: some 70 bytes are meant, and room for what is on its way.
+const MOST_WATCHED: usize = 250;
 
 type Frames = BoxStream<'static, Result<Frame<Bytes>, Infallible>>;
 
@@ -38,6 +44,8 @@ fn name(number: usize) -> (String, String) {
 /// A guard as an API server sends it, at a revision of its own.
 fn guard(number: usize, is_reported: bool) -> Value {
     let (namespace, name) = name(number);
+    let approved =
+        ContentHash::of(format!(r#"{{"settings": "{}"}}"#, "x".repeat(1_000)).as_bytes()).to_string();
     let condition = |of_type: &str, status: &str, reason: &str, message: String| {
         json!({"type": of_type, "status": status, "reason": reason, "message": message,
                "lastTransitionTime": "2026-01-05T09:30:00Z", "observedGeneration": 1})
@@ -66,7 +74,7 @@ fn guard(number: usize, is_reported: bool) -> Value {
         "spec": {
             "targetKind": "ConfigMap", "targetName": name, "autoRemediate": false,
             "deletionPolicy": "Allow", "maxFailuresBeforeAlert": 3,
-            "expectedHash": format!("{number:064x}"),
+            "expectedHash": approved,
         },
     });
     if is_reported {
@@ -99,6 +107,28 @@ fn guards(mut report: watch::Receiver<bool>) -> Frames {
     first.chain(end).chain(told).chain(second).chain(stream::pending()).boxed()
 }
 
+/// The ConfigMaps of a namespace, as a watch that begins with what there is.
+fn config_maps(namespace: &str) -> Frames {
+    let first = namespace.strip_prefix("team-").unwrap().parse::<usize>().unwrap() * IN_ONE;
+    // One at a time: what the scripted server holds is of this process, too.
+    let objects = (first..first + IN_ONE).map(move |number| {
+        let (namespace, name) = name(number);
+        event(
+            "ADDED",
+            &json!({"apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"name": name, "namespace": namespace, "resourceVersion": number.to_string(),
+                "uid": format!("00000000-0000-4000-9000-{number:012}")},
+            "data": {"settings": "x".repeat(1_000)}}),
+        )
+    });
+    let end = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {
+        "resourceVersion": "1000000", "annotations": {"k8s.io/initial-events-end": "true"}}});
+    stream::iter(objects)
+        .chain(stream::once(async move { event("BOOKMARK", &end) }))
+        .chain(stream::pending())
+        .boxed()
+}
+
 fn kinds() -> Value {
     json!({"apiVersion": "apidiscovery.k8s.io/v2", "kind": "APIGroupDiscoveryList", "metadata": {}, "items": [
         {"metadata": {"creationTimestamp": null}, "versions": [{"version": "v1", "resources": [
@@ -118,6 +148,7 @@ fn client(report: &watch::Receiver<bool>) -> kube::Client {
             };
             let frames = match path {
                 "/apis/terrafusion.ai/v1/driftguards" => guards(report),
+                _ if path.ends_with("/configmaps") => config_maps(path.split('/').nth(4).unwrap()),
                 _ if is_watch => stream::pending().boxed(),
                 "/api" => one(kinds()),
                 "/apis" => one(json!({"apiVersion": "apidiscovery.k8s.io/v2",
@@ -165,5 +196,19 @@ async fn a_guard_costs_little_memory_with_or_without_a_status() {
     let each = |now: usize| now.saturating_sub(before) / GUARDS;
     eprintln!("{} bytes a guard when listed, {} when reported", each(listed), each(after));
     assert!(each(after) <= MOST, "a guard takes {} bytes, more than {MOST}", each(after));
+    let settings =
+        WatchSettings { audit_interval: Duration::from_secs(600), installed: "terrafusion-system".into() };
+    let (watches, mut news) = Watches::new(client(&reported), store, settings, Arc::default());
+    let watching = tokio::spawn(watches.run());
+    let began = Instant::now();
+    for _ in 0..GUARDS {
+        let told = news.recv().await.unwrap();
+        assert!(matches!(told.sight, Sight::Present(_)), "{told:?}");
+    }
+    let took = began.elapsed();
+    let watched = resident().saturating_sub(after) / GUARDS;
+    eprintln!("{watched} bytes more when watched; {took:?} to look at all");
+    assert!(watched <= MOST_WATCHED, "watching takes {watched} bytes a guard, more than {MOST_WATCHED}");
+    watching.abort();
     running.abort();
 }

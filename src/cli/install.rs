@@ -55,8 +55,8 @@ pub struct InstallArgs {
     /// the last install chose; Audit where guards of an older operator are found; Deny]
     #[arg(long, value_name = "MODE", value_parser = parse_enforcement)]
     default_enforcement: Option<Enforcement>,
-    /// Namespaces in which guards on Secrets may be proved by an empty dry-run patch of one of them. Guards
-    /// on Secrets are enforced everywhere; the right reaches every Secret of the namespace
+    /// Namespaces in which guarded Secrets may be watched, and proved by an empty dry-run patch of one of
+    /// them. Guards on Secrets are enforced everywhere; the right reaches every Secret of the namespace
     #[arg(long, value_name = "NAMESPACES", value_delimiter = ',')]
     secrets_namespaces: Vec<String>,
     /// Take over guards of the older, Kopf-built operator: its finalizer and annotations are removed, and

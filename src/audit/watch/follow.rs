@@ -14,11 +14,12 @@ use crate::core::audit::sight::Look;
 use crate::core::json::JsonError;
 
 use super::event::{Event, event, meta};
-use super::known::{Revision, Seen, Source};
+use super::known::Source;
+use super::list::List;
 use super::pace::{Backoff, jittered};
 use super::plan::Place;
 use super::poll;
-use super::request::{Chunks, Failure, Listing, OBJECTS, Purpose};
+use super::request::{Chunks, Failure, OBJECTS, Purpose};
 use super::running::Running;
 use super::shared::{Handle, Obstacle, Shared};
 use super::status::Mode;
@@ -28,8 +29,6 @@ use super::text::Lines;
 const WATCH_FOR: Duration = Duration::from_secs(1_740);
 /// Longest silence of a watch. Bookmarks come about every minute, so that more than four of them are missing.
 const SILENCE: Duration = Duration::from_secs(280);
-/// Objects in one page of a list.
-const PAGE: u32 = 500;
 /// How long a refusal must last to be believed: an API server that has just started may not know all roles
 /// or kinds yet.
 const BELIEVED_AFTER: Duration = Duration::from_secs(10);
@@ -46,21 +45,6 @@ const POLLED_PAUSE: (Duration, Duration) = (Duration::from_secs(30), Duration::f
 const REST: u32 = 4;
 /// A watch that lived for less is not begun again at once.
 const SHORT: Duration = Duration::from_secs(5);
-
-/// A list under way.
-#[derive(Debug, Clone, Copy)]
-struct List {
-    pass: u32,
-    /// The newest that was known when it began: a list that is older than that tells of history gone back.
-    floor: Revision,
-    look: Look,
-}
-
-impl List {
-    fn source(self) -> Source {
-        Source { look: self.look, list: Some(self.pass), since: None }
-    }
-}
 
 /// How a watch came to its end without a failure.
 enum End {
@@ -202,11 +186,11 @@ impl Follower {
         let mut list = None;
         if from.is_none() {
             self.handle.lists(true);
-            let list_now = begin(&self.shared, &self.place, look);
+            let list_now = List::begin(&self.shared, &self.place, look);
             if self.shared.streams_lists() {
                 list = Some(list_now);
             } else {
-                match list_all(&self.shared, &self.place, list_now).await? {
+                match list_now.take(&self.shared, &self.place).await? {
                     Some(revision) => *from = Some(revision),
                     None => return Ok(End::ListAnew),
                 }
@@ -290,7 +274,7 @@ impl Follower {
             }
             Event::Bookmark { revision, is_list_end } => {
                 if is_list_end && let Some(done) = list.take() {
-                    if !complete(shared, &self.place, done, &revision).await {
+                    if !done.complete(shared, &self.place, &revision).await {
                         return Ok(true);
                     }
                     self.is_live();
@@ -320,49 +304,6 @@ fn go_on(from: &mut Option<String>, list: Option<&List>, object: &[u8]) {
 fn unreadable(from: &mut Option<String>, error: &JsonError) -> Failure {
     *from = None;
     Failure::unreadable(error)
-}
-
-fn begin(shared: &Shared, place: &Place, look: Look) -> List {
-    let mut known = shared.known();
-    List { pass: known.begin(), floor: known.newest(place), look }
-}
-
-/// Lists a place whole, outside of its watch.
-///
-/// # Errors
-/// When the list is not complete.
-pub(super) async fn list_once(shared: &Shared, place: &Place, look: Look) -> Result<(), Failure> {
-    let list = begin(shared, place, look);
-    list_all(shared, place, list).await.map(drop)
-}
-
-/// Takes a paged list. Gives where a watch may go on; `None` when everything must be listed once more.
-async fn list_all(shared: &Shared, place: &Place, list: List) -> Result<Option<String>, Failure> {
-    let uri = format!("{}?limit={PAGE}{}", place.path(), place.selector());
-    let mut listing = Listing::new(&shared.requests, uri, OBJECTS, Purpose::List);
-    while let Some(item) = listing.next().await? {
-        let seen = shared.see(&place.resource, &item, list.source()).await;
-        seen.map_err(|error| Failure::unreadable(&error))?;
-    }
-    let revision = listing.revision().to_owned();
-    Ok(complete(shared, place, list, &revision).await.then_some(revision))
-}
-
-/// A list is complete: what it did not show is not there. `false` when that cannot be said, since the list
-/// is older than what was known before it.
-async fn complete(shared: &Shared, place: &Place, list: List, revision: &str) -> bool {
-    let revision = Revision::of(revision);
-    if revision.is_older_than(list.floor) {
-        tracing::warn!(%place, "the history of the API server went back, as when etcd is restored; listing anew");
-        shared.known().forget_revisions(place);
-        return false;
-    }
-    let missing = shared.known().unlisted(place, list.pass);
-    for guard in missing {
-        let source = Source { look: list.look, list: None, since: None };
-        shared.tell(&guard, Seen::Absent(Some(revision)), source, None).await;
-    }
-    true
 }
 
 /// Failures in a row.

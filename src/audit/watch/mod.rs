@@ -35,6 +35,7 @@ mod event;
 mod follow;
 mod keep;
 mod known;
+mod list;
 mod pace;
 mod plan;
 mod poll;

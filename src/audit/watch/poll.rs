@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use crate::core::audit::sight::Look;
 use crate::core::guard::Guard;
 
-use super::follow::list_once;
 use super::known::Source;
+use super::list::List;
 use super::pace::jittered;
 use super::plan::Place;
 use super::request::Failure;
@@ -52,7 +52,7 @@ pub(super) async fn poll(shared: Arc<Shared>, place: Place, status: Arc<Status>)
 /// Reads each object once. Gives how many there are.
 async fn round(shared: &Shared, place: &Place, status: &Status, step: Duration) -> Result<u32, Failure> {
     // Where the broken object is elsewhere, a list costs least.
-    if place.name.is_none() && list_once(shared, place, Look::Live).await.is_ok() {
+    if place.name.is_none() && List::begin(shared, place, Look::Live).take(shared, place).await.is_ok() {
         return Ok(1);
     }
     let guards = shared.known().guards_at(place);
