@@ -197,10 +197,8 @@ fn spec(seen: &Seen) -> Option<(DriftGuardSpec, Terms)> {
 impl<'a> Leading<'a> {
     fn new(auditor: &'a Auditor) -> Self {
         let observations = auditor.store.observations();
-        let settings = book::Settings {
-            remediation: auditor.settings.remediation,
-            limits: book::Limits::default(),
-        };
+        let settings =
+            book::Settings { remediation: auditor.settings.remediation, limits: book::Limits::default() };
         let remediation = Remediation {
             client: auditor.client.clone(),
             store: auditor.store.clone(),
@@ -364,10 +362,12 @@ impl<'a> Leading<'a> {
         }
         let uid = sighting.guard_uid.clone();
         let audited = self.observation.guard(&guard.id).and_then(|seen| seen.stored.status().audited());
-        let is_said = audited.is_some_and(|said| {
-            said.drifted == Some(false) && said.generation == guard.generation
-        });
-        if approved && !self.waiting.contains_key(&uid) && (self.book.knows(&uid) || is_said || audited.is_none()) {
+        let is_said =
+            audited.is_some_and(|said| said.drifted == Some(false) && said.generation == guard.generation);
+        if approved
+            && !self.waiting.contains_key(&uid)
+            && (self.book.knows(&uid) || is_said || audited.is_none())
+        {
             let remembered = is_said.then(|| calm(&guard));
             if audited.is_none_or(|said| said.generation != guard.generation) && !self.book.knows(&uid) {
                 self.ask_sources(&guard);
@@ -503,9 +503,10 @@ impl<'a> Leading<'a> {
     fn details(&self, guard: &Guard, sighting: &Sighting) -> Details {
         let object = sighting.object.as_deref();
         let before = self.auditor.sources.last_good().get(&guard.uid, guard.expected);
-        let changes = before.as_ref().zip(object).and_then(|(before, object)| {
-            changed_paths(before, object, &guard.scope, MAX_PATHS).ok()
-        });
+        let changes = before
+            .as_ref()
+            .zip(object)
+            .and_then(|(before, object)| changed_paths(before, object, &guard.scope, MAX_PATHS).ok());
         let changes = changes.unwrap_or_default();
         let observed = self.auditor.observed.of(&guard.target);
         let hash = match &sighting.sight {
@@ -547,7 +548,12 @@ impl<'a> Leading<'a> {
     }
 
     /// Does what the book has decided about a guard, in its order.
-    fn take(&mut self, guard: &Arc<Guard>, steps: Vec<Step>, sources: Option<&[crate::sources::SourceReport]>) {
+    fn take(
+        &mut self,
+        guard: &Arc<Guard>,
+        steps: Vec<Step>,
+        sources: Option<&[crate::sources::SourceReport]>,
+    ) {
         let mut said = false;
         for step in steps {
             match step {
@@ -623,8 +629,7 @@ impl<'a> Leading<'a> {
 
     /// Reads a target alone, beside the loop.
     fn look(&mut self, guard: &Arc<Guard>) {
-        let (guard, store, reads) =
-            (Arc::clone(guard), self.auditor.store.clone(), Arc::clone(&self.reads));
+        let (guard, store, reads) = (Arc::clone(guard), self.auditor.store.clone(), Arc::clone(&self.reads));
         self.tasks.spawn(async move {
             let _turn = reads.acquire().await;
             let read = store.read_target(&guard.target).await;

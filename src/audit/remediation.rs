@@ -144,7 +144,8 @@ impl Remediation {
         let found = self.sources.approved(guard, &job.spec, author.as_ref(), &trial).await;
         let outcome = match found.found {
             None => Outcome::NoVerifiedSource,
-            Some((candidate, source)) => match self.write(guard, live.as_deref(), &candidate, given_up).await {
+            Some((candidate, source)) => match self.write(guard, live.as_deref(), &candidate, given_up).await
+            {
                 Ok(()) => Outcome::Restored { source },
                 Err(outcome) => outcome,
             },
@@ -208,8 +209,12 @@ impl Remediation {
 
     async fn allows_us(&self, target: &Target, verb: &'static str) -> Result<bool, Outcome> {
         let namespace = target.namespace.as_deref().unwrap_or_default();
-        let right =
-            (target.group.as_str().to_owned(), target.resource.as_str().to_owned(), namespace.to_owned(), verb);
+        let right = (
+            target.group.as_str().to_owned(),
+            target.resource.as_str().to_owned(),
+            namespace.to_owned(),
+            verb,
+        );
         let now = Instant::now();
         {
             let known = self.rights.lock().unwrap_or_else(PoisonError::into_inner);
@@ -227,8 +232,10 @@ impl Remediation {
             ..ResourceAttributes::default()
         };
         let asked = tokio::time::timeout(REQUEST_TIMEOUT, access::allows_us(&self.client, attributes)).await;
-        let failed = |why: String| Outcome::Failed(format!("the API server did not tell our own rights: {why}"));
-        let allowed = asked.map_err(|_| failed("no answer in time".into()))?.map_err(|e| failed(e.to_string()))?;
+        let failed =
+            |why: String| Outcome::Failed(format!("the API server did not tell our own rights: {why}"));
+        let allowed =
+            asked.map_err(|_| failed("no answer in time".into()))?.map_err(|e| failed(e.to_string()))?;
         self.rights.lock().unwrap_or_else(PoisonError::into_inner).insert(right, (allowed, now));
         Ok(allowed)
     }
@@ -248,7 +255,8 @@ impl Remediation {
         if let Some(namespace) = &guard.target.namespace {
             let failed = |error| Outcome::Failed(format!("namespace {namespace} cannot be read: {error}"));
             let read = tokio::time::timeout(REQUEST_TIMEOUT, self.store.read_namespace(namespace)).await;
-            let read = read.map_err(|_| Outcome::Failed(format!("namespace {namespace} was not read in time")))?;
+            let read =
+                read.map_err(|_| Outcome::Failed(format!("namespace {namespace} was not read in time")))?;
             match read.map_err(failed)? {
                 Some(found) if !restore::is_terminating(&found).unwrap_or(true) => {}
                 // Gone altogether, or going.
@@ -263,7 +271,9 @@ impl Remediation {
         match self.send(request).await {
             Ok(object) => Ok(Some(object)),
             Err(Refused { code: 404, .. }) => Ok(None),
-            Err(refused) => Err(Outcome::Failed(format!("the object could not be read: {}", refused.message))),
+            Err(refused) => {
+                Err(Outcome::Failed(format!("the object could not be read: {}", refused.message)))
+            }
         }
     }
 
@@ -279,7 +289,9 @@ impl Remediation {
         }
         let planned = match restore::plan(live, &candidate.object, &guard.target, &guard.scope) {
             Ok(planned) => planned,
-            Err(Unplannable::AlreadyRight) => return Verified::Mismatch("it has what stands there now".into()),
+            Err(Unplannable::AlreadyRight) => {
+                return Verified::Mismatch("it has what stands there now".into());
+            }
             Err(problem) => return Verified::Mismatch(format!("it cannot be put back: {problem}")),
         };
         let request = match &planned.write {
@@ -295,7 +307,10 @@ impl Remediation {
             Ok(_) => Verified::Mismatch(other()),
             Err(refused) if refused.is_ours() => Verified::Mismatch(other()),
             Err(refused) if refused.code == 403 && refused.message.contains(" cannot ") => {
-                Verified::CannotDryRun(format!("it could not be tried, a right is missing: {}", refused.told(guard)))
+                Verified::CannotDryRun(format!(
+                    "it could not be tried, a right is missing: {}",
+                    refused.told(guard)
+                ))
             }
             Err(refused) => Verified::Unavailable(format!("it could not be tried: {}", refused.told(guard))),
         }
@@ -310,7 +325,9 @@ impl Remediation {
         self.fence.check().map_err(|_| given_up("another replica may lead now"))?;
         let observation = self.store.observations().borrow().clone();
         let seen = observation.guard(&guard.id).ok_or_else(|| given_up("the guard is gone"))?;
-        let GuardState::Valid(now) = &seen.state else { return Err(given_up("the guard cannot be used now")) };
+        let GuardState::Valid(now) = &seen.state else {
+            return Err(given_up("the guard cannot be used now"));
+        };
         if now.uid != guard.uid || now.generation != guard.generation {
             return Err(given_up("the guard was changed"));
         }
@@ -350,7 +367,8 @@ impl Remediation {
 
     async fn carry_out(&self, guard: &Guard, planned: &Planned) -> Result<(), Outcome> {
         let target = &guard.target;
-        let failed = |refused: Refused| Outcome::Failed(format!("the write was refused: {}", refused.told(guard)));
+        let failed =
+            |refused: Refused| Outcome::Failed(format!("the write was refused: {}", refused.told(guard)));
         let query = format!("fieldManager={}", names::FIELD_MANAGER);
         match &planned.write {
             Write::Patch(patch) => {
@@ -365,8 +383,12 @@ impl Remediation {
                     "kind": "DeleteOptions",
                     "preconditions": {"uid": uid, "resourceVersion": resource_version},
                 });
-                let deletion =
-                    request(Method::DELETE, &target.url_path(), Some("application/json"), options.to_string().into())?;
+                let deletion = request(
+                    Method::DELETE,
+                    &target.url_path(),
+                    Some("application/json"),
+                    options.to_string().into(),
+                )?;
                 self.send(deletion).await.map_err(failed)?;
                 // From here on it must be made again, whatever is wanted now: nobody asked for its deletion.
                 self.send(create_request(target, &query, object)?).await.map_err(failed)?;
@@ -406,7 +428,8 @@ impl Refused {
 
     /// Whether it was our own webhook that refused.
     fn is_ours(&self) -> bool {
-        let webhook = self.message.split_once(" denied the request: ").and_then(|(head, _)| head.split('"').nth(1));
+        let webhook =
+            self.message.split_once(" denied the request: ").and_then(|(head, _)| head.split('"').nth(1));
         self.code == 403 && webhook.is_some_and(|webhook| webhook.ends_with(&format!(".{}", names::GROUP)))
     }
 }
@@ -437,7 +460,8 @@ fn request(
     content_type: Option<&str>,
     body: Vec<u8>,
 ) -> Result<Request<Vec<u8>>, Outcome> {
-    let mut request = Request::builder().method(method).uri(path).header(http::header::ACCEPT, "application/json");
+    let mut request =
+        Request::builder().method(method).uri(path).header(http::header::ACCEPT, "application/json");
     if let Some(content_type) = content_type {
         request = request.header(http::header::CONTENT_TYPE, content_type);
     }
@@ -451,7 +475,9 @@ mod tests {
     #[test]
     fn a_refusal_is_told_by_its_first_line_and_ours_by_the_name_of_the_webhook() {
         let of = |message: &str| Refused { code: 403, message: message.to_owned() };
-        assert!(of(r#"admission webhook "see-x.terrafusion.ai" denied the request: DriftGuard a/b"#).is_ours());
+        assert!(
+            of(r#"admission webhook "see-x.terrafusion.ai" denied the request: DriftGuard a/b"#).is_ours()
+        );
         assert!(!of(r#"admission webhook "evil.example.com" denied the request: no"#).is_ours());
         assert!(!of("configmaps is forbidden: User \"x\" cannot patch").is_ours());
     }
@@ -466,7 +492,11 @@ mod tests {
             namespace: Some("n".into()),
             name: "x".into(),
         };
-        let made = create_request(&target, "fieldManager=driftguard", b"{}").map(|made| made.uri().to_string());
-        assert_eq!(made.ok().as_deref(), Some("/apis/apps/v1/namespaces/n/deployments?fieldManager=driftguard"));
+        let made =
+            create_request(&target, "fieldManager=driftguard", b"{}").map(|made| made.uri().to_string());
+        assert_eq!(
+            made.ok().as_deref(),
+            Some("/apis/apps/v1/namespaces/n/deployments?fieldManager=driftguard")
+        );
     }
 }

@@ -73,9 +73,13 @@ impl Telling {
             Outcome::Restored { source } => {
                 (Some(source.as_str()), format!("the approved content was put back from {source}"))
             }
-            Outcome::NoVerifiedSource => (None, "no source has the approved content; nothing was changed".into()),
+            Outcome::NoVerifiedSource => {
+                (None, "no source has the approved content; nothing was changed".into())
+            }
             Outcome::NotAllowed(why) | Outcome::Failed(why) => (None, format!("not put back: {why}")),
-            Outcome::Terminating => (None, "not put back: the object or its namespace is being deleted".into()),
+            Outcome::Terminating => {
+                (None, "not put back: the object or its namespace is being deleted".into())
+            }
             Outcome::AlreadyRight | Outcome::GivenUp(_) => return,
         };
         let about = about(guard, terms, transaction_id, None, now);

@@ -107,8 +107,7 @@ pub fn status(
 /// The part of a status that is computed here: all else is written by others, and must go when they say so.
 #[must_use]
 pub fn own(status: &DriftGuardStatus) -> DriftGuardStatus {
-    let is_own =
-        |condition: &&Condition| COMPUTED.iter().any(|of_type| of_type.as_str() == condition.type_);
+    let is_own = |condition: &&Condition| COMPUTED.iter().any(|of_type| of_type.as_str() == condition.type_);
     DriftGuardStatus {
         observed_generation: status.observed_generation,
         conditions: status.conditions.iter().filter(is_own).cloned().collect(),
@@ -333,6 +332,7 @@ mod tests {
             scope: Scope::new("", "ConfigMap", PathFilter::everything()),
             expected: ContentHash::of(content),
             also_approved: Box::default(),
+            equivalents: Box::default(),
             enforcement,
             failure_policy: FailurePolicy::Fail,
             deletion_policy: DeletionPolicy::Allow,

@@ -243,6 +243,8 @@ pub struct Guard {
     pub expected: ContentHash,
     /// Further approved hashes.
     pub also_approved: Box<[AlsoApproved]>,
+    /// Hashes as which the API server now reads the expected content, by our own signature.
+    pub equivalents: Box<[ContentHash]>,
     /// Effective enforcement: the spec's, or the default of this installation.
     pub enforcement: Enforcement,
     /// Effective failure policy.
@@ -319,6 +321,7 @@ impl Guard {
     #[must_use]
     pub fn approves(&self, hash: ContentHash, now: Timestamp) -> bool {
         hash == self.expected
+            || self.equivalents.contains(&hash)
             || self
                 .also_approved
                 .iter()

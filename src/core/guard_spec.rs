@@ -273,6 +273,7 @@ mod tests {
                 expected: ContentHash::of(b"{}"),
                 scope: Scope::new("", "ConfigMap", PathFilter::everything()),
                 also_approved: Box::default(),
+                equivalents: Box::default(),
                 enforcement: Enforcement::Audit,
                 failure_policy: FailurePolicy::Fail,
                 deletion_policy: DeletionPolicy::Allow,

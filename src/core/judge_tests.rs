@@ -38,6 +38,7 @@ fn guard_of(kind: &str, approved: &str) -> Guard {
         expected: hash_object(approved.as_bytes(), &scope).unwrap(),
         scope,
         also_approved: Box::default(),
+        equivalents: Box::default(),
         enforcement: Enforcement::Deny,
         failure_policy: FailurePolicy::Fail,
         deletion_policy: DeletionPolicy::Allow,

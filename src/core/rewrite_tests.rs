@@ -33,6 +33,7 @@ fn guard(group: &str, kind: &str, approved: &str, filter: PathFilter, name: &str
         expected: hash_object(approved.as_bytes(), &scope).unwrap(),
         scope,
         also_approved: Box::default(),
+        equivalents: Box::default(),
         enforcement: Enforcement::Rewrite,
         failure_policy: FailurePolicy::Fail,
         deletion_policy: DeletionPolicy::Allow,

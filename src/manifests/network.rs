@@ -18,7 +18,11 @@ pub const METRICS_LABEL: &str = "driftguard.terrafusion.ai/metrics";
 /// judge after its address was translated, at the servers themselves.
 const API_SERVER_PORTS: [u16; 2] = [443, 6443];
 
-/// Reviews from everywhere, metrics from few; out only to API servers and DNS.
+/// Port of git servers by ssh; by https they are at a port of [`API_SERVER_PORTS`].
+const SSH: u16 = 22;
+
+/// Reviews from everywhere, metrics from few; out only to API servers, DNS and sources of truth. So the
+/// metadata services of clouds, which speak plain http outside of pods, are out of reach.
 #[must_use]
 pub fn policy(settings: &Settings) -> NetworkPolicy {
     NetworkPolicy {
@@ -54,6 +58,15 @@ pub fn policy(settings: &Settings) -> NetworkPolicy {
                     ports: Some(API_SERVER_PORTS.map(|number| port("TCP", number)).into()),
                 },
                 NetworkPolicyEgressRule { to: None, ports: Some(vec![port("UDP", 53), port("TCP", 53)]) },
+                // Services that are sources lead to pods at ports of their own choice.
+                NetworkPolicyEgressRule {
+                    to: Some(vec![NetworkPolicyPeer {
+                        namespace_selector: Some(LabelSelector::default()),
+                        ..NetworkPolicyPeer::default()
+                    }]),
+                    ports: None,
+                },
+                NetworkPolicyEgressRule { to: None, ports: Some(vec![port("TCP", SSH)]) },
             ]),
         }),
     }

@@ -8,9 +8,11 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::TryFutureExt as _;
 use http::HeaderMap;
 use rustls::pki_types::CertificateDer;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::address::{AddressPolicy, Lookup, SystemLookup};
@@ -54,6 +56,12 @@ pub struct Settings {
 
 /// Tells our own authorities, as they are at the moment.
 pub type Authorities = Arc<dyn Fn() -> Vec<CertificateDer<'static>> + Send + Sync>;
+
+/// Those of a bundle (PEM) that changes: what API servers are told to trust.
+#[must_use]
+pub fn registered(bundle: watch::Receiver<Bytes>) -> Authorities {
+    Arc::new(move || certificates(&bundle.borrow()).unwrap_or_default())
+}
 
 /// Fetches approved content.
 pub struct Sources {
@@ -217,7 +225,7 @@ impl Sources {
             }
             Source::ConfigurationService(service) => {
                 known(author)?;
-                (self.from_service(service, guard).await?, Form::Document)
+                (self.configuration(service, guard).await?, Form::Document)
             }
             Source::LastGood => (self.kept(guard)?, Form::Live),
         };
@@ -253,8 +261,8 @@ impl Sources {
         let place = Place { namespace: &object.namespace, name: &object.name };
         let path = of.path.as_deref().filter(|path| !path.is_empty());
         match of.kind {
-            SourceKind::Configmap => self.from_object(object, place, path, Form::ConfigMap).await,
-            SourceKind::Secret => self.from_object(object, place, path, Form::Secret).await,
+            SourceKind::Configmap => self.object_content(object, place, path, Form::ConfigMap).await,
+            SourceKind::Secret => self.object_content(object, place, path, Form::Secret).await,
             SourceKind::Service => {
                 let url = self.service_url(place, path).await?;
                 let authorities = self.service_authorities().await?;
@@ -262,12 +270,12 @@ impl Sources {
                 let request = Request { url, authorities, headers: HeaderMap::new(), may_be_plain };
                 Ok((self.web.get(request).await?, Form::Document))
             }
-            SourceKind::Git => Ok((self.from_git(place, path, guard).await?, Form::Document)),
+            SourceKind::Git => Ok((self.git_file(place, path, guard).await?, Form::Document)),
         }
     }
 
     /// A ConfigMap or Secret, or what it holds under a key.
-    async fn from_object(
+    async fn object_content(
         &self,
         object: &SourceObject,
         place: Place<'_>,
@@ -303,7 +311,7 @@ impl Sources {
     }
 
     /// A file of a git repository; the Secret at `place` says where that is.
-    async fn from_git(&self, place: Place<'_>, path: Option<&str>, guard: &Guard) -> Result<Vec<u8>, Failed> {
+    async fn git_file(&self, place: Place<'_>, path: Option<&str>, guard: &Guard) -> Result<Vec<u8>, Failed> {
         let secret = self.in_time(objects::read(&self.client, Reads::Secret, place)).await?;
         let values = values_of(&secret, Form::Secret)?;
         let path =
@@ -321,7 +329,7 @@ impl Sources {
         self.settings.plain_http_secrets || !guard.scope.is_secret()
     }
 
-    async fn from_service(&self, service: &ConfigurationService, guard: &Guard) -> Result<Vec<u8>, Failed> {
+    async fn configuration(&self, service: &ConfigurationService, guard: &Guard) -> Result<Vec<u8>, Failed> {
         if guard.scope.is_secret() {
             let why = "it is not asked for Secrets, since it cannot tell who may read them";
             return Err(Failed::forbidden("NotForSecrets", why));

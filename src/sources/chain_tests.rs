@@ -104,6 +104,7 @@ fn guard(group: &str, kind: &str, approved: &Value) -> Guard {
         },
         scope,
         also_approved: Box::default(),
+        equivalents: Box::default(),
         enforcement: Enforcement::Deny,
         failure_policy: FailurePolicy::Fail,
         deletion_policy: DeletionPolicy::Allow,
@@ -483,8 +484,8 @@ async fn the_configuration_service_is_asked_by_kind_and_name_with_our_credential
 
 #[tokio::test]
 async fn what_could_not_be_checked_is_told_from_what_does_not_match() {
-    let mut api = Api::default();
-    api.objects = vec![(APPROVED, json!({"data": {"deployment": "replicas: 2\n"}}))];
+    let documents = json!({"data": {"deployment": "replicas: 2\n"}});
+    let api = Api { objects: vec![(APPROVED, documents)], ..Api::default() };
     let sources = sources(&api, Settings::default());
     let spec = spec(&json!([{"kind": "configmap", "name": "approved", "path": "deployment"}]));
     let guard = guard("apps", "Deployment", &json!({"spec": {"replicas": 2, "paused": false}}));

@@ -27,7 +27,7 @@ mod web;
 mod test_support;
 
 pub use args::{ServiceUrl, SourceArgs};
-pub use chain::{Authorities, Settings, Sources};
+pub use chain::{Authorities, Settings, Sources, registered};
 pub use configuration::{ConfigurationService, Credential};
 pub use last_good::LastGood;
 pub use report::{CANNOT_DRY_RUN, Outcome, SourceError, SourceReport, SourceResult, Verified, Verify};

@@ -39,6 +39,19 @@ impl fmt::Display for SourceResult {
     }
 }
 
+/// Longest sentence, in characters. Keys of documents stand in it, and whoever writes a document chooses them.
+const LONGEST: usize = 400;
+
+/// A sentence of bounded length without control characters.
+fn fit_for_a_status(sentence: &str) -> String {
+    let plain = |character: char| if character.is_control() { ' ' } else { character };
+    let mut fit: String = sentence.chars().map(plain).take(LONGEST).collect();
+    if sentence.chars().nth(LONGEST).is_some() {
+        fit.push_str("...");
+    }
+    fit
+}
+
 /// What is told of one source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceReport {
@@ -134,7 +147,7 @@ impl Failed {
 
     pub(super) fn report(self, source: &str) -> SourceReport {
         let Self { result, reason, sentence } = self;
-        SourceReport { source: source.to_owned(), result, reason, sentence }
+        SourceReport { source: source.to_owned(), result, reason, sentence: fit_for_a_status(&sentence) }
     }
 }
 
@@ -151,5 +164,19 @@ impl From<SourceError> for Failed {
 impl From<NotACandidate> for Failed {
     fn from(error: NotACandidate) -> Self {
         Self::invalid(error.reason(), error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sentence_is_bounded_whatever_stands_in_a_document() {
+        let long = Failed::invalid("x", format!("key \"a\u{1b}[2J\n{}\" is odd", "ä".repeat(10_000)))
+            .report("git a/b");
+        assert!(long.sentence.starts_with("key \"a [2J ä"), "{long:?}");
+        assert!(long.sentence.chars().count() <= LONGEST + 3 && long.sentence.ends_with("ä..."));
+        assert_eq!(Failed::mismatch("short").report("git a/b").sentence, "short");
     }
 }

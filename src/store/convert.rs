@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use crate::api::status::EnforceAfterClean;
 use crate::api::{self, DriftGuardSpec, names, reasons};
+use crate::core::audit::equivalent;
 use crate::core::author::{self, Approved};
 use crate::core::guard::{
     AlsoApproved, Authorship, DeletionPolicy, Enforcement, FailurePolicy, Guard, GuardState, InvalidGuard,
@@ -120,6 +121,7 @@ impl Conversion<'_> {
             id: self.stored.id().clone(),
             uid: self.stored.uid().clone(),
             generation: self.stored.generation(),
+            equivalents: Self::equivalents(self.stored, self.key, expected),
             expected,
             also_approved,
             enforcement: self.enforcement(&spec),
@@ -218,6 +220,19 @@ impl Conversion<'_> {
             .map(|entry| OtherVersion { version: entry.version.clone(), replicas_path: path(entry) })
             .filter(|other| is_gone || other.replicas_path.is_some());
         (own.and_then(path), Versions { is_gone, others: others.collect() })
+    }
+
+    /// The hashes that DriftGuard noted as equivalents of the expected one, for exactly this spec of exactly this
+    /// guard.
+    #[must_use]
+    fn equivalents(stored: &Stored, key: Option<&SigningKey>, expected: ContentHash) -> Box<[ContentHash]> {
+        let Some(key) = key else { return Box::default() };
+        let noted = stored.status().equivalents().iter().filter_map(|noted| {
+            let hash = noted.hash.parse().ok()?;
+            equivalent::verifies(key, stored.uid(), stored.generation(), expected, hash, &noted.signature)
+                .then_some(hash)
+        });
+        noted.collect()
     }
 
     /// The pause that `spec.suspend` asks for: counted from when the spec was signed, and where nobody

@@ -263,6 +263,7 @@ impl Keeper {
         if let Some(old) = &old
             && old.stored.means_the_same(&stored)
             && self.is_promotion_same(old, &stored)
+            && old.stored.status().equivalents() == stored.status().equivalents()
             && !self.is_turned(old, &stored)
         {
             self.guards.insert(id, Arc::new(Seen { stored, ..Seen::clone(old) }));

@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use sha2::{Digest as _, Sha256};
 
 use crate::api::reasons::ConditionType;
-use crate::api::status::{DriftGuardStatus, EnforceAfterClean, ResolvedTarget};
+use crate::api::status::{DriftGuardStatus, EnforceAfterClean, Equivalent, ResolvedTarget};
 use crate::core::kinds::KindEntry;
 
 /// The conditions that are computed from the guard, and written by whoever registers it. All others are the
@@ -34,6 +34,7 @@ pub struct Summary {
     is_empty: bool,
     was_suspended: bool,
     audited: Option<Audited>,
+    equivalents: Box<[Equivalent]>,
     /// The condition `Suspended` while it is true: it may have to go on being said.
     suspended: Option<Box<Condition>>,
 }
@@ -107,7 +108,14 @@ impl Summary {
             was_suspended: suspended.is_some(),
             suspended: suspended.filter(|one| one.status == "True").cloned().map(Box::new),
             audited: Audited::of(status),
+            equivalents: status.equivalents.clone().into(),
         }
+    }
+
+    /// The hashes that are said to be equivalents; signatures are not verified.
+    #[must_use]
+    pub fn equivalents(&self) -> &[Equivalent] {
+        &self.equivalents
     }
 
     /// What was last said of drift; `None` when nothing was.

@@ -133,6 +133,7 @@ pub(super) fn guard() -> GuardState {
         scope,
         expected,
         also_approved: Box::default(),
+        equivalents: Box::default(),
         enforcement: Enforcement::Deny,
         failure_policy: FailurePolicy::Fail,
         deletion_policy: DeletionPolicy::Allow,

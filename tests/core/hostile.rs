@@ -54,6 +54,7 @@ fn guard(target: Target, enforcement: Enforcement, filter: PathFilter, approved:
         target,
         scope,
         also_approved: Box::default(),
+        equivalents: Box::default(),
         enforcement,
         failure_policy: FailurePolicy::Fail,
         deletion_policy: DeletionPolicy::Deny,

@@ -84,3 +84,9 @@ fn the_api_types_know_no_other_layer() {
         &["crate::core", "tokio", "axum", "std::fs", "std::env", "std::net", "Timestamp::now"],
     );
 }
+
+#[test]
+fn no_review_ever_fetches_from_a_source() {
+    assert_free_of("webhook", &["crate::sources"]);
+    assert_free_of("sources", &["crate::cli", "crate::webhook", "crate::manifests"]);
+}

@@ -266,7 +266,8 @@ impl Demo {
         self.kubectl(&["patch", "configmap", "approved-prices", "-n", NAMESPACE, "--type=merge", "-p", lie])?
             .success()?;
         let name = r#"{"spec":{"sourceOfTruthRef":{"kind":"configmap","name":"approved-prices"},"maxFailuresBeforeAlert":1}}"#;
-        self.kubectl(&["patch", "dg", "prices-guard", "-n", NAMESPACE, "--type=merge", "-p", name])?.success()?;
+        self.kubectl(&["patch", "dg", "prices-guard", "-n", NAMESPACE, "--type=merge", "-p", name])?
+            .success()?;
         let price = self.price()?;
         self.write_into_etcd(&price, "8.88")?;
         until("the source is refused", LIMIT, || {
@@ -274,7 +275,16 @@ impl Demo {
             ensure!(sources.split(' ').next() == Some("Mismatch"), "it says {sources:?}");
             Ok(())
         })?;
-        self.kubectl(&["get", "dg", "prices-guard", "-n", NAMESPACE, "-o", "jsonpath={range .status.sources[*]}{.source}: {.result}: {.message}{\"\\n\"}{end}"])?.success()?;
+        self.kubectl(&[
+            "get",
+            "dg",
+            "prices-guard",
+            "-n",
+            NAMESPACE,
+            "-o",
+            "jsonpath={range .status.sources[*]}{.source}: {.result}: {.message}{\"\\n\"}{end}",
+        ])?
+        .success()?;
         until("what was last seen approved is put back", LIMIT, || {
             ensure!(self.price()? == price, "it is not");
             Ok(())
@@ -304,7 +314,8 @@ impl Demo {
     fn write_into_etcd(&self, from: &str, to: &str) -> Result<()> {
         let key = format!("/registry/configmaps/{NAMESPACE}/prices");
         println!("$ etcdctl put {key}   # the espresso at {to} instead of {from}");
-        let mut stored = self.plane.etcd().get(&key)?.context("the prices are not stored where they should be")?;
+        let mut stored =
+            self.plane.etcd().get(&key)?.context("the prices are not stored where they should be")?;
         let at = stored.windows(from.len()).position(|window| window == from.as_bytes());
         let at = at.context("the price is not stored as text")?;
         ensure!(from.len() == to.len(), "{from} and {to} differ in length");

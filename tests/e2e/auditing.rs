@@ -36,7 +36,14 @@ fn condition(guard: &Value, of_type: &str) -> Option<Value> {
 }
 
 /// Waits until a condition of a guard has this status and reason. Gives the guard.
-pub(crate) fn wait_for(on: &Installation, namespace: &str, guard: &str, of_type: &str, status: &str, reason: &str) -> Result<Value> {
+pub(crate) fn wait_for(
+    on: &Installation,
+    namespace: &str,
+    guard: &str,
+    of_type: &str,
+    status: &str,
+    reason: &str,
+) -> Result<Value> {
     until(&format!("{guard} says {of_type}={status} {reason}"), LIMIT, || {
         let seen = on.get(namespace, &format!("dg/{guard}"))?;
         let said = condition(&seen, of_type);
@@ -83,10 +90,18 @@ fn drift_in_etcd_is_found_and_put_back_from_a_verified_source() -> Result<()> {
     let after = wait_for_data(on, &namespace, "configmap/settings", &data)?;
     ensure!(after["metadata"]["uid"] == before["metadata"]["uid"], "made anew instead of patched");
     let managers = on.admin.kubectl(&[
-        "get", "configmap/settings", "-n", &namespace, "--show-managed-fields", "-o",
+        "get",
+        "configmap/settings",
+        "-n",
+        &namespace,
+        "--show-managed-fields",
+        "-o",
         "jsonpath={.metadata.managedFields[*].manager}",
     ])?;
-    ensure!(managers.success()?.split(' ').any(|manager| manager == "driftguard"), "not written as driftguard");
+    ensure!(
+        managers.success()?.split(' ').any(|manager| manager == "driftguard"),
+        "not written as driftguard"
+    );
     let seen = until("the repair is said", LIMIT, || {
         let seen = on.get(&namespace, &format!("dg/{guard}"))?;
         let status = &seen["status"];
@@ -95,7 +110,10 @@ fn drift_in_etcd_is_found_and_put_back_from_a_verified_source() -> Result<()> {
         Ok(seen)
     })?;
     let status = &seen["status"];
-    ensure!(status["lastRemediation"]["source"].as_str().is_some_and(|from| from.contains("approved")), "{status}");
+    ensure!(
+        status["lastRemediation"]["source"].as_str().is_some_and(|from| from.contains("approved")),
+        "{status}"
+    );
     ensure!(status["lastDrift"]["paths"] == json!(["/data/limit"]), "{status}");
     ensure!(status["lastDrift"]["transactionId"] == status["lastRemediation"]["transactionId"], "{status}");
     ensure!(condition(&seen, "SourceAvailable").is_some_and(|said| said["status"] == "True"), "{status}");
@@ -175,7 +193,15 @@ fn what_the_paths_leave_out_stays_as_it_is() -> Result<()> {
         "sourceOfTruthRef": {"kind": "configmap", "name": "approved"},
     });
     on.pin(&namespace, "configmap/settings", &hash, &spec)?;
-    let counted = ["patch", "configmap/settings", "-n", &namespace, "--type=merge", "-p", r#"{"data":{"counter":"7"}}"#];
+    let counted = [
+        "patch",
+        "configmap/settings",
+        "-n",
+        &namespace,
+        "--type=merge",
+        "-p",
+        r#"{"data":{"counter":"7"}}"#,
+    ];
     on.admin.kubectl(&counted)?.success()?;
     write_into_etcd(on, &format!("/registry/configmaps/{namespace}/settings"), "1000", "9999")?;
     wait_for_data(on, &namespace, "configmap/settings", &json!({"limit": "1000", "counter": "7"}))?;
@@ -228,7 +254,8 @@ fn what_changed_under_an_exception_is_not_put_back_when_it_ends() -> Result<()> 
         "spec": {"guards": {"names": [guard]}, "until": until_then.to_string(), "reason": "page 7"},
     }))?
     .success()?;
-    let edit = ["patch", "configmap/settings", "-n", &namespace, "--type=merge", "-p", r#"{"data":{"limit":"2"}}"#];
+    let edit =
+        ["patch", "configmap/settings", "-n", &namespace, "--type=merge", "-p", r#"{"data":{"limit":"2"}}"#];
     until("the write passes", LIMIT, || on.admin.kubectl(&edit)?.success())?;
     wait_for(on, &namespace, &guard, "Drifted", "True", "Excepted")?;
     on.admin.kubectl(&["delete", "driftguardexception/incident", "-n", &namespace])?.success()?;
@@ -245,7 +272,9 @@ fn approved_content_that_is_not_applied_yet_is_no_drift() -> Result<()> {
     let next = json!({"limit": "2"});
     let hash = hash_of(&config_map(&namespace, "settings", &next))?;
     let approve = format!(r#"{{"spec":{{"expectedHash":"{hash}"}}}}"#);
-    on.admin.kubectl(&["patch", &format!("dg/{guard}"), "-n", &namespace, "--type=merge", "-p", &approve])?.success()?;
+    on.admin
+        .kubectl(&["patch", &format!("dg/{guard}"), "-n", &namespace, "--type=merge", "-p", &approve])?
+        .success()?;
     let seen = wait_for(on, &namespace, &guard, "Drifted", "False", "AwaitingApply")?;
     ensure!(seen["status"]["consecutiveFailures"].as_i64().unwrap_or_default() == 0, "{}", seen["status"]);
     on.apply(&config_map(&namespace, "settings", &next))?.success()?;

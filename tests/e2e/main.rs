@@ -29,6 +29,7 @@ mod reporting;
 mod repository;
 mod rights;
 mod rules;
+mod sources;
 mod storage;
 mod versions;
 mod watching;

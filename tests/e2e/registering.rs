@@ -138,6 +138,7 @@ fn guard(group: &str, resource: &str, namespace: Option<&str>, name: &str) -> Gu
         target,
         expected: ContentHash::of(b""),
         also_approved: Box::default(),
+        equivalents: Box::default(),
         enforcement: Enforcement::Deny,
         failure_policy: FailurePolicy::Fail,
         deletion_policy: DeletionPolicy::Allow,

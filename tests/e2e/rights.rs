@@ -15,7 +15,8 @@ const OPERATOR: &str = "system:serviceaccount:terrafusion-system:driftguard-oper
 const NAMESPACE: &str = "terrafusion-system";
 
 /// Rights that are given and not used by [`STEPS`], each with the reason: group, resource, verb.
-const UNUSED: [(&str, &str, &str, &str); 2] = [
+const UNUSED: [(&str, &str, &str, &str); 3] = [
+    ("", "services", "get", "a Service that is a source is read when its guard drifts; `sources` does it"),
     (
         "",
         "secrets",

@@ -70,6 +70,7 @@ fn guard(review: &[u8]) -> anyhow::Result<Guard> {
         target,
         scope,
         also_approved: Box::default(),
+        equivalents: Box::default(),
         enforcement: Enforcement::Deny,
         failure_policy: FailurePolicy::Fail,
         deletion_policy: DeletionPolicy::Allow,

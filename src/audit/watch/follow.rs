@@ -42,6 +42,8 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 const GIVEN_PAUSE: Duration = Duration::from_secs(45);
 /// First and longest pause before a watch is tried again whose objects are read by name.
 const POLLED_PAUSE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(300));
+/// After a list that was waited for, how many times as long no other one begins.
+const REST: u32 = 4;
 /// A watch that lived for less is not begun again at once.
 const SHORT: Duration = Duration::from_secs(5);
 
@@ -87,12 +89,9 @@ impl Follower {
             let began = Instant::now();
             let ended = tokio::select! {
                 ended = self.session(&mut from, look) => ended,
-                Ok(()) = asked.changed() => {
-                    look = asked.borrow_and_update().1;
-                    from = None;
-                    continue;
-                }
+                () = self.interrupted(asked.clone()) => Ok(End::ListAnew),
             };
+            self.handle.lists(false);
             look = Look::Watch;
             let long_ago = Instant::now().checked_sub(SHORT);
             if long_ago.is_some_and(|moment| self.handle.status.is_live_since(moment)) {
@@ -113,14 +112,27 @@ impl Follower {
                     self.after(&failure, &mut trouble, &mut poller).await
                 }
             };
+            let mut waiting = asked.clone();
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                Ok(()) = asked.changed() => {
-                    look = asked.borrow_and_update().1;
-                    from = None;
-                }
+                Ok(()) = waiting.changed() => {}
+            }
+            if asked.has_changed().unwrap_or_default() {
+                look = asked.borrow_and_update().1;
+                from = None;
             }
         }
+    }
+
+    /// Returns when a list is asked for and none is under way, nor was just now: it must not take the API
+    /// server's time again and again.
+    async fn interrupted(&self, mut asked: watch::Receiver<(u64, Look)>) {
+        if asked.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+        let began = Instant::now();
+        self.handle.listed().await;
+        tokio::time::sleep(began.elapsed() * REST).await;
     }
 
     /// What follows from a failure, and how long to wait.
@@ -189,6 +201,7 @@ impl Follower {
     async fn session(&self, from: &mut Option<String>, look: Look) -> Result<End, Failure> {
         let mut list = None;
         if from.is_none() {
+            self.handle.lists(true);
             let list_now = begin(&self.shared, &self.place, look);
             if self.shared.streams_lists() {
                 list = Some(list_now);
@@ -229,6 +242,7 @@ impl Follower {
             tracing::info!(place = %self.place, "guarded objects can be watched again");
         }
         self.handle.status.enter(Mode::Live);
+        self.handle.lists(false);
         self.reconnected.notify_one();
     }
 

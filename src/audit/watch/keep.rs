@@ -64,13 +64,13 @@ pub(super) async fn keep(shared: Arc<Shared>, resource: Resource, reconnected: A
             () = until(reading_due) => {
                 reading_due = None;
                 if keeper.reads_otherwise().await {
-                    keeper.list_anew(Look::Sweep);
+                    keeper.list_anew(Look::Watch);
                     again_due = Some(Instant::now() + SETTLE);
                 }
             }
             () = until(again_due) => {
                 again_due = None;
-                keeper.list_anew(Look::Sweep);
+                keeper.list_anew(Look::Watch);
             }
             () = reconnected.notified() => {
                 reading_due = reading_due.or(Some(keeper.read_at + READING_PAUSE));
@@ -118,7 +118,7 @@ impl Keeper {
     /// Sweeps once, or lists everything where it reads otherwise. Tells whether that is done.
     async fn net(&mut self) -> bool {
         if self.reads_otherwise().await {
-            self.list_anew(Look::Sweep);
+            self.list_anew(Look::Watch);
         } else if let Err(failure) = self.sweep().await {
             tracing::debug!(resource = self.resource.word(), %failure, "a sweep failed; trying again");
             return false;
@@ -277,7 +277,7 @@ impl Keeper {
         }
         let requests = &self.shared.requests;
         let version = requests.read("/version", OBJECTS, Purpose::Version).await?;
-        let version: Version = serde_json::from_slice(&version).map_err(|error| Failure::no_answer(error))?;
+        let version: Version = serde_json::from_slice(&version).map_err(Failure::no_answer)?;
         Ok(Reading { server: version.git_version, definition: self.definition().await? })
     }
 

@@ -155,6 +155,7 @@ impl Watches {
     /// Watches of what `store` sees guarded, and the receiver of news. Nothing is asked for before
     /// [`Watches::run`].
     #[must_use]
+    #[expect(clippy::needless_pass_by_value, reason = "handles, given away as to every part that runs")]
     pub fn new(
         client: Client,
         store: Store,

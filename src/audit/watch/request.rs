@@ -68,7 +68,7 @@ pub(super) struct Failure {
 }
 
 impl Failure {
-    pub(super) fn no_answer(message: impl ToString) -> Self {
+    pub(super) fn no_answer(message: impl std::fmt::Display) -> Self {
         Self { code: 0, message: message.to_string(), about: None }
     }
 

@@ -43,12 +43,24 @@ pub(super) struct Handle {
     pub(super) status: Arc<Status>,
     /// Asks for a list; a count, and as what its news are told.
     anew: Arc<watch::Sender<(u64, Look)>>,
+    /// Whether a list is under way.
+    listing: Arc<watch::Sender<bool>>,
 }
 
 impl Handle {
     pub(super) fn new() -> (Self, watch::Receiver<(u64, Look)>) {
         let (anew, asked) = watch::channel((0, Look::Watch));
-        (Self { status: Arc::default(), anew: Arc::new(anew) }, asked)
+        (Self { status: Arc::default(), anew: Arc::new(anew), listing: Arc::default() }, asked)
+    }
+
+    /// A list begins or ends.
+    pub(super) fn lists(&self, is_under_way: bool) {
+        self.listing.send_replace(is_under_way);
+    }
+
+    /// Returns once no list is under way. One that is asked for again and again must come to its end.
+    pub(super) async fn listed(&self) {
+        let _ = self.listing.subscribe().wait_for(|is_under_way| !is_under_way).await;
     }
 
     /// Has everything listed anew, with content.

@@ -41,6 +41,7 @@ pub(super) fn guard(name: &str, namespace: Option<&str>, target: &str) -> Guard 
         scope: Scope::new("", "ConfigMap", PathFilter::default()),
         expected: approved(),
         also_approved: Box::default(),
+        equivalents: Box::default(),
         enforcement: Enforcement::Deny,
         failure_policy: FailurePolicy::Fail,
         deletion_policy: DeletionPolicy::Allow,

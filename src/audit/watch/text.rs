@@ -10,6 +10,9 @@ use super::event::metadata;
 /// Longest line or item, in bytes. API servers store some 2 MiB, which escapes may make six times as long.
 const MOST: usize = 64 << 20;
 
+/// Room that an idle watch may keep, in bytes.
+const ROOM: usize = 64 << 10;
+
 /// What is wrong with a stream.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum TextError {
@@ -46,6 +49,10 @@ impl Lines {
         let unsearched = self.buffer.get(self.searched..).unwrap_or_default();
         let Some(end) = unsearched.iter().position(|byte| *byte == b'\n') else {
             self.searched = self.buffer.len();
+            if self.searched == 0 && self.buffer.capacity() > ROOM {
+                // One large object must not cost its room for as long as the watch lives.
+                self.buffer = BytesMut::new();
+            }
             return if self.searched > MOST { Err(TextError::TooLong) } else { Ok(None) };
         };
         let line = self.buffer.split_to(self.searched + end + 1).freeze();

@@ -17,8 +17,8 @@ use crate::audit::auditor::{self, Auditor};
 use crate::audit::observed::Observed;
 use crate::audit::telling::Telling;
 use crate::audit::watch::WatchSettings;
-use crate::cert::authority::certificates;
 use crate::cert::LeafResolver;
+use crate::cert::authority::certificates;
 use crate::cert::keep::CertificateKeeper;
 use crate::cert::keep_files::FilesKeeper;
 use crate::cert::signing::SigningKeeper;
@@ -319,7 +319,9 @@ impl Running {
             let _ = (&mut self.member).await;
         }
         if !self.delivery.drained(limit).await {
-            tracing::warn!("not every alert could be delivered in time; what a spool holds is sent by the next process");
+            tracing::warn!(
+                "not every alert could be delivered in time; what a spool holds is sent by the next process"
+            );
         }
         self.background.shutdown().await;
         self.health.stop().await;

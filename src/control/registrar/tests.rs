@@ -35,6 +35,7 @@ fn guard(name: &str) -> GuardState {
         scope: Scope::new("", "ConfigMap", PathFilter::everything()),
         expected: ContentHash::of(b""),
         also_approved: Box::default(),
+        equivalents: Box::default(),
         enforcement: Enforcement::Deny,
         failure_policy: FailurePolicy::Fail,
         deletion_policy: DeletionPolicy::Allow,

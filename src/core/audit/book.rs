@@ -15,14 +15,13 @@ use super::after;
 use super::alert::{Alert, AlertReason};
 use super::breaker::{Breaker, Incident};
 use super::course::Course;
-use super::episode::Episode;
-use super::fight::Fight;
 use super::finding::{Reason, Truth};
-use super::last::{Last, State};
-use super::open::{Awaited, Content, Drift, Open};
+use super::last::{self, Last, State};
+use super::open::{Awaited, Content, Open};
 use super::reading::{Reader, Reading};
+use super::recall::recall;
 use super::sight::{Look, Sight};
-use super::words;
+use super::words::{self, EndedBy};
 
 pub use super::breaker::Limits;
 pub use super::seen::{Context, Details, Outcome, Remembered, Seen, Terms};
@@ -105,8 +104,8 @@ impl Book {
         known.is_none_or(|drift| !drift.content.is(present))
     }
 
-    /// When the guard's target was last seen as approved, to the second: what changed it since is not
-    /// older. `None` when it was not, or not by this process.
+    /// When the guard's target was last known to be as approved, to the second: what changed it since is
+    /// not older. `None` when it was not.
     #[must_use]
     pub fn last_clean(&self, guard_uid: &str) -> Option<Timestamp> {
         self.last.get(guard_uid).and_then(Last::clean_at)
@@ -135,36 +134,7 @@ impl Book {
         let is_news = self.is_news(guard, seen, last, is_known, &reading);
         let before = last.unwrap_or(Last::UNSEEN);
         let mut course = Course::new(guard, &mut open, now);
-        match reading {
-            Reading::Clean(reason) => {
-                course.clean(reason);
-                self.after_clear(guard, &mut course);
-            }
-            Reading::Represented(hash) => {
-                let announcement = self.announcement(before.server, server);
-                course.represented(hash, announcement, new_id);
-                self.after_clear(guard, &mut course);
-            }
-            Reading::Awaiting(until) => {
-                course.awaiting(until, seen.sight);
-                self.after_clear(guard, &mut course);
-            }
-            Reading::Drifted(found) => {
-                course.drifted(&found, seen, new_id);
-                if found.counts {
-                    let namespace = &guard.id.namespace;
-                    let begun = self.breaker.drifted(&guard.uid, namespace, now, &mut *new_id);
-                    if let Some(incident) = begun {
-                        let steps = self.open_incident(guard, &incident, now);
-                        course.steps.extend(steps);
-                    }
-                }
-                let incident = self.breaker.holds(&guard.id.namespace);
-                course.decide(seen, self.settings.remediation, incident);
-            }
-            Reading::Unreadable(ref why) => course.unreadable(why, seen, new_id),
-            Reading::Doubtful => {}
-        }
+        self.follow(&mut course, reading, seen, (before.server, server), new_id);
         let state = course.state;
         let (steps, due) = course.end(seen, is_news);
         let present = match seen.sight {
@@ -186,9 +156,8 @@ impl Book {
         let is_member = incident.is_some_and(|incident| incident.drifted.contains(&guard.uid));
         course.restored(terms, outcome, is_member);
         let (steps, due) = course.end_of_attempt();
-        if due.is_some() {
-            self.set_due(&guard.uid, due);
-        }
+        let before = self.due.get(&guard.uid).copied();
+        self.set_due(&guard.uid, [before, due].into_iter().flatten().min());
         self.keep(guard, open);
         steps
     }
@@ -223,9 +192,9 @@ impl Book {
         let mut steps = Vec::new();
         let mut open = self.open.remove(&after.uid).unwrap_or_default();
         let is_paused = after.paused(now).is_some();
-        let lost_author = before.authorship != after.authorship;
+        let author_changed = before.authorship != after.authorship;
         let is_edited = before.generation != after.generation;
-        if is_edited || is_paused || lost_author {
+        if is_edited || is_paused || author_changed {
             steps.extend(give_up(&mut open));
         }
         open.equivalents.retain(|hash| !after.approves(*hash, now));
@@ -253,7 +222,7 @@ impl Book {
         }
         let pauses_changed = before.pauses != after.pauses;
         let is_open = open.drift.is_some() || open.episode.is_some();
-        if approves_otherwise || (is_open && (is_edited || lost_author || pauses_changed)) {
+        if approves_otherwise || (is_open && (is_edited || author_changed || pauses_changed)) {
             steps.push(Step::Look);
             self.set_due(&after.uid, Some(super::after(now, ASK_AGAIN)));
         }
@@ -269,7 +238,7 @@ impl Book {
         let mut steps = Vec::new();
         if let Some(alert) = self.incidents.get(incident) {
             let uid = Text::from(&alert.guard_uid);
-            let ended = self.end_incident(&over, true, now);
+            let ended = self.end_incident(&over, EndedBy::Person, now);
             steps.extend(ended.into_iter().map(|step| (uid.clone(), step)));
         }
         steps.extend(self.held_by(&over, now).into_iter().map(|uid| (uid, Step::Look)));
@@ -350,15 +319,18 @@ impl Book {
     }
 
     fn server(&mut self, version: &str) -> u16 {
+        if version.is_empty() {
+            return last::UNKNOWN_SERVER;
+        }
         let known = self.servers.iter().position(|known| known == version);
         let at = known.unwrap_or_else(|| {
             // Far more versions than an API server can have in the life of a process would be a lie.
-            if self.servers.len() < usize::from(u16::MAX) {
+            if self.servers.len() < usize::from(last::UNKNOWN_SERVER) {
                 self.servers.push(version.to_owned());
             }
             self.servers.len() - 1
         });
-        u16::try_from(at).unwrap_or(u16::MAX)
+        u16::try_from(at).unwrap_or(last::UNKNOWN_SERVER)
     }
 
     fn announcement(&mut self, from: u16, to: u16) -> Option<String> {
@@ -401,62 +373,73 @@ impl Book {
         now: Timestamp,
         new_id: NewId<'_>,
     ) -> Box<Open> {
-        let mut open = Box::<Open>::default();
-        let Some(said) = &context.remembered else { return open };
-        let Some((truth, reason, since)) = said.drifted else { return open };
-        let is_edited = said.generation != guard.generation;
-        let state = match (truth, reason) {
-            (Truth::False, Reason::AwaitingApply) => State::Awaiting,
-            (Truth::False, _) => State::Clean,
-            (Truth::True, _) if said.current_hash.is_none() && !guard.scope.is_secret() => State::Absent,
-            (Truth::True, _) => State::Drifted,
-            (Truth::Unknown, _) => State::Unseen,
-        };
-        let clean_at = said.last_checked.filter(|_| state == State::Clean);
-        let mut last = Last::remembered(state, said.current_hash, clean_at);
-        last.is_outdated = is_edited;
+        let Some(said) = &context.remembered else { return Box::default() };
+        let Some((last, open)) = recall(guard, said, now, new_id) else { return Box::default() };
         self.last.insert(guard.uid.clone(), last);
-        if state == State::Awaiting {
-            open.awaited = Some(Awaited::new(said.current_hash, since));
-        } else if state == State::Clean && is_edited && said.current_hash.is_some() {
-            open.awaited = Some(Awaited::new(said.current_hash, now));
-        }
-        if truth == Truth::True {
-            let content = match (state, said.current_hash) {
-                (State::Absent, _) => Content::Absent,
-                (_, Some(hash)) => Content::Hash(hash),
-                (_, None) => Content::Unknown,
-            };
-            let excepted = [Reason::Excepted, Reason::SuspendedBySpec, Reason::ExceptionEnded];
-            open.drift =
-                Some(Drift { content, reason, is_excepted: excepted.contains(&reason), alert_from: now });
-        }
-        if truth == Truth::True || said.consecutive_failures > 0 {
-            let (failed, id) = match &said.last_drift {
-                Some((time, id)) => (*time, id.clone()),
-                None => (since, None),
-            };
-            let alerted = said.alerted.then_some(AlertReason::Drifted);
-            let id = id.unwrap_or_else(new_id);
-            open.episode = Some(Episode::resume(id, said.consecutive_failures, failed, alerted));
-            if said.fighting {
-                open.fight = Fight::resume(failed);
-            }
-        }
-        if let Some(id) = said.incident.as_ref().filter(|_| truth == Truth::True)
+        if let Some(id) = said.incident.as_ref().filter(|_| open.drift.is_some())
             && self.breaker.resume(id, &guard.uid, &guard.id.namespace)
         {
-            // Whoever led before has alerted it.
+            // Whoever led before has alerted it, and has told of those that it took up.
+            self.incidents.retain(|known, _| self.breaker.is_open(known));
             let alert = || incident_alert(guard, id, String::new(), now);
             self.incidents.entry(id.clone()).or_insert_with(alert);
         }
         open
     }
 
+    /// Does what a look means. `servers` are those that showed the object last and now.
+    fn follow(
+        &mut self,
+        course: &mut Course<'_>,
+        reading: Reading,
+        seen: &Seen<'_>,
+        servers: (u16, u16),
+        new_id: NewId<'_>,
+    ) {
+        match reading {
+            Reading::Clean(reason) => {
+                course.clean(reason);
+                self.after_clear(course);
+            }
+            Reading::Represented(hash) => {
+                let announcement = self.announcement(servers.0, servers.1);
+                course.represented(hash, announcement, new_id);
+                self.after_clear(course);
+            }
+            Reading::Awaiting(until) => {
+                course.awaiting(until, seen.sight);
+                self.after_clear(course);
+            }
+            Reading::Drifted(found) => {
+                course.drifted(&found, seen, new_id);
+                if found.counts {
+                    self.count(course, new_id);
+                }
+                let incident = self.breaker.holds(&course.guard.id.namespace);
+                course.decide(seen, self.settings.remediation, incident);
+            }
+            Reading::Unreadable(why) => course.unreadable(&why, seen, new_id),
+            Reading::Doubtful => {}
+        }
+    }
+
+    /// Counts a guard that drifted anew: many at once are an incident.
+    fn count(&mut self, course: &mut Course<'_>, new_id: NewId<'_>) {
+        let (guard, now) = (course.guard, course.now);
+        let begun = self.breaker.drifted(&guard.uid, &guard.id.namespace, now, new_id);
+        let Some((incident, taken_up)) = begun else { return };
+        for over in &taken_up {
+            course.steps.extend(self.end_incident(over, EndedBy::Wider, now));
+            self.held_by(over, now);
+        }
+        course.steps.extend(self.open_incident(guard, &incident, now));
+        course.steps.extend(self.stop_attempts(&incident, now));
+    }
+
     /// The target is as it should be, or soon will be: incidents may be over by that.
-    fn after_clear(&mut self, guard: &Guard, course: &mut Course<'_>) {
-        for over in self.breaker.cleared(&guard.uid) {
-            course.steps.extend(self.end_incident(&over, false, course.now));
+    fn after_clear(&mut self, course: &mut Course<'_>) {
+        for over in self.breaker.cleared(&course.guard.uid) {
+            course.steps.extend(self.end_incident(&over, EndedBy::Clearing, course.now));
             self.held_by(&over, course.now);
         }
     }
@@ -475,6 +458,26 @@ impl Book {
             self.set_due(uid, Some(now));
         }
         held
+    }
+
+    /// Attempts that are under way where an incident has begun are given up.
+    fn stop_attempts(&mut self, incident: &Incident, now: Timestamp) -> Vec<Step> {
+        let mut steps = Vec::new();
+        let mut stopped = Vec::new();
+        for (uid, open) in &mut self.open {
+            let namespace = open.guard.as_ref().map(|guard| &guard.namespace);
+            if namespace.is_some_and(|namespace| incident.reach.covers(namespace))
+                && let Some(step) = give_up(open)
+            {
+                steps.push(step);
+                stopped.push(uid.clone());
+            }
+        }
+        for uid in stopped {
+            // Their statuses are to say why nothing is put back.
+            self.set_due(&uid, Some(now));
+        }
+        steps
     }
 
     fn open_incident(&mut self, guard: &Guard, incident: &Incident, now: Timestamp) -> Vec<Step> {
@@ -500,12 +503,12 @@ impl Book {
         vec![Step::Record(record), Step::Alert(alert)]
     }
 
-    fn end_incident(&mut self, incident: &Incident, acknowledged: bool, now: Timestamp) -> Vec<Step> {
+    fn end_incident(&mut self, incident: &Incident, by: EndedBy, now: Timestamp) -> Vec<Step> {
         let Some(alert) = self.incidents.remove(&incident.id) else { return Vec::new() };
-        let message = words::incident_over(incident, acknowledged);
+        let message = words::incident_over(incident, by);
         let record = Record {
             kind: RecordKind::IncidentClosed,
-            reason: if acknowledged { "Acknowledged" } else { "Cleared" },
+            reason: by.as_str(),
             message: message.clone(),
             transaction_id: incident.id.clone(),
             paths: Vec::new(),
@@ -541,7 +544,7 @@ impl Book {
         self.last.remove(&guard.uid);
         self.set_due(&guard.uid, None);
         for over in self.breaker.cleared(&guard.uid) {
-            steps.extend(self.end_incident(&over, false, now));
+            steps.extend(self.end_incident(&over, EndedBy::Clearing, now));
             self.held_by(&over, now);
         }
         steps
@@ -570,3 +573,7 @@ fn incident_alert(guard: &Guard, id: &str, message: String, now: Timestamp) -> A
 #[cfg(test)]
 #[path = "book_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "book_model_tests.rs"]
+mod model_tests;

@@ -2,7 +2,8 @@
 //! culprit.
 //!
 //! What stops it is an incident, of one namespace of guards or of the cluster. It is over when none of
-//! its guards is drifted any more, or when a person has acknowledged it.
+//! its guards is drifted any more, or when a person has acknowledged it. One of the cluster takes those of
+//! namespaces up, so that no guard ever has two.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -58,7 +59,9 @@ pub enum Reach {
 }
 
 impl Reach {
-    fn covers(&self, namespace: &str) -> bool {
+    /// Whether it reaches guards of a namespace.
+    #[must_use]
+    pub fn covers(&self, namespace: &str) -> bool {
         match self {
             Self::Namespace(own) => own == namespace,
             Self::Cluster => true,
@@ -124,14 +127,14 @@ impl Breaker {
         self.incidents.iter().find(|incident| incident.reach.covers(namespace))
     }
 
-    /// Notes that a guard drifted anew. Gives the incident that begins by that.
+    /// Notes that a guard drifted anew. Gives the incident that begins by that, with those that it takes up.
     pub fn drifted(
         &mut self,
         uid: &Text,
         namespace: &Text,
         now: Timestamp,
         new_id: &mut dyn FnMut() -> String,
-    ) -> Option<Incident> {
+    ) -> Option<(Incident, Vec<Incident>)> {
         self.forget_old(now);
         self.drifted.insert(uid.clone());
         if !self.recent.iter().any(|(_, _, known)| known == uid) {
@@ -146,14 +149,21 @@ impl Breaker {
         let drifted = self.recent.iter().filter(|(_, place, _)| reach.covers(place));
         let drifted = drifted.map(|(_, _, uid)| uid).filter(|uid| self.drifted.contains(*uid));
         let prefix = if reach == Reach::Cluster { CLUSTER } else { NAMESPACE };
-        let incident = Incident {
-            id: format!("{prefix}{}", new_id()),
-            drifted: drifted.cloned().collect(),
-            reach,
-            counts,
-        };
+        let drifted = drifted.cloned().collect();
+        let mut incident = Incident { id: format!("{prefix}{}", new_id()), drifted, reach, counts };
+        let taken_up = self.take_up(&mut incident);
         self.incidents.push(incident.clone());
-        Some(incident)
+        Some((incident, taken_up))
+    }
+
+    /// Takes the incidents of namespaces into one of the cluster.
+    fn take_up(&mut self, incident: &mut Incident) -> Vec<Incident> {
+        if incident.reach != Reach::Cluster {
+            return Vec::new();
+        }
+        let taken_up = std::mem::take(&mut self.incidents);
+        incident.drifted.extend(taken_up.iter().flat_map(|other| other.drifted.iter().cloned()));
+        taken_up
     }
 
     /// The widest reach whose limit is exceeded and that no incident covers yet, with how many drifted
@@ -198,9 +208,15 @@ impl Breaker {
     }
 
     /// Goes on with an incident that another process began, of which the status of a drifted guard tells.
-    /// False when a person has acknowledged it, or when it is no id of ours.
+    /// False when a person has acknowledged it, when another has taken it up, or when it is no id of ours.
     pub fn resume(&mut self, id: &str, uid: &Text, namespace: &Text) -> bool {
         if self.acknowledged.iter().any(|known| known == id) {
+            return false;
+        }
+        if let Some(wider) = self.incidents.iter_mut().find(|incident| incident.reach == Reach::Cluster)
+            && id.starts_with(NAMESPACE)
+        {
+            wider.drifted.insert(uid.clone());
             return false;
         }
         if let Some(known) = self.incidents.iter_mut().find(|incident| incident.id == id) {
@@ -213,14 +229,17 @@ impl Breaker {
             _ => return false,
         };
         let drifted = BTreeSet::from([uid.clone()]);
-        self.incidents.push(Incident { id: id.to_owned(), reach, drifted, counts: (0, 0) });
+        let mut incident = Incident { id: id.to_owned(), reach, drifted, counts: (0, 0) };
+        // Whoever led before has told that these are taken up.
+        self.take_up(&mut incident);
+        self.incidents.push(incident);
         true
     }
 
-    /// Whether drift that began is still counted, which passes with time alone.
+    /// Whether an incident is open.
     #[must_use]
-    pub fn is_idle(&self) -> bool {
-        self.recent.is_empty() && self.incidents.is_empty()
+    pub fn is_open(&self, id: &str) -> bool {
+        self.incidents.iter().any(|incident| incident.id == id)
     }
 
     fn end(&mut self, is_over: impl Fn(&Incident) -> bool) -> Vec<Incident> {
@@ -280,7 +299,7 @@ mod tests {
         let mut begun = None;
         for nth in 1..=count {
             let uid = Text::from(format!("{namespace}-{nth}"));
-            if let Some(incident) = breaker.drifted(&uid, &namespace.into(), at(now), &mut new_id) {
+            if let Some((incident, _)) = breaker.drifted(&uid, &namespace.into(), at(now), &mut new_id) {
                 assert!(begun.is_none(), "one incident, not one for each guard");
                 begun = Some((nth, incident));
             }
@@ -313,6 +332,18 @@ mod tests {
         let (nth, incident) = drift(&mut breaker, "b", 6, 0).unwrap();
         assert_eq!((nth, &incident.reach), (6, &Reach::Cluster));
         assert!(breaker.holds("c").is_some(), "everywhere");
+    }
+
+    #[test]
+    fn an_incident_of_the_cluster_takes_up_those_of_namespaces() {
+        let mut breaker = breaker(&[("a", 8), ("b", 50)]);
+        drift(&mut breaker, "a", 8, 0).unwrap();
+        drift(&mut breaker, "b", 2, 0);
+        let third = breaker.drifted(&"b-3".into(), &"b".into(), at(0), &mut || "wide".to_owned());
+        let (incident, taken_up) = third.unwrap();
+        assert_eq!((incident.id.as_str(), taken_up.len()), ("cluster-wide", 1));
+        assert_eq!(breaker.holds("a").unwrap().id, "cluster-wide");
+        assert!(!breaker.resume("namespace-a1", &"a-1".into(), &"a".into()), "it is taken up");
     }
 
     #[test]

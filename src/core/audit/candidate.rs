@@ -6,7 +6,8 @@
 //!
 //! Nothing here is trusted: whether the content is approved is for its hash to say. Where a document can be
 //! read in two ways, both readings are given, since at most one of them hashes to what was approved. Values
-//! are copied as they stand in the text, never decoded, and no error quotes one.
+//! are copied as they stand in the text, never decoded, and no error quotes anything of a document but
+//! keys: what looks like a kind or a name may be a value of a Secret.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -68,21 +69,19 @@ pub enum NotACandidate {
     #[error("it is empty; content that is approved to be empty is written as {{}}")]
     Nothing,
     /// A manifest of another kind or version.
-    #[error("it is {found}, but the guard pins {wanted}")]
+    #[error("its {field} is not {wanted:?}, which the guard pins; mend it or name another source")]
     OtherKind {
-        /// `kind` and `apiVersion` of the document.
-        found: String,
-        /// Those of the target.
+        /// The field that differs.
+        field: &'static str,
+        /// What would have to stand there.
         wanted: String,
     },
     /// A manifest of another object.
-    #[error("its {field} is {found:?}, but the guard pins {wanted:?}; remove the field or mend it")]
+    #[error("its {field} is not {wanted:?}, which the guard pins; remove the field or mend it")]
     OtherObject {
-        /// The field.
+        /// The field that differs.
         field: &'static str,
-        /// What stands there.
-        found: String,
-        /// What would have to.
+        /// What would have to stand there; empty for nothing.
         wanted: String,
     },
     /// A field of a manifest that names the object is no text.
@@ -267,14 +266,14 @@ fn manifest(
     let api_version = target.api_version();
     let wanted = [("apiVersion", api_version.as_str()), ("kind", target.kind.as_str())];
     let found = wanted.map(|(field, _)| text(object, object.field(field), field));
-    let [version, found_kind] = found.map(|found| found.map(Option::unwrap_or_default));
-    let (version, found_kind) = (version?, found_kind?);
-    if form == Form::Live && version.is_empty() && found_kind.is_empty() {
-        wanted.iter().for_each(|(field, text)| edits.set(field, quoted(text)));
-    } else if version != api_version || found_kind != target.kind.as_str() {
-        let found = format!("a {found_kind} of {version}");
-        let wanted = format!("a {} of {api_version}", target.kind);
-        return Err(NotACandidate::OtherKind { found, wanted });
+    let found = found.map(|found| found.map(Option::unwrap_or_default));
+    let is_nameless = found.iter().all(|found| found.as_ref().is_ok_and(|found| found.is_empty()));
+    for (found, (field, wanted)) in found.into_iter().zip(wanted) {
+        if form == Form::Live && is_nameless {
+            edits.set(field, quoted(wanted));
+        } else if found? != wanted {
+            return Err(NotACandidate::OtherKind { field, wanted: wanted.to_owned() });
+        }
     }
     let mut within = Edits::default();
     let places = [
@@ -286,7 +285,7 @@ fn manifest(
         match (found, wanted) {
             (Some(found), wanted) if Some(&*found) != wanted => {
                 let wanted = wanted.unwrap_or_default().to_owned();
-                return Err(NotACandidate::OtherObject { field, found: found.into_owned(), wanted });
+                return Err(NotACandidate::OtherObject { field, wanted });
             }
             (None, Some(wanted)) => within.set(name, quoted(wanted)),
             _ => {}

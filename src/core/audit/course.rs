@@ -28,7 +28,7 @@ const LOOK_AFTER: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// One guard while it is decided about.
 pub(super) struct Course<'a> {
-    guard: &'a Guard,
+    pub(super) guard: &'a Guard,
     open: &'a mut Open,
     pub(super) now: Timestamp,
     pub(super) steps: Vec<Step>,
@@ -109,6 +109,7 @@ impl<'a> Course<'a> {
             awaited.note(present);
         }
         self.settle();
+        self.give_up();
         self.state = State::Awaiting;
         self.is_due(until);
         self.says(Truth::False, Reason::AwaitingApply, words::awaiting(self.guard, until), Some(false));
@@ -217,10 +218,14 @@ impl<'a> Course<'a> {
         self.says(Truth::True, drift.reason, message, Some(false));
     }
 
-    fn held(&mut self, hold: Hold) -> Next {
+    fn give_up(&mut self) {
         if let Some(attempt) = self.open.attempt.take() {
             self.steps.push(Step::GiveUp { transaction_id: attempt.transaction_id });
         }
+    }
+
+    fn held(&mut self, hold: Hold) -> Next {
+        self.give_up();
         if let Hold::Paused { until } = hold {
             self.is_due(until);
         }
@@ -233,6 +238,7 @@ impl<'a> Course<'a> {
             self.is_due(lost_at);
             return Next::UnderWay;
         }
+        self.give_up();
         if let Some(until) = self.open.fight.waits_until(self.now) {
             self.is_due(until);
             return Next::Waits(until);
@@ -286,7 +292,7 @@ impl<'a> Course<'a> {
         if self.open.fight.is_on() {
             return Some(AlertReason::Fighting);
         }
-        (self.open.failures() >= terms.max_failures_before_alert).then_some(AlertReason::Drifted)
+        (self.open.failures() >= terms.max_failures_before_alert.max(1)).then_some(AlertReason::Drifted)
     }
 
     fn alert(&mut self, reason: AlertReason, message: &str) {
@@ -325,7 +331,7 @@ impl<'a> Course<'a> {
             episode.failed(Failure::Lasting, interval, now);
         }
         let message = words::unreadable(self.guard, why);
-        if !is_excused && self.open.failures() >= seen.terms.max_failures_before_alert {
+        if !is_excused && self.open.failures() >= seen.terms.max_failures_before_alert.max(1) {
             self.alert(AlertReason::Unreadable, &message);
         }
         self.is_due(after(now, interval));
@@ -335,12 +341,15 @@ impl<'a> Course<'a> {
     /// An attempt to restore has ended. `is_member` tells that an incident speaks for the guard.
     pub(super) fn restored(&mut self, terms: Terms, outcome: &Outcome, is_member: bool) {
         let attempt = self.open.attempt.take().map(|attempt| attempt.transaction_id);
+        let is_ours = attempt.is_some();
         let Some(id) = attempt.or_else(|| self.open.episode.as_ref().map(|episode| episode.id.clone()))
         else {
             return;
         };
         let now = self.now;
         match outcome {
+            // Whatever stands in the way may do so for long, such as a namespace that is being deleted.
+            Outcome::GivenUp if is_ours => self.open.fight.failed(now),
             Outcome::GivenUp | Outcome::NothingToDo => {}
             Outcome::Restored { source } => {
                 self.open.fight.restored(now);
@@ -362,6 +371,11 @@ impl<'a> Course<'a> {
         if self.open.drift.is_some() {
             let due = self.open.fight.waits_until(now).unwrap_or_else(|| after(now, LOOK_AFTER));
             self.is_due(due);
+            return;
+        }
+        self.open.fight.calm_down(now);
+        if let Some(until) = self.open.fight.counts_until() {
+            self.is_due(until);
         }
     }
 
@@ -486,6 +500,7 @@ impl<'a> Course<'a> {
             consecutive_failures: self.open.failures(),
             last_drift: self.open.last_drift.clone(),
             last_remediation: self.open.last_remediation.clone(),
+            episode: self.open.episode.as_ref().map(|episode| episode.id.clone()),
             alerted: self.open.episode.as_ref().is_some_and(|episode| episode.alerted().is_some()),
             incident: self.open.incident.clone(),
             checked_at: self.now,

@@ -96,6 +96,12 @@ impl Episode {
         after(self.last_failed, audit_interval)
     }
 
+    /// When a check last failed.
+    #[must_use]
+    pub fn last_failed(&self) -> Timestamp {
+        self.last_failed
+    }
+
     /// What was alerted of it.
     #[must_use]
     pub fn alerted(&self) -> Option<AlertReason> {

@@ -6,9 +6,18 @@ use crate::core::signature::{Purpose, SigningKey};
 
 /// The signature of a hash that stands for the expected one of exactly this spec of exactly this guard.
 #[must_use]
-pub fn sign(key: &SigningKey, uid: &str, generation: i64, expected: ContentHash, hash: ContentHash) -> String {
+pub fn sign(
+    key: &SigningKey,
+    uid: &str,
+    generation: i64,
+    expected: ContentHash,
+    hash: ContentHash,
+) -> String {
     let (generation, expected, hash) = (generation.to_string(), expected.to_string(), hash.to_string());
-    key.sign(Purpose::Equivalent, &[uid.as_bytes(), generation.as_bytes(), expected.as_bytes(), hash.as_bytes()])
+    key.sign(
+        Purpose::Equivalent,
+        &[uid.as_bytes(), generation.as_bytes(), expected.as_bytes(), hash.as_bytes()],
+    )
 }
 
 /// Whether DriftGuard signed exactly that.

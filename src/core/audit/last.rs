@@ -8,6 +8,9 @@ use crate::core::hash::ContentHash;
 
 use super::sight::Present;
 
+/// The version of a server that nobody knows.
+pub(super) const UNKNOWN_SERVER: u16 = u16::MAX;
+
 /// How a target stood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
@@ -49,7 +52,7 @@ impl Last {
         hash: 0,
         uid: 0,
         clean_at: 0,
-        server: 0,
+        server: UNKNOWN_SERVER,
         state: State::Unseen,
         is_outdated: false,
     };

@@ -26,6 +26,7 @@ pub mod finding;
 mod last;
 mod open;
 mod reading;
+mod recall;
 pub mod restore;
 pub mod seen;
 pub mod sight;

@@ -10,7 +10,7 @@ use crate::core::pause::{Pause, PausedBy};
 
 use super::after;
 use super::finding::Reason;
-use super::last::{Last, State};
+use super::last::{Last, State, UNKNOWN_SERVER};
 use super::open::{Content, Open};
 use super::seen::{Context, Seen};
 use super::sight::{Look, Present, Sight};
@@ -103,7 +103,7 @@ impl Reader<'_> {
         let mut because = None;
         if self.reads_otherwise(present) {
             match (self.seen.context.built_in, self.last) {
-                (true, Some(last)) if last.server != self.server => {
+                (true, Some(last)) if self.is_another_server(last) => {
                     return Reading::Represented(present.hash);
                 }
                 (true, _) => {}
@@ -152,6 +152,11 @@ impl Reader<'_> {
                 && last.is_unwritten(present)
                 && !last.held(present.hash)
         })
+    }
+
+    fn is_another_server(&self, last: Last) -> bool {
+        let are_known = [last.server, self.server].iter().all(|server| *server != UNKNOWN_SERVER);
+        are_known && last.server != self.server
     }
 
     fn drift(&self, present: Option<&Present>, because: Option<Reason>) -> Found {

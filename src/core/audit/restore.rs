@@ -126,8 +126,10 @@ pub fn plan(
         let write = Write::Replace { uid: known.uid, resource_version: known.resource_version, object };
         return Ok(Planned { write, result });
     }
-    let mut operations =
-        vec![tested("/metadata/uid", &known.uid), tested("/metadata/resourceVersion", &known.resource_version)];
+    let mut operations = vec![
+        tested("/metadata/uid", &known.uid),
+        tested("/metadata/resourceVersion", &known.resource_version),
+    ];
     edits.write_operations("", &mut operations);
     let mut patch = vec![b'['];
     patch.extend(operations.join(&b','));
@@ -273,7 +275,8 @@ mod tests {
         let planned = plan(Some(LIVE.as_bytes()), br#"{"data":{}}"#, &config_map(), &scope).unwrap();
         let Write::Patch(patch) = &planned.write else { unreachable!() };
         let mut moved: serde_json::Value = serde_json::from_str(&LIVE.replace("\"7\"", "\"8\"")).unwrap();
-        json_patch::patch(&mut moved, &serde_json::from_slice::<json_patch::Patch>(patch).unwrap()).unwrap_err();
+        json_patch::patch(&mut moved, &serde_json::from_slice::<json_patch::Patch>(patch).unwrap())
+            .unwrap_err();
     }
 
     #[test]
@@ -281,7 +284,8 @@ mod tests {
         let live = LIVE.replace("ConfigMap", "Secret");
         let scope = scope("Secret", PathFilter::everything());
         let approved = br#"{"data":{"password":"cA=="}}"#;
-        let planned = plan(Some(live.as_bytes()), approved, &target("", "Secret", "secrets"), &scope).unwrap();
+        let planned =
+            plan(Some(live.as_bytes()), approved, &target("", "Secret", "secrets"), &scope).unwrap();
         let after = patched(&live, &planned.write);
         assert_eq!(after["data"], serde_json::json!({"password": "cA=="}));
         assert_eq!(hash_object(&planned.result, &scope), hash_object(approved, &scope));
@@ -294,7 +298,10 @@ mod tests {
         let planned = plan(None, manifest, &config_map(), &scope).unwrap();
         let Write::Create(object) = &planned.write else { unreachable!() };
         let object: serde_json::Value = serde_json::from_slice(object).unwrap();
-        assert_eq!(object["metadata"], serde_json::json!({"name": "x", "namespace": "n", "labels": {"a": "b"}}));
+        assert_eq!(
+            object["metadata"],
+            serde_json::json!({"name": "x", "namespace": "n", "labels": {"a": "b"}})
+        );
         assert_eq!((&object["data"]["a"], object.get("status")), (&serde_json::json!("1"), None));
     }
 

@@ -42,7 +42,7 @@ pub struct Context<'a> {
     /// Whether the API server itself defines the target's kind; false for kinds of a CRD, and for kinds
     /// of an aggregated API server, whose version is not the one below.
     pub built_in: bool,
-    /// `gitVersion` of the API server that showed the object, such as `v1.37.2`.
+    /// `gitVersion` of the API server that showed the object, such as `v1.37.2`; empty when unknown.
     pub server_version: &'a str,
     /// `--audit-interval`.
     pub audit_interval: Duration,
@@ -86,6 +86,9 @@ pub struct Remembered {
     pub last_checked: Option<Timestamp>,
     /// `status.lastDrift`: its time and transaction id.
     pub last_drift: Option<(Timestamp, Option<String>)>,
+    /// Transaction id of the open episode ([`super::step::Report::episode`]); that of the last drift is
+    /// taken where it is absent.
+    pub episode: Option<String>,
     /// Whether the open episode has been alerted ([`super::step::Report::alerted`]).
     pub alerted: bool,
     /// Whether the condition `Fighting` is true.

@@ -20,7 +20,8 @@ pub enum Step {
         /// The transaction id under which all of it is recorded.
         transaction_id: String,
     },
-    /// Stop the attempt of this transaction id, if it still runs: the guard has changed.
+    /// Stop the attempt of this transaction id, if it still runs: its guard has changed, or an incident has
+    /// begun. It may be of another guard than the one that was looked at.
     GiveUp {
         /// As in [`Step::Restore`].
         transaction_id: String,
@@ -68,6 +69,9 @@ pub struct Report {
     pub last_drift: Option<LastDrift>,
     /// The last attempt to restore; `None` leaves what the status says.
     pub last_remediation: Option<LastRemediation>,
+    /// Transaction id of the open episode: kept in the status, so that another leader goes on with it. An
+    /// episode may be about a target that cannot be read, with no drift at all.
+    pub episode: Option<String>,
     /// Whether the open episode has been alerted: kept in the status, so that no other leader alerts it
     /// again.
     pub alerted: bool,

@@ -217,10 +217,32 @@ pub(super) fn incident(guard: &Guard, incident: &Incident, window: Duration, nam
     clean(&text, MAX_MESSAGE)
 }
 
+/// How an incident ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum EndedBy {
+    Clearing,
+    Person,
+    Wider,
+}
+
+impl EndedBy {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Clearing => "Cleared",
+            Self::Person => "Acknowledged",
+            Self::Wider => "TakenUp",
+        }
+    }
+}
+
 /// What is said when an incident is over.
-pub(super) fn incident_over(incident: &Incident, acknowledged: bool) -> String {
-    let why = if acknowledged { "somebody has acknowledged it" } else { "all of its guards are as approved" };
-    format!("remediation goes on in {}: {why}", incident.reach.name())
+pub(super) fn incident_over(incident: &Incident, by: EndedBy) -> String {
+    let reach = incident.reach.name();
+    match by {
+        EndedBy::Clearing => format!("remediation goes on in {reach}: all of its guards are as approved"),
+        EndedBy::Person => format!("remediation goes on in {reach}: somebody has acknowledged the incident"),
+        EndedBy::Wider => format!("the incident of {reach} is part of one of the whole cluster now"),
+    }
 }
 
 /// The message of the condition `Fighting` while it is true.

@@ -45,6 +45,7 @@ fn guard(target: Target) -> Guard {
         target,
         expected: ContentHash::of(b""),
         also_approved: Box::default(),
+        equivalents: Box::default(),
         enforcement: Enforcement::Deny,
         failure_policy: FailurePolicy::Fail,
         deletion_policy: DeletionPolicy::Allow,

@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io;
 use std::num::NonZeroU32;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use gix::ObjectId;
 use gix::bstr::ByteSlice as _;
@@ -151,7 +151,7 @@ impl<'a, T: Transport> Conversation<'a, T> {
         };
         let file = self.folder.join(format!("{name}.pack"));
         let version = self.handshake.server_protocol_version;
-        // Older protocols give out only what refs name, so the file could not be asked for afterwards.
+        // Servers of older protocols need not give out what no ref names, so the file might not be had afterwards.
         let filter = depth == Depth::Commit && version == Protocol::V2;
         let received = gix::protocol::fetch(
             &mut One { id, filter },
@@ -187,7 +187,7 @@ impl<'a, T: Transport> Conversation<'a, T> {
         self.open(&file)
     }
 
-    fn open(&self, file: &PathBuf) -> Result<Pack, Trouble> {
+    fn open(&self, file: &Path) -> Result<Pack, Trouble> {
         Pack::open(file, self.wanted.unpacked, self.wire.stop()).map_err(|error| {
             let cause = self.wire.cause();
             cause.unwrap_or_else(|| unusable(&error, self.wanted)).into()

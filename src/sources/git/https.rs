@@ -51,7 +51,8 @@ pub(super) fn transport(
         .build()
         .map_err(|_| SourceError::Unavailable("cannot set up https; are authorities installed".to_owned()))?;
     let url = gix::url::parse(base.as_str()).map_err(|_| unusable())?;
-    let caller = Caller { client, host: location.host.clone(), authenticated: credentials.is_some(), wire };
+    let caller =
+        Caller { base, client, host: location.host.clone(), authenticated: credentials.is_some(), wire };
     let https = Https { caller: Rc::new(caller), redirected: None };
     let mut transport = Transport::new_http(https, url, Protocol::V2, false);
     if let Some((username, password)) = credentials {
@@ -81,6 +82,8 @@ impl Resolve for Checked {
 /// One fetch's client and server.
 struct Caller {
     client: Client,
+    /// The repository, on the one server that anything is sent to.
+    base: Url,
     host: String,
     authenticated: bool,
     wire: Arc<Wire>,
@@ -88,13 +91,19 @@ struct Caller {
 
 impl Caller {
     fn send(&self, request: Request) -> io::Result<Response> {
+        if request.url().origin() != self.base.origin() {
+            return Err(self.wire.fail(SourceError::Forbidden(format!(
+                "{} redirects to another server, which is not followed; if it is the right one, write its url into \
+                 the Secret",
+                self.host
+            ))));
+        }
         let answer = self.wire.wait(self.client.execute(request))?;
         answer.map_err(|error| self.wire.fail(failure(&self.host, &error)))
     }
 
     /// Asks, following redirects on the same server.
     fn ask(&self, mut request: Request) -> io::Result<Response> {
-        let asked = request.url().clone();
         for _ in 0..=REDIRECTS {
             let again = request.try_clone();
             let response = self.send(request)?;
@@ -104,13 +113,6 @@ impl Caller {
             let target = response.headers().get(LOCATION).and_then(|target| target.to_str().ok());
             let target = target.and_then(|target| response.url().join(target).ok());
             let Some((target, mut next)) = target.zip(again) else { break };
-            if target.origin() != asked.origin() {
-                return Err(self.wire.fail(SourceError::Forbidden(format!(
-                    "{} redirects to another server, which is not followed; if it is the right one, write its \
-                     url into the Secret",
-                    self.host
-                ))));
-            }
             *next.url_mut() = target;
             request = next;
         }
@@ -147,21 +149,23 @@ impl Caller {
 
 /// What went wrong between us and a server, without what a server can put into it.
 fn failure(host: &str, error: &reqwest::Error) -> SourceError {
-    let mut source: Option<&(dyn StdError + 'static)> = error.source();
+    let mut source = error.source();
     while let Some(cause) = source {
-        let tls = cause.downcast_ref::<rustls::Error>();
-        let io = cause.downcast_ref::<io::Error>();
-        let inner = io.and_then(io::Error::get_ref).and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        match (tls.or(inner), io) {
-            (Some(rustls::Error::InvalidCertificate(why)), _) => {
+        match cause.downcast_ref::<rustls::Error>() {
+            Some(rustls::Error::InvalidCertificate(why)) => {
                 return SourceError::Forbidden(format!("the certificate of {host} is not accepted: {why}"));
             }
-            (Some(_), _) => return SourceError::Unavailable(format!("{host} does not speak TLS as we do")),
-            (None, Some(io)) if io.get_ref().is_none() => {
-                return SourceError::Unavailable(format!("{host} cannot be reached: {}", io.kind()));
-            }
-            _ => source = cause.source(),
+            Some(_) => return SourceError::Unavailable(format!("{host} does not speak TLS as we do")),
+            None => {}
         }
+        source = match cause.downcast_ref::<io::Error>() {
+            // What an I/O error wraps is not its source.
+            Some(io) => match io.get_ref() {
+                Some(inner) => Some(inner),
+                None => return SourceError::Unavailable(format!("{host} cannot be reached: {}", io.kind())),
+            },
+            None => cause.source(),
+        };
     }
     SourceError::Unavailable(format!("{host} cannot be reached, or does not speak HTTP"))
 }
@@ -396,4 +400,19 @@ fn copied(from: &mut impl BufRead, buffer: &mut [u8]) -> io::Result<usize> {
     let count = ready.read(buffer)?;
     from.consume(count);
     Ok(count)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+    use super::*;
+
+    #[tokio::test]
+    async fn no_name_but_the_checked_one_has_an_address() {
+        let address: SocketAddr = "192.0.2.1:0".parse().unwrap();
+        let checked = Checked { host: "git.example.com".to_owned(), addresses: vec![address] };
+        let found = checked.resolve("git.example.com".parse().unwrap()).await.unwrap();
+        assert_eq!(found.collect::<Vec<_>>(), [address]);
+        assert!(checked.resolve("example.com".parse().unwrap()).await.is_err());
+    }
 }

@@ -132,7 +132,7 @@ impl Location {
     }
 
     /// The same repository, reached as another user.
-    pub(super) fn as_user(mut self, user: &str) -> Result<Self, SourceError> {
+    pub(super) fn with_user(mut self, user: &str) -> Result<Self, SourceError> {
         if self.scheme == Scheme::Ssh && !plain_user(user) {
             return Err(SourceError::Invalid(
                 "the username of the Secret is not a plain user name".to_owned(),

@@ -269,7 +269,7 @@ impl GitRequest {
     }
 }
 
-/// Fetches one file.
+/// Fetches one file, once other fetches leave room; it waits for that as long as the fetch may take.
 ///
 /// # Errors
 /// [`SourceError`]: `Unavailable` when the server cannot be reached or is too slow, `Forbidden` when the URL
@@ -326,7 +326,7 @@ impl Plan {
         let Credentials { username, password, ssh_private_key, known_hosts } = request.credentials.clone();
         let mut location = Location::parse(&request.url)?;
         if let Some(user) = &username {
-            location = location.as_user(user)?;
+            location = location.with_user(user)?;
         }
         let password = password.or_else(|| location.password.take());
         location.password = None;
@@ -488,3 +488,7 @@ async fn reachable(
     }
     Err(SourceError::Unavailable(format!("{host} cannot be reached: {why}")))
 }
+
+#[cfg(test)]
+#[path = "git_tests.rs"]
+mod tests;

@@ -37,13 +37,15 @@ impl Drop for Scratch {
 }
 
 /// Removes what an earlier life of this process left behind when it was killed. In a container, which
-/// keeps its folders when it starts again, it had the same process id.
+/// keeps its folders when it starts again, it had the same process id. What cannot be removed is somebody
+/// else's, who may not keep us from starting.
 pub(super) fn remove_leftovers(parent: &Path) -> io::Result<()> {
     let prefix = prefix();
-    for entry in fs::read_dir(parent)? {
-        let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with(&prefix) {
-            fs::remove_dir_all(entry.path())?;
+    for entry in fs::read_dir(parent)?.filter_map(Result::ok) {
+        if entry.file_name().to_string_lossy().starts_with(&prefix)
+            && let Err(error) = fs::remove_dir_all(entry.path())
+        {
+            tracing::warn!(folder = %entry.path().display(), %error, "cannot remove what looks like an old git fetch");
         }
     }
     Ok(())

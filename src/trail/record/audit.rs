@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::made::{Circumstances, MAX_TEXT, cut};
-use super::{Attribution, Kind, Record, User};
+use super::{Attribution, Guard, Kind, Record, User};
 use crate::core;
 use crate::core::audit::attribution;
 use crate::core::audit::book::{self, RecordKind};
@@ -39,7 +39,12 @@ impl<'a> Record<'a> {
             enforcement: Some(Enforcement::as_str(guard.enforcement)),
             image_hash: entry.hash.filter(|_| !guard.scope.is_secret()).map(|hash| format!("sha256:{hash}")),
             paths: entry.paths.iter().map(|path| cut(path, MAX_TEXT)).collect(),
-            ..Self::of_state(guard, entry.reason, circumstances)
+            ..Self::of_state(
+                Guard::of(&guard.id, &guard.uid, guard.generation),
+                Some(&guard.target),
+                entry.reason,
+                circumstances,
+            )
         };
         match entry.kind {
             RecordKind::Drift | RecordKind::DriftChanged => record.by(&entry.attribution),

@@ -201,7 +201,7 @@ impl<'a> Record<'a> {
 }
 
 impl<'a> Guard<'a> {
-    fn of(id: &'a GuardId, uid: &'a str, generation: i64) -> Self {
+    pub(super) fn of(id: &'a GuardId, uid: &'a str, generation: i64) -> Self {
         Self { namespace: &id.namespace, name: &id.name, uid, generation }
     }
 }

@@ -127,6 +127,8 @@ async fn answer(
     let to = |place: String| (StatusCode::FOUND, [(header::LOCATION, place)]).into_response();
     match first {
         "repos" => served(&shared, &method, rest, query, &headers, body).await,
+        // A server that knows the first version of the protocol only.
+        "old" => served(&shared, &method, rest, query, &without_protocol(headers), body).await,
         "private" => {
             let expected = format!("Basic {}", BASE64_STANDARD.encode(format!("{USER}:{PASSWORD}")));
             if authorization == Some(expected.as_str()) {
@@ -139,7 +141,7 @@ async fn answer(
         "elsewhere" => to(format!("https://127.0.0.1:{}/repos/{rest}?{query}", shared.port)),
         "downgraded" => to(format!("http://localhost:{}/repos/{rest}?{query}", shared.port)),
         "circle" => to(format!("/circle/{rest}?{query}")),
-        "page" => to("/login".to_owned()),
+        "page" => to("/login/".to_owned()),
         "slow" => {
             let _open = Open::new(&shared.open);
             std::future::pending::<()>().await;
@@ -155,12 +157,9 @@ async fn answer(
         }
         "endless" => {
             // One ref after the other, for ever.
-            let line =
-                format!("{:04x}{} refs/heads/{}\n", 4 + 40 + 12 + 900, "a".repeat(40), "b".repeat(900));
-            let first = "001e# service=git-upload-pack\n0000";
-            let capabilities =
-                format!("{} refs/heads/main\0multi_ack_detailed side-band-64k shallow\n", "a".repeat(40));
-            let first = format!("{first}{:04x}{capabilities}", capabilities.len() + 4);
+            let line = packet(&format!("{} refs/heads/{}\n", "a".repeat(40), "b".repeat(900)));
+            let capabilities = format!("{} HEAD\0multi_ack_detailed side-band-64k shallow\n", "a".repeat(40));
+            let first = format!("{ANNOUNCED}{}", packet(&capabilities));
             let lines = futures::stream::repeat(Bytes::from(line)).map(Ok::<_, std::io::Error>);
             advertised(Body::from_stream(
                 futures::stream::once(async { Ok(Bytes::from(first)) }).chain(lines),
@@ -170,7 +169,7 @@ async fn answer(
             let sent = authorization.and_then(|value| value.strip_prefix("Basic ")).unwrap_or_default();
             let decoded = BASE64_STANDARD.decode(sent).unwrap_or_default();
             let said = format!("ERR you are {} or {sent}", String::from_utf8_lossy(&decoded));
-            advertised(Body::from(format!("{:04x}{said}", said.len() + 4)))
+            advertised(Body::from(format!("{ANNOUNCED}{}", packet(&said))))
         }
         "broken" => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
         "login" => ([(header::CONTENT_TYPE, "text/html")], "<h1>log in</h1>").into_response(),
@@ -178,8 +177,21 @@ async fn answer(
     }
 }
 
+/// What git's HTTP servers begin with.
+const ANNOUNCED: &str = "001e# service=git-upload-pack\n0000";
+
+/// A line as git frames it.
+fn packet(line: &str) -> String {
+    format!("{:04x}{line}", line.len() + 4)
+}
+
 fn advertised(body: Body) -> Response {
     ([(header::CONTENT_TYPE, "application/x-git-upload-pack-advertisement")], body).into_response()
+}
+
+fn without_protocol(mut headers: HeaderMap) -> HeaderMap {
+    headers.remove("git-protocol");
+    headers
 }
 
 async fn served(

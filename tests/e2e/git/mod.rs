@@ -1,4 +1,5 @@
 //! Files of git repositories, fetched from real servers, some of which mean ill.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
 
 mod forge;
 mod repositories;
@@ -124,6 +125,26 @@ async fn a_file_is_fetched_by_branch_tag_full_ref_and_commit() {
             assert_eq!(content, expected, "{repository} {reference:?} {path}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_is_fetched_from_a_server_of_the_first_protocol() {
+    let bench = Bench::new().await;
+    let settings = bench.settings();
+    let url = bench.forge.url("old/part.git");
+    for (reference, path, expected) in [
+        (None, "config.yaml", NOW),
+        (Some("next"), "config.yaml", NEXT),
+        (Some("v1"), "apps/shop/web.yaml", DEEP),
+        (Some(bench.repositories.earlier.as_str()), "config.yaml", EARLIER),
+    ] {
+        assert_eq!(text(&settings, request(&*url, reference, path)).await, expected, "{reference:?} {path}");
+    }
+    let sentence = invalid(&settings, request(&*url, Some("none"), "config.yaml")).await;
+    assert!(sentence.contains("no branch or tag none"), "{sentence}");
+    let unknown = Some("0123456789012345678901234567890123456789");
+    let sentence = invalid(&settings, request(&*url, unknown, "config.yaml")).await;
+    assert!(sentence.contains("does not give out that commit"), "{sentence}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -145,18 +145,18 @@ fn a_manifest_is_of_the_target_or_refused_with_what_differs() {
     for (head, said) in [
         (
             r#""apiVersion":"v1","kind":"Secret","metadata":{"name":"x"}"#,
-            "it is a Secret of v1, but the guard pins a ConfigMap of v1",
+            r#"its kind is not "ConfigMap", which the guard pins"#,
         ),
-        (r#""apiVersion":"v2","kind":"ConfigMap""#, "it is a ConfigMap of v2"),
-        (r#""apiVersion":"a/v1","kind":"ConfigMap""#, "it is a ConfigMap of a/v1"),
-        (r#""apiVersion":"v1","kind":"configmap""#, "it is a configmap of v1"),
+        (r#""apiVersion":"v2","kind":"ConfigMap""#, r#"its apiVersion is not "v1", which the guard pins"#),
+        (r#""apiVersion":"a/v1","kind":"ConfigMap""#, r#"its apiVersion is not "v1""#),
+        (r#""apiVersion":"v1","kind":"configmap""#, r#"its kind is not "ConfigMap""#),
         (
             r#""apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"y"}"#,
-            r#"its metadata.name is "y", but the guard pins "x""#,
+            r#"its metadata.name is not "x", which the guard pins"#,
         ),
         (
             r#""apiVersion":"v1","kind":"ConfigMap","metadata":{"namespace":"m"}"#,
-            r#"its metadata.namespace is "m""#,
+            r#"its metadata.namespace is not "n""#,
         ),
         (r#""apiVersion":"v1","kind":"ConfigMap","metadata":{"name":5}"#, "its metadata.name is no text"),
     ] {
@@ -332,6 +332,19 @@ fn a_live_object_of_a_list_does_not_say_what_it_is() {
     assert_eq!(target_of(std::str::from_utf8(&candidate.object).unwrap()).kind.as_str(), "ConfigMap");
     let other = listed.replace(r#""name":"x""#, r#""name":"y""#);
     assert!(read_as(&other, Form::Live, &config_map()).is_err());
+}
+
+#[test]
+fn what_looks_like_a_kind_or_a_name_may_be_a_value_and_is_not_quoted() {
+    for document in [
+        r#"{"apiVersion":"geheim","kind":"x"}"#,
+        r#"{"apiVersion":"v1","kind":"geheim"}"#,
+        r#"{"apiVersion":"v1","kind":"Secret","metadata":{"name":"geheim"}}"#,
+        r#"{"apiVersion":"v1","kind":"Secret","metadata":{"namespace":"geheim"}}"#,
+    ] {
+        let error = read_as(document, Form::Document, &secret()).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("geheim"), "{error:?}");
+    }
 }
 
 #[test]

@@ -1,0 +1,126 @@
+//! Many guards that drift at once.
+
+use super::*;
+
+/// Many guards of one namespace, each in a room of its own that shares the book.
+fn many(namespace: &str, count: usize) -> Vec<Guard> {
+    (0..count).map(|nth| guard(namespace, &format!("g{nth}"))).collect()
+}
+
+impl Room {
+    fn of(&mut self, guard: &Guard) -> &mut Self {
+        self.guard = guard.clone();
+        self
+    }
+
+    fn with(guards: &[Guard]) -> Self {
+        let mut room = Self::new();
+        let mut counts: BTreeMap<Text, usize> = BTreeMap::new();
+        for guard in guards {
+            *counts.entry(guard.id.namespace.clone()).or_default() += 1;
+        }
+        room.book.census(counts);
+        for guard in guards {
+            room.of(guard).shows("good", Look::Watch);
+        }
+        room
+    }
+}
+
+#[test]
+fn many_guards_that_drift_at_once_stop_remediation_with_one_alert() {
+    let guards = many("ns", 8);
+    let mut room = Room::with(&guards);
+    room.enforcing_since = Some(at(START - 60));
+    let steps: Vec<Vec<Step>> = guards.iter().map(|guard| room.of(guard).write("bad")).collect();
+    let restored: Vec<bool> = steps.iter().map(|steps| restores(steps)).collect();
+    assert_eq!(restored, [true, true, true, true, true, false, false, false]);
+    let told: Vec<AlertReason> = steps.iter().flat_map(|steps| alerts(steps)).collect();
+    assert_eq!(told[..5], [BypassedAdmission; 5]);
+    assert_eq!(told[5..], [RemediationStopped], "it speaks for the others");
+    let stopped = steps[5].iter().filter(|step| matches!(step, Step::GiveUp { .. })).count();
+    assert_eq!(stopped, 5, "what is under way stops as well");
+    let id = room.book.incidents().next().unwrap().to_owned();
+    let held = report(&steps[7]);
+    assert_eq!(held.incident.as_ref(), Some(&id));
+    let command = format!(
+        "kubectl annotate driftguards.terrafusion.ai -n ns g7 driftguard.terrafusion.ai/acknowledge={id} --overwrite"
+    );
+    assert!(held.message.contains(&command), "{}", held.message);
+    assert!(!room.book.may_restore(&guards[0], "tx-1", room.now));
+}
+
+#[test]
+fn an_acknowledgement_lets_remediation_go_on() {
+    let guards = many("ns", 8);
+    let mut room = Room::with(&guards);
+    for guard in &guards {
+        room.of(guard).write("bad");
+        room.restored(&Outcome::GivenUp);
+    }
+    assert_eq!(room.book.acknowledge("namespace-other", room.now), []);
+    let id = room.book.incidents().next().unwrap().to_owned();
+    let steps = room.book.acknowledge(&id, room.now);
+    let asked: BTreeSet<&Text> =
+        steps.iter().filter(|(_, step)| *step == Step::Look).map(|(uid, _)| uid).collect();
+    assert_eq!(asked.len(), 8);
+    let steps: Vec<Step> = steps.iter().map(|(_, step)| step.clone()).collect();
+    assert_eq!((resolved(&steps), kinds(&steps)), (1, vec![RecordKind::IncidentClosed]));
+    room.wait(10);
+    for guard in &guards {
+        assert!(restores(&room.of(guard).shows("bad", Look::Live)), "{}", guard.id);
+    }
+}
+
+#[test]
+fn an_incident_is_over_when_its_guards_are_as_approved() {
+    let guards = many("ns", 8);
+    let mut room = Room::with(&guards);
+    for guard in &guards {
+        room.of(guard).write("bad");
+    }
+    let mut over = 0;
+    for guard in &guards {
+        over += resolved(&room.of(guard).write("good"));
+    }
+    assert_eq!((over, room.book.incidents().count()), (1, 0));
+}
+
+#[test]
+fn edits_grace_exceptions_and_representations_open_no_incident() {
+    let guards = many("ns", 30);
+    let mut room = Room::with(&guards);
+    room.server = "v1.38.0";
+    for guard in &guards[..10] {
+        room.of(guard).shows("otherwise", Look::Initial);
+    }
+    room.server = "v1.37.2";
+    for guard in &guards[10..20] {
+        room.of(guard).pause(60);
+        room.write("bad");
+    }
+    for guard in &guards[20..] {
+        room.of(guard).edit(|guard| guard.also_approved = Box::default());
+        room.edit(|guard| guard.expected = hash("next"));
+        room.shows("good", Look::Live);
+    }
+    room.wait(GRACE);
+    for guard in &guards[20..] {
+        let edited = Guard { generation: 3, expected: hash("next"), ..guard.clone() };
+        assert_eq!(reason(&room.of(&edited).shows("good", Look::Live)).1, Reason::NotApplied);
+    }
+    assert_eq!(room.book.incidents().count(), 0);
+}
+
+#[test]
+fn a_new_leader_goes_on_with_an_incident() {
+    let guards = many("ns", 8);
+    let mut room = Room::with(&guards);
+    let said: Vec<Vec<Step>> = guards.iter().map(|guard| room.of(guard).write("bad")).collect();
+    let id = room.book.incidents().next().unwrap().to_owned();
+    room.book = Book::new(room.book.settings);
+    room.remembered = Some(super::leaders::remembers(&said[7], 1));
+    let steps = room.of(&guards[7]).shows("bad", Look::Initial);
+    assert!(!restores(&steps) && alerts(&steps).is_empty());
+    assert_eq!(room.book.incidents().next(), Some(id.as_str()));
+}

@@ -1,0 +1,102 @@
+//! Exceptions and suspensions: what changes under them, and what becomes of it.
+
+use super::*;
+
+#[test]
+fn what_changes_under_an_exception_is_recorded_and_left_alone() {
+    let mut room = Room::in_sync();
+    room.enforcing_since = Some(at(START - 60));
+    room.pause(3_600);
+    let steps = room.write("bad");
+    assert_eq!(reason(&steps), (Truth::True, Reason::Excepted));
+    assert_eq!(kinds(&steps), [RecordKind::Drift]);
+    assert!(!restores(&steps) && alerts(&steps).is_empty());
+    assert_eq!(report(&steps).consecutive_failures, 0, "nobody failed to do anything");
+}
+
+#[test]
+fn at_the_end_of_an_exception_what_changed_is_not_restored_until_a_person_says_so() {
+    let mut room = Room::in_sync();
+    room.pause(3_600);
+    room.write("bad");
+    assert_eq!(room.wait_until_due(), 3_600);
+    let steps = room.shows("bad", Look::Live);
+    assert_eq!(reason(&steps), (Truth::True, Reason::ExceptionEnded));
+    assert!(!restores(&steps));
+    for _ in 0..3 {
+        room.wait(INTERVAL);
+        assert!(!restores(&room.shows("bad", Look::Sweep)));
+    }
+    let guard_uid = room.guard.uid.clone();
+    assert_eq!(room.book.restore_asked(&guard_uid, room.now), [Step::Look]);
+    assert!(restores(&room.shows("bad", Look::Live)));
+}
+
+#[test]
+fn an_exception_that_is_deleted_ends_as_one_that_runs_out() {
+    let mut room = Room::in_sync();
+    room.pause(3_600);
+    room.write("bad");
+    let before = room.guard.clone();
+    room.guard.pauses.clear();
+    assert_eq!(room.book.guard_changed(&before, Some(&room.guard), room.now), [Step::Look]);
+    let steps = room.shows("bad", Look::Live);
+    assert_eq!(reason(&steps).1, Reason::ExceptionEnded);
+    assert!(!restores(&steps));
+}
+
+#[test]
+fn a_person_who_approves_what_changed_under_an_exception_ends_the_matter() {
+    let mut room = Room::in_sync();
+    room.pause(60);
+    room.write("hotfix");
+    room.wait(60);
+    room.shows("hotfix", Look::Live);
+    assert_eq!(room.edit(|guard| guard.expected = hash("hotfix")), [Step::Look]);
+    assert_eq!(reason(&room.shows("hotfix", Look::Live)).0, Truth::False);
+    let mut room = Room::in_sync();
+    room.pause(60);
+    room.write("hotfix");
+    room.wait(60);
+    room.shows("hotfix", Look::Live);
+    room.edit(|guard| guard.expected = hash("something else"));
+    assert!(restores(&room.shows("hotfix", Look::Live)), "approving other content decides, too");
+}
+
+#[test]
+fn prolonging_a_suspension_decides_nothing_about_what_changed_under_it() {
+    let mut room = Room::in_sync();
+    room.pause(60);
+    room.write("bad");
+    room.wait(60);
+    room.edit(|guard| guard.pauses.clear());
+    assert_eq!(reason(&room.shows("bad", Look::Live)).1, Reason::ExceptionEnded);
+}
+
+#[test]
+fn drift_from_before_a_pause_is_put_back_after_it() {
+    let mut room = Room::in_sync();
+    room.write("bad");
+    assert_eq!(room.pause(60), [Step::GiveUp { transaction_id: "tx-1".into() }, Step::Look]);
+    assert!(!room.book.may_restore(&room.guard, "tx-1", room.now));
+    let steps = room.shows("bad", Look::Live);
+    assert_eq!(reason(&steps), (Truth::True, Reason::ContentDiffers));
+    assert!(!restores(&steps));
+    room.wait_until_due();
+    assert!(restores(&room.shows("bad", Look::Live)));
+}
+
+#[test]
+fn what_a_list_shows_just_after_a_pause_may_have_changed_under_it() {
+    let mut room = Room::in_sync();
+    room.pause_ended = Some(after(room.now, Duration::from_secs(10)));
+    room.wait(INTERVAL);
+    room.revision += 1;
+    let steps = room.shows("bad", Look::Initial);
+    assert_eq!(reason(&steps).1, Reason::ExceptionEnded);
+    assert!(!restores(&steps));
+    let mut room = Room::in_sync();
+    room.pause_ended = Some(after(room.now, Duration::from_secs(10)));
+    room.wait(20);
+    assert_eq!(reason(&room.write("bad")).1, Reason::ContentDiffers, "a watch would have told in time");
+}
