@@ -31,13 +31,20 @@ struct Got {
 
 /// A receiver that answers with what it is told, and then with 204.
 #[derive(Debug, Clone, Default)]
-struct Receiver(Arc<Mutex<(VecDeque<(u16, Option<&'static str>)>, Vec<Got>)>>);
+struct Receiver(Arc<Mutex<Script>>);
+
+#[derive(Debug, Default)]
+struct Script {
+    /// Status and `Retry-After` of each answer.
+    answers: VecDeque<(u16, Option<&'static str>)>,
+    got: Vec<Got>,
+}
 
 impl Receiver {
     /// One that listens, and where.
     async fn start(answers: &[(u16, Option<&'static str>)]) -> (Self, SocketAddr) {
         let receiver = Self::default();
-        receiver.0.lock().unwrap().0.extend(answers);
+        receiver.0.lock().unwrap().answers.extend(answers);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let router = Router::new().fallback(answer).with_state(receiver.clone());
@@ -47,7 +54,7 @@ impl Receiver {
     }
 
     fn got(&self) -> Vec<Got> {
-        self.0.lock().unwrap().1.clone()
+        self.0.lock().unwrap().got.clone()
     }
 }
 
@@ -57,9 +64,9 @@ async fn answer(
 ) -> axum::response::Response {
     let (parts, body) = request.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
-    let mut inner = receiver.0.lock().unwrap();
-    inner.1.push(Got { uri: parts.uri, headers: parts.headers, body });
-    let (status, asked) = inner.0.pop_front().unwrap_or((204, None));
+    let mut script = receiver.0.lock().unwrap();
+    script.got.push(Got { uri: parts.uri, headers: parts.headers, body });
+    let (status, asked) = script.answers.pop_front().unwrap_or((204, None));
     let mut response = StatusCode::from_u16(status).unwrap().into_response();
     if let Some(asked) = asked {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(asked));

@@ -51,6 +51,7 @@ pub(crate) fn selected(expression: &str) -> Vec<Selected> {
 fn equal(list: &str) -> Vec<(String, String)> {
     list.split(',')
         .filter_map(|matcher| matcher.split_once("=\""))
+        .filter(|(label, _)| !label.ends_with('!'))
         .map(|(label, value)| (label.trim().to_owned(), value.trim_end_matches('"').to_owned()))
         .collect()
 }
