@@ -23,7 +23,8 @@ fn auditing() -> Result<&'static Installation> {
 pub(crate) fn write_into_etcd(on: &Installation, key: &str, from: &str, to: &str) -> Result<()> {
     ensure!(from.len() == to.len(), "the stored form holds lengths");
     let stored = on.plane.etcd().get(key)?.with_context(|| format!("nothing is stored at {key}"))?;
-    let at = stored.windows(from.len()).position(|window| window == from.as_bytes());
+    // The content comes last, after annotations, of which one holds what kubectl applied.
+    let at = stored.windows(from.len()).rposition(|window| window == from.as_bytes());
     let at = at.with_context(|| format!("{from} is not stored at {key}"))?;
     let mut changed = stored;
     changed[at..at + to.len()].copy_from_slice(to.as_bytes());
