@@ -13,7 +13,7 @@ use crate::installation::{Installation, LIMIT, Via, config_map, gama_config, has
 const REMEDIATION: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/remediation/remediation.yaml");
 
 /// The installation that these tests share, which may put back what it guards.
-fn auditing() -> Result<&'static Installation> {
+pub(crate) fn auditing() -> Result<&'static Installation> {
     let installation = Installation::shared(Via::Url)?;
     installation.admin.kubectl(&["apply", "-f", REMEDIATION])?.success()?;
     Ok(installation)
@@ -31,7 +31,7 @@ pub(crate) fn write_into_etcd(on: &Installation, key: &str, from: &str, to: &str
     on.plane.etcd().put(key, &changed)
 }
 
-fn condition(guard: &Value, of_type: &str) -> Option<Value> {
+pub(crate) fn condition(guard: &Value, of_type: &str) -> Option<Value> {
     let all = guard["status"]["conditions"].as_array()?;
     all.iter().find(|condition| condition["type"] == of_type).cloned()
 }
@@ -75,7 +75,7 @@ fn wait_for_repair(on: &Installation, namespace: &str, guard: &str) -> Result<Va
 }
 
 /// A ConfigMap `settings` that is pinned, with its approved content in the ConfigMap `approved`.
-fn pinned(on: &Installation, namespace: &str, data: &Value, more: &Value) -> Result<String> {
+pub(crate) fn pinned(on: &Installation, namespace: &str, data: &Value, more: &Value) -> Result<String> {
     on.apply(&config_map(namespace, "settings", data))?.success()?;
     on.apply(&config_map(namespace, "approved", data))?.success()?;
     let hash = hash_of(&on.get(namespace, "configmap/settings")?)?;
