@@ -56,6 +56,7 @@ fn guard(namespace: &str, group: &str, kind: &str, approved: &Value) -> Result<G
         expected: hash_object(approved.to_string().as_bytes(), &scope)?,
         scope,
         also_approved: Box::default(),
+        equivalents: Box::default(),
         enforcement: Enforcement::Deny,
         failure_policy: FailurePolicy::Fail,
         deletion_policy: DeletionPolicy::Allow,
