@@ -135,7 +135,7 @@ struct Known {
 /// What ran beside the loop and has ended.
 enum Ended {
     /// The status of a guard was read; `None` when that failed, or there is no such guard.
-    Read(Text, Option<Known>),
+    Read(Text, Option<Box<Known>>),
     /// A target was read because somebody asked.
     Looked(Option<Sighting>),
     /// An attempt to restore.
@@ -399,7 +399,7 @@ impl<'a> Leading<'a> {
             drop(turn);
             match status {
                 Ok(status) => {
-                    let known = status.map(|status| Known { status, namespace_terminating: terminating });
+                    let known = status.map(|status| Known { status, namespace_terminating: terminating }).map(Box::new);
                     Ended::Read(guard.uid.clone(), known)
                 }
                 Err(error) => {
@@ -587,9 +587,7 @@ impl<'a> Leading<'a> {
         }
         // Behind all reports: what is kept of a guard begins with its first one.
         let key = self.auditor.keys.borrow().clone();
-        if let (false, Some(key), Some(told)) =
-            (equivalents.is_empty(), key, self.told.get_mut(&guard.uid))
-        {
+        if let (false, Some(key), Some(told)) = (equivalents.is_empty(), key, self.told.get_mut(&guard.uid)) {
             for hash in equivalents {
                 told.equivalent(&key, guard, hash, &self.version.0);
             }
