@@ -362,8 +362,7 @@ impl<'a> Leading<'a> {
         }
         let uid = sighting.guard_uid.clone();
         let audited = self.observation.guard(&guard.id).and_then(|seen| seen.stored.status().audited());
-        let is_said =
-            audited.is_some_and(|said| said.drifted == Some(false) && said.generation == guard.generation);
+        let is_said = audited.is_some_and(|said| said.is_calm && said.generation == guard.generation);
         if approved
             && !self.waiting.contains_key(&uid)
             && (self.book.knows(&uid) || is_said || audited.is_none())
@@ -555,6 +554,7 @@ impl<'a> Leading<'a> {
         sources: Option<&[crate::sources::SourceReport]>,
     ) {
         let mut said = false;
+        let mut equivalents = Vec::new();
         for step in steps {
             match step {
                 Step::Report(report) => {
@@ -581,12 +581,20 @@ impl<'a> Leading<'a> {
                     if let Some(announcement) = &announcement {
                         self.auditor.telling.announce(guard, announcement);
                     }
-                    let key = self.auditor.keys.borrow().clone();
-                    if let (Some(key), Some(told)) = (key, self.told.get_mut(&guard.uid)) {
-                        told.equivalent(&key, guard, hash, &self.version.0);
-                    }
+                    equivalents.push(hash);
                 }
             }
+        }
+        // Behind all reports: what is kept of a guard begins with its first one.
+        let key = self.auditor.keys.borrow().clone();
+        if let (false, Some(key), Some(told)) =
+            (equivalents.is_empty(), key, self.told.get_mut(&guard.uid))
+        {
+            for hash in equivalents {
+                told.equivalent(&key, guard, hash, &self.version.0);
+            }
+            let statement = told.statement(sources, Timestamp::now());
+            self.to_say.insert(guard.uid.clone(), (statement, Instant::now()));
         }
         if let (false, Some(sources), Some(told)) = (said, sources, self.told.get(&guard.uid)) {
             let statement = told.statement(Some(sources), Timestamp::now());
