@@ -332,7 +332,9 @@ fn cases_43_57_and_58_lying_and_lost_sources_change_nothing_and_what_was_seen_li
     on.admin.kubectl(&["apply", "-f", REMEDIATION])?.success()?;
     on.namespace(ns)?;
     on.apply(&config_map(ns, "liar", &json!({"price": "999"})))?.success()?;
-    on.apply(&config_map(ns, "settings", &json!({"price": "one hundred"})))?.success()?;
+    // Not applied: the annotation of an apply holds the content as well, before the data.
+    let settings = config_map(ns, "settings", &json!({"price": "one hundred"}));
+    on.admin.kubectl_with(&["create", "-f", "-"], settings.to_string())?.success()?;
     let hash = hash_of(&on.get(ns, "configmap/settings")?)?;
     let guard = on.pin(
         ns,
