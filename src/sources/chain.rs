@@ -162,12 +162,7 @@ impl Sources {
             let answer = asked.unwrap_or_else(|_| Err(self.too_late()));
             let name = source.to_string();
             let report = match &answer {
-                Ok(_) => SourceReport {
-                    source: name.clone(),
-                    result: SourceResult::Matched,
-                    reason: "Matched",
-                    sentence: "it has what is approved".to_owned(),
-                },
+                Ok(_) => SourceReport::matched(&name),
                 Err(failed) => failed.clone().report(&name),
             };
             self.metrics.sources.asked(source.word(), report.result.as_str(), begun.elapsed());
@@ -179,6 +174,7 @@ impl Sources {
                 reason = report.reason,
                 "a source of truth was asked"
             );
+            let name = report.source.clone();
             outcome.reports.push(report);
             if let Ok(candidate) = answer {
                 outcome.found = Some((candidate, name));

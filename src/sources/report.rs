@@ -19,6 +19,18 @@ pub enum SourceResult {
     Invalid,
 }
 
+impl SourceReport {
+    /// A source that has what is approved.
+    pub(super) fn matched(source: &str) -> Self {
+        Self {
+            source: fit_for_a_status(source),
+            result: SourceResult::Matched,
+            reason: "Matched",
+            sentence: "it has what is approved".to_owned(),
+        }
+    }
+}
+
 impl SourceResult {
     /// As it stands in status, trail and metrics.
     #[must_use]
@@ -39,10 +51,11 @@ impl fmt::Display for SourceResult {
     }
 }
 
-/// Longest sentence, in characters. Keys of documents stand in it, and whoever writes a document chooses them.
+/// Longest sentence or name of a source, in characters. Keys of documents and paths stand in them, and
+/// whoever writes a document or a guard chooses those; a status takes 1,024.
 const LONGEST: usize = 400;
 
-/// A sentence of bounded length without control characters.
+/// A text of bounded length without control characters.
 fn fit_for_a_status(sentence: &str) -> String {
     let plain = |character: char| if character.is_control() { ' ' } else { character };
     let mut fit: String = sentence.chars().map(plain).take(LONGEST).collect();
@@ -147,7 +160,12 @@ impl Failed {
 
     pub(super) fn report(self, source: &str) -> SourceReport {
         let Self { result, reason, sentence } = self;
-        SourceReport { source: source.to_owned(), result, reason, sentence: fit_for_a_status(&sentence) }
+        SourceReport {
+            source: fit_for_a_status(source),
+            result,
+            reason,
+            sentence: fit_for_a_status(&sentence),
+        }
     }
 }
 
@@ -177,6 +195,7 @@ mod tests {
             .report("git a/b");
         assert!(long.sentence.starts_with("key \"a [2J ä"), "{long:?}");
         assert!(long.sentence.chars().count() <= LONGEST + 3 && long.sentence.ends_with("ä..."));
+        assert!(SourceReport::matched(&"p".repeat(2_000)).source.len() < 1_024);
         assert_eq!(Failed::mismatch("short").report("git a/b").sentence, "short");
     }
 }

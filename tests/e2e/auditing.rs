@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use crate::installation::{Installation, LIMIT, Via, config_map, gama_config, hash_of};
 
 /// Rights to write targets, as a person would give them.
-const REMEDIATION: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/remediation/remediation.yaml");
+pub(crate) const REMEDIATION: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/remediation/remediation.yaml");
 
 /// The installation that these tests share, which may put back what it guards.
 pub(crate) fn auditing() -> Result<&'static Installation> {

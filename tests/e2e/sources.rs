@@ -23,10 +23,11 @@ use driftguard::sources::{
     Outcome, ServiceUrl, Settings, SourceReport, SourceResult, Sources, Verified, Verify,
 };
 use driftguard::telemetry::metrics::Metrics;
-use driftguard_control_plane::until;
+use driftguard_control_plane::{ControlPlane, free_port, until};
 use serde_json::{Value, json};
 
-use crate::installation::{Installation, LIMIT, Via, config_map};
+use crate::auditing::{REMEDIATION, wait_for, write_into_etcd};
+use crate::installation::{Installation, LIMIT, Via, config_map, hash_of};
 
 /// The API servers' name of the account that `serve` runs as, with the rights that `install` gave it.
 const OPERATOR: &str = "system:serviceaccount:terrafusion-system:driftguard-operator";
@@ -128,7 +129,11 @@ impl Web {
         let pem = certificate.clone().into_bytes();
         let config =
             runtime.block_on(axum_server::tls_rustls::RustlsConfig::from_pem(pem, key.into_bytes()))?;
-        let app = axum::Router::new().route("/approved", axum::routing::get(move || async move { answer }));
+        let elsewhere =
+            || async { axum::response::Redirect::temporary("http://169.254.169.254/latest/meta-data/") };
+        let app = axum::Router::new()
+            .route("/approved", axum::routing::get(move || async move { answer }))
+            .route("/elsewhere", axum::routing::get(elsewhere));
         let server = {
             let _entered = runtime.enter();
             axum_server::from_tcp_rustls(listener, config)?
@@ -303,5 +308,65 @@ fn what_is_made_of_a_source_is_what_the_api_server_stores() -> Result<()> {
             on.admin.kubectl(&["delete", &word, "-n", ns])?.success()?;
         }
     }
+    Ok(())
+}
+
+#[test]
+fn cases_43_57_and_58_lying_and_lost_sources_change_nothing_and_what_was_seen_live_is_put_back() -> Result<()>
+{
+    let ns = "sources-auditor";
+    let web = Web::start(r#"{"data": {"price": "666"}}"#)?;
+    let folder = tempfile::tempdir()?;
+    let authority = folder.path().join("ca.crt");
+    std::fs::write(&authority, &web.authority)?;
+    let flags = [
+        "--log-level=info".to_owned(),
+        "--allow-source-address=127.0.0.0/8".to_owned(),
+        "--allow-source-address=::1".to_owned(),
+        format!("--service-ca-file={}", authority.display()),
+        format!("--service-url={ns}/web=https://localhost:{}", web.port),
+        format!("--service-url={ns}/metadata=http://169.254.169.254/latest/meta-data"),
+    ];
+    let plane = ControlPlane::builder().start()?;
+    let on = Installation::start_on(plane, free_port()?, Via::Url, &flags)?;
+    on.admin.kubectl(&["apply", "-f", REMEDIATION])?.success()?;
+    on.namespace(ns)?;
+    on.apply(&config_map(ns, "liar", &json!({"price": "999"})))?.success()?;
+    // Not applied: the annotation of an apply holds the content as well, before the data.
+    let settings = config_map(ns, "settings", &json!({"price": "one hundred"}));
+    on.admin.kubectl_with(&["create", "-f", "-"], settings.to_string())?.success()?;
+    let hash = hash_of(&on.get(ns, "configmap/settings")?)?;
+    let guard = on.pin(
+        ns,
+        "configmap/settings",
+        &hash,
+        &json!({
+            "autoRemediate": true,
+            "sourceOfTruthRef": {"kind": "service", "name": "metadata", "path": "/a"},
+            "fallbackSourceRefs": [
+                {"kind": "service", "name": "web", "path": "/elsewhere"},
+                {"kind": "service", "name": "web", "path": "/approved"},
+                {"kind": "configmap", "name": "liar"},
+                {"kind": "configmap", "name": "lost"},
+            ],
+        }),
+    )?;
+    wait_for(&on, ns, &guard, "Drifted", "False", "InSync")?;
+    write_into_etcd(&on, &format!("/registry/configmaps/{ns}/settings"), "one hundred", "six hundred")?;
+    let status = until("it is put back", LIMIT, || {
+        let seen = on.get(ns, "configmap/settings")?;
+        ensure!(seen["data"]["price"] == "one hundred", "it holds {}\n{}", seen["data"], on.serve.log_tail());
+        let status = on.get(ns, &format!("dg/{guard}"))?["status"].clone();
+        ensure!(status["lastRemediation"]["result"] == "Restored", "{status}");
+        Ok(status)
+    })?;
+    let sources = status["sources"].as_array().context("no sources are told")?;
+    let told: Vec<&str> = sources.iter().filter_map(|source| source["result"].as_str()).collect();
+    let wanted = ["Forbidden", "Forbidden", "Mismatch", "Mismatch", "Unavailable", "Matched"];
+    ensure!(told == wanted, "{sources:#?}");
+    let messages: Vec<&str> = sources.iter().filter_map(|source| source["message"].as_str()).collect();
+    ensure!(messages[0].contains("169.254.169.254 is a link-local address"), "{messages:#?}");
+    ensure!(messages[1].contains("redirects to http://169.254.169.254"), "{messages:#?}");
+    ensure!(status["lastRemediation"]["source"] == "last known good", "{status}");
     Ok(())
 }
