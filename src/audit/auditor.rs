@@ -16,6 +16,7 @@ use jiff::Timestamp;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use crate::api::names;
 use crate::api::{DriftGuardSpec, DriftGuardStatus};
@@ -32,7 +33,8 @@ use crate::core::signature::SigningKey;
 use crate::core::text::Text;
 use crate::sources::Sources;
 use crate::store::{Observation, Seen, Store};
-use crate::telemetry::metrics::{Metrics, Restored};
+use crate::telemetry::metrics::{Metrics, Restored, Troubled};
+use crate::telemetry::traces;
 
 use super::facts;
 use super::observed::Observed;
@@ -98,6 +100,8 @@ impl Auditor {
                 () = self.lead() => {}
                 () = lost.lost() => {}
             }
+            // Whoever leads now counts them.
+            self.metrics.audit.troubled(Troubled::default());
         }
     }
 
@@ -169,6 +173,8 @@ struct Leading<'a> {
     /// What is to be said, and when it may be tried.
     to_say: BTreeMap<Text, (Statement, Instant)>,
     saying: HashSet<Text>,
+    /// Whether what is told of any guard has changed since it was counted.
+    is_news: bool,
     version: (String, Option<Instant>),
 }
 
@@ -223,6 +229,7 @@ impl<'a> Leading<'a> {
             told: HashMap::new(),
             to_say: BTreeMap::new(),
             saying: HashSet::new(),
+            is_news: true,
             version: (String::new(), None),
         }
     }
@@ -231,6 +238,7 @@ impl<'a> Leading<'a> {
         self.follow();
         loop {
             self.say();
+            self.count();
             let due = self.book.next_due().map(instant);
             let retry = self.to_say.values().map(|(_, at)| *at).filter(|at| *at > Instant::now()).min();
             tokio::select! {
@@ -317,6 +325,7 @@ impl<'a> Leading<'a> {
 
     /// Nothing of a guard that is gone is kept.
     fn forget(&mut self, uid: &Text) {
+        self.is_news = true;
         self.waiting.remove(uid);
         self.told.remove(uid);
         self.to_say.remove(uid);
@@ -494,7 +503,8 @@ impl<'a> Leading<'a> {
             terms,
             context: &context,
         };
-        let steps = self.book.see(guard, &seen, now, &mut new_id);
+        let span = traces::audit(&guard.id, sighting.how.as_str());
+        let steps = span.in_scope(|| self.book.see(guard, &seen, now, &mut new_id));
         self.take(guard, steps, None);
     }
 
@@ -559,6 +569,7 @@ impl<'a> Leading<'a> {
             match step {
                 Step::Report(report) => {
                     said = true;
+                    self.is_news = true;
                     let told = Told::of(guard, *report, self.told.remove(&guard.uid));
                     let statement = told.statement(sources, Timestamp::now());
                     self.told.insert(guard.uid.clone(), told);
@@ -614,7 +625,8 @@ impl<'a> Leading<'a> {
         self.auditor.metrics.audit.queue(self.attempts.len());
         self.tasks.spawn(async move {
             let _turn = restores.acquire().await;
-            let attempted = remediation.restore(&job, &given_up).await;
+            let span = traces::remediation(&job.guard.id, &transaction_id);
+            let attempted = remediation.restore(&job, &given_up).instrument(span).await;
             Ended::Restored { guard: job.guard, terms, transaction_id, attempted }
         });
     }
@@ -659,6 +671,18 @@ impl<'a> Leading<'a> {
         });
     }
 
+    /// Counts the guards that somebody should know of, when what is told of any has changed.
+    fn count(&mut self) {
+        if !std::mem::take(&mut self.is_news) {
+            return;
+        }
+        let mut troubled = Troubled::default();
+        for told in self.told.values() {
+            told.count(&mut troubled);
+        }
+        self.auditor.metrics.audit.troubled(troubled);
+    }
+
     /// Starts to say what may be said now.
     fn say(&mut self) {
         let now = Instant::now();
@@ -667,8 +691,12 @@ impl<'a> Leading<'a> {
             let Some(uid) = ready.map(|(uid, _)| uid.clone()) else { return };
             let Some((statement, _)) = self.to_say.remove(&uid) else { return };
             self.saying.insert(uid.clone());
-            let statuses = self.statuses.clone();
+            let (statuses, delivery) = (self.statuses.clone(), self.auditor.telling.delivery.clone());
             self.tasks.spawn(async move {
+                if statement.alerted {
+                    // Once a status says so nobody alerts again: before, the alert must outlive this process.
+                    delivery.settled().await;
+                }
                 let written = statuses.write(&statement).await;
                 Ended::Said(uid, written)
             });

@@ -8,11 +8,12 @@ use crate::api::{RemediationResult, SourceResult as ApiSourceResult};
 use crate::core::audit::attribution::Attribution;
 use crate::core::audit::book::{self, Report};
 use crate::core::audit::equivalent;
-use crate::core::audit::finding::Truth;
+use crate::core::audit::finding::{Reason, Truth};
 use crate::core::guard::{Guard, GuardId};
 use crate::core::hash::ContentHash;
 use crate::core::signature::SigningKey;
 use crate::sources::{CANNOT_DRY_RUN, SourceReport, SourceResult};
+use crate::telemetry::metrics::Troubled;
 
 use super::remediation::{Attempted, Outcome};
 use super::status::{Says, Statement};
@@ -50,6 +51,19 @@ impl Told {
     pub(super) fn is_calm(&self) -> bool {
         let report = &self.report;
         report.drifted == Truth::False && report.consecutive_failures == 0 && report.fighting.is_none()
+    }
+
+    /// Counts the guard where it is in trouble.
+    pub(super) fn count(&self, troubled: &mut Troubled) {
+        let report = &self.report;
+        troubled.drifted += usize::from(report.drifted == Truth::True);
+        troubled.fighting += usize::from(report.fighting.is_some());
+        troubled.unreadable += usize::from(report.reason == Reason::Unreadable);
+        troubled.stopped += usize::from(report.incident.is_some());
+        let remediation = report.last_remediation.as_ref();
+        let has_no_source =
+            remediation.is_some_and(|last| last.result == book::RemediationResult::NoVerifiedSource);
+        troubled.sourceless += usize::from(report.drifted == Truth::True && has_no_source);
     }
 
     /// Adds a hash as which the API server now reads the approved content.

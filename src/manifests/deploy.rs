@@ -1,7 +1,7 @@
 //! Namespace, Service, Deployment and PodDisruptionBudget.
 //!
 //! The pods hold no privilege that the process does not use: no root, no capability, nothing
-//! writable but the spool. Two replicas on different nodes, because a write to a guarded object waits for one.
+//! writable but the spool and a folder in memory. Two replicas on different nodes, because a write to a guarded object waits for one.
 
 use std::collections::BTreeMap;
 
@@ -32,6 +32,12 @@ const SPOOL: &str = "spool";
 const SPOOL_PATH: &str = "/var/lib/driftguard/spool";
 /// Twice what alerts and telemetry may take together: a pod that fills its volume is evicted.
 const SPOOL_SIZE: &str = "256Mi";
+
+/// Volume for what is fetched from git and for keys of ssh, in memory: neither may outlive the pod on a disk.
+const SCRATCH: &str = "scratch";
+const SCRATCH_PATH: &str = "/var/lib/driftguard/scratch";
+/// Two fetches at a time, each with what it may receive and the keys.
+const SCRATCH_SIZE: &str = "160Mi";
 
 /// The namespace of the installation.
 #[must_use]
@@ -147,16 +153,25 @@ fn pod(settings: &Settings) -> PodSpec {
             spread("topology.kubernetes.io/zone"),
         ]),
         containers: vec![container(settings)],
-        volumes: Some(vec![Volume {
-            name: SPOOL.to_owned(),
-            empty_dir: Some(EmptyDirVolumeSource {
-                size_limit: Some(Quantity(SPOOL_SIZE.to_owned())),
-                ..EmptyDirVolumeSource::default()
-            }),
-            ..Volume::default()
-        }]),
+        volumes: Some(vec![empty(SPOOL, SPOOL_SIZE, None), empty(SCRATCH, SCRATCH_SIZE, Some("Memory"))]),
         ..PodSpec::default()
     }
+}
+
+/// An empty volume that goes with the pod.
+fn empty(name: &str, size: &str, medium: Option<&str>) -> Volume {
+    Volume {
+        name: name.to_owned(),
+        empty_dir: Some(EmptyDirVolumeSource {
+            size_limit: Some(Quantity(size.to_owned())),
+            medium: medium.map(str::to_owned),
+        }),
+        ..Volume::default()
+    }
+}
+
+fn mounted(name: &str, path: &str) -> VolumeMount {
+    VolumeMount { name: name.to_owned(), mount_path: path.to_owned(), ..VolumeMount::default() }
 }
 
 fn container(settings: &Settings) -> Container {
@@ -171,15 +186,12 @@ fn container(settings: &Settings) -> Container {
         startup_probe: Some(probe("/livez", 1, 60)),
         resources: Some(ResourceRequirements {
             requests: Some(quantities(&[("cpu", "50m"), ("memory", "64Mi")])),
-            // A review may hold 24 MiB; no CPU limit, since throttling delays other people's writes.
-            limits: Some(quantities(&[("memory", "512Mi")])),
+            // A review may hold 24 MiB, and what is fetched from git counts; no CPU limit, since throttling delays
+            // other people's writes.
+            limits: Some(quantities(&[("memory", "768Mi")])),
             ..ResourceRequirements::default()
         }),
-        volume_mounts: Some(vec![VolumeMount {
-            name: SPOOL.to_owned(),
-            mount_path: SPOOL_PATH.to_owned(),
-            ..VolumeMount::default()
-        }]),
+        volume_mounts: Some(vec![mounted(SPOOL, SPOOL_PATH), mounted(SCRATCH, SCRATCH_PATH)]),
         security_context: Some(SecurityContext {
             allow_privilege_escalation: Some(false),
             privileged: Some(false),
@@ -199,6 +211,7 @@ pub fn serve_arguments(settings: &Settings) -> Vec<String> {
         "serve".to_owned(),
         format!("--webhook-service={}/{}", settings.namespace, names::WEBHOOK_SERVICE),
         format!("--spool-dir={SPOOL_PATH}"),
+        format!("--git-folder={SCRATCH_PATH}"),
     ];
     if settings.default_enforcement != Enforcement::Deny {
         arguments.push(format!("--default-enforcement={}", settings.default_enforcement.as_str()));

@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result, ensure};
 use driftguard_control_plane::guardian::Signal;
@@ -54,14 +54,17 @@ impl Receiver {
             let mut body = vec![0; length];
             reader.read_exact(&mut body)?;
             let status = self.status.load(Ordering::Relaxed);
-            self.got.lock().unwrap().push((status, serde_json::from_slice(&body)?));
+            self.got
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push((status, serde_json::from_slice(&body)?));
             write!(&mut &*stream, "HTTP/1.1 {status} Told\r\nContent-Length: 0\r\n\r\n")?;
         }
     }
 
     /// What was answered with `status`, of those in this state.
     fn of(&self, status: u16, state: &str) -> Vec<Value> {
-        let got = self.got.lock().unwrap();
+        let got = self.got.lock().unwrap_or_else(PoisonError::into_inner);
         let these =
             got.iter().filter(|(answered, event)| *answered == status && event["data"]["state"] == state);
         these.map(|(_, event)| event.clone()).collect()

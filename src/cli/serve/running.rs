@@ -301,6 +301,7 @@ impl Running {
 
     /// Stops in order: first unready and without the lease, then drained, then gone.
     pub(super) async fn stop(mut self, limit: Duration) {
+        let until = tokio::time::Instant::now() + limit;
         self.keep_lease.send_replace(false);
         let drained = self.admission.drain(DrainTimes::within(limit));
         let released = async {
@@ -318,7 +319,8 @@ impl Running {
         if !self.member.is_finished() {
             let _ = (&mut self.member).await;
         }
-        if !self.delivery.drained(limit).await {
+        let left = until.saturating_duration_since(tokio::time::Instant::now());
+        if !self.delivery.drained(left).await {
             tracing::warn!(
                 "not every alert could be delivered in time; what a spool holds is sent by the next process"
             );
