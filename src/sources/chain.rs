@@ -19,7 +19,7 @@ use super::configuration::ConfigurationService;
 use super::git::{self, GitRequest, GitSettings};
 use super::last_good::LastGood;
 use super::objects::{self, Place};
-use super::report::{CANNOT_DRY_RUN, Failed, Outcome, SourceReport, SourceResult, Verified, Verify};
+use super::report::{CANNOT_DRY_RUN, Failed, Outcome, SourceReport, Verified, Verify};
 use super::service;
 use super::web::{Limits, Request, Web, plain_http};
 use crate::api::{DriftGuardSpec, SourceKind, SourceRef};
