@@ -136,6 +136,7 @@ mod tests {
 
     use super::super::test_support::alert;
     use super::*;
+    use crate::core::audit::alert::AlertReason;
 
     #[test]
     fn an_alert_is_a_cloud_event_with_all_that_one_must_know() {
@@ -168,6 +169,22 @@ mod tests {
                 },
             })
         );
+    }
+
+    const PAGE: &str = include_str!("../../docs/alerts.md");
+
+    #[test]
+    fn the_example_for_receivers_is_what_is_sent() {
+        let example = PAGE.split("```json\n").nth(1).unwrap().split("```").next().unwrap();
+        let example: Value = serde_json::from_str(example).unwrap();
+        let sent: Value = serde_json::from_str(&event(&alert(false), "/driftguard").body).unwrap();
+        assert_eq!(sent, example);
+        for reason in AlertReason::ALL {
+            assert!(
+                PAGE.contains(&format!("`{}`", reason.as_str())),
+                "{reason:?} is missing in docs/alerts.md"
+            );
+        }
     }
 
     #[test]

@@ -149,6 +149,10 @@ mod tests {
             })
         );
         assert_eq!(event.kind, Kind::Remediation);
+        for field in body.as_object().unwrap().keys() {
+            let told = include_str!("../../docs/alerts.md").contains(&format!("`{field}`"));
+            assert!(told, "{field} is missing in docs/alerts.md");
+        }
     }
 
     #[test]

@@ -135,7 +135,7 @@ struct Known {
 /// What ran beside the loop and has ended.
 enum Ended {
     /// The status of a guard was read; `None` when that failed, or there is no such guard.
-    Read(Text, Option<Known>),
+    Read(Text, Option<Box<Known>>),
     /// A target was read because somebody asked.
     Looked(Option<Sighting>),
     /// An attempt to restore.
@@ -362,8 +362,7 @@ impl<'a> Leading<'a> {
         }
         let uid = sighting.guard_uid.clone();
         let audited = self.observation.guard(&guard.id).and_then(|seen| seen.stored.status().audited());
-        let is_said =
-            audited.is_some_and(|said| said.drifted == Some(false) && said.generation == guard.generation);
+        let is_said = audited.is_some_and(|said| said.is_calm && said.generation == guard.generation);
         if approved
             && !self.waiting.contains_key(&uid)
             && (self.book.knows(&uid) || is_said || audited.is_none())
@@ -400,7 +399,7 @@ impl<'a> Leading<'a> {
             drop(turn);
             match status {
                 Ok(status) => {
-                    let known = status.map(|status| Known { status, namespace_terminating: terminating });
+                    let known = status.map(|status| Known { status, namespace_terminating: terminating }).map(Box::new);
                     Ended::Read(guard.uid.clone(), known)
                 }
                 Err(error) => {
@@ -555,6 +554,7 @@ impl<'a> Leading<'a> {
         sources: Option<&[crate::sources::SourceReport]>,
     ) {
         let mut said = false;
+        let mut equivalents = Vec::new();
         for step in steps {
             match step {
                 Step::Report(report) => {
@@ -581,12 +581,18 @@ impl<'a> Leading<'a> {
                     if let Some(announcement) = &announcement {
                         self.auditor.telling.announce(guard, announcement);
                     }
-                    let key = self.auditor.keys.borrow().clone();
-                    if let (Some(key), Some(told)) = (key, self.told.get_mut(&guard.uid)) {
-                        told.equivalent(&key, guard, hash, &self.version.0);
-                    }
+                    equivalents.push(hash);
                 }
             }
+        }
+        // Behind all reports: what is kept of a guard begins with its first one.
+        let key = self.auditor.keys.borrow().clone();
+        if let (false, Some(key), Some(told)) = (equivalents.is_empty(), key, self.told.get_mut(&guard.uid)) {
+            for hash in equivalents {
+                told.equivalent(&key, guard, hash, &self.version.0);
+            }
+            let statement = told.statement(sources, Timestamp::now());
+            self.to_say.insert(guard.uid.clone(), (statement, Instant::now()));
         }
         if let (false, Some(sources), Some(told)) = (said, sources, self.told.get(&guard.uid)) {
             let statement = told.statement(Some(sources), Timestamp::now());

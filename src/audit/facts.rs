@@ -116,9 +116,11 @@ mod tests {
 
     #[test]
     fn what_was_said_of_drift_is_remembered_and_a_strange_word_is_not() {
-        let mut status = DriftGuardStatus::default();
-        status.conditions = vec![condition("Drifted", "True", "Missing")];
-        status.consecutive_failures = Some(3);
+        let mut status = DriftGuardStatus {
+            conditions: vec![condition("Drifted", "True", "Missing")],
+            consecutive_failures: Some(3),
+            ..DriftGuardStatus::default()
+        };
         let known = remembered(&status);
         assert_eq!((known.generation, known.consecutive_failures), (2, 3));
         assert!(known.drifted.is_some());

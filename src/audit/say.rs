@@ -175,14 +175,11 @@ pub(super) fn outcome(attempted: &Attempted) -> book::Outcome {
         Outcome::NoVerifiedSource => {
             book::Outcome::NoVerifiedSource { message: sentences(&attempted.sources) }
         }
-        Outcome::GivenUp(_) => book::Outcome::GivenUp,
+        // Nothing is written where all is being deleted, which is no failure.
+        Outcome::GivenUp(_) | Outcome::Terminating => book::Outcome::GivenUp,
         Outcome::NotAllowed(message) | Outcome::Failed(message) => {
             book::Outcome::Failed { source: None, message: message.clone() }
         }
-        Outcome::Terminating => book::Outcome::Failed {
-            source: None,
-            message: "the object or its namespace is being deleted, where nothing is written".into(),
-        },
     }
 }
 

@@ -13,6 +13,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::api::reasons::ConditionType;
 use crate::api::status::{DriftGuardStatus, EnforceAfterClean, Equivalent, ResolvedTarget};
+use crate::core::audit::finding::Reason;
 use crate::core::kinds::KindEntry;
 
 /// The conditions that are computed from the guard, and written by whoever registers it. All others are the
@@ -24,6 +25,9 @@ pub const COMPUTED: [ConditionType; 5] = [
     ConditionType::Conflict,
     ConditionType::AuthorUnknown,
 ];
+
+/// Reason of the condition `Drifted` of a guard whose target holds what is approved.
+const IN_SYNC: &str = Reason::InSync.as_str();
 
 /// A status in few bytes.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -39,25 +43,28 @@ pub struct Summary {
     suspended: Option<Box<Condition>>,
 }
 
-/// What the condition `Drifted` of a status says.
+/// What a status says of the guard's target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Audited {
-    /// `True`, `False`, or anything else.
-    pub drifted: Option<bool>,
+    /// Whether it is in sync, and nothing of an earlier drift lasts.
+    pub is_calm: bool,
     /// The generation of the guard that it is about.
     pub generation: i64,
 }
 
 impl Audited {
     fn of(status: &DriftGuardStatus) -> Option<Self> {
-        let of_type = ConditionType::Drifted.as_str();
-        let said = status.conditions.iter().find(|condition| condition.type_ == of_type)?;
-        let drifted = match said.status.as_str() {
-            "True" => Some(true),
-            "False" => Some(false),
-            _ => None,
-        };
-        Some(Self { drifted, generation: said.observed_generation.unwrap_or_default() })
+        let find =
+            |of_type: ConditionType| status.conditions.iter().find(|said| said.type_ == of_type.as_str());
+        let said = find(ConditionType::Drifted)?;
+        let is_calm = said.status == "False"
+            && said.reason == IN_SYNC
+            && find(ConditionType::Fighting).is_none_or(|said| said.status != "True")
+            && status.consecutive_failures.unwrap_or_default() == 0
+            && status.alerted != Some(true)
+            && status.incident.is_none()
+            && status.episode.is_none();
+        Some(Self { is_calm, generation: said.observed_generation.unwrap_or_default() })
     }
 }
 

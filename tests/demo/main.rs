@@ -316,7 +316,8 @@ impl Demo {
         println!("$ etcdctl put {key}   # the espresso at {to} instead of {from}");
         let mut stored =
             self.plane.etcd().get(&key)?.context("the prices are not stored where they should be")?;
-        let at = stored.windows(from.len()).position(|window| window == from.as_bytes());
+        // The last one: what was last applied stands in an annotation before it.
+        let at = stored.windows(from.len()).rposition(|window| window == from.as_bytes());
         let at = at.context("the price is not stored as text")?;
         ensure!(from.len() == to.len(), "{from} and {to} differ in length");
         stored[at..at + to.len()].copy_from_slice(to.as_bytes());

@@ -88,11 +88,8 @@ fn an_alert_outlives_a_receiver_that_is_down_and_a_program_that_is_killed() -> R
     write_into_etcd(&on, &key, "1000", "9999")?;
     until("the alert was tried and waits", LIMIT, || {
         let metrics = on.health("/metrics")?;
-        ensure!(
-            metrics.contains(r#"driftguard_spool_events{destination="alerts"} 1"#),
-            "{}",
-            on.serve.log_tail()
-        );
+        let is_spooled = metrics.contains(r#"driftguard_spool_events{destination="alerts"} 1"#);
+        ensure!(is_spooled, "{metrics}\n{}", on.serve.log_tail());
         ensure!(!receiver.of(503, "firing").is_empty(), "it was not tried");
         Ok(())
     })?;

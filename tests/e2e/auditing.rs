@@ -14,7 +14,7 @@ pub(crate) const REMEDIATION: &str =
     concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/remediation/remediation.yaml");
 
 /// The installation that these tests share, which may put back what it guards.
-fn auditing() -> Result<&'static Installation> {
+pub(crate) fn auditing() -> Result<&'static Installation> {
     let installation = Installation::shared(Via::Url)?;
     installation.admin.kubectl(&["apply", "-f", REMEDIATION])?.success()?;
     Ok(installation)
@@ -24,14 +24,15 @@ fn auditing() -> Result<&'static Installation> {
 pub(crate) fn write_into_etcd(on: &Installation, key: &str, from: &str, to: &str) -> Result<()> {
     ensure!(from.len() == to.len(), "the stored form holds lengths");
     let stored = on.plane.etcd().get(key)?.with_context(|| format!("nothing is stored at {key}"))?;
-    let at = stored.windows(from.len()).position(|window| window == from.as_bytes());
+    // The last one: what was last applied stands in an annotation before it.
+    let at = stored.windows(from.len()).rposition(|window| window == from.as_bytes());
     let at = at.with_context(|| format!("{from} is not stored at {key}"))?;
     let mut changed = stored;
     changed[at..at + to.len()].copy_from_slice(to.as_bytes());
     on.plane.etcd().put(key, &changed)
 }
 
-fn condition(guard: &Value, of_type: &str) -> Option<Value> {
+pub(crate) fn condition(guard: &Value, of_type: &str) -> Option<Value> {
     let all = guard["status"]["conditions"].as_array()?;
     all.iter().find(|condition| condition["type"] == of_type).cloned()
 }
@@ -63,8 +64,19 @@ fn wait_for_data(on: &Installation, namespace: &str, object: &str, data: &Value)
     })
 }
 
+/// Waits until a guard says that its target was put back.
+fn wait_for_repair(on: &Installation, namespace: &str, guard: &str) -> Result<Value> {
+    until("the repair is said", LIMIT, || {
+        let seen = on.get(namespace, &format!("dg/{guard}"))?;
+        let status = &seen["status"];
+        ensure!(status["lastRemediation"]["result"] == "Restored", "{status}\n{}", on.serve.log_tail());
+        ensure!(condition(&seen, "Drifted").is_some_and(|said| said["status"] == "False"), "{status}");
+        Ok(seen)
+    })
+}
+
 /// A ConfigMap `settings` that is pinned, with its approved content in the ConfigMap `approved`.
-fn pinned(on: &Installation, namespace: &str, data: &Value, more: &Value) -> Result<String> {
+pub(crate) fn pinned(on: &Installation, namespace: &str, data: &Value, more: &Value) -> Result<String> {
     on.apply(&config_map(namespace, "settings", data))?.success()?;
     on.apply(&config_map(namespace, "approved", data))?.success()?;
     let hash = hash_of(&on.get(namespace, "configmap/settings")?)?;
@@ -103,13 +115,7 @@ fn drift_in_etcd_is_found_and_put_back_from_a_verified_source() -> Result<()> {
         managers.success()?.split(' ').any(|manager| manager == "driftguard"),
         "not written as driftguard"
     );
-    let seen = until("the repair is said", LIMIT, || {
-        let seen = on.get(&namespace, &format!("dg/{guard}"))?;
-        let status = &seen["status"];
-        ensure!(status["lastRemediation"]["result"] == "Restored", "{status}");
-        ensure!(condition(&seen, "Drifted").is_some_and(|said| said["status"] == "False"), "{status}");
-        Ok(seen)
-    })?;
+    let seen = wait_for_repair(on, &namespace, &guard)?;
     let status = &seen["status"];
     ensure!(
         status["lastRemediation"]["source"].as_str().is_some_and(|from| from.contains("approved")),
@@ -126,10 +132,10 @@ fn a_deleted_target_is_made_again() -> Result<()> {
     let on = auditing()?;
     let namespace = on.namespace("audit-deleted")?;
     let data = json!({"limit": "1"});
-    pinned(on, &namespace, &data, &json!({}))?;
+    let guard = pinned(on, &namespace, &data, &json!({}))?;
     on.admin.kubectl(&["delete", "configmap/settings", "-n", &namespace])?.success()?;
     wait_for_data(on, &namespace, "configmap/settings", &data)?;
-    Ok(())
+    wait_for_repair(on, &namespace, &guard).map(drop)
 }
 
 #[test]
@@ -157,8 +163,9 @@ fn an_immutable_target_is_deleted_and_made_again() -> Result<()> {
     on.apply(&config_map(&namespace, "approved", &data))?.success()?;
     let hash = hash_of(&on.get(&namespace, "configmap/settings")?)?;
     let spec = json!({"autoRemediate": true, "sourceOfTruthRef": {"kind": "configmap", "name": "approved"}});
-    on.pin(&namespace, "configmap/settings", &hash, &spec)?;
+    let guard = on.pin(&namespace, "configmap/settings", &hash, &spec)?;
     write_into_etcd(on, &format!("/registry/configmaps/{namespace}/settings"), "1000", "9999")?;
+    wait_for_repair(on, &namespace, &guard)?;
     let after = wait_for_data(on, &namespace, "configmap/settings", &data)?;
     ensure!(after["immutable"] == true && after["metadata"]["labels"]["team"] == "a", "{after}");
     Ok(())
@@ -193,7 +200,7 @@ fn what_the_paths_leave_out_stays_as_it_is() -> Result<()> {
         "autoRemediate": true, "ignorePaths": ["/data/counter"],
         "sourceOfTruthRef": {"kind": "configmap", "name": "approved"},
     });
-    on.pin(&namespace, "configmap/settings", &hash, &spec)?;
+    let guard = on.pin(&namespace, "configmap/settings", &hash, &spec)?;
     let counted = [
         "patch",
         "configmap/settings",
@@ -205,6 +212,7 @@ fn what_the_paths_leave_out_stays_as_it_is() -> Result<()> {
     ];
     on.admin.kubectl(&counted)?.success()?;
     write_into_etcd(on, &format!("/registry/configmaps/{namespace}/settings"), "1000", "9999")?;
+    wait_for_repair(on, &namespace, &guard)?;
     wait_for_data(on, &namespace, "configmap/settings", &json!({"limit": "1000", "counter": "7"}))?;
     Ok(())
 }
@@ -216,6 +224,14 @@ fn a_guard_that_does_not_remediate_says_so_and_writes_nothing() -> Result<()> {
     let data = json!({"limit": "1000"});
     let guard = pinned(on, &namespace, &data, &json!({"autoRemediate": false}))?;
     let key = format!("/registry/configmaps/{namespace}/settings");
+    // A change within moments of the proof could have come before it.
+    until("enforcement has been proved for a while", LIMIT, || {
+        let seen = on.get(&namespace, &format!("dg/{guard}"))?;
+        let said = condition(&seen, "Enforcing").context("it does not say whether it is enforced")?;
+        let since: jiff::Timestamp = said["lastTransitionTime"].as_str().unwrap_or_default().parse()?;
+        ensure!(jiff::Timestamp::now() > since + Duration::from_secs(15), "since {since}");
+        Ok(())
+    })?;
     write_into_etcd(on, &key, "1000", "9999")?;
     let seen = wait_for(on, &namespace, &guard, "Drifted", "True", "BypassedAdmission")?;
     ensure!(seen["status"]["hashMatch"] == false, "{}", seen["status"]);
@@ -235,6 +251,7 @@ fn a_custom_resource_is_put_back_to_the_last_content_that_was_seen() -> Result<(
     let guard = on.pin(&namespace, "gamaconfig/model", &hash, &json!({"autoRemediate": true}))?;
     wait_for(on, &namespace, &guard, "Drifted", "False", "InSync")?;
     write_into_etcd(on, &format!("/registry/terrafusion.ai/gamaconfigs/{namespace}/model"), "1000", "9999")?;
+    wait_for_repair(on, &namespace, &guard)?;
     until("it is put back", LIMIT, || {
         let seen = on.get(&namespace, "gamaconfig/model")?;
         ensure!(seen["spec"]["parameters"] == parameters, "{}\n{}", seen["spec"], on.serve.log_tail());

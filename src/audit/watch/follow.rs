@@ -147,6 +147,7 @@ impl Follower {
                      reading them by name"
                 );
                 status.enter(Mode::Polled);
+                self.distrust_others();
                 let polling = poll::poll(Arc::clone(&self.shared), place.clone(), Arc::clone(status));
                 *poller = Some(Running::spawn(polling));
                 trouble.polled_pause()
@@ -170,6 +171,15 @@ impl Follower {
                 }
                 pause
             }
+        }
+    }
+
+    /// Other watches of the kind may be open still and hear nothing any more.
+    fn distrust_others(&self) {
+        let handles = self.shared.handles();
+        let same = handles.iter().filter(|(place, _)| place.resource == self.place.resource);
+        for (_, handle) in same.filter(|(_, handle)| handle.status.mode() == Mode::Live) {
+            handle.list_anew(Look::Watch);
         }
     }
 

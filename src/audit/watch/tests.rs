@@ -439,6 +439,20 @@ async fn one_object_that_cannot_be_decoded_frees_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_watch_of_the_same_kind_that_is_open_still_is_not_trusted_either() {
+    let server = Server::default();
+    let mut watching = server.watches(guarded(&server, 2));
+    watching.next_all(2).await;
+    watching.quiet(Duration::from_secs(10)).await;
+    server.refuse("watch=true", 500);
+    server.state().watchers.retain(|(uri, _)| uri.ends_with("x00001"));
+    server.put("n", "x00001", "2", false);
+    // Long before the next sweep.
+    let told = watching.next_within(Duration::from_secs(90)).await;
+    assert_eq!((told.guard.name.as_str(), told.how), ("x00001", Look::Live));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_sweep_finds_what_no_watch_has_told() {
     let server = Server::default();
     let mut watching = server.watches(guarded(&server, 6));

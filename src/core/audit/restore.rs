@@ -247,7 +247,7 @@ mod tests {
     const LIVE: &str = r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"x","namespace":"n","uid":"u","resourceVersion":"7","labels":{"a":"b"}},"data":{"limit":"9","note":"mine"}}"#;
 
     fn patched(live: &str, write: &Write) -> serde_json::Value {
-        let Write::Patch(patch) = write else { panic!("no patch: {write:?}") };
+        let Write::Patch(patch) = write else { unreachable!("no patch: {write:?}") };
         let mut object: serde_json::Value = serde_json::from_str(live).unwrap();
         json_patch::patch(&mut object, &serde_json::from_slice::<json_patch::Patch>(patch).unwrap()).unwrap();
         object
