@@ -15,6 +15,7 @@ use crate::core::guard::{Authorship, DeletionPolicy, Enforcement, FailurePolicy,
 use crate::core::paths::PathFilter;
 use crate::sources::SourceResult;
 use crate::sources::configuration::Credential;
+use crate::sources::report::SourceResult;
 use crate::sources::test_support::{Names, Reply, Server};
 
 /// An API server with these objects by path, where the author may do all but what is named.
