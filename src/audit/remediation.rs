@@ -280,18 +280,16 @@ impl Remediation {
     /// Whether a candidate is what the guard approves: by its own hash, or by that of what a dry run of its
     /// write would store.
     async fn verify(&self, guard: &Guard, live: Option<&[u8]>, candidate: &Candidate) -> Verified {
-        if is_approved(&candidate.object, guard) {
-            return Verified::Matched;
-        }
         let other = || "its content is not what is approved".to_owned();
+        let told = |is_it| if is_it { Verified::Matched } else { Verified::Mismatch(other()) };
         if !guard.scope.has_server_defaults() {
-            return Verified::Mismatch(other());
+            return told(is_approved(&candidate.object, guard));
         }
+        // Of other kinds even content of the right hash is tried: the server may fill in more, or drop what its
+        // schema does not know.
         let planned = match restore::plan(live, &candidate.object, &guard.target, &guard.scope) {
             Ok(planned) => planned,
-            Err(Unplannable::AlreadyRight) => {
-                return Verified::Mismatch("it has what stands there now".into());
-            }
+            Err(Unplannable::AlreadyRight) => return told(live.is_some_and(|live| is_approved(live, guard))),
             Err(problem) => return Verified::Mismatch(format!("it cannot be put back: {problem}")),
         };
         let request = match &planned.write {

@@ -13,7 +13,6 @@ use super::*;
 use crate::core::canonical::hash_object;
 use crate::core::guard::{Authorship, DeletionPolicy, Enforcement, FailurePolicy, GuardId, Versions};
 use crate::core::paths::PathFilter;
-use crate::sources::SourceResult;
 use crate::sources::configuration::Credential;
 use crate::sources::report::SourceResult;
 use crate::sources::test_support::{Names, Reply, Server};
