@@ -50,8 +50,14 @@ const STATUSES: usize = 8;
 const RESTORES: usize = 8;
 /// Sources that are asked at once although nothing drifted.
 const QUESTIONS: usize = 2;
+/// Looks that wait at once for what statuses say.
+const WAITING: usize = 64;
+/// Longest one read of an object or a namespace may take.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause before a status that could not be written or read is tried again.
 const RETRY: Duration = Duration::from_secs(5);
+/// Transactions whose attempts are counted.
+const MOST_TRIES: usize = 10_000;
 /// Most changed paths that are told.
 const MAX_PATHS: usize = 16;
 /// How long what the API server said of its version counts.
@@ -124,6 +130,8 @@ impl Auditor {
 
 /// An attempt to restore that runs.
 struct Attempt {
+    /// Tells it from another one of the same transaction.
+    number: u64,
     begun: Instant,
     /// Set when it is to give up.
     given_up: Arc<AtomicBool>,
@@ -138,12 +146,14 @@ struct Known {
 
 /// What ran beside the loop and has ended.
 enum Ended {
-    /// The status of a guard was read; `None` when that failed, or there is no such guard.
+    /// The status of a guard was read; `None` when there is no such guard any more.
     Read(Text, Option<Box<Known>>),
+    /// It could not be read.
+    Unread(Text),
     /// A target was read because somebody asked.
     Looked(Option<Sighting>),
     /// An attempt to restore.
-    Restored { guard: Arc<Guard>, terms: Terms, transaction_id: String, attempted: Attempted },
+    Restored { guard: Arc<Guard>, terms: Terms, transaction_id: String, number: u64, attempted: Attempted },
     /// Sources were asked although nothing drifted.
     Asked(Text, Vec<crate::sources::SourceReport>),
     /// A status was written.
@@ -166,13 +176,17 @@ struct Leading<'a> {
     waiting: HashMap<Text, Sighting>,
     /// Attempts to restore that run, by transaction id.
     attempts: HashMap<String, Attempt>,
-    /// How often it was tried under one transaction id.
+    /// Attempts so far.
+    numbers: u64,
+    /// How often it was tried under one transaction id. Of the last few: the count only tells attempts apart.
     tries: HashMap<String, u32>,
     /// What was last said of guards that are not calm.
     told: HashMap<Text, Told>,
     /// What is to be said, and when it may be tried.
     to_say: BTreeMap<Text, (Statement, Instant)>,
     saying: HashSet<Text>,
+    /// Guards whose sources are asked although nothing drifted.
+    asked: HashSet<Text>,
     /// Whether what is told of any guard has changed since it was counted.
     is_news: bool,
     version: (String, Option<Instant>),
@@ -225,10 +239,12 @@ impl<'a> Leading<'a> {
             questions: Arc::new(Semaphore::new(QUESTIONS)),
             waiting: HashMap::new(),
             attempts: HashMap::new(),
+            numbers: 0,
             tries: HashMap::new(),
             told: HashMap::new(),
             to_say: BTreeMap::new(),
             saying: HashSet::new(),
+            asked: HashSet::new(),
             is_news: true,
             version: (String::new(), None),
         }
@@ -253,7 +269,8 @@ impl<'a> Leading<'a> {
                         self.ended(ended).await;
                     }
                 }
-                sighting = news.recv() => match sighting {
+                // Looks hold whole objects, so that only so many may wait.
+                sighting = news.recv(), if self.waiting.len() < WAITING => match sighting {
                     Some(sighting) => self.sighted(sighting).await,
                     None => return,
                 },
@@ -297,6 +314,10 @@ impl<'a> Leading<'a> {
             if let Some((was, is)) = guards
                 && !is.is_some_and(|is| Arc::ptr_eq(was, is))
             {
+                if is.is_none_or(|is| is.target != was.target || is.scope != was.scope) {
+                    // Its hash is of something else; the watch looks anew.
+                    self.waiting.remove(&was.uid);
+                }
                 let changed = self.book.guard_changed(was, is.map(AsRef::as_ref), now);
                 steps.push((Arc::clone(is.unwrap_or(was)), changed));
             }
@@ -396,12 +417,12 @@ impl<'a> Leading<'a> {
             let turn = reads.acquire().await;
             let status = statuses.read(&guard.id, &guard.uid).await;
             let terminating = match &guard.target.namespace {
-                Some(namespace) => match store.read_namespace(namespace).await {
-                    Ok(Some(found)) => {
+                Some(namespace) => match within(store.read_namespace(namespace)).await {
+                    Some(Ok(Some(found))) => {
                         crate::core::audit::restore::is_terminating(&found).unwrap_or_default()
                     }
-                    Ok(None) => true,
-                    Err(_) => false,
+                    Some(Ok(None)) => true,
+                    Some(Err(_)) | None => false,
                 },
                 None => false,
             };
@@ -414,7 +435,7 @@ impl<'a> Leading<'a> {
                 Err(error) => {
                     tracing::warn!(namespace = %guard.id.namespace, name = %guard.id.name, error, "the status of a guard could not be read");
                     tokio::time::sleep(RETRY).await;
-                    Ended::Read(guard.uid.clone(), None)
+                    Ended::Unread(guard.uid.clone())
                 }
             }
         });
@@ -424,31 +445,42 @@ impl<'a> Leading<'a> {
         match ended {
             Ended::Read(uid, known) => {
                 let Some(sighting) = self.waiting.remove(&uid) else { return };
-                let Some((guard, terms)) = self.guard(&sighting) else { return };
-                // What could not be read is told all the same: an alert too many is better than none.
-                let known = known.unwrap_or_default();
+                let (Some((guard, terms)), Some(known)) = (self.guard(&sighting), known) else { return };
                 let remembered = (!self.book.knows(&uid)).then(|| facts::remembered(&known.status));
                 self.see(&guard, terms, &sighting, &known, remembered).await;
             }
+            // Without what it says, what a person must decide could be undone.
+            Ended::Unread(uid) => {
+                let guard = self.waiting.get(&uid).and_then(|sighting| self.guard(sighting));
+                match guard {
+                    Some((guard, _)) => self.read(&guard),
+                    None => drop(self.waiting.remove(&uid)),
+                }
+            }
             Ended::Looked(Some(sighting)) => self.sighted(sighting).await,
             Ended::Looked(None) => {}
-            Ended::Restored { guard, terms, transaction_id, attempted } => {
+            Ended::Restored { guard, terms, transaction_id, number, attempted } => {
+                // Of one that was given up and has a successor nobody wants to know.
+                if self.attempts.get(&transaction_id).is_none_or(|attempt| attempt.number != number) {
+                    return;
+                }
                 let took = self.attempts.remove(&transaction_id).map(|attempt| attempt.begun.elapsed());
                 if let (Some(took), Some(result)) = (took, counted(&attempted.outcome)) {
                     self.auditor.metrics.audit.remediation(result, took);
                 }
                 self.auditor.metrics.audit.queue(self.attempts.len());
                 let now = Timestamp::now();
-                let number = self.tries.entry(transaction_id.clone()).or_default();
-                *number += 1;
-                self.auditor.telling.attempted(&guard, terms, &transaction_id, *number, &attempted, now);
-                if matches!(attempted.outcome, Outcome::Restored { .. } | Outcome::AlreadyRight) {
-                    self.tries.remove(&transaction_id);
+                if self.tries.len() > MOST_TRIES {
+                    self.tries.clear();
                 }
+                let tries = self.tries.entry(transaction_id.clone()).or_default();
+                *tries += 1;
+                self.auditor.telling.attempted(&guard, terms, &transaction_id, *tries, &attempted, now);
                 let steps = self.book.restored(&guard, terms, &say::outcome(&attempted), now);
                 self.take(&guard, steps, Some(&attempted.sources));
             }
             Ended::Asked(uid, reports) => {
+                self.asked.remove(&uid);
                 if let Some(told) = self.told.get(&uid)
                     && !reports.is_empty()
                 {
@@ -464,7 +496,10 @@ impl<'a> Leading<'a> {
                 {
                     let statement = told.statement(None, Timestamp::now());
                     self.to_say.insert(uid, (statement, Instant::now() + RETRY));
-                } else if !self.to_say.contains_key(&uid) && self.told.get(&uid).is_some_and(Told::is_calm) {
+                } else if !self.to_say.contains_key(&uid)
+                    && !self.asked.contains(&uid)
+                    && self.told.get(&uid).is_some_and(Told::is_calm)
+                {
                     self.told.remove(&uid);
                 }
             }
@@ -545,7 +580,7 @@ impl<'a> Leading<'a> {
     /// Which version the API server has, asked again when lists came anew: it may have been replaced.
     async fn learn_version(&mut self, how: Look) {
         let known = self.version.1;
-        let is_due = known.is_none_or(|at| how == Look::Initial && at + VERSION_FOR < Instant::now());
+        let is_due = known.is_none_or(|at| how != Look::Live && at + VERSION_FOR < Instant::now());
         if !is_due {
             return;
         }
@@ -592,7 +627,8 @@ impl<'a> Leading<'a> {
                     if let Some(announcement) = &announcement {
                         self.auditor.telling.announce(guard, announcement);
                     }
-                    equivalents.push(hash);
+                    // Of a Secret no hash stands in a status.
+                    equivalents.extend(Some(hash).filter(|_| !guard.scope.is_secret()));
                 }
             }
         }
@@ -620,14 +656,18 @@ impl<'a> Leading<'a> {
         let Some((job, terms)) = self.job(guard) else { return };
         let (remediation, restores) = (Arc::clone(&self.remediation), Arc::clone(&self.restores));
         let given_up = Arc::new(AtomicBool::new(false));
-        let attempt = Attempt { begun: Instant::now(), given_up: Arc::clone(&given_up) };
-        self.attempts.insert(transaction_id.clone(), attempt);
+        self.numbers += 1;
+        let number = self.numbers;
+        let attempt = Attempt { number, begun: Instant::now(), given_up: Arc::clone(&given_up) };
+        if let Some(before) = self.attempts.insert(transaction_id.clone(), attempt) {
+            before.given_up.store(true, Ordering::Release);
+        }
         self.auditor.metrics.audit.queue(self.attempts.len());
         self.tasks.spawn(async move {
             let _turn = restores.acquire().await;
             let span = traces::remediation(&job.guard.id, &transaction_id);
             let attempted = remediation.restore(&job, &given_up).instrument(span).await;
-            Ended::Restored { guard: job.guard, terms, transaction_id, attempted }
+            Ended::Restored { guard: job.guard, terms, transaction_id, number, attempted }
         });
     }
 
@@ -638,6 +678,7 @@ impl<'a> Leading<'a> {
         if job.spec.source_of_truth_ref.is_none() && job.spec.fallback_source_refs.is_empty() {
             return;
         }
+        self.asked.insert(guard.uid.clone());
         let (remediation, questions) = (Arc::clone(&self.remediation), Arc::clone(&self.questions));
         self.tasks.spawn(async move {
             let _turn = questions.acquire().await;
@@ -647,10 +688,11 @@ impl<'a> Leading<'a> {
 
     /// Reads a target alone, beside the loop.
     fn look(&mut self, guard: &Arc<Guard>) {
-        let (guard, store, reads) = (Arc::clone(guard), self.auditor.store.clone(), Arc::clone(&self.reads));
+        let (guard, remediation, reads) =
+            (Arc::clone(guard), Arc::clone(&self.remediation), Arc::clone(&self.reads));
         self.tasks.spawn(async move {
             let _turn = reads.acquire().await;
-            let read = store.read_target(&guard.target).await;
+            let read = remediation.read(&guard.target.url_path()).await;
             let (sight, object) = match read {
                 Ok(None) => (Sight::Absent, None),
                 Ok(Some(object)) => match present(&guard, &object) {
@@ -735,6 +777,11 @@ fn present(guard: &Guard, object: &[u8]) -> Result<Present, String> {
         hash,
         terminating: identity.is_terminating,
     })
+}
+
+/// An answer, when it comes in time.
+async fn within<T>(answer: impl Future<Output = T>) -> Option<T> {
+    tokio::time::timeout(READ_TIMEOUT, answer).await.ok()
 }
 
 /// The instant of a time, as far as clocks agree.

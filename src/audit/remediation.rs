@@ -23,12 +23,14 @@ use crate::core::audit::candidate::Candidate;
 use crate::core::audit::restore::{self, Planned, Unplannable, Write};
 use crate::core::author_access::{Aim, needed};
 use crate::core::canonical::hash_object;
-use crate::core::guard::{Authorship, Guard, GuardState, Target};
+use crate::core::guard::{Authorship, Guard, GuardState, Target, url_segment};
 use crate::sources::{SourceReport, Sources, Verified, Verify};
 use crate::store::Store;
 
 /// Longest one request to the API server may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long it is tried to make an object again that was deleted for that.
+const MAKE_AGAIN: Duration = Duration::from_secs(30);
 /// How long what we were told about our own rights counts.
 const RIGHTS_FOR: Duration = Duration::from_secs(60);
 /// The API group whose objects grant rights: writing them takes `escalate` and `bind`, which nobody should
@@ -248,7 +250,7 @@ impl Remediation {
             if restore::is_terminating(live).map_err(unreadable)? {
                 return Err(Outcome::Terminating);
             }
-            if is_approved(live, guard) {
+            if is_right(live, guard) {
                 return Err(Outcome::AlreadyRight);
             }
         }
@@ -266,13 +268,16 @@ impl Remediation {
         Ok(live)
     }
 
-    async fn read(&self, path: &str) -> Result<Option<Vec<u8>>, Outcome> {
+    /// An object as it stands; `None` when there is none.
+    pub(super) async fn read(&self, path: &str) -> Result<Option<Vec<u8>>, Outcome> {
         let request = request(Method::GET, path, None, Vec::new())?;
+        let name = path.rsplit('/').next().unwrap_or_default();
         match self.send(request).await {
             Ok(object) => Ok(Some(object)),
-            Err(Refused { code: 404, .. }) => Ok(None),
+            // Of exactly this object: a kind that is not served is not found either.
+            Err(refused) if refused.code == 404 && url_segment(&refused.about) == name => Ok(None),
             Err(refused) => {
-                Err(Outcome::Failed(format!("the object could not be read: {}", refused.message)))
+                Err(Outcome::Failed(format!("the object could not be read: {}", refused.told())))
             }
         }
     }
@@ -306,11 +311,11 @@ impl Remediation {
             Err(refused) if refused.is_ours() => Verified::Mismatch(other()),
             Err(refused) if refused.code == 403 && refused.message.contains(" cannot ") => {
                 Verified::CannotDryRun(format!(
-                    "it could not be tried, a right is missing: {}",
-                    refused.told(guard)
+                    "it could not be tried, since DriftGuard may not write {}",
+                    guard.target.resource
                 ))
             }
-            Err(refused) => Verified::Unavailable(format!("it could not be tried: {}", refused.told(guard))),
+            Err(refused) => Verified::Unavailable(format!("it could not be tried: {}", refused.told())),
         }
     }
 
@@ -365,8 +370,7 @@ impl Remediation {
 
     async fn carry_out(&self, guard: &Guard, planned: &Planned) -> Result<(), Outcome> {
         let target = &guard.target;
-        let failed =
-            |refused: Refused| Outcome::Failed(format!("the write was refused: {}", refused.told(guard)));
+        let failed = |refused: Refused| Outcome::Failed(format!("the write was refused: {}", refused.told()));
         let query = format!("fieldManager={}", names::FIELD_MANAGER);
         match &planned.write {
             Write::Patch(patch) => {
@@ -387,21 +391,50 @@ impl Remediation {
                     Some("application/json"),
                     options.to_string().into(),
                 )?;
+                let making = create_request(target, &query, object)?;
                 self.send(deletion).await.map_err(failed)?;
-                // From here on it must be made again, whatever is wanted now: nobody asked for its deletion.
-                self.send(create_request(target, &query, object)?).await.map_err(failed)?;
+                // From here on it must be made again, whatever is wanted now: nobody asked for its deletion. So
+                // it goes on although whoever waits for it is stopped.
+                let client = self.client.clone();
+                let made = tokio::spawn(make_again(client, making)).await;
+                made.map_err(|_| Outcome::Failed("making it again was interrupted".into()))?
+                    .map_err(failed)?;
             }
         }
         Ok(())
     }
 
     async fn send(&self, request: Request<Vec<u8>>) -> Result<Vec<u8>, Refused> {
-        match tokio::time::timeout(REQUEST_TIMEOUT, self.client.request_text(request)).await {
-            Ok(Ok(text)) => Ok(text.into_bytes()),
-            Ok(Err(kube::Error::Api(status))) => Err(Refused::of(&status)),
-            Ok(Err(error)) => Err(Refused { code: 0, message: error.to_string() }),
-            Err(_) => Err(Refused { code: 0, message: "no answer in time".into() }),
+        send(&self.client, request).await
+    }
+}
+
+async fn send(client: &kube::Client, request: Request<Vec<u8>>) -> Result<Vec<u8>, Refused> {
+    match tokio::time::timeout(REQUEST_TIMEOUT, client.request_text(request)).await {
+        Ok(Ok(text)) => Ok(text.into_bytes()),
+        Ok(Err(kube::Error::Api(status))) => Err(Refused::of(&status)),
+        Ok(Err(error)) => Err(Refused::silent(error.to_string())),
+        Err(_) => Err(Refused::silent("no answer in time".to_owned())),
+    }
+}
+
+/// Makes an object that was just deleted, until it stands there or somebody else has made one.
+async fn make_again(client: kube::Client, request: Request<Vec<u8>>) -> Result<(), Refused> {
+    let until = Instant::now() + MAKE_AGAIN;
+    let mut pause = Duration::from_millis(100);
+    loop {
+        let mut again = Request::new(request.body().clone());
+        *again.method_mut() = request.method().clone();
+        *again.uri_mut() = request.uri().clone();
+        *again.headers_mut() = request.headers().clone();
+        match send(&client, again).await {
+            Ok(_) => return Ok(()),
+            // It is there: made by an attempt whose answer was lost, or by somebody else.
+            Err(refused) if refused.code == 409 && refused.reason == "AlreadyExists" => return Ok(()),
+            Err(refused) if Instant::now() + pause > until => return Err(refused),
+            Err(_) => tokio::time::sleep(pause).await,
         }
+        pause = (pause * 2).min(Duration::from_secs(2));
     }
 }
 
@@ -409,19 +442,35 @@ impl Remediation {
 #[derive(Debug)]
 struct Refused {
     code: u16,
+    reason: String,
+    /// The name of the object that it is about, where it says so.
+    about: String,
+    /// Its first line. It may quote what was sent, so that it is never told.
     message: String,
 }
 
 impl Refused {
     fn of(status: &Status) -> Self {
-        // The first line alone: more of it may quote what was sent.
         let message = status.message.lines().next().unwrap_or_default();
-        Self { code: status.code, message: message.chars().take(300).collect() }
+        Self {
+            code: status.code,
+            reason: status.reason.clone(),
+            about: status.details.as_ref().map(|details| details.name.clone()).unwrap_or_default(),
+            message: message.chars().take(300).collect(),
+        }
     }
 
-    /// What may be said of it: what an API server says of a Secret may quote its values.
-    fn told(&self, guard: &Guard) -> String {
-        if guard.scope.is_secret() { format!("HTTP status {}", self.code) } else { self.message.clone() }
+    fn silent(message: String) -> Self {
+        Self { code: 0, reason: String::new(), about: String::new(), message }
+    }
+
+    /// What may be said of it: a refusal may quote values, and those of a source may be a Secret's.
+    fn told(&self) -> String {
+        match self.code {
+            0 => self.message.clone(),
+            code if self.reason.is_empty() => format!("HTTP status {code}"),
+            code => format!("{} (HTTP status {code})", self.reason),
+        }
     }
 
     /// Whether it was our own webhook that refused.
@@ -432,8 +481,15 @@ impl Refused {
     }
 }
 
+/// Whether an object holds what is to be put back, or what the API server now reads in its place.
 fn is_approved(object: &[u8], guard: &Guard) -> bool {
-    hash_object(object, &guard.scope).is_ok_and(|hash| hash == guard.expected)
+    hash_object(object, &guard.scope)
+        .is_ok_and(|hash| hash == guard.expected || guard.equivalents.contains(&hash))
+}
+
+/// Whether nothing need be done about an object: it may hold anything that the guard lets pass.
+fn is_right(object: &[u8], guard: &Guard) -> bool {
+    hash_object(object, &guard.scope).is_ok_and(|hash| guard.approves(hash, Timestamp::now()))
 }
 
 /// A dry run that our own webhook answers as it came.
@@ -472,12 +528,23 @@ mod tests {
 
     #[test]
     fn a_refusal_is_told_by_its_first_line_and_ours_by_the_name_of_the_webhook() {
-        let of = |message: &str| Refused { code: 403, message: message.to_owned() };
+        let of = |message: &str| Refused { code: 403, ..Refused::silent(message.to_owned()) };
         assert!(
             of(r#"admission webhook "see-x.terrafusion.ai" denied the request: DriftGuard a/b"#).is_ours()
         );
         assert!(!of(r#"admission webhook "evil.example.com" denied the request: no"#).is_ours());
         assert!(!of("configmaps is forbidden: User \"x\" cannot patch").is_ours());
+    }
+
+    #[test]
+    fn a_refusal_is_told_without_what_it_may_quote() {
+        let quoting = Refused {
+            code: 422,
+            reason: "Invalid".into(),
+            ..Refused::silent(r#"spec.image: Invalid value: "hunter2""#.into())
+        };
+        assert_eq!(quoting.told(), "Invalid (HTTP status 422)");
+        assert_eq!(Refused::silent("no answer in time".into()).told(), "no answer in time");
     }
 
     #[test]

@@ -198,7 +198,8 @@ impl Statuses {
         let patch = Patch::Apply(&patch);
         match tokio::time::timeout(REQUEST_TIMEOUT, api.patch_status(&guard.name, &params, &patch)).await {
             Ok(Ok(_)) => Written::Done,
-            Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => Written::Gone,
+            // Not of a conflict: the next try reads first, and tells whether that guard is still there.
+            Ok(Err(kube::Error::Api(status))) if status.code == 404 => Written::Gone,
             Ok(Err(error)) => failed(error.to_string()),
             Err(_) => failed("the API server did not take it in time".to_owned()),
         }

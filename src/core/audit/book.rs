@@ -27,6 +27,8 @@ pub use super::breaker::Limits;
 pub use super::seen::{Context, Details, Outcome, Remembered, Seen, Terms};
 pub use super::step::{LastDrift, LastRemediation, Record, RecordKind, RemediationResult, Report, Step};
 
+/// A look that was doubtful is asked for again after so long, in case that the first one fails.
+const ASK_SOON: std::time::Duration = std::time::Duration::from_secs(5);
 /// A guard that was due and of which nothing was heard is due again after so long.
 const ASK_AGAIN: std::time::Duration = std::time::Duration::from_secs(60);
 /// Most names in the message of an incident.
@@ -126,6 +128,10 @@ impl Book {
         let reading = reader.read();
         if reading == Reading::Doubtful {
             self.keep(guard, open);
+            // A look that fails must not be the last one.
+            let soon = super::after(now, ASK_SOON);
+            let due = self.due.get(&guard.uid).copied().map_or(soon, |due| due.min(soon));
+            self.set_due(&guard.uid, Some(due));
             return vec![Step::Look];
         }
         if seen.look == Look::Live {

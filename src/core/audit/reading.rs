@@ -103,7 +103,9 @@ impl Reader<'_> {
         let mut because = None;
         if self.reads_otherwise(present) {
             match (self.seen.context.built_in, self.last) {
-                (true, Some(last)) if self.is_another_server(last) => {
+                (true, Some(last))
+                    if self.guard.scope.has_server_defaults() && self.is_another_server(last) =>
+                {
                     return Reading::Represented(present.hash);
                 }
                 (true, _) => {}

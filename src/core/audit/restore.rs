@@ -66,6 +66,8 @@ pub enum Unplannable {
     Entangled,
     /// The live object is being deleted: nothing is written to it any more.
     Terminating,
+    /// It can only be deleted and made again, and finalizers would hold up its deletion.
+    Held,
     /// The live object holds what is approved.
     AlreadyRight,
 }
@@ -76,6 +78,7 @@ impl fmt::Display for Unplannable {
             Self::Unreadable => "the object cannot be read",
             Self::Entangled => "what is pinned cannot be put back without touching what is not",
             Self::Terminating => "the object is being deleted",
+            Self::Held => "the object must be deleted and made again, which its finalizers hold up",
             Self::AlreadyRight => "the object holds the approved content",
         })
     }
@@ -121,6 +124,9 @@ pub fn plan(
         return Err(Unplannable::AlreadyRight);
     }
     let result = edits.apply(live)?;
+    if known.is_immutable && known.has_finalizers {
+        return Err(Unplannable::Held);
+    }
     if known.is_immutable {
         let object = fresh(&result, target, &[])?;
         let write = Write::Replace { uid: known.uid, resource_version: known.resource_version, object };
@@ -171,6 +177,8 @@ pub struct Identity {
     pub is_terminating: bool,
     /// Whether the API server lets nobody change its content.
     pub is_immutable: bool,
+    /// Whether something must be done before a deletion of it ends.
+    pub has_finalizers: bool,
 }
 
 impl Identity {
@@ -189,6 +197,8 @@ impl Identity {
             uid: string(within("uid")?)?,
             resource_version: string(within("resourceVersion")?)?,
             is_terminating: within("deletionTimestamp")?.is_some_and(|span| span.of(text) != b"null"),
+            has_finalizers: within("finalizers")?
+                .is_some_and(|span| !matches!(span.of(text), b"null" | b"[]")),
             is_immutable: object.field("immutable").is_some_and(|span| span.of(text) == b"true"),
         })
     }
