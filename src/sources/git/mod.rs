@@ -41,10 +41,10 @@ use self::wire::{Stop, Wire};
 use super::SourceError;
 use super::address::{self, AddressPolicy, NoAddress};
 
-/// Fetches at once. Each holds a thread.
-const AT_ONCE: usize = 2;
+/// Fetches at once. Each holds a thread, and what it unpacks.
+const AT_ONCE: usize = 1;
 /// What a pack may unpack to, as a multiple of what may be received.
-const UNPACKED: u64 = 4;
+const UNPACKED: u64 = 1;
 /// Largest file of authorities, in bytes.
 const LARGEST_CA: u64 = 1 << 20;
 
@@ -54,7 +54,8 @@ pub struct GitArgs {
     /// Longest time for fetching a file of a git repository, such as 30s
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_time)]
     git_timeout: Duration,
-    /// Most that a git server may send for one file, in MiB
+    /// Most that a git server may send for one file, and what that may unpack to, in MiB; the volume of
+    /// --git-folder must hold it, and the memory of the pod as much again
     #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1024))]
     git_max_fetch: u64,
     /// Largest file of a git repository, in MiB
