@@ -11,6 +11,7 @@ use std::sync::Arc;
 use futures::TryFutureExt as _;
 use http::HeaderMap;
 use rustls::pki_types::CertificateDer;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::address::{AddressPolicy, Lookup, SystemLookup};
@@ -63,6 +64,8 @@ pub struct Sources {
     authorities: Authorities,
     last_good: LastGood,
     metrics: Arc<Metrics>,
+    /// Contents that are read at once: one, since a document takes many times its size while it is read.
+    reading: Arc<Semaphore>,
 }
 
 impl fmt::Debug for Sources {
@@ -133,7 +136,8 @@ impl Sources {
         metrics: Arc<Metrics>,
     ) -> Self {
         let web = Web::new(lookup, settings.addresses.clone(), settings.limits);
-        Self { client, settings, web, authorities, last_good: LastGood::default(), metrics }
+        let (last_good, reading) = (LastGood::default(), Arc::new(Semaphore::new(1)));
+        Self { client, settings, web, authorities, last_good, metrics, reading }
     }
 
     /// Where approved content goes that is seen live.
@@ -217,7 +221,7 @@ impl Sources {
             }
             Source::LastGood => (self.kept(guard)?, Form::Live),
         };
-        let readings = readings(content, form, &guard.target, &guard.scope).await?;
+        let readings = readings(&self.reading, content, form, &guard.target, &guard.scope).await?;
         verified(readings, guard, verify).await
     }
 
@@ -355,23 +359,27 @@ fn known(author: Option<&Subject>) -> Result<&Subject, Failed> {
     })
 }
 
-/// Reads content away from the threads that serve: a document of megabytes takes a while.
+/// Reads content away from the threads that serve, one after the other: a document of megabytes takes a while.
 async fn readings(
+    one: &Arc<Semaphore>,
     content: Vec<u8>,
     form: Form,
     target: &Target,
     scope: &Scope,
 ) -> Result<Vec<Candidate>, Failed> {
     let (target, scope) = (target.clone(), scope.clone());
+    let unread = || Failed::invalid("Unreadable", "its content could not be read");
+    let slot = Arc::clone(one).acquire_owned().await.map_err(|_| unread())?;
     let read = move || -> Result<Vec<Candidate>, Failed> {
+        // Kept until it is read, even when nobody waits any more.
+        let _slot = slot;
         if form != Form::Document {
             return Ok(candidates(&content, form, &target, &scope)?);
         }
         let documents = document::contents("it", &content).map_err(|error| unreadable(&error))?;
         Ok(candidates(choose(&documents, &target)?, form, &target, &scope)?)
     };
-    let unread = |_| Failed::invalid("Unreadable", "its content could not be read");
-    tokio::task::spawn_blocking(read).await.map_err(unread)?
+    tokio::task::spawn_blocking(read).await.map_err(|_| unread())?
 }
 
 /// An error of a document, without the name of a file that there is not.
