@@ -83,6 +83,15 @@ enum Source<'a> {
 }
 
 impl Source<'_> {
+    /// Whether it needs nothing but our memory and the API server.
+    fn is_ours(&self) -> bool {
+        match self {
+            Self::Named(of, _) => matches!(of.kind, SourceKind::Configmap | SourceKind::Secret),
+            Self::ConfigurationService(_) => false,
+            Self::LastGood => true,
+        }
+    }
+
     /// A word for metrics.
     fn word(&self) -> &'static str {
         match self {
@@ -156,14 +165,17 @@ impl Sources {
         verify: &impl Verify,
     ) -> Outcome {
         let mut outcome = Outcome { found: None, reports: Vec::new() };
-        let until = Instant::now() + self.settings.limits.total;
+        // What is left for those that are called.
+        let mut left = self.settings.limits.total;
         for source in self.listed(guard, spec) {
             let begun = Instant::now();
-            // What was seen live needs no network, and is left when everything else has used up the time.
-            let until =
-                if matches!(source, Source::LastGood) { begun + self.settings.limits.time } else { until };
-            let asked = tokio::time::timeout_at(until, self.ask(&source, guard, author, verify)).await;
-            let answer = asked.unwrap_or_else(|_| Err(self.too_late()));
+            // What no stranger can hold up has its own time.
+            let within = if source.is_ours() { self.settings.limits.own() } else { left };
+            let asked = tokio::time::timeout(within, self.ask(&source, guard, author, verify)).await;
+            let answer = asked.unwrap_or_else(|_| Err(self.too_late(&source)));
+            if !source.is_ours() {
+                left = left.saturating_sub(begun.elapsed());
+            }
             let name = source.to_string();
             let report = match &answer {
                 Ok(_) => SourceReport::matched(&name),
@@ -196,9 +208,17 @@ impl Sources {
         named.chain(service).chain([Source::LastGood]).collect()
     }
 
-    fn too_late(&self) -> Failed {
-        let seconds = self.settings.limits.total.as_secs_f64();
-        let why = format!("it was given up, because all sources of a guard together may take {seconds} s");
+    /// That a source was given up.
+    fn too_late(&self, source: &Source<'_>) -> Failed {
+        let limits = &self.settings.limits;
+        let why = if source.is_ours() {
+            format!("it was not read and verified within {} s", limits.own().as_secs_f64())
+        } else {
+            let seconds = limits.total.as_secs_f64();
+            format!(
+                "it was given up, because all sources of a guard that are called together may take {seconds} s"
+            )
+        };
         Failed::unavailable("Timeout", why)
     }
 
