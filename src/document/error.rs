@@ -56,6 +56,7 @@ impl DocumentError {
                 "NotAnObject"
             }
             Problem::DuplicateKey { .. } => "DuplicateKey",
+            Problem::YamlTooLong(_) | Problem::TooManyNodes(_) => "TooLarge",
             _ => "BadSyntax",
         }
     }
@@ -137,6 +138,12 @@ pub enum Problem {
     /// Aliases that blow a small file up.
     #[error("aliases expand to too much; write the content out")]
     ExcessiveAliasing,
+    /// More YAML than a source may have.
+    #[error("more than {0} bytes of YAML; JSON may be longer")]
+    YamlTooLong(usize),
+    /// More values than a source may have.
+    #[error("more than {0} keys and values in one YAML document; JSON may have more")]
+    TooManyNodes(usize),
     /// Nested deeper than the API server accepts.
     #[error("nested deeper than the 10,000 levels that the API server accepts")]
     TooDeep,

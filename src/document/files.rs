@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::error::{DocumentError, Problem};
+use super::yaml::Limits;
 use super::{Document, Head, lists, split};
 
 /// Extensions looked for in directories, as in kubectl.
@@ -81,7 +82,7 @@ fn read_file(path: &Path, documents: &mut Vec<Document>) -> Result<(), DocumentE
 
 fn read_text(name: &str, bytes: &[u8], documents: &mut Vec<Document>) -> Result<(), DocumentError> {
     let text = decode(bytes).ok_or_else(|| DocumentError::of_file(name, Problem::Encoding))?;
-    for (origin, json) in split::documents(name, &text)? {
+    for (origin, json) in split::documents(name, &text, Limits::NONE)? {
         for json in lists::items(json, &origin)? {
             documents.push(Document::from_json(json, origin.clone())?);
         }
@@ -90,14 +91,14 @@ fn read_text(name: &str, bytes: &[u8], documents: &mut Vec<Document>) -> Result<
 }
 
 /// The documents of a text as JSON, whatever they are: manifests, with lists expanded, or other objects.
-/// `name` stands for the file in messages.
+/// `name` stands for the file in messages. What they may cost is bounded, since anybody may have written them.
 ///
 /// # Errors
 /// [`DocumentError`] when one of them cannot be read, or is no object.
 pub fn contents(name: &str, bytes: &[u8]) -> Result<Vec<Vec<u8>>, DocumentError> {
     let text = decode(bytes).ok_or_else(|| DocumentError::of_file(name, Problem::Encoding))?;
     let mut found = Vec::new();
-    for (origin, json) in split::documents(name, &text)? {
+    for (origin, json) in split::documents(name, &text, Limits::SOURCE)? {
         let head = Head::read(&json).map_err(|error| DocumentError::at(&origin, error.into()))?;
         // Without a version it is no list, however its other fields are called.
         if head.api_version.is_some() {
@@ -149,6 +150,22 @@ mod tests {
         }
         let root = dir.path().to_str().unwrap();
         assert_eq!(names(&read(&[root], &mut std::io::empty()).unwrap()), ["a", "bx", "c"]);
+    }
+
+    #[test]
+    fn what_a_source_holds_is_bounded_and_what_a_user_names_is_not() {
+        let problem = |text: &str| contents("it", text.as_bytes()).unwrap_err().problem;
+        let nodes = format!("a: [{}1]\n", "1,".repeat(200_000));
+        assert!(matches!(problem(&nodes), Problem::TooManyNodes(200_000)));
+        let long = format!("a: {}\n", "x".repeat(2 << 20));
+        assert!(matches!(problem(&long), Problem::YamlTooLong(_)));
+        let json = format!("{{\"a\": \"{}\"}}", "x".repeat(3 << 20));
+        assert_eq!(contents("it", json.as_bytes()).unwrap(), [json.as_bytes()]);
+        // Nine million bytes of aliases in each of three documents.
+        let blown = format!("a: &a {}\nb: [{}]\n---\n", "x".repeat(100_000), "*a,".repeat(90));
+        assert!(matches!(problem(&blown.repeat(3)), Problem::ExcessiveAliasing));
+        let named = format!("{}data: {{b: [{}1]}}\n", named("a"), "1,".repeat(200_000));
+        assert_eq!(names(&read(&["-"], &mut named.as_bytes()).unwrap()), ["a"]);
     }
 
     #[test]

@@ -5,22 +5,34 @@
 //! start with `---`, wherever they stand.
 
 use super::error::{DocumentError, Located, Problem};
+use super::yaml::Limits;
 use super::{Origin, json, yaml};
 
 /// The documents of a text, with where they stand. Documents that hold nothing are left out, but
 /// counted.
-pub(super) fn documents(file: &str, text: &str) -> Result<Vec<(Origin, Vec<u8>)>, DocumentError> {
+pub(super) fn documents(
+    file: &str,
+    text: &str,
+    limits: Limits,
+) -> Result<Vec<(Origin, Vec<u8>)>, DocumentError> {
     let mut found = Vec::new();
     let mut place = Place { file, number: 0, line: 1 };
-    let rest =
-        if text.trim_start().starts_with('{') { json_stream(text, &mut place, &mut found)? } else { text };
+    let is_json = text.trim_start().starts_with('{');
+    let rest = if is_json { json_stream(text, &mut place, &mut found, limits)? } else { text };
+    if rest.len() > limits.text {
+        return Err(DocumentError::of_file(file, Problem::YamlTooLong(limits.text)));
+    }
+    let mut left = limits.json;
     for chunk in chunks(rest) {
         let chunk = chunk.map_err(|located| place.relative(&located))?;
         let before = place.line + chunk.line - 2;
         let origin = place.next(chunk.line + blank_lines(&chunk.text));
-        let json =
-            yaml::to_json(&chunk.text).map_err(|located| located.moved_by(before).into_error(&origin))?;
+        let json = yaml::to_json(&chunk.text, limits)
+            .map_err(|located| located.moved_by(before).into_error(&origin))?;
         if let Some(json) = json {
+            // Each document may be within what aliases may add, and all together not.
+            let within = left.checked_sub(json.len());
+            left = within.ok_or_else(|| DocumentError::at(&origin, Problem::ExcessiveAliasing))?;
             found.push((origin, json));
         }
     }
@@ -56,6 +68,7 @@ fn json_stream<'a>(
     text: &'a str,
     place: &mut Place<'_>,
     found: &mut Vec<(Origin, Vec<u8>)>,
+    limits: Limits,
 ) -> Result<&'a str, DocumentError> {
     let mut values = serde_json::Deserializer::from_str(text).into_iter::<&serde_json::value::RawValue>();
     loop {
@@ -78,7 +91,7 @@ fn json_stream<'a>(
             Some(Err(error)) => {
                 let rest = &text[start..];
                 // What looks like JSON deserves a JSON message when it is not YAML either.
-                if found.is_empty() && yaml_fails(rest) {
+                if found.is_empty() && yaml_fails(rest, limits) {
                     let origin = place.next(line);
                     return Err(json::syntax(&error, 1).into_error(&origin));
                 }
@@ -96,9 +109,9 @@ fn blank_lines(text: &str) -> usize {
     if blank == text.lines().count() { 0 } else { blank }
 }
 
-fn yaml_fails(text: &str) -> bool {
+fn yaml_fails(text: &str, limits: Limits) -> bool {
     match chunks(text).next() {
-        Some(Ok(chunk)) => yaml::to_json(&chunk.text).is_err(),
+        Some(Ok(chunk)) => yaml::to_json(&chunk.text, limits).is_err(),
         _ => true,
     }
 }

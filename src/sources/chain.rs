@@ -11,6 +11,7 @@ use std::sync::Arc;
 use futures::TryFutureExt as _;
 use http::HeaderMap;
 use rustls::pki_types::CertificateDer;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::address::{AddressPolicy, Lookup, SystemLookup};
@@ -63,6 +64,8 @@ pub struct Sources {
     authorities: Authorities,
     last_good: LastGood,
     metrics: Arc<Metrics>,
+    /// Contents that are read at once: one, since a document takes many times its size while it is read.
+    reading: Arc<Semaphore>,
 }
 
 impl fmt::Debug for Sources {
@@ -80,6 +83,15 @@ enum Source<'a> {
 }
 
 impl Source<'_> {
+    /// Whether it needs nothing but our memory and the API server.
+    fn is_ours(&self) -> bool {
+        match self {
+            Self::Named(of, _) => matches!(of.kind, SourceKind::Configmap | SourceKind::Secret),
+            Self::ConfigurationService(_) => false,
+            Self::LastGood => true,
+        }
+    }
+
     /// A word for metrics.
     fn word(&self) -> &'static str {
         match self {
@@ -133,7 +145,8 @@ impl Sources {
         metrics: Arc<Metrics>,
     ) -> Self {
         let web = Web::new(lookup, settings.addresses.clone(), settings.limits);
-        Self { client, settings, web, authorities, last_good: LastGood::default(), metrics }
+        let (last_good, reading) = (LastGood::default(), Arc::new(Semaphore::new(1)));
+        Self { client, settings, web, authorities, last_good, metrics, reading }
     }
 
     /// Where approved content goes that is seen live.
@@ -152,14 +165,17 @@ impl Sources {
         verify: &impl Verify,
     ) -> Outcome {
         let mut outcome = Outcome { found: None, reports: Vec::new() };
-        let until = Instant::now() + self.settings.limits.total;
+        // What is left for those that are called.
+        let mut left = self.settings.limits.total;
         for source in self.listed(guard, spec) {
             let begun = Instant::now();
-            // What was seen live needs no network, and is left when everything else has used up the time.
-            let until =
-                if matches!(source, Source::LastGood) { begun + self.settings.limits.time } else { until };
-            let asked = tokio::time::timeout_at(until, self.ask(&source, guard, author, verify)).await;
-            let answer = asked.unwrap_or_else(|_| Err(self.too_late()));
+            // What no stranger can hold up has its own time.
+            let within = if source.is_ours() { self.settings.limits.own() } else { left };
+            let asked = tokio::time::timeout(within, self.ask(&source, guard, author, verify)).await;
+            let answer = asked.unwrap_or_else(|_| Err(self.too_late(&source)));
+            if !source.is_ours() {
+                left = left.saturating_sub(begun.elapsed());
+            }
             let name = source.to_string();
             let report = match &answer {
                 Ok(_) => SourceReport::matched(&name),
@@ -192,9 +208,17 @@ impl Sources {
         named.chain(service).chain([Source::LastGood]).collect()
     }
 
-    fn too_late(&self) -> Failed {
-        let seconds = self.settings.limits.total.as_secs_f64();
-        let why = format!("it was given up, because all sources of a guard together may take {seconds} s");
+    /// That a source was given up.
+    fn too_late(&self, source: &Source<'_>) -> Failed {
+        let limits = &self.settings.limits;
+        let why = if source.is_ours() {
+            format!("it was not read and verified within {} s", limits.own().as_secs_f64())
+        } else {
+            let seconds = limits.total.as_secs_f64();
+            format!(
+                "it was given up, because all sources of a guard that are called together may take {seconds} s"
+            )
+        };
         Failed::unavailable("Timeout", why)
     }
 
@@ -217,7 +241,7 @@ impl Sources {
             }
             Source::LastGood => (self.kept(guard)?, Form::Live),
         };
-        let readings = readings(content, form, &guard.target, &guard.scope).await?;
+        let readings = readings(&self.reading, content, form, &guard.target, &guard.scope).await?;
         verified(readings, guard, verify).await
     }
 
@@ -355,23 +379,27 @@ fn known(author: Option<&Subject>) -> Result<&Subject, Failed> {
     })
 }
 
-/// Reads content away from the threads that serve: a document of megabytes takes a while.
+/// Reads content away from the threads that serve, one after the other: a document of megabytes takes a while.
 async fn readings(
+    one: &Arc<Semaphore>,
     content: Vec<u8>,
     form: Form,
     target: &Target,
     scope: &Scope,
 ) -> Result<Vec<Candidate>, Failed> {
     let (target, scope) = (target.clone(), scope.clone());
+    let unread = || Failed::invalid("Unreadable", "its content could not be read");
+    let slot = Arc::clone(one).acquire_owned().await.map_err(|_| unread())?;
     let read = move || -> Result<Vec<Candidate>, Failed> {
+        // Kept until it is read, even when nobody waits any more.
+        let _slot = slot;
         if form != Form::Document {
             return Ok(candidates(&content, form, &target, &scope)?);
         }
         let documents = document::contents("it", &content).map_err(|error| unreadable(&error))?;
         Ok(candidates(choose(&documents, &target)?, form, &target, &scope)?)
     };
-    let unread = |_| Failed::invalid("Unreadable", "its content could not be read");
-    tokio::task::spawn_blocking(read).await.map_err(unread)?
+    tokio::task::spawn_blocking(read).await.map_err(|_| unread())?
 }
 
 /// An error of a document, without the name of a file that there is not.

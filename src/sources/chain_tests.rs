@@ -377,21 +377,34 @@ async fn case_57_an_outage_is_told_per_source_and_is_never_empty_content() {
 }
 
 #[tokio::test]
-async fn all_sources_together_end_in_time() {
+async fn all_sources_that_are_called_end_in_time_and_leave_the_others_theirs() {
+    let slow = Server::http(|_| Reply::Stalls(String::new())).await;
     let mut api = with_approved();
     api.silent = vec![APPROVED];
-    let limits = Limits { total: Duration::from_millis(200), ..Limits::default() };
-    let sources = sources(&api, Settings { limits, ..Settings::default() });
+    let limits =
+        Limits { total: Duration::from_millis(200), time: Duration::from_millis(400), ..Limits::default() };
+    let url: reqwest::Url = format!("http://127.0.0.1:{}/", slow.port()).parse().unwrap();
+    let settings = Settings {
+        limits,
+        service_urls: vec![ServiceUrl { namespace: "team".to_owned(), name: "slow".to_owned(), url }],
+        addresses: AddressPolicy::new(vec!["127.0.0.1".parse().unwrap()]),
+        ..Settings::default()
+    };
+    let sources = sources(&api, settings);
     let spec = spec(&json!([
+        {"kind": "service", "name": "slow"},
+        {"kind": "service", "name": "slow", "path": "/again"},
         {"kind": "configmap", "name": "approved"},
-        {"kind": "configmap", "name": "approved", "path": "price"},
     ]));
     let guard = prices();
     let live = json!({"metadata": {"name": "x", "namespace": "team"}, "data": {"price": "100"}});
     sources.last_good().put(&guard.uid, &guard.scope, guard.expected, live.to_string().as_bytes());
     let outcome = approve(&sources, &guard, &spec, Some(&alice())).await;
     let results: Vec<_> = told(&outcome).into_iter().map(|(_, _, reason)| reason).collect();
-    assert_eq!(results, ["Timeout", "Timeout", "Matched"], "what needs no network is left");
+    assert_eq!(results, ["Timeout", "Timeout", "Timeout", "Matched"], "what needs no network is left");
+    let sentences: Vec<&str> = outcome.reports.iter().map(|report| report.sentence.as_str()).collect();
+    assert!(sentences[0].contains("together may take 0.2 s"), "{sentences:?}");
+    assert!(sentences[2].contains("did not answer within 0.4 s"), "it had its own time: {sentences:?}");
 }
 
 #[tokio::test]

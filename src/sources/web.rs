@@ -30,8 +30,15 @@ pub struct Limits {
     pub bytes: usize,
     /// Longest time for one source, from looking its name up to the last byte.
     pub time: Duration,
-    /// Longest time for all sources of a guard.
+    /// Longest time for all sources of a guard that are called: Services, git, the Configuration Service.
     pub total: Duration,
+}
+
+impl Limits {
+    /// Longest time for a source of the cluster's own: to ask for the author's right, to read it, and to verify it.
+    pub(super) fn own(&self) -> Duration {
+        self.time * 3
+    }
 }
 
 impl Default for Limits {

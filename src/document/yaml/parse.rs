@@ -32,8 +32,8 @@ struct Builder {
     documents: usize,
 }
 
-/// The nodes of a text and the root among them; `None` when there is no document.
-pub(super) fn parse(text: &str) -> Result<Option<(Nodes, NodeId)>, Located> {
+/// The nodes of a text, at most so many, and the root among them; `None` when there is no document.
+pub(super) fn parse(text: &str, most: usize) -> Result<Option<(Nodes, NodeId)>, Located> {
     refuse_invisible(text)?;
     let mut options = Options::default();
     options.set_emit_comments(false);
@@ -47,6 +47,9 @@ pub(super) fn parse(text: &str) -> Result<Option<(Nodes, NodeId)>, Located> {
     while let Some(event) = parser.next_event() {
         let (event, span) = event.map_err(|error| syntax(&error))?;
         builder.take(text, event, span)?;
+        if builder.nodes.len() > most {
+            return Err(Located::new(span.start.line().max(1), Problem::TooManyNodes(most)));
+        }
     }
     let Builder { nodes, root, .. } = builder;
     Ok(root.map(|root| (Nodes { nodes }, root)))

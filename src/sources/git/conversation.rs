@@ -23,7 +23,7 @@ use gix::protocol::{Handshake, LsRefsCommand};
 use gix::utils::progress::Discard;
 
 use super::super::SourceError;
-use super::pack::{Pack, PackError};
+use super::pack::{Bounds, Pack, PackError};
 use super::wanted::{FilePath, Reference};
 use super::wire::Wire;
 
@@ -188,7 +188,8 @@ impl<'a, T: Transport> Conversation<'a, T> {
     }
 
     fn open(&self, file: &Path) -> Result<Pack, Trouble> {
-        Pack::open(file, self.wanted.unpacked, self.wire.stop()).map_err(|error| {
+        let bounds = Bounds { all: self.wanted.unpacked, each: self.wanted.blob.max(STRUCTURE) };
+        Pack::open(file, bounds, self.wire.stop()).map_err(|error| {
             let cause = self.wire.cause();
             cause.unwrap_or_else(|| unusable(&error, self.wanted)).into()
         })

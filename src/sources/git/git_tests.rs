@@ -55,7 +55,7 @@ fn the_flags_have_the_limits_that_are_documented() {
     assert_eq!((settings.received, settings.blob), (64 << 20, 4 << 20));
     assert!(!settings.allow_file && !settings.allow_http);
     for wrong in
-        ["--git-timeout=0s", "--git-timeout=1h", "--git-timeout=x", "--git-max-fetch=0", "--git-max-file=65"]
+        ["--git-timeout=0s", "--git-timeout=60s", "--git-timeout=x", "--git-max-fetch=0", "--git-max-file=65"]
     {
         assert!(Flags::try_parse_from(["x", wrong]).is_err(), "{wrong}");
     }
@@ -73,4 +73,13 @@ fn flags_that_cannot_be_used_say_which_file_it_is() {
     std::fs::write(&file, "nothing").unwrap();
     assert!(with("--git-ca", &file).contains("holds no certificates"));
     assert!(with("--git-folder", &folder.path().join("none")).starts_with("cannot use --git-folder"));
+}
+
+#[tokio::test]
+async fn the_wait_for_other_fetches_counts() {
+    let settings = GitSettings { time: Duration::from_millis(50), ..GitSettings::default() };
+    let _slots = settings.slots.acquire_many(u32::try_from(AT_ONCE).unwrap()).await.unwrap();
+    let request = secret(&[("url", b"https://git.example.com/r")]).unwrap();
+    let why = fetch(&settings, request).await.unwrap_err();
+    assert!(matches!(&why, SourceError::Unavailable(text) if text.contains("other fetches")), "{why}");
 }

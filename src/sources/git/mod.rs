@@ -41,20 +41,22 @@ use self::wire::{Stop, Wire};
 use super::SourceError;
 use super::address::{self, AddressPolicy, NoAddress};
 
-/// Fetches at once. Each holds a thread.
-const AT_ONCE: usize = 2;
+/// Fetches at once. Each holds a thread, and what it unpacks.
+const AT_ONCE: usize = 1;
 /// What a pack may unpack to, as a multiple of what may be received.
-const UNPACKED: u64 = 4;
+const UNPACKED: u64 = 1;
 /// Largest file of authorities, in bytes.
 const LARGEST_CA: u64 = 1 << 20;
 
 /// Flags about git sources.
 #[derive(Debug, Clone, clap::Args)]
 pub struct GitArgs {
-    /// Longest time for fetching a file of a git repository, such as 30s
+    /// Longest time for fetching a file of a git repository, waiting for other fetches included, such as 30s; less
+    /// than 60s
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_time)]
     git_timeout: Duration,
-    /// Most that a git server may send for one file, in MiB
+    /// Most that a git server may send for one file, and what that may unpack to, in MiB; the volume of
+    /// --git-folder must hold it, and the memory of the pod as much again
     #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1024))]
     git_max_fetch: u64,
     /// Largest file of a git repository, in MiB
@@ -76,10 +78,11 @@ pub struct GitArgs {
 }
 
 fn parse_time(text: &str) -> Result<Duration, String> {
-    let wrong = || "want a duration from 1s to 10m, such as 30s".to_owned();
+    let wrong =
+        || "want a duration from 1s to 59s, such as 30s: all sources of a guard together have 60s".to_owned();
     let span: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
     let time = Duration::try_from(span).map_err(|_| wrong())?;
-    if (1..=600).contains(&time.as_secs()) { Ok(time) } else { Err(wrong()) }
+    if (1..60).contains(&time.as_secs()) { Ok(time) } else { Err(wrong()) }
 }
 
 /// Why the flags cannot be used.
@@ -144,7 +147,7 @@ fn authorities(file: &PathBuf) -> Result<Vec<Certificate>, SettingsError> {
 /// How git repositories are fetched from.
 #[derive(Clone)]
 pub struct GitSettings {
-    /// Longest time for one fetch, name resolution included.
+    /// Longest time for one fetch, name resolution and waiting for other fetches included.
     pub time: Duration,
     /// Most that a server may send for one fetch, in bytes.
     pub received: u64,
@@ -268,7 +271,7 @@ impl GitRequest {
     }
 }
 
-/// Fetches one file, once other fetches leave room; it waits for that as long as the fetch may take.
+/// Fetches one file, once other fetches leave room; the time that it may take begins before it waits for that.
 ///
 /// # Errors
 /// [`SourceError`]: `Unavailable` when the server cannot be reached or is too slow, `Forbidden` when the URL
@@ -277,12 +280,12 @@ impl GitRequest {
 pub async fn fetch(settings: &GitSettings, request: GitRequest) -> Result<Vec<u8>, SourceError> {
     let plan = Plan::of(settings, &request)?;
     let seconds = settings.time.as_secs();
+    let deadline = Instant::now() + settings.time;
     let busy = || SourceError::Unavailable(format!("other fetches from git took all of {seconds} s"));
-    let slot = timeout(settings.time, Arc::clone(&settings.slots).acquire_owned());
+    let slot = timeout_at(deadline, Arc::clone(&settings.slots).acquire_owned());
     let slot = slot.await.ok().and_then(Result::ok).ok_or_else(busy)?;
     let host = plan.host().to_owned();
     let asker = Asker(Arc::default());
-    let deadline = Instant::now() + settings.time;
     let received = settings.received;
     let wire = Arc::new(Wire::new(&host, deadline, seconds, received, Arc::clone(&asker.0)));
     // A task of its own: it ends in order, and keeps its slot until it has, even when nobody waits any more.
@@ -400,7 +403,9 @@ impl Plan {
         wire: Arc<Wire>,
         deadline: Instant,
     ) -> Result<Vec<u8>, SourceError> {
-        let addresses = self.addresses(settings).await?;
+        let slow =
+            |_| SourceError::Unavailable("the name of the server was not looked up in time".to_owned());
+        let addresses = timeout_at(deadline, self.addresses(settings)).await.map_err(slow)??;
         let scratch = Scratch::new(&settings.folder).map_err(|error| {
             SourceError::Unavailable(format!("cannot make a folder for a git fetch: {}", error.kind()))
         })?;

@@ -29,9 +29,12 @@ pub(super) enum PackError {
     /// It unpacks to more than it may.
     #[error("unpacks to more than {} MiB", .0 >> 20)]
     TooLarge(u64),
-    /// An object is larger than it may be; in bytes.
+    /// An object that was asked for is larger than it may be; in bytes.
     #[error("has {size} bytes, where {limit} are allowed")]
     ObjectTooLarge { size: u64, limit: u64 },
+    /// One of its objects is larger than any may be.
+    #[error("has an object of more than {} MiB", .0 >> 20)]
+    EntryTooLarge(u64),
     /// It does not have an object that it should have.
     #[error("lacks {0}")]
     Missing(ObjectId),
@@ -52,6 +55,15 @@ impl From<io::Error> for PackError {
     }
 }
 
+/// What a pack may hold, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    /// All its objects, and what its deltas make of them.
+    pub(super) all: u64,
+    /// One of them.
+    pub(super) each: u64,
+}
+
 /// A pack with its index.
 pub(super) struct Pack {
     data: data::File,
@@ -59,8 +71,9 @@ pub(super) struct Pack {
 }
 
 impl Pack {
-    /// Opens the pack in a file. Its objects, and what its deltas make of them, may have `limit` bytes in all.
-    pub(super) fn open(file: &Path, limit: u64, stop: &AtomicBool) -> Result<Self, PackError> {
+    /// Opens the pack in a file.
+    pub(super) fn open(file: &Path, bounds: Bounds, stop: &AtomicBool) -> Result<Self, PackError> {
+        let limit = bounds.all;
         let alloc_limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let data = data::File::at(file, HashKind::Sha1)?.with_alloc_limit_bytes(Some(alloc_limit));
         let reader = BufReader::with_capacity(1 << 16, Interruptible { file: File::open(file)?, stop });
@@ -74,7 +87,7 @@ impl Pack {
         let mut left = limit;
         spend(&mut left, u64::from(data.num_objects()).saturating_mul(COST), limit)?;
         let mut refusal = None;
-        let mut bounded = Bounded { entries, left, limit, refusal: &mut refusal };
+        let mut bounded = Bounded { entries, left, bounds, refusal: &mut refusal };
         let mut index = Vec::new();
         // One thread: the objects that are resolved at once are what memory holds.
         let written = index::write_data_iter_to_stream(
@@ -135,19 +148,26 @@ fn spend(left: &mut u64, bytes: u64, limit: u64) -> Result<(), PackError> {
 struct Bounded<'a, I> {
     entries: I,
     left: u64,
-    limit: u64,
+    bounds: Bounds,
     refusal: &'a mut Option<PackError>,
 }
 
 impl<I> Bounded<'_, I> {
     fn spend(&mut self, entry: &mut Entry) -> Result<(), PackError> {
-        spend(&mut self.left, entry.decompressed_size, self.limit)?;
+        self.spend_one(entry.decompressed_size)?;
         // Only its first bytes were wanted.
         let compressed = entry.compressed.take().unwrap_or_default();
         if matches!(entry.header, Header::OfsDelta { .. } | Header::RefDelta { .. }) {
-            spend(&mut self.left, result_size(&compressed)?, self.limit)?;
+            self.spend_one(result_size(&compressed)?)?;
         }
         Ok(())
+    }
+
+    fn spend_one(&mut self, bytes: u64) -> Result<(), PackError> {
+        if bytes > self.bounds.each {
+            return Err(PackError::EntryTooLarge(self.bounds.each));
+        }
+        spend(&mut self.left, bytes, self.bounds.all)
     }
 }
 

@@ -5,6 +5,9 @@ use gix::objs::compute_hash;
 
 use super::*;
 
+/// Largest object of a pack that is made here.
+const MOST: u64 = 100_000;
+
 /// Makes a pack entry by entry.
 struct Maker {
     entries: Vec<u8>,
@@ -97,7 +100,7 @@ impl Maker {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("made.pack");
         std::fs::write(&file, bytes).unwrap();
-        Pack::open(&file, limit, &AtomicBool::new(false))
+        Pack::open(&file, Bounds { all: limit, each: MOST }, &AtomicBool::new(false))
     }
 }
 
@@ -125,8 +128,20 @@ fn objects_and_deltas_are_read_within_their_limit() {
 fn a_delta_that_makes_more_than_may_be_is_refused_before_it_is_made() {
     let mut maker = Maker::new();
     let base = maker.blob(&[0; 50_000]);
-    maker.delta(base, 50_000, 1000);
-    assert!(matches!(maker.open(maker.count, 1 << 20), Err(PackError::TooLarge(_))));
+    maker.delta(base, 50_000, 2);
+    assert!(matches!(maker.open(maker.count, 100_000), Err(PackError::TooLarge(_))));
+    assert!(maker.open(maker.count, 1 << 20).is_ok());
+}
+
+#[test]
+fn one_object_or_one_result_of_a_delta_may_not_be_as_large_as_all_together() {
+    let mut maker = Maker::new();
+    let base = maker.blob(&[0; 50_000]);
+    maker.delta(base, 50_000, 3);
+    assert!(matches!(maker.open(maker.count, 1 << 20), Err(PackError::EntryTooLarge(MOST))));
+    let mut maker = Maker::new();
+    maker.blob(&[0; 100_001]);
+    assert!(matches!(maker.open(maker.count, 1 << 20), Err(PackError::EntryTooLarge(MOST))));
 }
 
 #[test]
@@ -158,7 +173,8 @@ fn a_pack_that_is_cut_or_altered_is_refused() {
     for bytes in [&b""[..], b"PACK", b"PACK\0\0\0\x02\0\0\0\x01", &[0; 64]] {
         let file = folder.path().join("made.pack");
         std::fs::write(&file, bytes).unwrap();
-        assert!(matches!(Pack::open(&file, 1 << 20, &AtomicBool::new(false)), Err(PackError::Damaged)));
+        let bounds = Bounds { all: 1 << 20, each: MOST };
+        assert!(matches!(Pack::open(&file, bounds, &AtomicBool::new(false)), Err(PackError::Damaged)));
     }
 }
 
