@@ -173,7 +173,7 @@ impl Shared {
 
     /// Queues what an earlier process left.
     fn take_up(&self, found: Found) {
-        let count = found.events.len();
+        let count = found.events.len() + found.unread.len();
         if found.torn > 0 {
             tracing::warn!(
                 destination = self.destination.as_str(),
@@ -182,8 +182,14 @@ impl Shared {
             );
             self.metrics.alerts.dropped(self.destination, Dropped::Torn, found.torn);
         }
-        for (place, bytes, event) in found.events {
-            let waiting = Waiting::new(key(&event.id), key(&event.transaction_id), bytes, None);
+        let read = found.events.into_iter().map(|(place, bytes, event)| {
+            (place, Waiting::new(key(&event.id), key(&event.transaction_id), bytes, None))
+        });
+        // Of what transaction it is stands in the file alone: until that can be read, of one of its own.
+        let unread = found.unread.into_iter().map(|(place, bytes, id)| (place, Waiting::new(id, id, bytes, None)));
+        let mut all: Vec<(u64, Waiting)> = read.chain(unread).collect();
+        all.sort_by_key(|(place, _)| *place);
+        for (place, waiting) in all {
             self.insert(place, waiting);
         }
         if count > 0 {
@@ -247,6 +253,12 @@ impl Shared {
             self.erase(*place, oldest);
         }
         self.dropped(Dropped::Full, dropped.len());
+    }
+
+    /// Reads a message that is on disk; `None` when it is torn or gone.
+    fn read(&self, place: u64, message: &Waiting) -> std::io::Result<Option<Arc<Event>>> {
+        let Some(folder) = &self.folder else { return Ok(None) };
+        Ok(folder.read(place, &message.key)?.map(Arc::new))
     }
 
     fn erase(&self, place: u64, message: &Waiting) {
@@ -317,13 +329,30 @@ impl Courier {
     async fn deliver(&self, place: u64, receiver: &impl Post) {
         let shared = &self.shared;
         let Some(waiting) = shared.queue().message(place).cloned() else { return };
-        let read =
-            || shared.folder.as_ref().and_then(|folder| folder.read(place, &waiting.key)).map(Arc::new);
-        let Some(event) = waiting.held.clone().or_else(read) else {
-            shared.queue().lost(place);
-            shared.erase(place, &waiting);
-            shared.dropped(Dropped::Torn, 1);
-            return;
+        let read = match &waiting.held {
+            Some(event) => Ok(Some(Arc::clone(event))),
+            None => shared.read(place, &waiting),
+        };
+        let event = match read {
+            Ok(Some(event)) => event,
+            Ok(None) => {
+                // One that was dropped meanwhile is counted already.
+                if shared.queue().lost(place).is_some() {
+                    shared.erase(place, &waiting);
+                    shared.dropped(Dropped::Torn, 1);
+                }
+                return;
+            }
+            Err(error) => {
+                let pause = shared.queue().failed(place, Fault::Message, None, Instant::now(), chance());
+                tracing::error!(
+                    %error,
+                    destination = shared.destination.as_str(),
+                    again_in_seconds = pause.as_secs(),
+                    "a message cannot be read from --spool-dir now and is tried again"
+                );
+                return;
+            }
         };
         let span = traces::delivery(shared.destination.as_str(), &event.transaction_id);
         let began = Instant::now();

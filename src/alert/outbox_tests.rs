@@ -210,6 +210,33 @@ async fn a_message_that_disk_does_not_take_waits_in_memory() {
     task.abort();
 }
 
+#[tokio::test]
+async fn a_message_that_cannot_be_read_for_a_while_is_delivered_afterwards() {
+    let place = tempfile::tempdir().unwrap();
+    let open = || open(ALERTS, Some(place.path()), LIMITS, Arc::default());
+    let (outbox, courier) = open().unwrap();
+    outbox.put(event("a", "a"));
+    outbox.settled().await;
+    drop((outbox, courier));
+    let (folder, found) = again(|| Ok(Folder::open(place.path())?)).await;
+    let path = folder.path_of(found.events[0].0, &key("a"));
+    drop(folder);
+    let aside = place.path().join("aside");
+    std::fs::rename(&path, &aside).unwrap();
+    std::os::unix::fs::symlink(&path, &path).unwrap();
+    let (outbox, courier) = open().unwrap();
+    let receiver = Scripted::default();
+    let task = tokio::spawn(courier.run(receiver.clone()));
+    until(&outbox, Queue::is_failing).await;
+    outbox.put(event("b", "b"));
+    // It has not been taken away, and the others pass it.
+    until(&outbox, |queue| queue.depth().0 == 1 && receiver.ids() == ["b"]).await;
+    std::fs::rename(&aside, &path).unwrap();
+    until(&outbox, is_empty).await;
+    assert_eq!(receiver.ids(), ["b", "a"]);
+    task.abort();
+}
+
 /// Names the folder to the child process below.
 const FOLDER: &str = "DRIFTGUARD_TEST_SPOOL";
 /// What the child says before the number of a message that is on disk.
