@@ -22,8 +22,9 @@ use super::queue::{Fault, Limits, Next, Queue, Waiting};
 use crate::telemetry::metrics::{Destination, Dropped, Metrics, Posted};
 use crate::telemetry::traces;
 
-/// Messages that may wait for the writer.
-const CHANNEL: usize = 4096;
+/// Fewest and most messages that may wait for the writer; in between, as many as may wait at all.
+const LEAST_CHANNEL: usize = 4096;
+const MOST_CHANNEL: usize = 131_072;
 /// Messages written between two flushes of the folder.
 const BATCH: usize = 64;
 
@@ -116,7 +117,7 @@ pub fn open(
     let queue = Mutex::new(Queue::new(limits, Backoff::default()));
     let shared = Arc::new(Shared { destination, queue, folder, changed: watch::Sender::new(()), metrics });
     shared.take_up(found);
-    let (jobs, received) = sync_channel(CHANNEL);
+    let (jobs, received) = sync_channel(limits.events.clamp(LEAST_CHANNEL, MOST_CHANNEL));
     let writing = Arc::clone(&shared);
     thread::Builder::new()
         .name(format!("spool-{}", destination.as_str()))

@@ -193,6 +193,21 @@ async fn a_full_spool_drops_the_oldest_and_says_so() {
 }
 
 #[tokio::test]
+async fn a_burst_of_as_many_messages_as_may_wait_loses_none() {
+    let limits = Limits { events: 3 * LEAST_CHANNEL, bytes: u64::MAX };
+    let metrics = Arc::new(Metrics::default());
+    let (outbox, _courier) = open(ALERTS, None, limits, Arc::clone(&metrics)).unwrap();
+    // The writer needs this lock, so that all of them wait for it.
+    let queue = outbox.shared.queue();
+    for number in 0..limits.events {
+        outbox.put(event(&number.to_string(), "t"));
+    }
+    drop(queue);
+    outbox.settled().await;
+    assert_eq!(outbox.shared.queue().depth().0, limits.events);
+}
+
+#[tokio::test]
 async fn a_message_that_disk_does_not_take_waits_in_memory() {
     let place = tempfile::tempdir().unwrap();
     let folder = place.path().join("spool");
