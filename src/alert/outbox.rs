@@ -28,6 +28,9 @@ const MOST_CHANNEL: usize = 131_072;
 /// Messages written between two flushes of the folder.
 const BATCH: usize = 64;
 
+/// How long anybody waits for the writer: a disk that hangs must not hold up who tells things.
+const SETTLING: Duration = Duration::from_secs(10);
+
 /// Why an outbox cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OutboxError {
@@ -137,16 +140,27 @@ impl Outbox {
         }
     }
 
-    /// Returns once all that was put before is on disk, as far as it ever will be.
-    pub async fn settled(&self) {
-        let (done, wait) = oneshot::channel();
-        let mut job = Job::Settle(done);
-        // The writer empties its channel within moments.
-        while let Err(TrySendError::Full(back)) = self.jobs.try_send(job) {
-            job = back;
-            tokio::time::sleep(Duration::from_millis(10)).await;
+    /// Waits until all that was put before is on disk, as far as it ever will be, for ten seconds at the
+    /// most. Returns whether it is.
+    pub async fn settled(&self) -> bool {
+        let settling = async {
+            let (done, wait) = oneshot::channel();
+            let mut job = Job::Settle(done);
+            // The writer empties its channel within moments.
+            while let Err(TrySendError::Full(back)) = self.jobs.try_send(job) {
+                job = back;
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            wait.await.is_ok()
+        };
+        let is_settled = tokio::time::timeout(SETTLING, settling).await.unwrap_or(false);
+        if !is_settled {
+            tracing::error!(
+                destination = self.shared.destination.as_str(),
+                "messages are not on disk in time and wait in memory"
+            );
         }
-        let _ = wait.await;
+        is_settled
     }
 
     /// Waits until all is delivered, or it is plain that it will not be: the receiver fails, or `limit`
@@ -187,7 +201,8 @@ impl Shared {
             (place, Waiting::new(key(&event.id), key(&event.transaction_id), bytes, None))
         });
         // Of what transaction it is stands in the file alone: until that can be read, of one of its own.
-        let unread = found.unread.into_iter().map(|(place, bytes, id)| (place, Waiting::new(id, id, bytes, None)));
+        let unread =
+            found.unread.into_iter().map(|(place, bytes, id)| (place, Waiting::new(id, id, bytes, None)));
         let mut all: Vec<(u64, Waiting)> = read.chain(unread).collect();
         all.sort_by_key(|(place, _)| *place);
         for (place, waiting) in all {
@@ -262,6 +277,23 @@ impl Shared {
         Ok(folder.read(place, &message.key)?.map(Arc::new))
     }
 
+    /// As [`Self::read`], for a task.
+    async fn read_aside(
+        self: &Arc<Self>,
+        place: u64,
+        message: &Waiting,
+    ) -> std::io::Result<Option<Arc<Event>>> {
+        let (shared, message) = (Arc::clone(self), message.clone());
+        let read = tokio::task::spawn_blocking(move || shared.read(place, &message)).await;
+        read.map_err(std::io::Error::other)?
+    }
+
+    /// As [`Self::erase`], for a task. What cannot be removed now is delivered again after a restart.
+    async fn erase_aside(self: &Arc<Self>, place: u64, message: Waiting) {
+        let shared = Arc::clone(self);
+        let _ = tokio::task::spawn_blocking(move || shared.erase(place, &message)).await;
+    }
+
     fn erase(&self, place: u64, message: &Waiting) {
         if let (Some(folder), None) = (&self.folder, &message.held) {
             folder.remove(place, &message.key);
@@ -332,14 +364,14 @@ impl Courier {
         let Some(waiting) = shared.queue().message(place).cloned() else { return };
         let read = match &waiting.held {
             Some(event) => Ok(Some(Arc::clone(event))),
-            None => shared.read(place, &waiting),
+            None => shared.read_aside(place, &waiting).await,
         };
         let event = match read {
             Ok(Some(event)) => event,
             Ok(None) => {
                 // One that was dropped meanwhile is counted already.
                 if shared.queue().lost(place).is_some() {
-                    shared.erase(place, &waiting);
+                    shared.erase_aside(place, waiting).await;
                     shared.dropped(Dropped::Torn, 1);
                 }
                 return;
@@ -364,7 +396,7 @@ impl Courier {
             Answer::Delivered => {
                 shared.metrics.alerts.posted(destination, Posted::Delivered, took);
                 shared.queue().delivered(place);
-                shared.erase(place, &waiting);
+                shared.erase_aside(place, waiting).await;
             }
             Answer::Refused { why } => {
                 shared.metrics.alerts.posted(destination, Posted::Refused, took);
@@ -375,8 +407,8 @@ impl Courier {
                     "the receiver refuses a message for good; it is dropped"
                 );
                 shared.queue().refused(place);
-                shared.erase(place, &waiting);
                 shared.metrics.alerts.dropped(destination, Dropped::Refused, 1);
+                shared.erase_aside(place, waiting).await;
             }
             Answer::Failed { fault, asked, why } => {
                 shared.metrics.alerts.posted(destination, Posted::Failed, took);

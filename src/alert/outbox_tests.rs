@@ -208,6 +208,28 @@ async fn a_burst_of_as_many_messages_as_may_wait_loses_none() {
 }
 
 #[tokio::test]
+async fn who_waits_for_a_disk_that_hangs_is_told_so_and_goes_on() {
+    let (outbox, _courier) = in_memory(&Arc::default());
+    assert!(outbox.settled().await);
+    tokio::time::pause();
+    let shared = Arc::clone(&outbox.shared);
+    let (held, is_held) = std::sync::mpsc::channel();
+    let (let_go, going) = std::sync::mpsc::channel::<()>();
+    // The writer needs this lock.
+    let holder = thread::spawn(move || {
+        let queue = shared.queue();
+        held.send(()).unwrap();
+        let _ = going.recv();
+        drop(queue);
+    });
+    is_held.recv().unwrap();
+    outbox.put(event("a", "a"));
+    assert!(!outbox.settled().await);
+    let_go.send(()).unwrap();
+    holder.join().unwrap();
+}
+
+#[tokio::test]
 async fn a_message_that_disk_does_not_take_waits_in_memory() {
     let place = tempfile::tempdir().unwrap();
     let folder = place.path().join("spool");
