@@ -117,12 +117,16 @@ impl Delivery {
         });
     }
 
-    /// Returns once all that was put before is on disk, as far as there is a spool. Whoever writes down
-    /// that an alert was told waits for this first, or a crash in between would lose it.
-    pub async fn settled(&self) {
-        for outbox in [&self.alerts, &self.telemetry].into_iter().flatten() {
-            outbox.settled().await;
-        }
+    /// Waits until all that was put before is on disk, as far as there is a spool, for ten seconds at the
+    /// most. Returns whether it is. Whoever writes down that an alert was told waits for this first, or a
+    /// crash in between would lose it.
+    pub async fn settled(&self) -> bool {
+        let settle = async |outbox: &Option<Outbox>| match outbox {
+            Some(outbox) => outbox.settled().await,
+            None => true,
+        };
+        let (alerts, telemetry) = tokio::join!(settle(&self.alerts), settle(&self.telemetry));
+        alerts && telemetry
     }
 
     /// Waits until all is delivered, for at most `limit`, and no longer than receivers take what they get:

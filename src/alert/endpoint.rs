@@ -214,8 +214,9 @@ impl Credentials {
 ///
 /// Refused for good is what says that this very message is wrong: a 4xx. Answers about us (401, 403,
 /// 407), about a wrong or not yet served address (404, 421) and about the moment (408, 409, 423, 425, 429) are mended
-/// without the message, which therefore waits. Nothing is lost to a 5xx; where it does not say that
-/// the receiver as a whole is down, perhaps only this message makes it fail.
+/// without the message, which therefore waits. Nothing is lost to a 5xx. Only what says that the receiver
+/// as a whole takes nothing now holds up all: whoever filters by what messages hold answers 403 and 404
+/// to some of them, and must not silence the others.
 fn judge(status: StatusCode, headers: &HeaderMap, now: Timestamp) -> Answer {
     let why = format!("it answers {}", status.as_u16());
     let asked = headers.get(RETRY_AFTER).and_then(|value| retry_after(value, now));
@@ -225,8 +226,8 @@ fn judge(status: StatusCode, headers: &HeaderMap, now: Timestamp) -> Answer {
             let why = format!("it answers {} and redirects are not followed", status.as_u16());
             return Answer::Failed { fault: Fault::Receiver, asked, why };
         }
-        401 | 403 | 404 | 407 | 408 | 421 | 425 | 429 | 502 | 503 | 504 => Fault::Receiver,
-        409 | 423 => Fault::Message,
+        407 | 408 | 425 | 429 | 502 | 503 | 504 => Fault::Receiver,
+        401 | 403 | 404 | 409 | 421 | 423 => Fault::Message,
         400..500 => return Answer::Refused { why },
         _ => Fault::Message,
     };

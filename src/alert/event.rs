@@ -78,6 +78,18 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// The short name that [`hex`] wrote; `None` when it is none.
+pub(super) fn unhex(text: &str) -> Option<Key> {
+    let mut key = [0; KEY_LENGTH];
+    if text.len() != 2 * KEY_LENGTH || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return None;
+    }
+    for (byte, place) in key.iter_mut().zip((0..).step_by(2)) {
+        *byte = u8::from_str_radix(text.get(place..place + 2)?, 16).ok()?;
+    }
+    Some(key)
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
@@ -89,6 +101,15 @@ mod tests {
             transaction_id: "019a".into(),
             kind: Kind::Alert,
             body: "{\"text\":\"two\\nlines \u{e9}\"}".into(),
+        }
+    }
+
+    #[test]
+    fn a_short_name_is_read_back_and_nothing_else_is_one() {
+        let name = key("a");
+        assert_eq!(unhex(&hex(&name)), Some(name));
+        for wrong in ["", "ab", "\u{e9}", &"+1".repeat(KEY_LENGTH), &"0".repeat(2 * KEY_LENGTH + 1)] {
+            assert_eq!(unhex(wrong), None, "{wrong}");
         }
     }
 

@@ -2,14 +2,15 @@
 //!
 //! A file appears under its name only when it is whole and on disk: it is written under another name,
 //! flushed, and renamed. So a process may end at any moment, by SIGKILL too. What a failing disk or file
-//! system tears nevertheless is recognised by the file's own digest, and skipped.
+//! system tears nevertheless is recognised by the file's own digest, and skipped. What merely cannot be
+//! read now, such as for want of file descriptors or memory, is kept.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use super::event::{Event, Key, hex, key};
+use super::event::{Event, Key, hex, key, unhex};
 
 /// How names of files end.
 const SUFFIX: &str = ".event";
@@ -51,6 +52,8 @@ pub struct Folder {
 pub struct Found {
     /// Place, size and content of each message, oldest first.
     pub events: Vec<(u64, u64, Event)>,
+    /// Place, size and short name of each message that cannot be read now. Their files are kept.
+    pub unread: Vec<(u64, u64, Key)>,
     /// Files that were torn; they are gone now.
     pub torn: usize,
 }
@@ -113,9 +116,11 @@ impl Folder {
     }
 
     /// Reads a message; `None` when it is torn or gone.
-    #[must_use]
-    pub fn read(&self, place: u64, key: &Key) -> Option<Event> {
-        fs::read(self.path.join(name(place, key))).ok().and_then(|bytes| Event::from_file(&bytes))
+    ///
+    /// # Errors
+    /// When it cannot be read now: nothing is known of it, and it may well be whole.
+    pub fn read(&self, place: u64, key: &Key) -> io::Result<Option<Event>> {
+        read(&self.path.join(name(place, key)))
     }
 
     /// Removes a message. One that cannot be removed is delivered again after a restart, with the same id.
@@ -128,6 +133,11 @@ impl Folder {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn path_of(&self, place: u64, key: &Key) -> PathBuf {
+        self.path.join(name(place, key))
+    }
+
     fn read_all(&self) -> io::Result<Found> {
         let mut found = Found::default();
         for entry in fs::read_dir(&self.path)? {
@@ -138,18 +148,17 @@ impl Folder {
                 let _ = fs::remove_file(&path);
                 continue;
             }
-            let Some(place) = place_of(name) else { continue };
+            let Some((place, key)) = parts_of(name) else { continue };
             let size = entry.metadata()?.len();
-            let event = if size > MAX_FILE {
-                None
-            } else {
-                fs::read(&path).ok().and_then(|bytes| Event::from_file(&bytes))
-            };
-            match event {
-                Some(event) => found.events.push((place, size, event)),
-                None => {
+            match if size > MAX_FILE { Ok(None) } else { read(&path) } {
+                Ok(Some(event)) => found.events.push((place, size, event)),
+                Ok(None) => {
                     found.torn += 1;
                     let _ = fs::remove_file(&path);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, path = %path.display(), "a message cannot be read now and is kept");
+                    found.unread.push((place, size, key));
                 }
             }
         }
@@ -162,8 +171,17 @@ fn name(place: u64, key: &Key) -> String {
     format!("{place:020}-{}{SUFFIX}", hex(key))
 }
 
-fn place_of(name: &str) -> Option<u64> {
-    name.strip_suffix(SUFFIX)?.split_once('-')?.0.parse().ok()
+fn parts_of(name: &str) -> Option<(u64, Key)> {
+    let (place, key) = name.strip_suffix(SUFFIX)?.split_once('-')?;
+    Some((place.parse().ok()?, unhex(key)?))
+}
+
+fn read(path: &Path) -> io::Result<Option<Event>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Event::from_file(&bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 #[cfg(test)]
@@ -192,8 +210,8 @@ mod tests {
         drop(folder);
         let (folder, found) = Folder::open(place.path()).unwrap();
         assert_eq!((ids(&found), found.torn), (vec!["a", "b"], 0));
-        assert_eq!(folder.read(2, &key("b")), Some(event("b")));
-        assert_eq!(folder.read(10, &key("c")), None);
+        assert_eq!(folder.read(2, &key("b")).unwrap(), Some(event("b")));
+        assert_eq!(folder.read(10, &key("c")).unwrap(), None);
     }
 
     #[test]
@@ -221,6 +239,22 @@ mod tests {
             .collect();
         left.sort();
         assert_eq!(left, [name(1, &key("whole")), LOCK.to_owned(), "lost+found".to_owned()]);
+    }
+
+    #[test]
+    fn a_message_that_cannot_be_read_now_is_kept() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join(name(7, &key("a")));
+        // A link to itself can be read by nobody, whoever runs the test.
+        std::os::unix::fs::symlink(&path, &path).unwrap();
+        let (folder, found) = Folder::open(place.path()).unwrap();
+        assert_eq!((found.torn, found.events.len()), (0, 0));
+        let [(7, _, found)] = found.unread.as_slice() else { unreachable!("{:?}", found.unread) };
+        assert_eq!(*found, key("a"));
+        assert!(folder.read(7, &key("a")).is_err());
+        assert!(path.is_symlink(), "it was removed");
+        fs::remove_file(&path).unwrap();
+        assert!(folder.read(7, &key("a")).unwrap().is_none(), "what is gone is gone");
     }
 
     #[test]

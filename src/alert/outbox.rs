@@ -22,10 +22,14 @@ use super::queue::{Fault, Limits, Next, Queue, Waiting};
 use crate::telemetry::metrics::{Destination, Dropped, Metrics, Posted};
 use crate::telemetry::traces;
 
-/// Messages that may wait for the writer.
-const CHANNEL: usize = 4096;
+/// Fewest and most messages that may wait for the writer; in between, as many as may wait at all.
+const LEAST_CHANNEL: usize = 4096;
+const MOST_CHANNEL: usize = 131_072;
 /// Messages written between two flushes of the folder.
 const BATCH: usize = 64;
+
+/// How long anybody waits for the writer: a disk that hangs must not hold up who tells things.
+const SETTLING: Duration = Duration::from_secs(10);
 
 /// Why an outbox cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -116,7 +120,7 @@ pub fn open(
     let queue = Mutex::new(Queue::new(limits, Backoff::default()));
     let shared = Arc::new(Shared { destination, queue, folder, changed: watch::Sender::new(()), metrics });
     shared.take_up(found);
-    let (jobs, received) = sync_channel(CHANNEL);
+    let (jobs, received) = sync_channel(limits.events.clamp(LEAST_CHANNEL, MOST_CHANNEL));
     let writing = Arc::clone(&shared);
     thread::Builder::new()
         .name(format!("spool-{}", destination.as_str()))
@@ -136,16 +140,27 @@ impl Outbox {
         }
     }
 
-    /// Returns once all that was put before is on disk, as far as it ever will be.
-    pub async fn settled(&self) {
-        let (done, wait) = oneshot::channel();
-        let mut job = Job::Settle(done);
-        // The writer empties its channel within moments.
-        while let Err(TrySendError::Full(back)) = self.jobs.try_send(job) {
-            job = back;
-            tokio::time::sleep(Duration::from_millis(10)).await;
+    /// Waits until all that was put before is on disk, as far as it ever will be, for ten seconds at the
+    /// most. Returns whether it is.
+    pub async fn settled(&self) -> bool {
+        let settling = async {
+            let (done, wait) = oneshot::channel();
+            let mut job = Job::Settle(done);
+            // The writer empties its channel within moments.
+            while let Err(TrySendError::Full(back)) = self.jobs.try_send(job) {
+                job = back;
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            wait.await.is_ok()
+        };
+        let is_settled = tokio::time::timeout(SETTLING, settling).await.unwrap_or(false);
+        if !is_settled {
+            tracing::error!(
+                destination = self.shared.destination.as_str(),
+                "messages are not on disk in time and wait in memory"
+            );
         }
-        let _ = wait.await;
+        is_settled
     }
 
     /// Waits until all is delivered, or it is plain that it will not be: the receiver fails, or `limit`
@@ -173,7 +188,7 @@ impl Shared {
 
     /// Queues what an earlier process left.
     fn take_up(&self, found: Found) {
-        let count = found.events.len();
+        let count = found.events.len() + found.unread.len();
         if found.torn > 0 {
             tracing::warn!(
                 destination = self.destination.as_str(),
@@ -182,8 +197,15 @@ impl Shared {
             );
             self.metrics.alerts.dropped(self.destination, Dropped::Torn, found.torn);
         }
-        for (place, bytes, event) in found.events {
-            let waiting = Waiting::new(key(&event.id), key(&event.transaction_id), bytes, None);
+        let read = found.events.into_iter().map(|(place, bytes, event)| {
+            (place, Waiting::new(key(&event.id), key(&event.transaction_id), bytes, None))
+        });
+        // Of what transaction it is stands in the file alone: until that can be read, of one of its own.
+        let unread =
+            found.unread.into_iter().map(|(place, bytes, id)| (place, Waiting::new(id, id, bytes, None)));
+        let mut all: Vec<(u64, Waiting)> = read.chain(unread).collect();
+        all.sort_by_key(|(place, _)| *place);
+        for (place, waiting) in all {
             self.insert(place, waiting);
         }
         if count > 0 {
@@ -247,6 +269,29 @@ impl Shared {
             self.erase(*place, oldest);
         }
         self.dropped(Dropped::Full, dropped.len());
+    }
+
+    /// Reads a message that is on disk; `None` when it is torn or gone.
+    fn read(&self, place: u64, message: &Waiting) -> std::io::Result<Option<Arc<Event>>> {
+        let Some(folder) = &self.folder else { return Ok(None) };
+        Ok(folder.read(place, &message.key)?.map(Arc::new))
+    }
+
+    /// As [`Self::read`], for a task.
+    async fn read_aside(
+        self: &Arc<Self>,
+        place: u64,
+        message: &Waiting,
+    ) -> std::io::Result<Option<Arc<Event>>> {
+        let (shared, message) = (Arc::clone(self), message.clone());
+        let read = tokio::task::spawn_blocking(move || shared.read(place, &message)).await;
+        read.map_err(std::io::Error::other)?
+    }
+
+    /// As [`Self::erase`], for a task. What cannot be removed now is delivered again after a restart.
+    async fn erase_aside(self: &Arc<Self>, place: u64, message: Waiting) {
+        let shared = Arc::clone(self);
+        let _ = tokio::task::spawn_blocking(move || shared.erase(place, &message)).await;
     }
 
     fn erase(&self, place: u64, message: &Waiting) {
@@ -317,13 +362,30 @@ impl Courier {
     async fn deliver(&self, place: u64, receiver: &impl Post) {
         let shared = &self.shared;
         let Some(waiting) = shared.queue().message(place).cloned() else { return };
-        let read =
-            || shared.folder.as_ref().and_then(|folder| folder.read(place, &waiting.key)).map(Arc::new);
-        let Some(event) = waiting.held.clone().or_else(read) else {
-            shared.queue().lost(place);
-            shared.erase(place, &waiting);
-            shared.dropped(Dropped::Torn, 1);
-            return;
+        let read = match &waiting.held {
+            Some(event) => Ok(Some(Arc::clone(event))),
+            None => shared.read_aside(place, &waiting).await,
+        };
+        let event = match read {
+            Ok(Some(event)) => event,
+            Ok(None) => {
+                // One that was dropped meanwhile is counted already.
+                if shared.queue().lost(place).is_some() {
+                    shared.erase_aside(place, waiting).await;
+                    shared.dropped(Dropped::Torn, 1);
+                }
+                return;
+            }
+            Err(error) => {
+                let pause = shared.queue().failed(place, Fault::Message, None, Instant::now(), chance());
+                tracing::error!(
+                    %error,
+                    destination = shared.destination.as_str(),
+                    again_in_seconds = pause.as_secs(),
+                    "a message cannot be read from --spool-dir now and is tried again"
+                );
+                return;
+            }
         };
         let span = traces::delivery(shared.destination.as_str(), &event.transaction_id);
         let began = Instant::now();
@@ -334,7 +396,7 @@ impl Courier {
             Answer::Delivered => {
                 shared.metrics.alerts.posted(destination, Posted::Delivered, took);
                 shared.queue().delivered(place);
-                shared.erase(place, &waiting);
+                shared.erase_aside(place, waiting).await;
             }
             Answer::Refused { why } => {
                 shared.metrics.alerts.posted(destination, Posted::Refused, took);
@@ -345,8 +407,8 @@ impl Courier {
                     "the receiver refuses a message for good; it is dropped"
                 );
                 shared.queue().refused(place);
-                shared.erase(place, &waiting);
                 shared.metrics.alerts.dropped(destination, Dropped::Refused, 1);
+                shared.erase_aside(place, waiting).await;
             }
             Answer::Failed { fault, asked, why } => {
                 shared.metrics.alerts.posted(destination, Posted::Failed, took);

@@ -193,6 +193,43 @@ async fn a_full_spool_drops_the_oldest_and_says_so() {
 }
 
 #[tokio::test]
+async fn a_burst_of_as_many_messages_as_may_wait_loses_none() {
+    let limits = Limits { events: 3 * LEAST_CHANNEL, bytes: u64::MAX };
+    let metrics = Arc::new(Metrics::default());
+    let (outbox, _courier) = open(ALERTS, None, limits, Arc::clone(&metrics)).unwrap();
+    // The writer needs this lock, so that all of them wait for it.
+    let queue = outbox.shared.queue();
+    for number in 0..limits.events {
+        outbox.put(event(&number.to_string(), "t"));
+    }
+    drop(queue);
+    outbox.settled().await;
+    assert_eq!(outbox.shared.queue().depth().0, limits.events);
+}
+
+#[tokio::test]
+async fn who_waits_for_a_disk_that_hangs_is_told_so_and_goes_on() {
+    let (outbox, _courier) = in_memory(&Arc::default());
+    assert!(outbox.settled().await);
+    tokio::time::pause();
+    let shared = Arc::clone(&outbox.shared);
+    let (held, is_held) = std::sync::mpsc::channel();
+    let (let_go, going) = std::sync::mpsc::channel::<()>();
+    // The writer needs this lock.
+    let holder = thread::spawn(move || {
+        let queue = shared.queue();
+        held.send(()).unwrap();
+        let _ = going.recv();
+        drop(queue);
+    });
+    is_held.recv().unwrap();
+    outbox.put(event("a", "a"));
+    assert!(!outbox.settled().await);
+    let_go.send(()).unwrap();
+    holder.join().unwrap();
+}
+
+#[tokio::test]
 async fn a_message_that_disk_does_not_take_waits_in_memory() {
     let place = tempfile::tempdir().unwrap();
     let folder = place.path().join("spool");
@@ -207,6 +244,33 @@ async fn a_message_that_disk_does_not_take_waits_in_memory() {
     assert_eq!(receiver.ids(), ["a"]);
     let page = metrics.encode().unwrap();
     assert!(!page.contains(r#"spool_write_errors_total{destination="alerts"} 0"#), "{page}");
+    task.abort();
+}
+
+#[tokio::test]
+async fn a_message_that_cannot_be_read_for_a_while_is_delivered_afterwards() {
+    let place = tempfile::tempdir().unwrap();
+    let open = || open(ALERTS, Some(place.path()), LIMITS, Arc::default());
+    let (outbox, courier) = open().unwrap();
+    outbox.put(event("a", "a"));
+    outbox.settled().await;
+    drop((outbox, courier));
+    let (folder, found) = again(|| Ok(Folder::open(place.path())?)).await;
+    let path = folder.path_of(found.events[0].0, &key("a"));
+    drop(folder);
+    let aside = place.path().join("aside");
+    std::fs::rename(&path, &aside).unwrap();
+    std::os::unix::fs::symlink(&path, &path).unwrap();
+    let (outbox, courier) = open().unwrap();
+    let receiver = Scripted::default();
+    let task = tokio::spawn(courier.run(receiver.clone()));
+    until(&outbox, Queue::is_failing).await;
+    outbox.put(event("b", "b"));
+    // It has not been taken away, and the others pass it.
+    until(&outbox, |queue| queue.depth().0 == 1 && receiver.ids() == ["b"]).await;
+    std::fs::rename(&aside, &path).unwrap();
+    until(&outbox, is_empty).await;
+    assert_eq!(receiver.ids(), ["b", "a"]);
     task.abort();
 }
 

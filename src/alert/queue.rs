@@ -170,19 +170,30 @@ impl Queue {
         }
         let mut held_up = HashSet::new();
         let mut earliest: Option<Instant> = None;
+        let mut again: Option<(u32, u64)> = None;
         for (place, message) in &self.waiting {
             if held_up.contains(&message.transaction) {
                 continue;
             }
-            match message.not_before.filter(|then| *then > now) {
+            match message.not_before {
                 None => return Next::Deliver(*place),
                 Some(then) => {
                     held_up.insert(message.transaction);
-                    earliest = Some(earliest.map_or(then, |before| before.min(then)));
+                    if then > now {
+                        earliest = Some(earliest.map_or(then, |before| before.min(then)));
+                    } else {
+                        // Those that did not fail by themselves go first, and then who did so least.
+                        let tried = (message.failures, *place);
+                        again = Some(again.map_or(tried, |before| before.min(tried)));
+                    }
                 }
             }
         }
-        earliest.map_or(Next::Nothing, Next::At)
+        match (again, earliest) {
+            (Some((_, place)), _) => Next::Deliver(place),
+            (None, Some(then)) => Next::At(then),
+            (None, None) => Next::Nothing,
+        }
     }
 
     /// Takes away a message that arrived.
@@ -357,6 +368,26 @@ mod tests {
         assert_eq!(queue.next(third), Next::Deliver(1));
         queue.delivered(1);
         assert_eq!(queue.next(third), Next::Deliver(2));
+    }
+
+    #[test]
+    fn a_message_that_failed_by_itself_is_tried_again_after_the_others() {
+        let (mut queue, now) = (queue(), Instant::now());
+        for id in ["a", "b", "c"] {
+            put(&mut queue, id, id, 10).unwrap();
+        }
+        queue.failed(1, Fault::Message, None, now, 1.0);
+        let second = now + Duration::from_secs(1);
+        assert_eq!(queue.next(second), Next::Deliver(2), "both are due");
+        queue.failed(2, Fault::Message, None, second, 1.0);
+        let later = second + Duration::from_secs(10);
+        assert_eq!(queue.next(later), Next::Deliver(3));
+        queue.failed(1, Fault::Message, None, later, 1.0);
+        queue.delivered(3);
+        let last = later + Duration::from_secs(10);
+        assert_eq!(queue.next(last), Next::Deliver(2), "it failed less often");
+        queue.delivered(2);
+        assert_eq!(queue.next(last), Next::Deliver(1));
     }
 
     #[test]

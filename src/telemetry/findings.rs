@@ -1,7 +1,8 @@
 //! Events about what the auditor finds and does: drift, remediation, alerts and their resolution.
 //!
 //! Each regards the guard and is related to the target. One Event for each guard, kind and reason, with a
-//! series behind it, as for attempts ([`super::events`]); queue, memory and rate are bounded.
+//! series behind it, as for attempts ([`super::events`]); queue, memory and rate are bounded. Alerts and their
+//! resolution have bounds of their own, so that no amount of drift crowds them out.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,14 +13,14 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::allowance::Allowance;
-use super::gather::Episodes;
+use super::gather::{Episodes, Observed};
 use super::metrics::Metrics;
 use crate::api::names;
 use crate::core::guard::{GuardId, Target};
 
 /// Name under which Events are reported.
 const CONTROLLER: &str = "driftguard.terrafusion.ai/auditor";
-/// Findings that may wait to be told.
+/// Findings that may wait to be told; alerts and their resolution apart from the others, as for all bounds.
 const QUEUE: usize = 4096;
 /// Events at once, and per second after that.
 const BURST: u32 = 200;
@@ -51,6 +52,11 @@ impl Told {
             Self::Alert | Self::Resolved => "Alert",
         }
     }
+
+    /// Whether it goes to somebody on call.
+    const fn is_alert(self) -> bool {
+        matches!(self, Self::Alert | Self::Resolved)
+    }
 }
 
 /// What an Event tells.
@@ -73,14 +79,16 @@ pub struct Finding {
 /// Takes findings without ever waiting.
 #[derive(Debug, Clone)]
 pub struct FindingSink {
-    queue: mpsc::Sender<Finding>,
+    alerts: mpsc::Sender<Finding>,
+    others: mpsc::Sender<Finding>,
     metrics: Arc<Metrics>,
 }
 
 impl FindingSink {
     /// Queues a finding; one too many is dropped and counted.
     pub fn put(&self, finding: Finding) {
-        if self.queue.try_send(finding).is_err() {
+        let queue = if finding.told.is_alert() { &self.alerts } else { &self.others };
+        if queue.try_send(finding).is_err() {
             self.metrics.dropped_event();
         }
     }
@@ -89,46 +97,64 @@ impl FindingSink {
 /// The task that publishes what a sink takes.
 #[derive(Debug)]
 pub struct Publisher {
-    queue: mpsc::Receiver<Finding>,
+    alerts: mpsc::Receiver<Finding>,
+    others: mpsc::Receiver<Finding>,
     metrics: Arc<Metrics>,
 }
 
 /// A sink and the task behind it, which must be run.
 #[must_use]
 pub fn channel(metrics: Arc<Metrics>) -> (FindingSink, Publisher) {
-    let (sender, receiver) = mpsc::channel(QUEUE);
-    (FindingSink { queue: sender, metrics: Arc::clone(&metrics) }, Publisher { queue: receiver, metrics })
+    let ((to_alerts, alerts), (to_others, others)) = (mpsc::channel(QUEUE), mpsc::channel(QUEUE));
+    let sink = FindingSink { alerts: to_alerts, others: to_others, metrics: Arc::clone(&metrics) };
+    (sink, Publisher { alerts, others, metrics })
 }
 
 impl Publisher {
     /// Publishes for ever. A failing API server costs Events, nothing else.
-    pub async fn run(mut self, client: kube::Client, replica: String) {
+    pub async fn run(self, client: kube::Client, replica: String) {
         let reporter = Reporter { controller: CONTROLLER.into(), instance: Some(replica) };
-        let recorder = Recorder::new(client, reporter);
-        let mut allowance = Allowance::new(BURST, PER_SECOND, std::time::Instant::now());
-        let mut episodes = Episodes::default();
-        let mut tick = tokio::time::interval(LOOK);
-        loop {
-            let due = tokio::select! {
-                finding = self.queue.recv() => match finding {
-                    Some(finding) => {
-                        let key = (finding.guard.clone(), finding.told, finding.reason);
-                        episodes.observe(key, finding, Instant::now()).into_iter().collect()
+        // Neither waits while an Event of the other is sent.
+        let recorder = || Recorder::new(client.clone(), reporter.clone());
+        tokio::join!(
+            publish(self.alerts, recorder(), &self.metrics),
+            publish(self.others, recorder(), &self.metrics)
+        );
+    }
+}
+
+/// Publishes what comes from one queue, within bounds of its own.
+async fn publish(mut queue: mpsc::Receiver<Finding>, recorder: Recorder, metrics: &Metrics) {
+    let mut allowance = Allowance::new(BURST, PER_SECOND, std::time::Instant::now());
+    let mut episodes = Episodes::default();
+    let mut tick = tokio::time::interval(LOOK);
+    loop {
+        let due = tokio::select! {
+            finding = queue.recv() => match finding {
+                Some(finding) => {
+                    let key = (finding.guard.clone(), finding.told, finding.reason);
+                    match episodes.observe(key, finding, Instant::now()) {
+                        Observed::Due(finding) => vec![(finding, 1)],
+                        Observed::Gathered => Vec::new(),
+                        Observed::Dropped => {
+                            metrics.dropped_event();
+                            Vec::new()
+                        }
                     }
-                    // Whoever finds things is gone only when the process stops.
-                    None => std::future::pending().await,
-                },
-                _ = tick.tick() => episodes.due(Instant::now()),
-            };
-            for (finding, count) in due {
-                if !allowance.take(std::time::Instant::now()) {
-                    self.metrics.dropped_event();
-                    continue;
                 }
-                if let Err(error) = recorder.publish(&event(&finding, count), &regarding(&finding)).await {
-                    self.metrics.dropped_event();
-                    tracing::debug!(%error, "an Event could not be published");
-                }
+                // Whoever finds things is gone only when the process stops.
+                None => std::future::pending().await,
+            },
+            _ = tick.tick() => episodes.due(Instant::now()),
+        };
+        for (finding, count) in due {
+            if !allowance.take(std::time::Instant::now()) {
+                metrics.dropped_event();
+                continue;
+            }
+            if let Err(error) = recorder.publish(&event(&finding, count), &regarding(&finding)).await {
+                metrics.dropped_event();
+                tracing::debug!(%error, "an Event could not be published");
             }
         }
     }
@@ -222,6 +248,21 @@ mod tests {
         assert!(matches!(kind(Told::Remediation, RESTORED), EventType::Normal));
         assert!(matches!(kind(Told::Remediation, "Failed"), EventType::Warning));
         assert!(matches!(kind(Told::Alert, "Drifted"), EventType::Warning));
+    }
+
+    #[test]
+    fn no_amount_of_drift_takes_the_room_of_an_alert() {
+        let metrics = Arc::new(Metrics::default());
+        let (sink, mut publisher) = channel(Arc::clone(&metrics));
+        for _ in 0..=QUEUE {
+            sink.put(finding(Told::Drift, "ContentDiffers"));
+        }
+        for told in [Told::Alert, Told::Resolved] {
+            sink.put(finding(told, "Drifted"));
+            assert_eq!(publisher.alerts.try_recv().map(|finding| finding.told), Ok(told));
+        }
+        let page = metrics.encode().unwrap_or_default();
+        assert!(page.contains("driftguard_dropped_events_total 1"), "{page}");
     }
 
     #[test]

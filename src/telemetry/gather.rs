@@ -24,6 +24,17 @@ struct Episode<T> {
     gathered: usize,
 }
 
+/// What becomes of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Observed<T> {
+    /// It is told at once.
+    Due(T),
+    /// It is told later, with others.
+    Gathered,
+    /// There are too many episodes.
+    Dropped,
+}
+
 /// All episodes that are remembered.
 #[derive(Debug)]
 pub(super) struct Episodes<K, T> {
@@ -37,20 +48,20 @@ impl<K, T> Default for Episodes<K, T> {
 }
 
 impl<K: Eq + Hash, T> Episodes<K, T> {
-    /// Takes a message, and gives it back when it is to be told at once.
-    pub(super) fn observe(&mut self, key: K, told: T, now: Instant) -> Option<(T, usize)> {
+    /// Takes a message, and says what becomes of it.
+    pub(super) fn observe(&mut self, key: K, told: T, now: Instant) -> Observed<T> {
         if let Some(episode) = self.by_key.get_mut(&key) {
             episode.last_seen = now;
             episode.gathered += 1;
             episode.waiting = Some(told);
-            return None;
+            return Observed::Gathered;
         }
-        if self.by_key.len() < MAX_EPISODES {
-            let episode = Episode { last_told: now, last_seen: now, waiting: None, gathered: 0 };
-            self.by_key.insert(key, episode);
-            return Some((told, 1));
+        if self.by_key.len() >= MAX_EPISODES {
+            return Observed::Dropped;
         }
-        None
+        let episode = Episode { last_told: now, last_seen: now, waiting: None, gathered: 0 };
+        self.by_key.insert(key, episode);
+        Observed::Due(told)
     }
 
     /// What has been gathered long enough, with its count; forgets what has been quiet for long.
@@ -77,9 +88,9 @@ mod tests {
     fn the_first_message_is_told_at_once_and_the_rest_together() {
         let mut episodes = Episodes::default();
         let start = Instant::now();
-        assert!(episodes.observe("a", 0, start).is_some());
+        assert_eq!(episodes.observe("a", 0, start), Observed::Due(0));
         for number in 1..10_000 {
-            assert!(episodes.observe("a", number, start).is_none());
+            assert_eq!(episodes.observe("a", number, start), Observed::Gathered);
         }
         assert!(episodes.due(start).is_empty());
         assert_eq!(episodes.due(start + GATHER), [(9_999, 9_999)]);
@@ -90,8 +101,12 @@ mod tests {
     fn memory_is_bounded_however_many_there_are() {
         let mut episodes = Episodes::default();
         let start = Instant::now();
-        let at_once = (0..5_000).filter(|key| episodes.observe(*key, (), start).is_some()).count();
-        assert_eq!((at_once, episodes.by_key.len()), (MAX_EPISODES, MAX_EPISODES));
+        for key in 0..MAX_EPISODES {
+            assert_eq!(episodes.observe(key, (), start), Observed::Due(()));
+        }
+        assert_eq!(episodes.observe(MAX_EPISODES, (), start), Observed::Dropped, "there is no room");
+        assert_eq!(episodes.observe(0, (), start), Observed::Gathered, "it has its room");
+        assert_eq!(episodes.by_key.len(), MAX_EPISODES);
         episodes.due(start + FORGET);
         assert!(episodes.by_key.is_empty());
     }

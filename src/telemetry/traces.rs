@@ -4,7 +4,7 @@
 //! resource and batches are set by their `OTEL_*` variables, too. Only http/protobuf is spoken. Spans are for
 //! reviews, audits, remediations and deliveries, and hold what records hold: no value and no hash. They
 //! have a target of their own, so that no log line and no other span is exported, and cost next to nothing
-//! while traces are off.
+//! while traces are off. A proxy that the environment names is used.
 
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -32,6 +32,8 @@ use tracing_subscriber::registry::LookupSpan;
 const TARGET: &str = "driftguard::trace";
 /// How long one request to the collector may take, unless `OTEL_EXPORTER_OTLP_TIMEOUT` is shorter.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// How much of an answer of the collector is read: at most, it says which spans it does not take.
+const MOST_READ: usize = 64 * 1024;
 
 /// Why traces cannot be sent.
 #[derive(Debug, thiserror::Error)]
@@ -199,9 +201,16 @@ impl HttpClient for Sender {
 
 async fn send(client: Client, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
     let request = reqwest::Request::try_from(request)?;
-    let response = client.execute(request).await.map_err(reqwest::Error::without_url)?;
+    let mut response = client.execute(request).await.map_err(reqwest::Error::without_url)?;
     let (status, headers) = (response.status(), response.headers().clone());
-    let mut answer = Response::new(response.bytes().await?);
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(reqwest::Error::without_url)? {
+        if body.len() + chunk.len() > MOST_READ {
+            return Err("the collector answers with more than DriftGuard reads".into());
+        }
+        body.extend_from_slice(&chunk);
+    }
+    let mut answer = Response::new(Bytes::from(body));
     *answer.status_mut() = status;
     *answer.headers_mut() = headers;
     Ok(answer)
@@ -334,6 +343,24 @@ mod tests {
             assert!(holds(text.as_bytes()), "no {text} was sent");
         }
         assert!(!holds(b"SECRET-LINE"), "a log line was sent");
+    }
+
+    #[tokio::test]
+    async fn an_endless_answer_of_the_collector_is_not_read_to_its_end() {
+        async fn answer(request: Request<axum::body::Body>) -> Vec<u8> {
+            vec![b'x'; if request.uri().path() == "/large" { MOST_READ + 1 } else { MOST_READ }]
+        }
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = axum_server::Server::<std::net::SocketAddr>::from_listener(listener);
+        tokio::spawn(server.serve(Router::new().fallback(answer).into_make_service()));
+        let ask = async |path: &str| {
+            let request = Request::post(format!("http://{address}{path}")).body(Bytes::new()).unwrap();
+            send(client(None).unwrap(), request).await
+        };
+        assert_eq!(ask("/small").await.unwrap().body().len(), MOST_READ);
+        let error = ask("/large").await.unwrap_err();
+        assert!(error.to_string().contains("more than"), "{error}");
     }
 
     #[test]
