@@ -276,9 +276,7 @@ impl Remediation {
             Ok(object) => Ok(Some(object)),
             // Of exactly this object: a kind that is not served is not found either.
             Err(refused) if refused.code == 404 && url_segment(&refused.about) == name => Ok(None),
-            Err(refused) => {
-                Err(Outcome::Failed(format!("the object could not be read: {}", refused.told())))
-            }
+            Err(refused) => Err(Outcome::Failed(format!("the object could not be read: {}", refused.told()))),
         }
     }
 

@@ -227,9 +227,8 @@ impl Demo {
 
     fn drift(&self) -> Result<()> {
         heading("Drift that no webhook sees: somebody writes straight into etcd");
-        let rights = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/remediation/remediation.yaml");
-        println!("$ kubectl apply -f deploy/remediation/remediation.yaml");
-        show(self.admin.kubectl(&["apply", "-f", rights])?).success()?;
+        let rights = self.file("remediation.yaml", REMEDIATION)?;
+        self.kubectl(&["apply", "-f", &rights])?.success()?;
         let price = self.price()?;
         self.store_approved(&price)?;
         let source = r#"{"spec":{"enforcement":"Deny","autoRemediate":true,"sourceOfTruthRef":{"kind":"configmap","name":"approved-prices"}}}"#;
@@ -445,6 +444,9 @@ fn is_ready(port: u16) -> Result<bool> {
     stream.read_to_string(&mut answer)?;
     Ok(answer.starts_with("HTTP/1.1 200"))
 }
+
+/// The rights to write targets, which `install` does not give.
+const REMEDIATION: &str = include_str!("../../deploy/remediation/remediation.yaml");
 
 const CONFIG_MAP: &str = "\
 apiVersion: v1

@@ -232,9 +232,13 @@ impl Book {
                 last.is_outdated = true;
             }
         }
+        if is_edited && let Some(last) = self.last.get_mut(&after.uid) {
+            // Its status speaks of the former generation, for which nobody waits any more.
+            last.is_outdated = true;
+        }
         let pauses_changed = before.pauses != after.pauses;
         let is_open = open.drift.is_some() || open.episode.is_some();
-        if approves_otherwise || is_unsigned || (is_open && (is_edited || author_changed || pauses_changed)) {
+        if is_edited || is_unsigned || (is_open && (author_changed || pauses_changed)) {
             steps.push(Step::Look);
             self.set_due(&after.uid, Some(super::after(now, ASK_AGAIN)));
         }

@@ -52,7 +52,8 @@ pub(super) fn guard(namespace: &str, name: &str) -> Guard {
             namespace: Some("prod".into()),
             name: name.into(),
         },
-        scope: Scope::new("", "ConfigMap", PathFilter::everything()),
+        // Of a kind with defaults: only those may read otherwise by another version of the server.
+        scope: Scope::new("apps", "Deployment", PathFilter::everything()),
         expected: hash("good"),
         also_approved: Box::default(),
         equivalents: Box::default(),
