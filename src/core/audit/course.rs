@@ -65,8 +65,6 @@ impl<'a> Course<'a> {
     /// The content is approved.
     pub(super) fn clean(&mut self, reason: Reason) {
         let now = self.now;
-        // An attempt that still waits must not write over what is approved.
-        self.give_up();
         self.settle();
         self.open.awaited = None;
         self.open.fight.calm_down(now);
