@@ -395,8 +395,9 @@ impl Courier {
         match answer {
             Answer::Delivered => {
                 shared.metrics.alerts.posted(destination, Posted::Delivered, took);
-                shared.queue().delivered(place);
+                // Whoever sees an empty queue may end the process: nothing of it is left then.
                 shared.erase_aside(place, waiting).await;
+                shared.queue().delivered(place);
             }
             Answer::Refused { why } => {
                 shared.metrics.alerts.posted(destination, Posted::Refused, took);
@@ -406,9 +407,9 @@ impl Courier {
                     why,
                     "the receiver refuses a message for good; it is dropped"
                 );
+                shared.erase_aside(place, waiting).await;
                 shared.queue().refused(place);
                 shared.metrics.alerts.dropped(destination, Dropped::Refused, 1);
-                shared.erase_aside(place, waiting).await;
             }
             Answer::Failed { fault, asked, why } => {
                 shared.metrics.alerts.posted(destination, Posted::Failed, took);

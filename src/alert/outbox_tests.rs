@@ -58,6 +58,13 @@ async fn until(outbox: &Outbox, so: impl Fn(&Queue) -> bool) {
     changed.wait_for(|()| so(&outbox.shared.queue())).await.unwrap();
 }
 
+/// As [`Outbox::settled`], where time stands still: the writer is a thread, for which no clock waits.
+async fn settled_meanwhile(outbox: &Outbox) {
+    tokio::time::resume();
+    assert!(outbox.settled().await);
+    tokio::time::pause();
+}
+
 fn is_empty(queue: &Queue) -> bool {
     queue.depth().0 == 0
 }
@@ -69,7 +76,7 @@ async fn what_fails_is_tried_again_with_growing_pauses_until_it_arrives() {
     let receiver = Scripted::answering(std::iter::repeat_with(down).take(12));
     let task = tokio::spawn(courier.run(receiver.clone()));
     outbox.put(event("a", "a"));
-    outbox.settled().await;
+    settled_meanwhile(&outbox).await;
     until(&outbox, is_empty).await;
     let times: Vec<Instant> = receiver.0.lock().unwrap().got.iter().map(|(_, at)| *at).collect();
     assert_eq!(times.len(), 13);
@@ -101,7 +108,7 @@ async fn what_its_receiver_refuses_for_good_is_dropped_and_the_rest_goes_on() {
     let task = tokio::spawn(courier.run(receiver.clone()));
     outbox.put(event("a", "a"));
     outbox.put(event("b", "b"));
-    outbox.settled().await;
+    settled_meanwhile(&outbox).await;
     until(&outbox, is_empty).await;
     assert_eq!(receiver.ids(), ["a", "b"]);
     let page = metrics.encode().unwrap();
@@ -116,7 +123,7 @@ async fn one_id_is_delivered_once_however_often_it_is_put() {
     let task = tokio::spawn(courier.run(receiver.clone()));
     for _ in 0..3 {
         outbox.put(event("a", "a"));
-        outbox.settled().await;
+        settled_meanwhile(&outbox).await;
         until(&outbox, is_empty).await;
     }
     assert_eq!(receiver.ids(), ["a"]);
@@ -142,13 +149,13 @@ async fn what_was_not_delivered_is_delivered_after_a_restart_in_order() {
     for id in ["a", "b", "c"] {
         outbox.put(event(id, id));
     }
-    outbox.settled().await;
+    assert!(outbox.settled().await);
     drop((outbox, courier));
     // The writer's thread lets go of the folder once it has seen that nobody puts anything any more.
     let (outbox, courier) = again(open).await;
     outbox.put(event("d", "d"));
     outbox.put(event("a", "a"));
-    outbox.settled().await;
+    assert!(outbox.settled().await);
     let receiver = Scripted::default();
     let task = tokio::spawn(courier.run(receiver.clone()));
     until(&outbox, is_empty).await;
@@ -180,7 +187,7 @@ async fn a_full_spool_drops_the_oldest_and_says_so() {
     for id in ["a", "b", "c", "d", "e"] {
         outbox.put(event(id, id));
     }
-    outbox.settled().await;
+    assert!(outbox.settled().await);
     let page = metrics.encode().unwrap();
     for line in [
         r#"delivery_dropped_total{destination="alerts",reason="full"} 2"#,
@@ -203,7 +210,7 @@ async fn a_burst_of_as_many_messages_as_may_wait_loses_none() {
         outbox.put(event(&number.to_string(), "t"));
     }
     drop(queue);
-    outbox.settled().await;
+    assert!(outbox.settled().await);
     assert_eq!(outbox.shared.queue().depth().0, limits.events);
 }
 
@@ -237,7 +244,7 @@ async fn a_message_that_disk_does_not_take_waits_in_memory() {
     let (outbox, courier) = open(ALERTS, Some(&folder), LIMITS, Arc::clone(&metrics)).unwrap();
     std::fs::remove_dir_all(&folder).unwrap();
     outbox.put(event("a", "a"));
-    outbox.settled().await;
+    assert!(outbox.settled().await);
     let receiver = Scripted::default();
     let task = tokio::spawn(courier.run(receiver.clone()));
     until(&outbox, is_empty).await;
@@ -253,7 +260,7 @@ async fn a_message_that_cannot_be_read_for_a_while_is_delivered_afterwards() {
     let open = || open(ALERTS, Some(place.path()), LIMITS, Arc::default());
     let (outbox, courier) = open().unwrap();
     outbox.put(event("a", "a"));
-    outbox.settled().await;
+    assert!(outbox.settled().await);
     drop((outbox, courier));
     let (folder, found) = again(|| Ok(Folder::open(place.path())?)).await;
     let path = folder.path_of(found.events[0].0, &key("a"));
@@ -291,7 +298,7 @@ async fn a_process_that_spools_until_it_is_killed() {
     println!();
     for number in first.. {
         outbox.put(event(&number.to_string(), "t"));
-        outbox.settled().await;
+        assert!(outbox.settled().await);
         let mut out = std::io::stdout().lock();
         writeln!(out, "{SAID}{number}").unwrap();
         out.flush().unwrap();

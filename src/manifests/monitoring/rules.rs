@@ -112,8 +112,8 @@ const AVAILABILITY: [Rule; 6] = [
         happened: "driftguard breakglass was used. Admission refuses nothing until it ends; what changes \
                    meanwhile is audited afterwards.",
         mend: "Who, why and until when stands in the annotations of kubectl get \
-               validatingwebhookconfiguration driftguard -o yaml. End it as soon as the reason is gone: \
-               driftguard breakglass --end.",
+               validatingwebhookconfiguration driftguard -o yaml. Run driftguard breakglass --end as soon as the \
+               reason is gone.",
     },
 ];
 
