@@ -7,7 +7,7 @@ use reqwest::Url;
 use super::address::{AddressPolicy, Network};
 use super::chain::Settings;
 use super::configuration::{ConfigurationService, Credential};
-use super::git::{GitArgs, SettingsError};
+use super::git::{self, GitArgs};
 use super::web::Limits;
 
 /// Flags of whatever reads sources of truth.
@@ -43,8 +43,25 @@ pub struct SourceArgs {
     /// Authorities (PEM) of its certificate; read at each use [default: DriftGuard's own]
     #[arg(long, value_name = "FILE", requires = "configuration_service")]
     pub configuration_service_ca_file: Option<PathBuf>,
+    /// Send it the token or key also by plain http
+    #[arg(long, requires = "configuration_service")]
+    pub configuration_service_allow_http: bool,
     #[command(flatten)]
     git: GitArgs,
+}
+
+/// Why the flags cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// Those of git.
+    #[error(transparent)]
+    Git(#[from] git::SettingsError),
+    /// A credential would go over the wire in clear.
+    #[error(
+        "--configuration-service begins with http://, over which anybody on the way reads the token or key; write \
+         https://, or allow it by --configuration-service-allow-http"
+    )]
+    PlainCredential,
 }
 
 /// Where one Service is called.
@@ -88,7 +105,7 @@ impl SourceArgs {
     /// What the flags say.
     ///
     /// # Errors
-    /// [`SettingsError`] when a file or folder for git cannot be used.
+    /// [`SettingsError`] when a file or folder for git cannot be used, or a credential would be sent in clear.
     pub fn settings(&self) -> Result<Settings, SettingsError> {
         let credential =
             match (&self.configuration_service_token_file, &self.configuration_service_api_key_file) {
@@ -96,6 +113,10 @@ impl SourceArgs {
                 (None, Some(file)) => Some(Credential::ApiKey(file.clone())),
                 (None, None) => None,
             };
+        let is_plain = self.configuration_service.as_ref().is_some_and(|url| url.scheme() == "http");
+        if is_plain && credential.is_some() && !self.configuration_service_allow_http {
+            return Err(SettingsError::PlainCredential);
+        }
         let configuration_service = self.configuration_service.clone().map(|base| ConfigurationService {
             base,
             credential,
@@ -155,6 +176,18 @@ mod tests {
         for wrong in ["file:///etc/passwd", "http://user:pass@a", "http://a?b", "http://a#b", "a"] {
             assert!(parse(&["--configuration-service", wrong]).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_credential_goes_over_plain_http_only_where_that_is_allowed() {
+        let base = ["--configuration-service", "http://config.example"];
+        let token = ["--configuration-service-token-file", "t"];
+        let allowed = ["--configuration-service-allow-http"];
+        assert!(parse(&base).unwrap().settings().is_ok(), "nothing to hide");
+        let why = parse(&[base, token].concat()).unwrap().settings().unwrap_err().to_string();
+        assert!(why.contains("--configuration-service-allow-http"), "{why}");
+        assert!(parse(&[&base[..], &token, &allowed].concat()).unwrap().settings().is_ok());
+        assert!(parse(&allowed).is_err(), "nothing to allow");
     }
 
     #[test]

@@ -26,7 +26,7 @@ mod web;
 #[cfg(test)]
 mod test_support;
 
-pub use args::{ServiceUrl, SourceArgs};
+pub use args::{ServiceUrl, SettingsError, SourceArgs};
 pub use chain::{Authorities, Settings, Sources};
 pub use configuration::{ConfigurationService, Credential};
 pub use last_good::LastGood;

@@ -37,11 +37,16 @@ impl Drop for Scratch {
 }
 
 /// Removes what an earlier life of this process left behind when it was killed. In a container, which
-/// keeps its folders when it starts again, it had the same process id. What cannot be removed is somebody
-/// else's, who may not keep us from starting.
+/// keeps its folders when it starts again, it had the same process id. Folders of other processes bear
+/// another, and stay. What cannot be removed is somebody else's, who may not keep us from starting; and
+/// without a folder there is nothing to remove, and nobody yet who fetches.
 pub(super) fn remove_leftovers(parent: &Path) -> io::Result<()> {
     let prefix = prefix();
-    for entry in fs::read_dir(parent)?.filter_map(Result::ok) {
+    let entries = match fs::read_dir(parent) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries.filter_map(Result::ok) {
         if entry.file_name().to_string_lossy().starts_with(&prefix)
             && let Err(error) = fs::remove_dir_all(entry.path())
         {
@@ -82,6 +87,7 @@ mod tests {
         let other = parent.path().join("driftguard-git-0-x");
         fs::create_dir(&other).unwrap();
         remove_leftovers(parent.path()).unwrap();
+        remove_leftovers(&parent.path().join("none")).unwrap();
         let left: Vec<_> = fs::read_dir(parent.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
         assert_eq!(left, [other]);
     }
