@@ -84,6 +84,13 @@ pub struct Refused {
     what: &'static str,
 }
 
+impl Refused {
+    /// What is wrong with it, such as `is a loopback address`.
+    pub(super) fn what(&self) -> &'static str {
+        self.what
+    }
+}
+
 /// Addresses that may be called beyond the rule; empty: none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AddressPolicy {

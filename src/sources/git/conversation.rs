@@ -62,6 +62,8 @@ pub(super) struct Wanted<'a> {
     pub(super) host: &'a str,
     /// What no sentence may repeat.
     pub(super) secrets: &'a [String],
+    /// What sentences leave out: host and ref of the Secret.
+    pub(super) left_out: &'a [String],
 }
 
 /// Asks a server for a file. `folder` is empty and private.
@@ -318,6 +320,7 @@ fn broken(wire: &Wire, wanted: &Wanted<'_>, error: &gix::Error, what: &str) -> T
         return Trouble::Known(cause);
     }
     let said = error.iter_errors().find_map(message).unwrap_or_default();
+    let said = wanted.left_out.iter().fold(said, |said, text| said.replace(text.as_str(), "..."));
     Trouble::Broken(SourceError::Invalid(format!("{} {what}{}", wanted.host, quoted(&said, wanted.secrets))))
 }
 

@@ -19,8 +19,10 @@ use gix::protocol::transport::client::{Account, TransportWithoutIO as _};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue, LOCATION};
 use reqwest::{Certificate, Client, Method, Request, Response, StatusCode, Url, redirect};
+use rustls::CertificateError;
 
 use super::super::SourceError;
+use super::SERVER;
 use super::location::{Location, Scheme};
 use super::wire::Wire;
 
@@ -51,8 +53,7 @@ pub(super) fn transport(
         .build()
         .map_err(|_| SourceError::Unavailable("cannot set up https; are authorities installed".to_owned()))?;
     let url = gix::url::parse(base.as_str()).map_err(|_| unusable())?;
-    let caller =
-        Caller { base, client, host: location.host.clone(), authenticated: credentials.is_some(), wire };
+    let caller = Caller { base, client, authenticated: credentials.is_some(), wire };
     let https = Https { caller: Rc::new(caller), redirected: None };
     let mut transport = Transport::new_http(https, url, Protocol::V2, false);
     if let Some((username, password)) = credentials {
@@ -84,7 +85,6 @@ struct Caller {
     client: Client,
     /// The repository, on the one server that anything is sent to.
     base: Url,
-    host: String,
     authenticated: bool,
     wire: Arc<Wire>,
 }
@@ -93,13 +93,12 @@ impl Caller {
     fn send(&self, request: Request) -> io::Result<Response> {
         if request.url().origin() != self.base.origin() {
             return Err(self.wire.fail(SourceError::Forbidden(format!(
-                "{} redirects to another server, which is not followed; if it is the right one, write its url into \
-                 the Secret",
-                self.host
+                "{SERVER} redirects to another server, which is not followed; if it is the right one, write its url into \
+                 the Secret"
             ))));
         }
         let answer = self.wire.wait(self.client.execute(request))?;
-        answer.map_err(|error| self.wire.fail(failure(&self.host, &error)))
+        answer.map_err(|error| self.wire.fail(failure(&error)))
     }
 
     /// Asks, following redirects on the same server.
@@ -116,7 +115,7 @@ impl Caller {
             *next.url_mut() = target;
             request = next;
         }
-        Err(self.wire.fail(SourceError::Invalid(format!("{} redirects without an end", self.host))))
+        Err(self.wire.fail(SourceError::Invalid(format!("{SERVER} redirects without an end"))))
     }
 
     fn accepted(&self, response: Response) -> io::Result<Response> {
@@ -124,50 +123,62 @@ impl Caller {
         if status.is_success() {
             return Ok(response);
         }
-        let host = &self.host;
         Err(self.wire.fail(match status {
             StatusCode::UNAUTHORIZED if self.authenticated => {
-                SourceError::Forbidden(format!("{host} refused username and password of the Secret (401)"))
+                SourceError::Forbidden(format!("{SERVER} refused username and password of the Secret (401)"))
             }
             StatusCode::UNAUTHORIZED => SourceError::Forbidden(format!(
-                "{host} asks for a password (401); give the Secret username and password"
+                "{SERVER} asks for a password (401); give the Secret username and password"
             )),
-            StatusCode::FORBIDDEN => SourceError::Forbidden(format!("{host} refused access (403)")),
+            StatusCode::FORBIDDEN => SourceError::Forbidden(format!("{SERVER} refused access (403)")),
             StatusCode::NOT_FOUND => SourceError::Invalid(format!(
-                "{host} has no such repository, or none that these credentials may read (404)"
+                "{SERVER} has no such repository, or none that these credentials may read (404)"
             )),
             StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => {
-                SourceError::Unavailable(format!("{host} is overloaded ({})", status.as_u16()))
+                SourceError::Unavailable(format!("{SERVER} is overloaded ({})", status.as_u16()))
             }
             status if status.is_server_error() => {
-                SourceError::Unavailable(format!("{host} failed ({})", status.as_u16()))
+                SourceError::Unavailable(format!("{SERVER} failed ({})", status.as_u16()))
             }
-            status => SourceError::Invalid(format!("{host} answered {}", status.as_u16())),
+            status => SourceError::Invalid(format!("{SERVER} answered {}", status.as_u16())),
         }))
     }
 }
 
 /// What went wrong between us and a server, without what a server can put into it.
-fn failure(host: &str, error: &reqwest::Error) -> SourceError {
+fn failure(error: &reqwest::Error) -> SourceError {
     let mut source = error.source();
     while let Some(cause) = source {
         match cause.downcast_ref::<rustls::Error>() {
             Some(rustls::Error::InvalidCertificate(why)) => {
-                return SourceError::Forbidden(format!("the certificate of {host} is not accepted: {why}"));
+                let why = objection(why);
+                return SourceError::Forbidden(format!("the certificate of {SERVER} is not accepted: {why}"));
             }
-            Some(_) => return SourceError::Unavailable(format!("{host} does not speak TLS as we do")),
+            Some(_) => return SourceError::Unavailable(format!("{SERVER} does not speak TLS as we do")),
             None => {}
         }
         source = match cause.downcast_ref::<io::Error>() {
             // What an I/O error wraps is not its source.
             Some(io) => match io.get_ref() {
                 Some(inner) => Some(inner),
-                None => return SourceError::Unavailable(format!("{host} cannot be reached: {}", io.kind())),
+                None => {
+                    return SourceError::Unavailable(format!("{SERVER} cannot be reached: {}", io.kind()));
+                }
             },
             None => cause.source(),
         };
     }
-    SourceError::Unavailable(format!("{host} cannot be reached, or does not speak HTTP"))
+    SourceError::Unavailable(format!("{SERVER} cannot be reached, or does not speak HTTP"))
+}
+
+/// What is wrong with a certificate, without the names that it was checked for.
+fn objection(why: &CertificateError) -> String {
+    match why {
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            "it is for other names".to_owned()
+        }
+        why => why.to_string(),
+    }
 }
 
 /// A request with header lines as git writes them.
@@ -201,7 +212,7 @@ impl Https {
         let response = self.caller.ask(request)?;
         if *response.url() != asked {
             let base = response.url().as_str().strip_suffix(QUESTION).ok_or_else(|| {
-                let why = format!("{} redirects to a page that is no git repository", self.caller.host);
+                let why = format!("{SERVER} redirects to a page that is no git repository");
                 self.caller.wire.fail(SourceError::Invalid(why))
             })?;
             self.redirected = Some(base.to_owned());
@@ -297,7 +308,7 @@ impl Exchange {
                     caller.wire.received(chunk.as_ref().map_or(0, Bytes::len))?;
                     return Ok(chunk);
                 }
-                Err(error) => return Err(caller.wire.fail(failure(&caller.host, &error))),
+                Err(error) => return Err(caller.wire.fail(failure(&error))),
             }
         }
     }

@@ -41,6 +41,8 @@ use self::wire::{Stop, Wire};
 use super::SourceError;
 use super::address::{self, AddressPolicy, NoAddress};
 
+/// How sentences name the server: who reads them may not be allowed to read the Secret.
+const SERVER: &str = "the server of the Secret's url";
 /// Fetches at once. Each holds a thread, and what it unpacks.
 const AT_ONCE: usize = 1;
 /// What a pack may unpack to, as a multiple of what may be received.
@@ -284,10 +286,10 @@ pub async fn fetch(settings: &GitSettings, request: GitRequest) -> Result<Vec<u8
     let busy = || SourceError::Unavailable(format!("other fetches from git took all of {seconds} s"));
     let slot = timeout_at(deadline, Arc::clone(&settings.slots).acquire_owned());
     let slot = slot.await.ok().and_then(Result::ok).ok_or_else(busy)?;
-    let host = plan.host().to_owned();
+    let host = plan.host();
     let asker = Asker(Arc::default());
     let received = settings.received;
-    let wire = Arc::new(Wire::new(&host, deadline, seconds, received, Arc::clone(&asker.0)));
+    let wire = Arc::new(Wire::new(host, deadline, seconds, received, Arc::clone(&asker.0)));
     // A task of its own: it ends in order, and keeps its slot until it has, even when nobody waits any more.
     let settings = settings.clone();
     let fetching = tokio::spawn(async move {
@@ -295,7 +297,7 @@ pub async fn fetch(settings: &GitSettings, request: GitRequest) -> Result<Vec<u8
         drop(slot);
         file
     });
-    let late = || SourceError::Unavailable(wire::late(&host, seconds));
+    let late = || SourceError::Unavailable(wire::late(host, seconds));
     match timeout_at(deadline, fetching).await {
         Ok(Ok(file)) => file,
         Ok(Err(_)) => Err(SourceError::Invalid(format!("reading what {host} sent failed"))),
@@ -351,10 +353,9 @@ impl Plan {
                 }
                 if known_hosts.as_ref().is_none_or(|lines| lines.trim().is_empty()) {
                     let how = format!(
-                        "knownHosts, without which nobody could tell who answers; ssh-keyscan -p {} {} prints the \
-                         lines, to be compared with what the server's owner publishes",
-                        location.port(),
-                        location.host
+                        "knownHosts, without which nobody could tell who answers; ssh-keyscan -p {} HOST prints \
+                         the lines, to be compared with what the server's owner publishes",
+                        location.port()
                     );
                     return Err(SourceError::Invalid(format!("the Secret has no {how}")));
                 }
@@ -372,10 +373,10 @@ impl Plan {
     }
 
     /// The server, for sentences.
-    fn host(&self) -> &str {
+    fn host(&self) -> &'static str {
         match self.location.scheme {
             Scheme::File => "git",
-            Scheme::Https | Scheme::Http | Scheme::Ssh => &self.location.host,
+            Scheme::Https | Scheme::Http | Scheme::Ssh => SERVER,
         }
     }
 
@@ -403,8 +404,7 @@ impl Plan {
         wire: Arc<Wire>,
         deadline: Instant,
     ) -> Result<Vec<u8>, SourceError> {
-        let slow =
-            |_| SourceError::Unavailable("the name of the server was not looked up in time".to_owned());
+        let slow = |_| SourceError::Unavailable(format!("the name of {SERVER} was not looked up in time"));
         let addresses = timeout_at(deadline, self.addresses(settings)).await.map_err(slow)??;
         let scratch = Scratch::new(&settings.folder).map_err(|error| {
             SourceError::Unavailable(format!("cannot make a folder for a git fetch: {}", error.kind()))
@@ -413,7 +413,7 @@ impl Plan {
             Scheme::Https | Scheme::Http => None,
             Scheme::File => Some(Remote::file(&self.location, &scratch)?),
             Scheme::Ssh => {
-                let address = reachable(&self.location.host, &addresses, deadline).await?;
+                let address = reachable(&addresses, deadline).await?;
                 let keys = Keys {
                     private: self.private_key.as_deref().unwrap_or_default(),
                     known_hosts: self.known_hosts.as_deref().unwrap_or_default(),
@@ -426,6 +426,11 @@ impl Plan {
         let (received, blob, authorities) = (settings.received, settings.blob, settings.authorities.clone());
         let asking = tokio::task::spawn_blocking(move || {
             let secrets = self.secrets();
+            let left_out: Vec<String> = [Some(self.location.host.clone()), self.reference.text()]
+                .into_iter()
+                .flatten()
+                .filter(|text| !text.is_empty())
+                .collect();
             let wanted = Wanted {
                 reference: &self.reference,
                 path: &self.path,
@@ -433,6 +438,7 @@ impl Plan {
                 unpacked: received.saturating_mul(UNPACKED),
                 host: self.host(),
                 secrets: &secrets,
+                left_out: &left_out,
             };
             // The folder goes when the thread is done with it.
             let folder = scratch.path();
@@ -446,9 +452,8 @@ impl Plan {
                 }
             }
         });
-        let answer = asking
-            .await
-            .map_err(|_| SourceError::Invalid(format!("reading what {} sent failed", location.host)))?;
+        let answer =
+            asking.await.map_err(|_| SourceError::Invalid(format!("reading what {SERVER} sent failed")))?;
         match (answer, remote) {
             (Ok(file), _) => Ok(file),
             (Err(Trouble::Broken(error)), Some(remote)) => {
@@ -464,18 +469,17 @@ impl Plan {
         }
         let found = address::resolve(&self.location.host, self.location.port(), &settings.addresses).await;
         found.map_err(|why| match why {
-            NoAddress::Unknown(_) => SourceError::Unavailable(why.to_string()),
-            NoAddress::Refused(..) => SourceError::Forbidden(why.to_string()),
+            NoAddress::Unknown(_) => SourceError::Unavailable(format!("the name of {SERVER} has no address")),
+            NoAddress::Refused(_, refused) => SourceError::Forbidden(format!(
+                "the address of {SERVER} {}, which no source may have; --allow-source-address allows it",
+                refused.what()
+            )),
         })
     }
 }
 
 /// The first address that takes connections: ssh is given one, and a name may have some that do not.
-async fn reachable(
-    host: &str,
-    addresses: &[SocketAddr],
-    deadline: Instant,
-) -> Result<SocketAddr, SourceError> {
+async fn reachable(addresses: &[SocketAddr], deadline: Instant) -> Result<SocketAddr, SourceError> {
     if let [only] = addresses {
         return Ok(*only);
     }
@@ -490,7 +494,7 @@ async fn reachable(
             Err(_) => why = std::io::ErrorKind::TimedOut,
         }
     }
-    Err(SourceError::Unavailable(format!("{host} cannot be reached: {why}")))
+    Err(SourceError::Unavailable(format!("{SERVER} cannot be reached: {why}")))
 }
 
 #[cfg(test)]

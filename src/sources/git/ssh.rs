@@ -3,7 +3,7 @@
 //! The client reads no configuration but what is given here, asks nobody anything, forwards nothing, runs
 //! nothing of its own on this side, and is killed when the fetch ends.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::super::SourceError;
+use super::SERVER;
 use super::location::{Location, Scheme};
 use super::scratch::Scratch;
 use super::wire::{Clocked, Wire};
@@ -175,17 +176,17 @@ async fn kept(mut messages: ChildStderr) -> String {
 /// What OpenSSH's messages mean. The exit code is 255 when the client itself failed, else the server's program's.
 fn explained(messages: &str, code: Option<i32>, location: &Location) -> SourceError {
     let has = |text: &str| messages.contains(text);
-    let (host, known) = (&location.host, location.known_host());
+    let plain = without_host(messages, location);
     if has("REMOTE HOST IDENTIFICATION HAS CHANGED") {
         return SourceError::Forbidden(format!(
-            "the host key of {host} is not the one in knownHosts; nothing was sent. Find out whether the server \
+            "the host key of {SERVER} is not the one in knownHosts; nothing was sent. Find out whether the server \
              changed its key before you change knownHosts"
         ));
     }
     if has("Host key verification failed") || has("host key is known for") {
         return SourceError::Forbidden(format!(
-            "knownHosts of the Secret has no key for {known}; nothing was sent. Add a line of ssh-keyscan -p {} \
-             {host}, compared with what the server's owner publishes",
+            "knownHosts of the Secret has no key for {SERVER}; nothing was sent. Add a line of ssh-keyscan -p {} \
+             HOST, compared with what the server's owner publishes",
             location.port()
         ));
     }
@@ -196,12 +197,20 @@ fn explained(messages: &str, code: Option<i32>, location: &Location) -> SourceEr
         );
     }
     if has("Permission denied (") || has("Too many authentication failures") {
-        return SourceError::Forbidden(format!("{host} refused sshPrivateKey of the Secret"));
+        return SourceError::Forbidden(format!("{SERVER} refused sshPrivateKey of the Secret"));
     }
     if code == Some(255) {
-        return SourceError::Unavailable(format!("{host} cannot be reached by ssh{}", said(messages)));
+        return SourceError::Unavailable(format!("{SERVER} cannot be reached by ssh{}", said(&plain)));
     }
-    SourceError::Invalid(format!("{host} does not give out the repository{}", said(messages)))
+    SourceError::Invalid(format!("{SERVER} does not give out the repository{}", said(&plain)))
+}
+
+/// Messages without the server's name and address, which are not for everybody who reads a status.
+fn without_host(messages: &str, location: &Location) -> String {
+    let address = |word: &str| word.trim_matches(['[', ']', ':', ',', '.']).parse::<IpAddr>().is_ok();
+    let hidden = messages.replace(&location.host, "HOST");
+    let words = hidden.split_inclusive([' ', '\n']);
+    words.map(|word| if address(word.trim_end()) { "HOST " } else { word }).collect()
 }
 
 /// The last line of messages, as much of it as may stand in a status.
@@ -260,6 +269,12 @@ mod tests {
         );
         assert!(
             matches!(&changed, SourceError::Forbidden(text) if text.contains("not the one in knownHosts"))
+        );
+        let far =
+            reason("ssh: connect to host 192.0.2.1 port 2222: refused by git.example.com", 255).to_string();
+        assert!(
+            far.contains("connect to host HOST port") && !far.contains("example") && !far.contains("192"),
+            "{far}"
         );
         let unknown =
             reason("No ED25519 host key is known for [x]\r\nHost key verification failed.\r\n", 255);
