@@ -737,7 +737,9 @@ impl<'a> Leading<'a> {
             self.tasks.spawn(async move {
                 if statement.alerted {
                     // Once a status says so nobody alerts again: before, the alert must outlive this process.
-                    delivery.settled().await;
+                    if !delivery.settled().await {
+                        return Ended::Said(uid, Written::Failed);
+                    }
                 }
                 let written = statuses.write(&statement).await;
                 Ended::Said(uid, written)
