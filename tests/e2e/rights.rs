@@ -15,7 +15,14 @@ const OPERATOR: &str = "system:serviceaccount:terrafusion-system:driftguard-oper
 const NAMESPACE: &str = "terrafusion-system";
 
 /// Rights that are given and not used by [`STEPS`], each with the reason: group, resource, verb.
-const UNUSED: [(&str, &str, &str, &str); 3] = [
+const UNUSED: [(&str, &str, &str, &str); 5] = [
+    (
+        "",
+        "configmaps",
+        "list",
+        "servers without streaming lists, and sweeps each ten minutes; `audit_watch` does it",
+    ),
+    ("terrafusion.ai", "gamaconfigs", "list", "the same"),
     ("", "services", "get", "a Service that is a source is read when its guard drifts; `sources` does it"),
     (
         "",
