@@ -332,6 +332,13 @@ impl Demo {
             Ok(())
         })?;
         self.kubectl(&path)?.success()?;
+        let repairs = ["get", "events", "-n", NAMESPACE, "--field-selector=reason=Restored"];
+        until("the repair is told as an Event", LIMIT, || {
+            let events = self.admin.kubectl(&repairs)?.success()?;
+            ensure!(events.contains("put back"), "no Event yet");
+            Ok(())
+        })?;
+        self.kubectl(&repairs)?.success()?;
         Ok(())
     }
 
