@@ -10,7 +10,7 @@ use driftguard_control_plane::guardian::Signal;
 use driftguard_control_plane::{ControlPlane, Version, free_port, until};
 use serde_json::{Value, json};
 
-use crate::auditing::{wait_for, write_into_etcd};
+use crate::auditing::{wait_for, wait_until_long_enforced, write_into_etcd};
 use crate::installation::{Installation, LIMIT, Via, config_map};
 
 /// A receiver of alerts that answers with the status it is told.
@@ -87,6 +87,7 @@ fn an_alert_outlives_a_receiver_that_is_down_and_a_program_that_is_killed() -> R
     on.apply(&config_map(&namespace, "settings", &json!({"limit": "1000"})))?.success()?;
     let guard = on.pin_live(&namespace, "configmap/settings")?;
     wait_for(&on, &namespace, &guard, "Drifted", "False", "InSync")?;
+    wait_until_long_enforced(&on, &namespace, &guard)?;
     let key = format!("/registry/configmaps/{namespace}/settings");
     write_into_etcd(&on, &key, "1000", "9999")?;
     until("the alert was tried and waits", LIMIT, || {

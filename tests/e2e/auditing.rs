@@ -64,6 +64,18 @@ fn wait_for_data(on: &Installation, namespace: &str, object: &str, data: &Value)
     })
 }
 
+/// Waits until a guard has been enforced for so long that a change cannot have come before the proof: only
+/// then does drift count as having bypassed admission.
+pub(crate) fn wait_until_long_enforced(on: &Installation, namespace: &str, guard: &str) -> Result<()> {
+    until("enforcement has been proved for a while", LIMIT, || {
+        let seen = on.get(namespace, &format!("dg/{guard}"))?;
+        let said = condition(&seen, "Enforcing").context("it does not say whether it is enforced")?;
+        let since: jiff::Timestamp = said["lastTransitionTime"].as_str().unwrap_or_default().parse()?;
+        ensure!(jiff::Timestamp::now() > since + Duration::from_secs(15), "since {since}");
+        Ok(())
+    })
+}
+
 /// Waits until a guard says that its target was put back.
 fn wait_for_repair(on: &Installation, namespace: &str, guard: &str) -> Result<Value> {
     until("the repair is said", LIMIT, || {
@@ -224,14 +236,7 @@ fn a_guard_that_does_not_remediate_says_so_and_writes_nothing() -> Result<()> {
     let data = json!({"limit": "1000"});
     let guard = pinned(on, &namespace, &data, &json!({"autoRemediate": false}))?;
     let key = format!("/registry/configmaps/{namespace}/settings");
-    // A change within moments of the proof could have come before it.
-    until("enforcement has been proved for a while", LIMIT, || {
-        let seen = on.get(&namespace, &format!("dg/{guard}"))?;
-        let said = condition(&seen, "Enforcing").context("it does not say whether it is enforced")?;
-        let since: jiff::Timestamp = said["lastTransitionTime"].as_str().unwrap_or_default().parse()?;
-        ensure!(jiff::Timestamp::now() > since + Duration::from_secs(15), "since {since}");
-        Ok(())
-    })?;
+    wait_until_long_enforced(on, &namespace, &guard)?;
     write_into_etcd(on, &key, "1000", "9999")?;
     let seen = wait_for(on, &namespace, &guard, "Drifted", "True", "BypassedAdmission")?;
     ensure!(seen["status"]["hashMatch"] == false, "{}", seen["status"]);
