@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use driftguard_control_plane::Output;
 use serde_json::{Value, json};
 
-use crate::installation::{Installation, config_map, deployment, driftguard, hash_of};
+use crate::installation::{Installation, config_map, deployment, driftguard, hash_of, is_attempt};
 
 const TARGET: &str = "configmap/prices";
 
@@ -284,9 +284,7 @@ pub(super) fn mixed_modes_of_one_object_add_up_and_both_hooks_agree(
     let records: Vec<Value> = log
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        .filter(|line| {
-            line["guard"]["namespace"] == ns && line["schema"].is_string() && line["kind"] != "guardChange"
-        })
+        .filter(|line| line["guard"]["namespace"] == ns && is_attempt(line))
         .collect();
     for pair in &pairs {
         let of = |at: usize| -> Vec<&str> {
