@@ -1,8 +1,7 @@
 //! What sources of truth answer, with texts that libFuzzer finds.
 #![no_main]
 
-// Each target runs one of its functions.
-#[allow(dead_code)]
+#[allow(dead_code, reason = "each target runs one of its functions")]
 #[path = "../../tests/core/hostile.rs"]
 mod hostile;
 

@@ -73,9 +73,6 @@ pub const ANNOTATION_DEFAULT_ENFORCEMENT: &str = "driftguard.terrafusion.ai/defa
 pub const ANNOTATION_CONTACT: &str = "driftguard.terrafusion.ai/contact";
 /// Guard annotation: where the way forward is written down. Shown in the refusal.
 pub const ANNOTATION_RUNBOOK: &str = "driftguard.terrafusion.ai/runbook";
-/// Annotation of a guard by which somebody takes note of an incident, so that remediation goes on; its value is
-/// the incident's id, as the guard's condition names it.
-pub const ANNOTATION_ACKNOWLEDGE: &str = "driftguard.terrafusion.ai/acknowledge";
 /// Guard annotation: who approved its spec, signed. Written by the mutating webhook alone.
 pub const ANNOTATION_AUTHOR: &str = "driftguard.terrafusion.ai/author";
 /// Guard annotation: asks the mutating webhook to sign the guard anew as whoever writes it, which takes

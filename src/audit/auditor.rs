@@ -18,9 +18,9 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
-use crate::api::names;
 use crate::api::{DriftGuardSpec, DriftGuardStatus};
 use crate::control::lease::Fence;
+use crate::core::audit::ACKNOWLEDGE;
 use crate::core::audit::attribution::{Evidence, attribute};
 use crate::core::audit::book::{self, Book, Context, Details, Remembered, Step, Terms};
 use crate::core::audit::finding::{Reason, Truth};
@@ -321,7 +321,7 @@ impl<'a> Leading<'a> {
                 let changed = self.book.guard_changed(was, is.map(AsRef::as_ref), now);
                 steps.push((Arc::clone(is.unwrap_or(was)), changed));
             }
-            let word = |seen: &Seen| seen.stored.annotation(names::ANNOTATION_ACKNOWLEDGE).map(str::to_owned);
+            let word = |seen: &Seen| seen.stored.annotation(ACKNOWLEDGE).map(str::to_owned);
             if let Some(incident) = is.and_then(|is| word(is))
                 && stays.and_then(|was| word(was)).as_ref() != Some(&incident)
             {

@@ -17,6 +17,7 @@ use serde_json::value::RawValue;
 
 use crate::api::status::EnforceAfterClean;
 use crate::api::{DriftGuard, DriftGuardStatus, names};
+use crate::core::audit::ACKNOWLEDGE;
 use crate::core::guard::GuardId;
 use crate::core::kinds::KindEntry;
 use crate::core::text::Text;
@@ -26,7 +27,7 @@ use super::summary::Summary;
 /// The annotations that anything depends on. Others may be larger than the object
 /// (`last-applied-configuration` is), and are not kept.
 const ANNOTATIONS: [&str; 6] = [
-    names::ANNOTATION_ACKNOWLEDGE,
+    ACKNOWLEDGE,
     names::ANNOTATION_AUTHOR,
     names::ANNOTATION_CONTACT,
     names::ANNOTATION_RUNBOOK,

@@ -33,6 +33,8 @@ pub mod sight;
 pub mod step;
 mod words;
 
+pub use words::ACKNOWLEDGE;
+
 /// `wait` after `time`.
 fn after(time: Timestamp, wait: Duration) -> Timestamp {
     let wait = SignedDuration::try_from(wait).unwrap_or(SignedDuration::MAX);

@@ -21,7 +21,7 @@ const MAX_QUOTED: usize = 300;
 /// Most paths in a message; all that are known stand in the status.
 const MAX_PATHS: usize = 3;
 /// The annotation by which a person acknowledges an incident.
-pub(super) const ACKNOWLEDGE: &str = "driftguard.terrafusion.ai/acknowledge";
+pub const ACKNOWLEDGE: &str = "driftguard.terrafusion.ai/acknowledge";
 /// Approves what the API server shows now, of every guard that goes by an equivalent.
 const APPROVE_REPRESENTATIONS: &str = r#"kubectl get driftguards.terrafusion.ai -A -o json | jq -r '.items[] | select(any(.status.conditions[]?; .type == "Drifted" and .reason == "RepresentationChanged")) | "kubectl patch driftguards.terrafusion.ai -n \(.metadata.namespace) \(.metadata.name) --type=merge -p \u0027{\"spec\":{\"expectedHash\":\"\(.status.currentHash)\"}}\u0027"' | sh"#;
 
