@@ -54,8 +54,10 @@ const QUESTIONS: usize = 2;
 const WAITING: usize = 64;
 /// Longest one read of an object or a namespace may take.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
-/// Pause before a status that could not be written or read is tried again.
+/// Pause before a status that could not be written or read is tried again. Doubled with each failed write,
+/// up to [`RETRY_MAX`]: where a right is missing nothing is gained by hurry.
 const RETRY: Duration = Duration::from_secs(5);
+const RETRY_MAX: Duration = Duration::from_secs(300);
 /// Transactions whose attempts are counted.
 const MOST_TRIES: usize = 10_000;
 /// Most changed paths that are told.
@@ -185,6 +187,8 @@ struct Leading<'a> {
     /// What is to be said, and when it may be tried.
     to_say: BTreeMap<Text, (Statement, Instant)>,
     saying: HashSet<Text>,
+    /// How long those wait whose last statement could not be written.
+    pauses: HashMap<Text, Duration>,
     /// Guards whose sources are asked although nothing drifted.
     asked: HashSet<Text>,
     /// Whether what is told of any guard has changed since it was counted.
@@ -244,6 +248,7 @@ impl<'a> Leading<'a> {
             told: HashMap::new(),
             to_say: BTreeMap::new(),
             saying: HashSet::new(),
+            pauses: HashMap::new(),
             asked: HashSet::new(),
             is_news: true,
             version: (String::new(), None),
@@ -350,6 +355,7 @@ impl<'a> Leading<'a> {
         self.waiting.remove(uid);
         self.told.remove(uid);
         self.to_say.remove(uid);
+        self.pauses.remove(uid);
     }
 
     fn tick(&mut self) {
@@ -490,12 +496,20 @@ impl<'a> Leading<'a> {
             }
             Ended::Said(uid, written) => {
                 self.saying.remove(&uid);
+                let pause = if written == Written::Failed {
+                    let pause = self.pauses.get(&uid).map_or(RETRY, |last| (*last * 2).min(RETRY_MAX));
+                    self.pauses.insert(uid.clone(), pause);
+                    pause
+                } else {
+                    self.pauses.remove(&uid);
+                    RETRY
+                };
                 if written == Written::Failed
                     && let Some(told) = self.told.get(&uid)
                     && !self.to_say.contains_key(&uid)
                 {
                     let statement = told.statement(None, Timestamp::now());
-                    self.to_say.insert(uid, (statement, Instant::now() + RETRY));
+                    self.to_say.insert(uid, (statement, Instant::now() + pause));
                 } else if !self.to_say.contains_key(&uid)
                     && !self.asked.contains(&uid)
                     && self.told.get(&uid).is_some_and(Told::is_calm)
