@@ -487,11 +487,11 @@ impl<'a> Leading<'a> {
             }
             Ended::Asked(uid, reports) => {
                 self.asked.remove(&uid);
-                if let Some(told) = self.told.get(&uid)
+                if let Some(told) = self.told.get_mut(&uid)
                     && !reports.is_empty()
                 {
-                    let statement = told.statement(Some(&reports), Timestamp::now());
-                    self.to_say.insert(uid, (statement, Instant::now()));
+                    told.asked(&reports, Timestamp::now());
+                    self.to_say.insert(uid, (told.statement(), Instant::now()));
                 }
             }
             Ended::Said(uid, written) => {
@@ -508,8 +508,7 @@ impl<'a> Leading<'a> {
                     && let Some(told) = self.told.get(&uid)
                     && !self.to_say.contains_key(&uid)
                 {
-                    let statement = told.statement(None, Timestamp::now());
-                    self.to_say.insert(uid, (statement, Instant::now() + pause));
+                    self.to_say.insert(uid, (told.statement(), Instant::now() + pause));
                 } else if !self.to_say.contains_key(&uid)
                     && !self.asked.contains(&uid)
                     && self.told.get(&uid).is_some_and(Told::is_calm)
@@ -619,10 +618,9 @@ impl<'a> Leading<'a> {
                 Step::Report(report) => {
                     said = true;
                     self.is_news = true;
-                    let told = Told::of(guard, *report, self.told.remove(&guard.uid));
-                    let statement = told.statement(sources, Timestamp::now());
+                    let before = self.told.remove(&guard.uid);
+                    let told = Told::of(&guard.id, &guard.uid, *report, before);
                     self.told.insert(guard.uid.clone(), told);
-                    self.to_say.insert(guard.uid.clone(), (statement, Instant::now()));
                 }
                 Step::Restore { transaction_id } => self.restore(guard, transaction_id),
                 Step::GiveUp { transaction_id } => {
@@ -647,17 +645,19 @@ impl<'a> Leading<'a> {
             }
         }
         // Behind all reports: what is kept of a guard begins with its first one.
-        let key = self.auditor.keys.borrow().clone();
-        if let (false, Some(key), Some(told)) = (equivalents.is_empty(), key, self.told.get_mut(&guard.uid)) {
+        let Some(told) = self.told.get_mut(&guard.uid) else { return };
+        if let Some(reports) = sources {
+            said |= !reports.is_empty();
+            told.asked(reports, Timestamp::now());
+        }
+        if let (false, Some(key)) = (equivalents.is_empty(), self.auditor.keys.borrow().clone()) {
+            said = true;
             for hash in equivalents {
                 told.equivalent(&key, guard, hash, &self.version.0);
             }
-            let statement = told.statement(sources, Timestamp::now());
-            self.to_say.insert(guard.uid.clone(), (statement, Instant::now()));
         }
-        if let (false, Some(sources), Some(told)) = (said, sources, self.told.get(&guard.uid)) {
-            let statement = told.statement(Some(sources), Timestamp::now());
-            self.to_say.insert(guard.uid.clone(), (statement, Instant::now()));
+        if said {
+            self.to_say.insert(guard.uid.clone(), (told.statement(), Instant::now()));
         }
     }
 

@@ -27,23 +27,36 @@ const REMEDIATION_UNDONE: &str = "RemediationUndone";
 /// Longest text of one source in a status, in characters.
 const MAX_TEXT: usize = 1024;
 
-/// What was last said of a guard.
+/// What is said of a guard, all of it: a statement that takes the place of one which was not written yet must
+/// say what that one would have said.
 #[derive(Debug, Clone)]
 pub(super) struct Told {
     guard: GuardId,
     uid: String,
     report: Report,
+    /// What each source said, with when it was asked.
+    sources: Option<Vec<SourceStatus>>,
+    available: Option<Says>,
     equivalents: Option<Vec<Equivalent>>,
 }
 
 impl Told {
     /// A report that takes the place of an earlier one.
-    pub(super) fn of(guard: &Guard, report: Report, before: Option<Self>) -> Self {
-        Self {
-            guard: guard.id.clone(),
-            uid: guard.uid.as_str().to_owned(),
-            report,
-            equivalents: before.and_then(|before| before.equivalents),
+    pub(super) fn of(guard: &GuardId, uid: &str, mut report: Report, before: Option<Self>) -> Self {
+        let (mut sources, mut available, mut equivalents) = (None, None, None);
+        if let Some(before) = before {
+            report.last_drift = report.last_drift.or(before.report.last_drift);
+            report.last_remediation = report.last_remediation.or(before.report.last_remediation);
+            (sources, available, equivalents) = (before.sources, before.available, before.equivalents);
+        }
+        Self { guard: guard.clone(), uid: uid.to_owned(), report, sources, available, equivalents }
+    }
+
+    /// Notes what the sources said that were asked at `now`; none were where there are no reports.
+    pub(super) fn asked(&mut self, reports: &[SourceReport], now: Timestamp) {
+        if !reports.is_empty() {
+            self.available = Some(available(reports));
+            self.sources = Some(reports.iter().map(|report| source(report, now)).collect());
         }
     }
 
@@ -74,10 +87,9 @@ impl Told {
         self.equivalents = Some(vec![one]);
     }
 
-    /// What is to stand in the status. `sources` are those that were asked just now, if any were.
-    pub(super) fn statement(&self, sources: Option<&[SourceReport]>, now: Timestamp) -> Statement {
+    /// What is to stand in the status.
+    pub(super) fn statement(&self) -> Statement {
         let report = &self.report;
-        let asked = sources.filter(|sources| !sources.is_empty());
         Statement {
             guard: self.guard.clone(),
             uid: self.uid.clone(),
@@ -98,10 +110,10 @@ impl Told {
             episode: report.episode.clone(),
             alerted: report.alerted,
             incident: report.incident.clone(),
-            source_available: asked.map(available),
+            source_available: self.available.clone(),
             last_drift: report.last_drift.as_ref().map(last_drift),
             last_remediation: report.last_remediation.as_ref().map(last_remediation),
-            sources: asked.map(|sources| sources.iter().map(|report| source(report, now)).collect()),
+            sources: self.sources.clone(),
             equivalents: self.equivalents.clone(),
             at: report.checked_at,
         }
@@ -201,7 +213,7 @@ pub(super) fn outcome(attempted: &Attempted) -> book::Outcome {
 mod tests {
     use super::*;
 
-    fn report(result: SourceResult, reason: &'static str) -> SourceReport {
+    fn source_report(result: SourceResult, reason: &'static str) -> SourceReport {
         SourceReport {
             source: "configmap team/approved".into(),
             result,
@@ -212,8 +224,10 @@ mod tests {
 
     #[test]
     fn one_source_that_matches_is_enough() {
-        let reports =
-            [report(SourceResult::Mismatch, "HashMismatch"), report(SourceResult::Matched, "Verified")];
+        let reports = [
+            source_report(SourceResult::Mismatch, "HashMismatch"),
+            source_report(SourceResult::Matched, "Verified"),
+        ];
         let says = available(&reports);
         assert_eq!((says.status, says.reason), ("True", VERIFIED));
         assert_eq!(says.message, "configmap team/approved has the approved content");
@@ -221,14 +235,51 @@ mod tests {
 
     #[test]
     fn without_any_each_is_named_with_what_it_said() {
-        let says = available(&[report(SourceResult::Mismatch, "HashMismatch")]);
+        let says = available(&[source_report(SourceResult::Mismatch, "HashMismatch")]);
         assert_eq!((says.status, says.reason), ("False", NO_VERIFIED_SOURCE));
         assert!(says.message.ends_with("configmap team/approved: its content is not what is approved"));
     }
 
     #[test]
     fn content_that_could_not_be_tried_leaves_it_open() {
-        let says = available(&[report(SourceResult::Unavailable, CANNOT_DRY_RUN)]);
+        let says = available(&[source_report(SourceResult::Unavailable, CANNOT_DRY_RUN)]);
         assert_eq!((says.status, says.reason), ("Unknown", CANNOT_DRY_RUN));
+    }
+
+    fn report(last_remediation: Option<book::LastRemediation>) -> Report {
+        Report {
+            generation: 1,
+            drifted: Truth::False,
+            reason: Reason::InSync,
+            message: "as approved".into(),
+            fighting: None,
+            hash_match: Some(true),
+            current_hash: None,
+            consecutive_failures: 0,
+            last_drift: None,
+            last_remediation,
+            episode: None,
+            alerted: false,
+            incident: None,
+            checked_at: Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    #[test]
+    fn what_was_not_written_yet_is_said_by_the_statement_that_takes_its_place() {
+        let guard = GuardId { namespace: "n".into(), name: "g".into() };
+        let told = |report, before| Told::of(&guard, "u", report, before);
+        let restored = book::LastRemediation {
+            time: Timestamp::UNIX_EPOCH,
+            source: Some("configmap n/approved".into()),
+            result: book::RemediationResult::Restored,
+            transaction_id: "t".into(),
+        };
+        let mut first = told(report(Some(restored)), None);
+        first.asked(&[source_report(SourceResult::Matched, "Matched")], Timestamp::UNIX_EPOCH);
+        let second = told(report(None), Some(first)).statement();
+        assert_eq!(second.last_remediation.map(|last| last.result), Some(RemediationResult::Restored));
+        assert_eq!(second.source_available.map(|says| says.status), Some("True"));
+        assert_eq!(second.sources.map(|sources| sources.len()), Some(1));
     }
 }
