@@ -40,12 +40,13 @@ use super::facts;
 use super::observed::Observed;
 use super::remediation::{Attempted, Job, Outcome, Remediation};
 use super::say::{self, Told};
-use super::status::{Statement, Statuses, Written};
+use super::saying::Saying;
+use super::status::{Statuses, Written};
 use super::telling::Telling;
 use super::watch::{Sighting, WatchSettings, Watches};
 
-/// Statuses that are written or read at once.
-const STATUSES: usize = 8;
+/// Statuses and targets that are read at once.
+const READS: usize = 8;
 /// Targets that are restored at once.
 const RESTORES: usize = 8;
 /// Sources that are asked at once although nothing drifted.
@@ -54,10 +55,8 @@ const QUESTIONS: usize = 2;
 const WAITING: usize = 64;
 /// Longest one read of an object or a namespace may take.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
-/// Pause before a status that could not be written or read is tried again. Doubled with each failed write,
-/// up to [`RETRY_MAX`]: where a right is missing nothing is gained by hurry.
+/// Pause before a status that could not be read is tried again.
 const RETRY: Duration = Duration::from_secs(5);
-const RETRY_MAX: Duration = Duration::from_secs(300);
 /// Transactions whose attempts are counted.
 const MOST_TRIES: usize = 10_000;
 /// Most changed paths that are told.
@@ -182,13 +181,7 @@ struct Leading<'a> {
     numbers: u64,
     /// How often it was tried under one transaction id. Of the last few: the count only tells attempts apart.
     tries: HashMap<String, u32>,
-    /// What was last said of guards that are not calm.
-    told: HashMap<Text, Told>,
-    /// What is to be said, and when it may be tried.
-    to_say: BTreeMap<Text, (Statement, Instant)>,
-    saying: HashSet<Text>,
-    /// How long those wait whose last statement could not be written.
-    pauses: HashMap<Text, Duration>,
+    saying: Saying,
     /// Guards whose sources are asked although nothing drifted.
     asked: HashSet<Text>,
     /// Whether what is told of any guard has changed since it was counted.
@@ -238,17 +231,14 @@ impl<'a> Leading<'a> {
             remediation: Arc::new(remediation),
             statuses: Statuses { client: auditor.client.clone(), fence: auditor.fence.clone() },
             tasks: JoinSet::new(),
-            reads: Arc::new(Semaphore::new(STATUSES)),
+            reads: Arc::new(Semaphore::new(READS)),
             restores: Arc::new(Semaphore::new(RESTORES)),
             questions: Arc::new(Semaphore::new(QUESTIONS)),
             waiting: HashMap::new(),
             attempts: HashMap::new(),
             numbers: 0,
             tries: HashMap::new(),
-            told: HashMap::new(),
-            to_say: BTreeMap::new(),
-            saying: HashSet::new(),
-            pauses: HashMap::new(),
+            saying: Saying::default(),
             asked: HashSet::new(),
             is_news: true,
             version: (String::new(), None),
@@ -261,7 +251,7 @@ impl<'a> Leading<'a> {
             self.say();
             self.count();
             let due = self.book.next_due().map(instant);
-            let retry = self.to_say.values().map(|(_, at)| *at).filter(|at| *at > Instant::now()).min();
+            let retry = self.saying.next_due();
             tokio::select! {
                 // What is known of guards comes before what is seen of their targets.
                 biased;
@@ -353,9 +343,7 @@ impl<'a> Leading<'a> {
     fn forget(&mut self, uid: &Text) {
         self.is_news = true;
         self.waiting.remove(uid);
-        self.told.remove(uid);
-        self.to_say.remove(uid);
-        self.pauses.remove(uid);
+        self.saying.forget(uid);
     }
 
     fn tick(&mut self) {
@@ -487,34 +475,16 @@ impl<'a> Leading<'a> {
             }
             Ended::Asked(uid, reports) => {
                 self.asked.remove(&uid);
-                if let Some(told) = self.told.get_mut(&uid)
+                if let Some(told) = self.saying.told(&uid)
                     && !reports.is_empty()
                 {
                     told.asked(&reports, Timestamp::now());
-                    self.to_say.insert(uid, (told.statement(), Instant::now()));
+                    self.saying.say(&uid);
                 }
             }
             Ended::Said(uid, written) => {
-                self.saying.remove(&uid);
-                let pause = if written == Written::Failed {
-                    let pause = self.pauses.get(&uid).map_or(RETRY, |last| (*last * 2).min(RETRY_MAX));
-                    self.pauses.insert(uid.clone(), pause);
-                    pause
-                } else {
-                    self.pauses.remove(&uid);
-                    RETRY
-                };
-                if written == Written::Failed
-                    && let Some(told) = self.told.get(&uid)
-                    && !self.to_say.contains_key(&uid)
-                {
-                    self.to_say.insert(uid, (told.statement(), Instant::now() + pause));
-                } else if !self.to_say.contains_key(&uid)
-                    && !self.asked.contains(&uid)
-                    && self.told.get(&uid).is_some_and(Told::is_calm)
-                {
-                    self.told.remove(&uid);
-                }
+                let is_needed = self.asked.contains(&uid);
+                self.saying.written(&uid, written, is_needed, Instant::now());
             }
         }
     }
@@ -618,9 +588,7 @@ impl<'a> Leading<'a> {
                 Step::Report(report) => {
                     said = true;
                     self.is_news = true;
-                    let before = self.told.remove(&guard.uid);
-                    let told = Told::of(&guard.id, &guard.uid, *report, before);
-                    self.told.insert(guard.uid.clone(), told);
+                    self.saying.tell(&guard.uid, |before| Told::of(&guard.id, &guard.uid, *report, before));
                 }
                 Step::Restore { transaction_id } => self.restore(guard, transaction_id),
                 Step::GiveUp { transaction_id } => {
@@ -645,7 +613,7 @@ impl<'a> Leading<'a> {
             }
         }
         // Behind all reports: what is kept of a guard begins with its first one.
-        let Some(told) = self.told.get_mut(&guard.uid) else { return };
+        let Some(told) = self.saying.told(&guard.uid) else { return };
         if let Some(reports) = sources {
             said |= !reports.is_empty();
             told.asked(reports, Timestamp::now());
@@ -657,7 +625,7 @@ impl<'a> Leading<'a> {
             }
         }
         if said {
-            self.to_say.insert(guard.uid.clone(), (told.statement(), Instant::now()));
+            self.saying.say(&guard.uid);
         }
     }
 
@@ -732,21 +700,12 @@ impl<'a> Leading<'a> {
         if !std::mem::take(&mut self.is_news) {
             return;
         }
-        let mut troubled = Troubled::default();
-        for told in self.told.values() {
-            told.count(&mut troubled);
-        }
-        self.auditor.metrics.audit.troubled(troubled);
+        self.auditor.metrics.audit.troubled(self.saying.troubled());
     }
 
     /// Starts to say what may be said now.
     fn say(&mut self) {
-        let now = Instant::now();
-        while self.saying.len() < STATUSES {
-            let ready = self.to_say.iter().find(|(uid, (_, at))| *at <= now && !self.saying.contains(*uid));
-            let Some(uid) = ready.map(|(uid, _)| uid.clone()) else { return };
-            let Some((statement, _)) = self.to_say.remove(&uid) else { return };
-            self.saying.insert(uid.clone());
+        while let Some((uid, statement)) = self.saying.next(Instant::now()) {
             let (statuses, delivery) = (self.statuses.clone(), self.auditor.telling.delivery.clone());
             self.tasks.spawn(async move {
                 if statement.alerted {

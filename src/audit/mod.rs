@@ -13,4 +13,5 @@ pub mod watch;
 mod facts;
 mod remediation;
 mod say;
+mod saying;
 mod status;
