@@ -57,6 +57,8 @@ demo: needs-rust ## Shows the main job on a real control plane; stops everything
 	$(BUILD_ALL)
 	@$(BUILT)/demo $(BUILT)/driftguard
 
+# Most of the time end-to-end tests wait for servers, so more of them run at once than there are cores.
+test: export RUST_TEST_THREADS := $(or $(RUST_TEST_THREADS),$(shell expr 2 \* $$(getconf _NPROCESSORS_ONLN)))
 test: needs-rust needs-servers control-plane ## Tests everything, on real API servers
 	cargo test --workspace --locked --no-fail-fast
 

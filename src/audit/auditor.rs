@@ -43,12 +43,13 @@ use super::say::{self, Told};
 use super::saying::Saying;
 use super::status::{Statuses, Written};
 use super::telling::Telling;
+use super::turns::Turns;
 use super::watch::{Sighting, WatchSettings, Watches};
 
 /// Statuses and targets that are read at once.
 const READS: usize = 8;
-/// Targets that are restored at once.
-const RESTORES: usize = 8;
+/// Targets that are restored at once, and those of one namespace.
+const RESTORES: (usize, usize) = (16, 4);
 /// Sources that are asked at once although nothing drifted.
 const QUESTIONS: usize = 2;
 /// Looks that wait at once for what statuses say.
@@ -171,7 +172,7 @@ struct Leading<'a> {
     statuses: Statuses,
     tasks: JoinSet<Ended>,
     reads: Arc<Semaphore>,
-    restores: Arc<Semaphore>,
+    restores: Arc<Turns>,
     questions: Arc<Semaphore>,
     /// Looks that wait, by uid of the guard.
     waiting: HashMap<Text, Sighting>,
@@ -232,7 +233,7 @@ impl<'a> Leading<'a> {
             statuses: Statuses { client: auditor.client.clone(), fence: auditor.fence.clone() },
             tasks: JoinSet::new(),
             reads: Arc::new(Semaphore::new(READS)),
-            restores: Arc::new(Semaphore::new(RESTORES)),
+            restores: Arc::new(Turns::new(RESTORES.0, RESTORES.1)),
             questions: Arc::new(Semaphore::new(QUESTIONS)),
             waiting: HashMap::new(),
             attempts: HashMap::new(),
@@ -646,7 +647,7 @@ impl<'a> Leading<'a> {
         }
         self.auditor.metrics.audit.queue(self.attempts.len());
         self.tasks.spawn(async move {
-            let _turn = restores.acquire().await;
+            let _turn = restores.turn(&job.guard.id.namespace).await;
             let span = traces::remediation(&job.guard.id, &transaction_id);
             let attempted = remediation.restore(&job, &given_up).instrument(span).await;
             Ended::Restored { guard: job.guard, terms, transaction_id, number, attempted }

@@ -15,3 +15,4 @@ mod remediation;
 mod say;
 mod saying;
 mod status;
+mod turns;

@@ -1,0 +1,87 @@
+//! Who may work now: so many at once, and for one namespace no more than a share of them, so that sources
+//! which never answer hold up nobody else's restoring.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::core::text::Text;
+
+/// Places to work, shared fairly between namespaces.
+#[derive(Debug)]
+pub(super) struct Turns {
+    all: Arc<Semaphore>,
+    /// Most places for one namespace.
+    each: usize,
+    /// Of the namespaces for which somebody works or waits.
+    namespaces: Mutex<HashMap<Text, Arc<Semaphore>>>,
+}
+
+/// A place to work, given back when dropped.
+#[derive(Debug)]
+pub(super) struct Turn {
+    _of_namespace: Option<OwnedSemaphorePermit>,
+    _of_all: Option<OwnedSemaphorePermit>,
+}
+
+impl Turns {
+    /// `all` places, at most `each` of them for one namespace.
+    pub(super) fn new(all: usize, each: usize) -> Self {
+        Self { all: Arc::new(Semaphore::new(all)), each, namespaces: Mutex::default() }
+    }
+
+    /// Waits for a place.
+    pub(super) async fn turn(&self, namespace: &Text) -> Turn {
+        let own = self.namespace(namespace);
+        // Neither is ever closed. Its namespace's first: who waits for that takes nobody's place.
+        let of_namespace = own.acquire_owned().await.ok();
+        let of_all = Arc::clone(&self.all).acquire_owned().await.ok();
+        Turn { _of_namespace: of_namespace, _of_all: of_all }
+    }
+
+    fn namespace(&self, namespace: &Text) -> Arc<Semaphore> {
+        let mut namespaces = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whoever works or waits there holds it too.
+        namespaces.retain(|name, places| name == namespace || Arc::strong_count(places) > 1);
+        let places = || Arc::new(Semaphore::new(self.each));
+        Arc::clone(namespaces.entry(namespace.clone()).or_insert_with(places))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+
+    fn now(turns: &Turns, namespace: &str) -> Option<Turn> {
+        turns.turn(&namespace.into()).now_or_never()
+    }
+
+    #[test]
+    fn a_namespace_whose_work_never_ends_leaves_places_for_others() {
+        let turns = Turns::new(3, 2);
+        let hanging = [now(&turns, "slow"), now(&turns, "slow")];
+        assert!(hanging.iter().all(Option::is_some));
+        assert!(now(&turns, "slow").is_none(), "it has its share");
+        let other = now(&turns, "other");
+        assert!(other.is_some());
+        assert!(now(&turns, "third").is_none(), "there are no more");
+        drop(other);
+        assert!(now(&turns, "third").is_some());
+    }
+
+    #[test]
+    fn of_namespaces_for_which_nobody_works_nothing_is_kept() {
+        let turns = Turns::new(3, 2);
+        let working = now(&turns, "a");
+        for namespace in ["b", "c", "d"] {
+            drop(now(&turns, namespace));
+        }
+        drop(now(&turns, "e"));
+        let kept = || turns.namespaces.lock().unwrap_or_else(PoisonError::into_inner).len();
+        assert_eq!(kept(), 2, "the one that works, and the last");
+        drop(working);
+    }
+}
