@@ -32,6 +32,7 @@ use crate::core::guard_spec::rival;
 use crate::core::signature::SigningKey;
 use crate::core::text::Text;
 use crate::sources::Sources;
+use crate::sources::turns::Turns;
 use crate::store::{Observation, Seen, Store};
 use crate::telemetry::metrics::{Metrics, Restored, Troubled};
 use crate::telemetry::traces;
@@ -43,7 +44,6 @@ use super::say::{self, Told};
 use super::saying::Saying;
 use super::status::{Statuses, Written};
 use super::telling::Telling;
-use super::turns::Turns;
 use super::watch::{Sighting, WatchSettings, Watches};
 
 /// Statuses and targets that are read at once.

@@ -15,4 +15,3 @@ mod remediation;
 mod say;
 mod saying;
 mod status;
-mod turns;

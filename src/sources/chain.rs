@@ -333,7 +333,7 @@ impl Sources {
         if is_plain && !self.may_be_plain(guard) {
             return Err(plain_http());
         }
-        Ok(git::fetch(&self.settings.git, request).await?)
+        Ok(git::fetch(&self.settings.git, &guard.id.namespace, request).await?)
     }
 
     /// Whether content for a guard may go over the wire in clear.

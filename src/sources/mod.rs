@@ -21,6 +21,7 @@ mod last_good;
 mod objects;
 mod report;
 mod service;
+pub(crate) mod turns;
 mod web;
 
 #[cfg(test)]

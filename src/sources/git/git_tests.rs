@@ -3,7 +3,10 @@ use std::collections::BTreeMap;
 
 use clap::Parser as _;
 
+use std::time::Duration;
+
 use super::*;
+use crate::sources::address::AddressPolicy;
 
 #[derive(clap::Parser)]
 struct Flags {
@@ -78,8 +81,8 @@ fn flags_that_cannot_be_used_say_which_file_it_is() {
 #[tokio::test]
 async fn the_wait_for_other_fetches_counts() {
     let settings = GitSettings { time: Duration::from_millis(50), ..GitSettings::default() };
-    let _slots = settings.slots.acquire_many(u32::try_from(AT_ONCE).unwrap()).await.unwrap();
+    let _turn = settings.turns.turn(&"team".into()).await;
     let request = secret(&[("url", b"https://git.example.com/r")]).unwrap();
-    let why = fetch(&settings, request).await.unwrap_err();
+    let why = fetch(&settings, &"team".into(), request).await.unwrap_err();
     assert!(matches!(&why, SourceError::Unavailable(text) if text.contains("other fetches")), "{why}");
 }

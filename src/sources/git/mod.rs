@@ -4,7 +4,8 @@
 //! - the address was checked before anything was sent, and no other is connected to;
 //! - the server proved who it is: by a certificate, or by a host key in the Secret;
 //! - credentials go to that server only, and stand in no error and no log;
-//! - time, bytes received, what they unpack to, and the file are bounded, and so are fetches at once;
+//! - time, bytes received, what they unpack to, and the file are bounded, and so are fetches at once, for
+//!   each namespace too;
 //! - no symbolic link, submodule, hook, filter or configuration of a repository has any effect.
 //!
 //! [`fetch`] is the way in. `location` and `wanted` read what was asked for, `https` and `ssh` connect,
@@ -15,187 +16,35 @@ mod https;
 mod location;
 mod pack;
 mod scratch;
+mod settings;
 mod ssh;
 mod wanted;
 mod wire;
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use reqwest::Certificate;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use self::conversation::{Trouble, Wanted};
 use self::location::{Location, Scheme};
 use self::scratch::Scratch;
+pub use self::settings::{GitArgs, GitSettings, SettingsError};
 use self::ssh::{Keys, Remote};
 use self::wanted::{FilePath, Reference};
 use self::wire::{Stop, Wire};
 use super::SourceError;
-use super::address::{self, AddressPolicy, NoAddress};
+use super::address::{self, NoAddress};
+use crate::core::text::Text;
 
 /// How sentences name the server: who reads them may not be allowed to read the Secret.
 const SERVER: &str = "the server of the Secret's url";
-/// Fetches at once. Each holds a thread, and what it unpacks.
-const AT_ONCE: usize = 1;
 /// What a pack may unpack to, as a multiple of what may be received.
 const UNPACKED: u64 = 1;
-/// Largest file of authorities, in bytes.
-const LARGEST_CA: u64 = 1 << 20;
-
-/// Flags about git sources.
-#[derive(Debug, Clone, clap::Args)]
-pub struct GitArgs {
-    /// Longest time for fetching a file of a git repository, waiting for other fetches included, such as 30s; less
-    /// than 60s
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_time)]
-    git_timeout: Duration,
-    /// Most that a git server may send for one file, and what that may unpack to, in MiB; the volume of
-    /// --git-folder must hold it, and the memory of the pod as much again
-    #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1024))]
-    git_max_fetch: u64,
-    /// Largest file of a git repository, in MiB
-    #[arg(long, value_name = "MIB", default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=64))]
-    git_max_file: u64,
-    /// Folder for what is fetched and for ssh keys, removed after each fetch; should be in memory [default: the
-    /// system's for temporary files]
-    #[arg(long, value_name = "FOLDER")]
-    git_folder: Option<PathBuf>,
-    /// Authorities (PEM) that git servers may have besides those of the system
-    #[arg(long, value_name = "FILE")]
-    git_ca: Option<PathBuf>,
-    /// Allow git repositories of this machine (file://), for tests
-    #[arg(long, hide = true)]
-    allow_git_file: bool,
-    /// Allow git over plain http, without credentials
-    #[arg(long, hide = true)]
-    allow_git_http: bool,
-}
-
-fn parse_time(text: &str) -> Result<Duration, String> {
-    let wrong =
-        || "want a duration from 1s to 59s, such as 30s: all sources of a guard together have 60s".to_owned();
-    let span: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
-    let time = Duration::try_from(span).map_err(|_| wrong())?;
-    if (1..60).contains(&time.as_secs()) { Ok(time) } else { Err(wrong()) }
-}
-
-/// Why the flags cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum SettingsError {
-    /// The authorities cannot be read.
-    #[error("cannot read --git-ca {}: {error}", file.display())]
-    Read {
-        /// Which file.
-        file: PathBuf,
-        /// What the system says.
-        error: std::io::Error,
-    },
-    /// There is no certificate in the file, or one that cannot be read.
-    #[error("--git-ca {} holds no certificates in PEM", .0.display())]
-    Certificate(PathBuf),
-    /// The folder cannot be used.
-    #[error("cannot use --git-folder {}: {error}", folder.display())]
-    Folder {
-        /// Which folder.
-        folder: PathBuf,
-        /// What the system says.
-        error: std::io::Error,
-    },
-}
-
-impl GitArgs {
-    /// Settings for one process. Removes from the folder what a killed process left there.
-    ///
-    /// # Errors
-    /// [`SettingsError`] when a file or the folder cannot be used.
-    pub fn settings(&self, addresses: AddressPolicy) -> Result<GitSettings, SettingsError> {
-        let folder = self.git_folder.clone().unwrap_or_else(std::env::temp_dir);
-        scratch::remove_leftovers(&folder)
-            .map_err(|error| SettingsError::Folder { folder: folder.clone(), error })?;
-        let authorities = self.git_ca.as_ref().map(authorities).transpose()?.unwrap_or_default();
-        Ok(GitSettings {
-            time: self.git_timeout,
-            received: self.git_max_fetch << 20,
-            blob: self.git_max_file << 20,
-            folder,
-            authorities,
-            allow_file: self.allow_git_file,
-            allow_http: self.allow_git_http,
-            addresses,
-            ..GitSettings::default()
-        })
-    }
-}
-
-fn authorities(file: &PathBuf) -> Result<Vec<Certificate>, SettingsError> {
-    use std::io::Read as _;
-    let mut pem = Vec::new();
-    let read = std::fs::File::open(file).and_then(|open| open.take(LARGEST_CA).read_to_end(&mut pem));
-    read.map_err(|error| SettingsError::Read { file: file.clone(), error })?;
-    match Certificate::from_pem_bundle(&pem) {
-        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
-        _ => Err(SettingsError::Certificate(file.clone())),
-    }
-}
-
-/// How git repositories are fetched from.
-#[derive(Clone)]
-pub struct GitSettings {
-    /// Longest time for one fetch, name resolution and waiting for other fetches included.
-    pub time: Duration,
-    /// Most that a server may send for one fetch, in bytes.
-    pub received: u64,
-    /// Largest file, in bytes.
-    pub blob: u64,
-    /// Where each fetch makes its private folder.
-    pub folder: PathBuf,
-    /// Authorities that servers may have besides those of the system.
-    pub authorities: Vec<Certificate>,
-    /// Whether `file://` is a source.
-    pub allow_file: bool,
-    /// Whether `http://` is one; credentials are never sent over it.
-    pub allow_http: bool,
-    /// Which addresses servers may have.
-    pub addresses: AddressPolicy,
-    /// The OpenSSH client.
-    pub ssh: PathBuf,
-    slots: Arc<Semaphore>,
-}
-
-impl Default for GitSettings {
-    fn default() -> Self {
-        Self {
-            time: Duration::from_secs(30),
-            received: 64 << 20,
-            blob: 4 << 20,
-            folder: std::env::temp_dir(),
-            authorities: Vec::new(),
-            allow_file: false,
-            allow_http: false,
-            addresses: AddressPolicy::default(),
-            ssh: PathBuf::from("/usr/bin/ssh"),
-            slots: Arc::new(Semaphore::new(AT_ONCE)),
-        }
-    }
-}
-
-impl fmt::Debug for GitSettings {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("GitSettings")
-            .field("time", &self.time)
-            .field("folder", &self.folder)
-            .finish_non_exhaustive()
-    }
-}
-
 /// How we prove who we are. Its `Debug` shows none of it.
 #[derive(Clone, Default)]
 pub struct Credentials {
@@ -273,28 +122,32 @@ impl GitRequest {
     }
 }
 
-/// Fetches one file, once other fetches leave room; the time that it may take begins before it waits for that.
+/// Fetches one file for a guard of `namespace`, once other fetches leave room; the time that it may take begins
+/// before it waits for that.
 ///
 /// # Errors
 /// [`SourceError`]: `Unavailable` when the server cannot be reached or is too slow, `Forbidden` when the URL
 /// or address is not allowed, or the server refuses us or does not prove who it is, `Invalid` when request,
 /// repository or file cannot be used.
-pub async fn fetch(settings: &GitSettings, request: GitRequest) -> Result<Vec<u8>, SourceError> {
+pub async fn fetch(
+    settings: &GitSettings,
+    namespace: &Text,
+    request: GitRequest,
+) -> Result<Vec<u8>, SourceError> {
     let plan = Plan::of(settings, &request)?;
     let seconds = settings.time.as_secs();
     let deadline = Instant::now() + settings.time;
     let busy = || SourceError::Unavailable(format!("other fetches from git took all of {seconds} s"));
-    let slot = timeout_at(deadline, Arc::clone(&settings.slots).acquire_owned());
-    let slot = slot.await.ok().and_then(Result::ok).ok_or_else(busy)?;
+    let turn = timeout_at(deadline, settings.turns.turn(namespace)).await.map_err(|_| busy())?;
     let host = plan.host();
     let asker = Asker(Arc::default());
     let received = settings.received;
     let wire = Arc::new(Wire::new(host, deadline, seconds, received, Arc::clone(&asker.0)));
-    // A task of its own: it ends in order, and keeps its slot until it has, even when nobody waits any more.
+    // A task of its own: it ends in order, and keeps its turn until it has, even when nobody waits any more.
     let settings = settings.clone();
     let fetching = tokio::spawn(async move {
         let file = plan.carry_out(&settings, wire, deadline).await;
-        drop(slot);
+        drop(turn);
         file
     });
     let late = || SourceError::Unavailable(wire::late(host, seconds));

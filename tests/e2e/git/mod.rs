@@ -47,7 +47,7 @@ fn with_password(url: String, password: &str) -> GitRequest {
 
 /// Fetches, and expects nothing to be left behind.
 async fn fetched(settings: &GitSettings, request: GitRequest) -> Result<Vec<u8>, SourceError> {
-    let result = fetch(settings, request).await;
+    let result = fetch(settings, &"team".into(), request).await;
     let left = || -> Result<()> {
         let left: Vec<_> =
             std::fs::read_dir(&settings.folder)?.map(|entry| entry.map(|entry| entry.path())).collect();
@@ -270,7 +270,7 @@ async fn a_server_that_does_not_answer_or_never_ends_is_given_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_fetch_that_hangs_holds_its_place_until_nobody_waits_for_it() {
+async fn a_fetch_that_hangs_holds_the_place_of_its_namespace_until_nobody_waits_for_it() {
     let bench = Bench::new().await;
     let mut settings = bench.settings();
     settings.time = Duration::from_secs(600);
@@ -278,7 +278,7 @@ async fn a_fetch_that_hangs_holds_its_place_until_nobody_waits_for_it() {
         .map(|_| {
             let (settings, request) =
                 (settings.clone(), request(bench.forge.url("slow/r.git"), None, "config.yaml"));
-            tokio::spawn(async move { fetch(&settings, request).await })
+            tokio::spawn(async move { fetch(&settings, &"team".into(), request).await })
         })
         .collect();
     let hangs = || {
@@ -289,12 +289,15 @@ async fn a_fetch_that_hangs_holds_its_place_until_nobody_waits_for_it() {
     let usual = || request(bench.forge.url("repos/part.git"), None, "config.yaml");
     let mut hasty = settings.clone();
     hasty.time = Duration::from_secs(1);
-    match fetch(&hasty, usual()).await {
+    match fetch(&hasty, &"team".into(), usual()).await {
         Err(SourceError::Unavailable(sentence)) => {
             assert!(sentence.contains("other fetches from git took all of 1 s"), "{sentence}");
         }
-        other => panic!("there was a second place: {other:?}"),
+        other => panic!("its namespace had a second place: {other:?}"),
     }
+    // For another namespace there is one.
+    let other = fetch(&settings, &"other".into(), usual()).await;
+    assert!(other.is_ok(), "{other:?}");
     for one in hanging {
         one.abort();
     }

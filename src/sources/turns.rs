@@ -1,5 +1,5 @@
-//! Who may work now: so many at once, and for one namespace no more than a share of them, so that sources
-//! which never answer hold up nobody else's restoring.
+//! Who may work now: so many at once, and for one namespace no more than a share of them, so that servers
+//! which never answer hold up nobody of another namespace.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +10,7 @@ use crate::core::text::Text;
 
 /// Places to work, shared fairly between namespaces.
 #[derive(Debug)]
-pub(super) struct Turns {
+pub(crate) struct Turns {
     all: Arc<Semaphore>,
     /// Most places for one namespace.
     each: usize,
@@ -20,19 +20,19 @@ pub(super) struct Turns {
 
 /// A place to work, given back when dropped.
 #[derive(Debug)]
-pub(super) struct Turn {
+pub(crate) struct Turn {
     _of_namespace: Option<OwnedSemaphorePermit>,
     _of_all: Option<OwnedSemaphorePermit>,
 }
 
 impl Turns {
     /// `all` places, at most `each` of them for one namespace.
-    pub(super) fn new(all: usize, each: usize) -> Self {
+    pub(crate) fn new(all: usize, each: usize) -> Self {
         Self { all: Arc::new(Semaphore::new(all)), each, namespaces: Mutex::default() }
     }
 
     /// Waits for a place.
-    pub(super) async fn turn(&self, namespace: &Text) -> Turn {
+    pub(crate) async fn turn(&self, namespace: &Text) -> Turn {
         let own = self.namespace(namespace);
         // Neither is ever closed. Its namespace's first: who waits for that takes nobody's place.
         let of_namespace = own.acquire_owned().await.ok();
