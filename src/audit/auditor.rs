@@ -40,7 +40,7 @@ use super::facts;
 use super::observed::Observed;
 use super::remediation::{Attempted, Job, Outcome, Remediation};
 use super::say::{self, Told};
-use super::status::{Statement, Statuses, Written};
+use super::status::{Statuses, Written};
 use super::telling::Telling;
 use super::watch::{Sighting, WatchSettings, Watches};
 
@@ -60,6 +60,8 @@ const RETRY: Duration = Duration::from_secs(5);
 const RETRY_MAX: Duration = Duration::from_secs(300);
 /// Transactions whose attempts are counted.
 const MOST_TRIES: usize = 10_000;
+/// Least time between two counts of the guards that somebody should know of.
+const COUNT_PAUSE: Duration = Duration::from_millis(250);
 /// Most changed paths that are told.
 const MAX_PATHS: usize = 16;
 /// How long what the API server said of its version counts.
@@ -188,8 +190,8 @@ struct Leading<'a> {
     tries: HashMap<String, u32>,
     /// What was last said of guards that are not calm.
     told: HashMap<Text, Told>,
-    /// What is to be said, and when it may be tried.
-    to_say: BTreeMap<Text, (Statement, Instant)>,
+    /// Of which guards what is told is to be said, and when that may be tried.
+    to_say: BTreeMap<Text, Instant>,
     saying: HashSet<Text>,
     /// How long those wait whose last statement could not be written.
     pauses: HashMap<Text, Duration>,
@@ -197,6 +199,7 @@ struct Leading<'a> {
     asked: HashSet<Text>,
     /// Whether what is told of any guard has changed since it was counted.
     is_news: bool,
+    counted_at: Instant,
     version: (String, Option<Instant>),
 }
 
@@ -254,7 +257,8 @@ impl<'a> Leading<'a> {
             saying: HashSet::new(),
             pauses: HashMap::new(),
             asked: HashSet::new(),
-            is_news: true,
+            is_news: false,
+            counted_at: Instant::now(),
             version: (String::new(), None),
         }
     }
@@ -265,7 +269,8 @@ impl<'a> Leading<'a> {
             self.say();
             self.count();
             let due = self.book.next_due().map(instant);
-            let retry = self.to_say.values().map(|(_, at)| *at).filter(|at| *at > Instant::now()).min();
+            let retry = self.next_to_say();
+            let recount = self.is_news.then(|| self.counted_at + COUNT_PAUSE);
             tokio::select! {
                 // What is known of guards comes before what is seen of their targets.
                 biased;
@@ -285,6 +290,7 @@ impl<'a> Leading<'a> {
                 },
                 () = until(due) => self.tick(),
                 () = until(retry) => {}
+                () = until(recount) => {}
             }
         }
     }
@@ -492,7 +498,7 @@ impl<'a> Leading<'a> {
                     && !reports.is_empty()
                 {
                     told.asked(&reports, Timestamp::now());
-                    self.to_say.insert(uid, (told.statement(), Instant::now()));
+                    self.to_say.insert(uid, Instant::now());
                 }
             }
             Ended::Said(uid, written) => {
@@ -506,10 +512,10 @@ impl<'a> Leading<'a> {
                     RETRY
                 };
                 if written == Written::Failed
-                    && let Some(told) = self.told.get(&uid)
+                    && self.told.contains_key(&uid)
                     && !self.to_say.contains_key(&uid)
                 {
-                    self.to_say.insert(uid, (told.statement(), Instant::now() + pause));
+                    self.to_say.insert(uid, Instant::now() + pause);
                 } else if !self.to_say.contains_key(&uid)
                     && !self.asked.contains(&uid)
                     && self.told.get(&uid).is_some_and(Told::is_calm)
@@ -662,7 +668,7 @@ impl<'a> Leading<'a> {
             }
         }
         if said {
-            self.to_say.insert(guard.uid.clone(), (told.statement(), Instant::now()));
+            self.to_say.insert(guard.uid.clone(), Instant::now());
         }
     }
 
@@ -732,11 +738,14 @@ impl<'a> Leading<'a> {
         });
     }
 
-    /// Counts the guards that somebody should know of, when what is told of any has changed.
+    /// Counts the guards that somebody should know of, when what is told of any has changed: not for each of
+    /// very many that change at once.
     fn count(&mut self) {
-        if !std::mem::take(&mut self.is_news) {
+        let now = Instant::now();
+        if !self.is_news || now < self.counted_at + COUNT_PAUSE {
             return;
         }
+        (self.is_news, self.counted_at) = (false, now);
         let mut troubled = Troubled::default();
         for told in self.told.values() {
             told.count(&mut troubled);
@@ -744,13 +753,24 @@ impl<'a> Leading<'a> {
         self.auditor.metrics.audit.troubled(troubled);
     }
 
+    /// When something may be said that may not be said yet. While as much is being said as may be at once, the
+    /// end of that comes first; very many that wait are not gone through each time.
+    fn next_to_say(&self) -> Option<Instant> {
+        if self.saying.len() >= STATUSES {
+            return None;
+        }
+        let now = Instant::now();
+        self.to_say.values().copied().filter(|at| *at > now).min()
+    }
+
     /// Starts to say what may be said now.
     fn say(&mut self) {
         let now = Instant::now();
         while self.saying.len() < STATUSES {
-            let ready = self.to_say.iter().find(|(uid, (_, at))| *at <= now && !self.saying.contains(*uid));
+            let ready = self.to_say.iter().find(|(uid, at)| **at <= now && !self.saying.contains(*uid));
             let Some(uid) = ready.map(|(uid, _)| uid.clone()) else { return };
-            let Some((statement, _)) = self.to_say.remove(&uid) else { return };
+            self.to_say.remove(&uid);
+            let Some(statement) = self.told.get(&uid).map(Told::statement) else { continue };
             self.saying.insert(uid.clone());
             let (statuses, delivery) = (self.statuses.clone(), self.auditor.telling.delivery.clone());
             self.tasks.spawn(async move {
