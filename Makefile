@@ -83,7 +83,7 @@ fuzz: $(CARGO_FUZZ) ## Fuzzes whatever reads bytes of others, one after the othe
 	  RUSTC_BOOTSTRAP=1 $(CARGO_FUZZ) run $${fuzzed%:*} corpus/$${fuzzed%:*} ../tests/core/$${fuzzed#*:} -- -max_total_time=$(SECONDS); \
 	done
 
-bench: needs-rust ## Measures cost and speed against two floors (BENCH='--rounds 9': other options)
+bench: needs-rust ## Measures cost and speed against floors (BENCH='--rounds 9': other options)
 	@tests/control-plane/build $(NEWEST)
 	cargo build --locked --release --workspace $(BENCHED:%=--bin %)
 	@$(TARGET)/release/driftguard-bench $(BENCH)

@@ -27,7 +27,7 @@ use crate::core::audit::finding::{Reason, Truth};
 use crate::core::audit::sight::{Look, Present, Sight};
 use crate::core::canonical::hash_object;
 use crate::core::diff::changed_paths;
-use crate::core::guard::{Guard, GuardState};
+use crate::core::guard::{Guard, GuardState, Target};
 use crate::core::guard_spec::rival;
 use crate::core::signature::SigningKey;
 use crate::core::text::Text;
@@ -60,10 +60,14 @@ const READ_TIMEOUT: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_secs(5);
 /// Transactions whose attempts are counted.
 const MOST_TRIES: usize = 10_000;
+/// Least time between two counts of the guards that somebody should know of.
+const COUNT_PAUSE: Duration = Duration::from_millis(250);
 /// Most changed paths that are told.
 const MAX_PATHS: usize = 16;
 /// How long what the API server said of its version counts.
 const VERSION_FOR: Duration = Duration::from_secs(60);
+/// Longest time to ask for it.
+const VERSION_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How the auditor behaves.
 #[derive(Debug, Clone)]
@@ -144,6 +148,8 @@ struct Attempt {
 struct Known {
     status: DriftGuardStatus,
     namespace_terminating: bool,
+    /// Which version the API server has, where that was asked, too.
+    version: Option<String>,
 }
 
 /// What ran beside the loop and has ended.
@@ -187,6 +193,7 @@ struct Leading<'a> {
     asked: HashSet<Text>,
     /// Whether what is told of any guard has changed since it was counted.
     is_news: bool,
+    counted_at: Instant,
     version: (String, Option<Instant>),
 }
 
@@ -241,7 +248,8 @@ impl<'a> Leading<'a> {
             tries: HashMap::new(),
             saying: Saying::default(),
             asked: HashSet::new(),
-            is_news: true,
+            is_news: false,
+            counted_at: Instant::now(),
             version: (String::new(), None),
         }
     }
@@ -253,6 +261,7 @@ impl<'a> Leading<'a> {
             self.count();
             let due = self.book.next_due().map(instant);
             let retry = self.saying.next_due();
+            let recount = self.is_news.then(|| self.counted_at + COUNT_PAUSE);
             tokio::select! {
                 // What is known of guards comes before what is seen of their targets.
                 biased;
@@ -272,6 +281,7 @@ impl<'a> Leading<'a> {
                 },
                 () = until(due) => self.tick(),
                 () = until(retry) => {}
+                () = until(recount) => {}
             }
         }
     }
@@ -408,23 +418,19 @@ impl<'a> Leading<'a> {
     fn read(&mut self, guard: &Arc<Guard>) {
         let (guard, statuses) = (Arc::clone(guard), self.statuses.clone());
         let (store, reads) = (self.auditor.store.clone(), Arc::clone(&self.reads));
+        let client = self.is_version_due().then(|| self.auditor.client.clone());
         self.tasks.spawn(async move {
             let turn = reads.acquire().await;
-            let status = statuses.read(&guard.id, &guard.uid).await;
-            let terminating = match &guard.target.namespace {
-                Some(namespace) => match within(store.read_namespace(namespace)).await {
-                    Some(Ok(Some(found))) => {
-                        crate::core::audit::restore::is_terminating(&found).unwrap_or_default()
-                    }
-                    Some(Ok(None)) => true,
-                    Some(Err(_)) | None => false,
-                },
-                None => false,
-            };
+            // At once: drift lasts for as long as this takes.
+            let (status, terminating, version) = tokio::join!(
+                statuses.read(&guard.id, &guard.uid),
+                is_terminating(&store, &guard.target),
+                version(client),
+            );
             drop(turn);
             match status {
                 Ok(status) => {
-                    let known = status.map(|status| Known { status, namespace_terminating: terminating }).map(Box::new);
+                    let known = status.map(|status| Known { status, namespace_terminating: terminating, version }).map(Box::new);
                     Ended::Read(guard.uid.clone(), known)
                 }
                 Err(error) => {
@@ -440,7 +446,8 @@ impl<'a> Leading<'a> {
         match ended {
             Ended::Read(uid, known) => {
                 let Some(sighting) = self.waiting.remove(&uid) else { return };
-                let (Some((guard, terms)), Some(known)) = (self.guard(&sighting), known) else { return };
+                let (Some((guard, terms)), Some(mut known)) = (self.guard(&sighting), known) else { return };
+                self.learned(known.version.take());
                 let remembered = (!self.book.knows(&uid)).then(|| facts::remembered(&known.status));
                 self.see(&guard, terms, &sighting, &known, remembered).await;
             }
@@ -563,15 +570,19 @@ impl<'a> Leading<'a> {
 
     /// Which version the API server has, asked again when lists came anew: it may have been replaced.
     async fn learn_version(&mut self, how: Look) {
-        let known = self.version.1;
-        let is_due = known.is_none_or(|at| how != Look::Live && at + VERSION_FOR < Instant::now());
-        if !is_due {
-            return;
+        if self.version.1.is_none() || (how != Look::Live && self.is_version_due()) {
+            let learned = version(Some(self.auditor.client.clone())).await;
+            self.learned(learned);
         }
-        if let Ok(Ok(info)) =
-            tokio::time::timeout(Duration::from_secs(5), self.auditor.client.apiserver_version()).await
-        {
-            self.version = (info.git_version, Some(Instant::now()));
+    }
+
+    fn is_version_due(&self) -> bool {
+        self.version.1.is_none_or(|at| at + VERSION_FOR < Instant::now())
+    }
+
+    fn learned(&mut self, version: Option<String>) {
+        if let Some(version) = version {
+            self.version = (version, Some(Instant::now()));
         }
     }
 
@@ -696,11 +707,14 @@ impl<'a> Leading<'a> {
         });
     }
 
-    /// Counts the guards that somebody should know of, when what is told of any has changed.
+    /// Counts the guards that somebody should know of, when what is told of any has changed: not for each of
+    /// very many that change at once.
     fn count(&mut self) {
-        if !std::mem::take(&mut self.is_news) {
+        let now = Instant::now();
+        if !self.is_news || now < self.counted_at + COUNT_PAUSE {
             return;
         }
+        (self.is_news, self.counted_at) = (false, now);
         self.auditor.metrics.audit.troubled(self.saying.troubled());
     }
 
@@ -753,6 +767,23 @@ fn present(guard: &Guard, object: &[u8]) -> Result<Present, String> {
         hash,
         terminating: identity.is_terminating,
     })
+}
+
+/// Which version the API server has, if somebody is to ask it and it answers in time.
+async fn version(client: Option<kube::Client>) -> Option<String> {
+    let client = client?;
+    let asked = tokio::time::timeout(VERSION_TIMEOUT, client.apiserver_version()).await;
+    Some(asked.ok()?.ok()?.git_version)
+}
+
+/// Whether the namespace of a target goes, or is gone; what cannot be told is taken to stay.
+async fn is_terminating(store: &Store, target: &Target) -> bool {
+    let Some(namespace) = &target.namespace else { return false };
+    match within(store.read_namespace(namespace)).await {
+        Some(Ok(Some(found))) => crate::core::audit::restore::is_terminating(&found).unwrap_or_default(),
+        Some(Ok(None)) => true,
+        Some(Err(_)) | None => false,
+    }
 }
 
 /// An answer, when it comes in time.

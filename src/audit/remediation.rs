@@ -23,7 +23,7 @@ use crate::core::audit::candidate::Candidate;
 use crate::core::audit::restore::{self, Planned, Unplannable, Write};
 use crate::core::author_access::{Aim, needed};
 use crate::core::canonical::hash_object;
-use crate::core::guard::{Authorship, Guard, GuardState, Target, url_segment};
+use crate::core::guard::{Author, Authorship, Guard, GuardState, Target, url_segment};
 use crate::sources::{SourceReport, Sources, Verified, Verify};
 use crate::store::Store;
 
@@ -98,6 +98,9 @@ impl From<Outcome> for Attempted {
     }
 }
 
+/// What putting back takes: a target that is gone is made again, one that cannot be changed is deleted first.
+const VERBS: [&str; 3] = ["update", "create", "delete"];
+
 /// One verb on one resource of a namespace.
 type Right = (String, String, String, &'static str);
 
@@ -131,19 +134,19 @@ impl Remediation {
         if given_up.load(Ordering::Acquire) {
             return Outcome::GivenUp("the guard was changed".into()).into();
         }
-        if let Err(why) = self.may_write(guard).await {
-            return why.into();
-        }
-        let live = match self.look(guard).await {
+        let author = match self.author(guard) {
+            Ok(author) => Subject::from(author),
+            Err(why) => return why.into(),
+        };
+        // Drift lasts for as long as all this takes: what does not need the other's answer is asked at once.
+        let (ours, theirs, live) =
+            tokio::join!(self.may_write(guard), self.author_may_write(guard, &author), self.look(guard));
+        let live = match ours.and(theirs).and(live) {
             Ok(live) => live,
             Err(outcome) => return outcome.into(),
         };
-        let author = match &guard.authorship {
-            Authorship::Signed(author) => Some(Subject::from(author.as_ref())),
-            Authorship::Unknown => None,
-        };
         let trial = Trial { remediation: self, guard, live: live.as_deref() };
-        let found = self.sources.approved(guard, &job.spec, author.as_ref(), &trial).await;
+        let found = self.sources.approved(guard, &job.spec, Some(&author), &trial).await;
         let outcome = match found.found {
             None => Outcome::NoVerifiedSource,
             Some((candidate, source)) => match self.write(guard, live.as_deref(), &candidate, given_up).await
@@ -170,8 +173,8 @@ impl Remediation {
         self.sources.approved(guard, &job.spec, author.as_ref(), &trial).await.reports
     }
 
-    /// Whether anything may be written for this guard at all.
-    async fn may_write(&self, guard: &Guard) -> Result<(), Outcome> {
+    /// Who approved the guard, if anything is written for it at all as far as that is known by itself.
+    fn author<'a>(&self, guard: &'a Guard) -> Result<&'a Author, Outcome> {
         if guard.target.group == RBAC_GROUP {
             return Err(Outcome::NotAllowed(format!(
                 "objects of {RBAC_GROUP} are guarded but never written: that takes the rights escalate and bind"
@@ -183,17 +186,28 @@ impl Remediation {
                 guard.id.namespace, guard.id.name
             )));
         };
-        for verb in ["update", "create", "delete"] {
-            if !self.allows_us(&guard.target, verb).await? {
-                return Err(Outcome::NotAllowed(format!(
-                    "DriftGuard may not {verb} {}; install the remediation rights (deploy/remediation), or add a ClusterRole with them",
-                    guard.target.resource
-                )));
+        // Where a right is missing nothing else is asked, again and again.
+        let now = Instant::now();
+        let lacking =
+            VERBS.into_iter().find(|verb| self.known(&right(&guard.target, verb), now) == Some(false));
+        lacking.map_or(Ok(author.as_ref()), |verb| Err(not_allowed(&guard.target, verb)))
+    }
+
+    /// Whether we may write the target.
+    async fn may_write(&self, guard: &Guard) -> Result<(), Outcome> {
+        let asked = VERBS.map(|verb| self.allows_us(&guard.target, verb));
+        for (verb, allowed) in VERBS.into_iter().zip(futures::future::join_all(asked).await) {
+            if !allowed? {
+                return Err(not_allowed(&guard.target, verb));
             }
         }
+        Ok(())
+    }
+
+    /// Whether whoever approved the guard may still write its target.
+    async fn author_may_write(&self, guard: &Guard, author: &Subject) -> Result<(), Outcome> {
         let rights = needed(&Aim::Known(guard.target.clone()), true, &[]);
-        let subject = Subject::from(author.as_ref());
-        let asked = access::missing(&self.client, &subject, &rights);
+        let asked = access::missing(&self.client, author, &rights);
         match tokio::time::timeout(REQUEST_TIMEOUT, asked).await {
             Ok(Ok(missing)) if missing.is_empty() => Ok(()),
             Ok(Ok(missing)) => {
@@ -209,22 +223,17 @@ impl Remediation {
         }
     }
 
+    /// What we were told about a right of ours lately.
+    fn known(&self, right: &Right, now: Instant) -> Option<bool> {
+        let known = self.rights.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(right).filter(|(_, at)| now < *at + RIGHTS_FOR).map(|(allowed, _)| *allowed)
+    }
+
     async fn allows_us(&self, target: &Target, verb: &'static str) -> Result<bool, Outcome> {
-        let namespace = target.namespace.as_deref().unwrap_or_default();
-        let right = (
-            target.group.as_str().to_owned(),
-            target.resource.as_str().to_owned(),
-            namespace.to_owned(),
-            verb,
-        );
+        let right = right(target, verb);
         let now = Instant::now();
-        {
-            let known = self.rights.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some((allowed, at)) = known.get(&right)
-                && now < *at + RIGHTS_FOR
-            {
-                return Ok(*allowed);
-            }
+        if let Some(allowed) = self.known(&right, now) {
+            return Ok(allowed);
         }
         let attributes = ResourceAttributes {
             group: Some(right.0.clone()),
@@ -244,7 +253,9 @@ impl Remediation {
 
     /// The live object, when something may be written to it or in its place.
     async fn look(&self, guard: &Guard) -> Result<Option<Vec<u8>>, Outcome> {
-        let live = self.read(&guard.target.url_path()).await?;
+        let path = guard.target.url_path();
+        let (live, namespace) = tokio::join!(self.read(&path), self.namespace_stays(guard));
+        let live = live?;
         if let Some(live) = &live {
             let unreadable = |problem| Outcome::Failed(format!("the object cannot be read: {problem}"));
             if restore::is_terminating(live).map_err(unreadable)? {
@@ -254,18 +265,21 @@ impl Remediation {
                 return Err(Outcome::AlreadyRight);
             }
         }
-        if let Some(namespace) = &guard.target.namespace {
-            let failed = |error| Outcome::Failed(format!("namespace {namespace} cannot be read: {error}"));
-            let read = tokio::time::timeout(REQUEST_TIMEOUT, self.store.read_namespace(namespace)).await;
-            let read =
-                read.map_err(|_| Outcome::Failed(format!("namespace {namespace} was not read in time")))?;
-            match read.map_err(failed)? {
-                Some(found) if !restore::is_terminating(&found).unwrap_or(true) => {}
-                // Gone altogether, or going.
-                _ => return Err(Outcome::Terminating),
-            }
+        namespace.map(|()| live)
+    }
+
+    /// Whether the namespace of the target is there and is not going.
+    async fn namespace_stays(&self, guard: &Guard) -> Result<(), Outcome> {
+        let Some(namespace) = &guard.target.namespace else { return Ok(()) };
+        let failed = |error| Outcome::Failed(format!("namespace {namespace} cannot be read: {error}"));
+        let read = tokio::time::timeout(REQUEST_TIMEOUT, self.store.read_namespace(namespace)).await;
+        let read =
+            read.map_err(|_| Outcome::Failed(format!("namespace {namespace} was not read in time")))?;
+        match read.map_err(failed)? {
+            Some(found) if !restore::is_terminating(&found).unwrap_or(true) => Ok(()),
+            // Gone altogether, or going.
+            _ => Err(Outcome::Terminating),
         }
-        Ok(live)
     }
 
     /// An object as it stands; `None` when there is none.
@@ -477,6 +491,19 @@ impl Refused {
             self.message.split_once(" denied the request: ").and_then(|(head, _)| head.split('"').nth(1));
         self.code == 403 && webhook.is_some_and(|webhook| webhook.ends_with(&format!(".{}", names::GROUP)))
     }
+}
+
+/// A right to the target's resource, where the target is.
+fn right(target: &Target, verb: &'static str) -> Right {
+    let namespace = target.namespace.as_deref().unwrap_or_default();
+    (target.group.as_str().to_owned(), target.resource.as_str().to_owned(), namespace.to_owned(), verb)
+}
+
+fn not_allowed(target: &Target, verb: &str) -> Outcome {
+    Outcome::NotAllowed(format!(
+        "DriftGuard may not {verb} {}; install the remediation rights (deploy/remediation), or add a ClusterRole with them",
+        target.resource
+    ))
 }
 
 /// Whether an object holds what is to be put back, or what the API server now reads in its place.

@@ -3,7 +3,8 @@
 //! `noop` reads the body, finds the uid and allows: what any webhook on this stack must cost.
 //! `naive` decides the obvious way, through a tree of the whole review. `core` decides as DriftGuard does, without its
 //! server. `capture` allows everything and keeps the updates it sees, so that what the bench replays
-//! comes from a real API server. All serve through [`stack`].
+//! comes from a real API server. All these serve through [`stack`]. `restore` is no webhook: it watches and
+//! patches back, the least that restores.
 
 mod body;
 mod capture;
@@ -11,26 +12,28 @@ mod core;
 mod naive;
 mod noop;
 mod response;
+mod restore;
 mod stack;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
-/// Webhooks to compare DriftGuard with.
+/// What DriftGuard is compared with.
 #[derive(Debug, Parser)]
 #[command(name = "driftguard-bench-floors")]
 struct Cli {
-    /// Where to listen
+    /// Where a webhook listens
     #[arg(long, value_name = "ADDRESS")]
-    bind: SocketAddr,
+    bind: Option<SocketAddr>,
     #[command(subcommand)]
-    webhook: Webhook,
+    floor: Floor,
 }
 
 #[derive(Debug, Subcommand)]
-enum Webhook {
+enum Floor {
     /// Reads the body, finds the uid, allows
     Noop {
         /// Where the certificate that signs what is served goes, as `authority.pem`
@@ -56,18 +59,26 @@ enum Webhook {
         #[arg(long, value_name = "FOLDER")]
         into: PathBuf,
     },
+    /// Watches the ConfigMaps of a namespace, and patches back what they held at the start
+    Restore {
+        /// Who to be
+        #[arg(long, value_name = "FILE")]
+        kubeconfig: PathBuf,
+        /// Where
+        #[arg(long, value_name = "NAMESPACE")]
+        namespace: String,
+    },
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let cli = Cli::parse();
-    let router = match cli.webhook {
-        Webhook::Noop { into } => return stack::serve(cli.bind, noop::router(), into.as_deref()).await,
-        Webhook::Naive { approved } => naive::router(&approved)?,
-        Webhook::Core { approved } => core::router(&approved)?,
-        Webhook::Capture { into } => {
-            return stack::serve(cli.bind, capture::router(into.clone()), Some(&into)).await;
-        }
-    };
-    stack::serve(cli.bind, router, None).await
+    let Cli { bind, floor } = Cli::parse();
+    let bind = || bind.context("a webhook needs --bind");
+    match floor {
+        Floor::Noop { into } => stack::serve(bind()?, noop::router(), into.as_deref()).await,
+        Floor::Naive { approved } => stack::serve(bind()?, naive::router(&approved)?, None).await,
+        Floor::Core { approved } => stack::serve(bind()?, core::router(&approved)?, None).await,
+        Floor::Capture { into } => stack::serve(bind()?, capture::router(into.clone()), Some(&into)).await,
+        Floor::Restore { kubeconfig, namespace } => restore::run(&kubeconfig, &namespace).await,
+    }
 }

@@ -14,17 +14,20 @@ use driftguard::core::canonical::hash_object;
 use driftguard::core::paths::PathFilter;
 use driftguard::core::scope::Scope;
 use driftguard_control_plane::guardian::{Guardian, Process, Program, Signal};
-use driftguard_control_plane::{ControlPlane, User, Version, free_port, until};
+use driftguard_control_plane::{Builder, ControlPlane, User, Version, free_port, until};
 use serde_json::{Value, json};
 
 use crate::contender::{Contender, START, sibling, start_floor};
 use crate::content::{self, Shape};
+use crate::requests::Request;
 use crate::review::Review;
 use crate::size::Size;
 
 /// Where what is guarded lies.
 pub(crate) const NAMESPACE: &str = "bench";
 const CAPTURE: &str = "bench-capture";
+/// Rights to put back what is guarded, as a person gives them.
+const REMEDIATION: &str = include_str!("../../../deploy/remediation/remediation.yaml");
 
 /// A running control plane.
 #[derive(Debug)]
@@ -38,7 +41,16 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Starts one of the newest Kubernetes.
     pub(crate) fn start() -> anyhow::Result<Self> {
-        let plane = ControlPlane::builder().start()?;
+        Self::of(&ControlPlane::builder())
+    }
+
+    /// One that notes who asks for what ([`Cluster::requests_since`]), with room for very many objects.
+    pub(crate) fn noting() -> anyhow::Result<Self> {
+        Self::of(&ControlPlane::builder().audited().etcd_flag("--quota-backend-bytes=8589934592"))
+    }
+
+    fn of(builder: &Builder) -> anyhow::Result<Self> {
+        let plane = builder.start()?;
         let admin = plane.admin()?;
         admin.kubectl(&["create", "namespace", NAMESPACE])?.success()?;
         let folder = plane.folder().join("reviews");
@@ -137,6 +149,21 @@ impl Cluster {
         self.plane.etcd().put_many(pairs)
     }
 
+    /// What is stored under a key of etcd.
+    pub(crate) fn stored(&self, key: &str) -> anyhow::Result<Vec<u8>> {
+        self.plane.etcd().get(key)?.with_context(|| format!("nothing is stored at {key}"))
+    }
+
+    /// A moment in what is noted.
+    pub(crate) fn moment(&self) -> anyhow::Result<u64> {
+        self.plane.audit_log_size()
+    }
+
+    /// The requests that were noted since a moment.
+    pub(crate) fn requests_since(&self, moment: u64) -> anyhow::Result<Vec<Request>> {
+        Ok(self.plane.audit_log_since(moment)?.iter().filter_map(Request::read).collect())
+    }
+
     /// Has the API server ask the no-op about the ConfigMaps of a namespace.
     pub(crate) fn ask_noop(&self, namespace: &str) -> anyhow::Result<Process> {
         let into = format!("--into={}", self.folder.display());
@@ -161,12 +188,31 @@ impl Cluster {
         Ok(port)
     }
 
-    /// Starts `serve` on the port that was installed. Gives it with its health port.
-    pub(crate) fn start_serve(&self, port: u16) -> anyhow::Result<(Process, u16)> {
+    /// Gives `serve` the rights to put ConfigMaps back.
+    pub(crate) fn allow_remediation(&self) -> anyhow::Result<()> {
+        self.admin.kubectl_with(&["apply", "-f", "-"], REMEDIATION)?.success()?;
+        Ok(())
+    }
+
+    /// Waits until `serve` is ready, and signs who makes a guard.
+    pub(crate) fn wait_ready(&self, serve: &Process, health: u16) -> anyhow::Result<()> {
+        until("serve is ready", START, || {
+            ensure!(serve.exit_code().is_none(), "it has ended; {}", serve.log_tail());
+            crate::health::get(health, "/readyz")?;
+            let signing = ["get", "mutatingwebhookconfiguration/driftguard", "-o", "yaml"];
+            let signing = self.admin.kubectl(&signing)?.success()?;
+            ensure!(signing.contains("/driftguards"), "guards are not reviewed yet");
+            Ok(())
+        })
+    }
+
+    /// Starts `serve` on the port that was installed, with further flags. Gives it with its health port.
+    pub(crate) fn start_serve(&self, port: u16, flags: &[&str]) -> anyhow::Result<(Process, u16)> {
         let health = free_port()?;
         let operator = self.plane.service_account("terrafusion-system", "driftguard-operator")?;
         let program = Program::new("driftguard", sibling("driftguard")?)
             .arg("serve")
+            .args(flags.iter().copied())
             .args(["--webhook-service".to_owned(), format!("terrafusion-system/driftguard-webhook:{port}")])
             .args([format!("--bind=127.0.0.1:{port}"), format!("--health-bind=127.0.0.1:{health}")])
             .arg(format!("--kubeconfig={}", operator.kubeconfig().display()));
@@ -176,7 +222,7 @@ impl Cluster {
     /// Installs DriftGuard, starts it, and guards the ConfigMap of each review.
     pub(crate) fn serve(&self, reviews: &[Review]) -> anyhow::Result<Contender> {
         let port = self.install()?;
-        let (process, _) = self.start_serve(port)?;
+        let (process, _) = self.start_serve(port, &[])?;
         for review in reviews {
             self.guard(review)?;
         }

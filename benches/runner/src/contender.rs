@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, ensure};
-use driftguard_control_plane::guardian::{Guardian, Process, Program};
+use driftguard_control_plane::guardian::{Guardian, Process, Program, Signal};
 use driftguard_control_plane::{free_port, until};
 
 use crate::h2load::{self, Load, Outcome};
@@ -90,6 +90,13 @@ impl Contender {
             .with_context(|| format!("{} under load", self.name))?;
         let cpu = (process::cpu_seconds(&self.process)? - before) * 1e6 / requests as f64;
         Ok(Turn { outcome, cpu, resident })
+    }
+
+    /// Ends it, and gives the port at which it answered.
+    pub(crate) fn end(self) -> anyhow::Result<u16> {
+        self.process.signal(Signal::Kill)?;
+        self.process.wait(START)?;
+        Ok(self.address.port())
     }
 
     /// Its memory now, and the most since its start.

@@ -3,27 +3,36 @@
 //! Two floors on the same stack say what a figure means ([`contender`]): a no-op webhook and a naive
 //! one. The load is the review of a real update ([`review`]), sent by h2load ([`h2load`]) to each in
 //! turn ([`matrix`]); the canonical form is measured against SHA-256 alone ([`canonical`]). Every
-//! answer is checked, so that errors are never measured. Read docs/performance.md for the figures.
+//! answer is checked, so that errors are never measured. The auditor is measured against a loop that watches and
+//! patches ([`restore`]) and against a raw list ([`full_audit`]). Read docs/performance.md for the figures.
 
 mod canonical;
 mod cluster;
 mod contender;
 mod content;
+mod drift;
 mod figures;
+mod full_audit;
 mod h2load;
 mod health;
+mod idle;
 mod machine;
 mod many;
 mod matrix;
 mod median;
+mod pinned;
 mod probe;
 mod process;
+mod requests;
+mod restore;
 mod review;
+mod seeds;
 mod size;
 mod table;
 mod writes;
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser;
@@ -32,23 +41,42 @@ use cluster::Cluster;
 use contender::Contender;
 use figures::Figures;
 use matrix::Plan;
+use table::Table;
 
-/// Measures DriftGuard against two floors of the same stack.
+/// Measures DriftGuard against floors of the same stack.
 #[derive(Debug, Parser)]
 #[command(name = "driftguard-bench")]
 struct Cli {
     /// Measure the canonical form only
-    #[arg(long)]
+    #[arg(long, group = "only")]
     canonical: bool,
     /// Measure writes through an API server only
-    #[arg(long, conflicts_with = "canonical")]
+    #[arg(long, group = "only")]
     writes: bool,
-    /// Measure a hundred thousand guards only; some ten minutes
-    #[arg(long, conflicts_with_all = ["canonical", "writes"])]
+    /// Measure how long drift lasts only; some five minutes
+    #[arg(long, group = "only")]
+    restore: bool,
+    /// Measure what is asked of an API server while nothing happens only; some fifteen minutes
+    #[arg(long, group = "only")]
+    idle: bool,
+    /// Measure a hundred thousand guards only, and a full audit of them; half an hour and more
+    #[arg(long, group = "only")]
     many: bool,
     /// How many guards are many; figures are kept of the default alone
     #[arg(long, default_value_t = many::MANY)]
     guards: usize,
+    /// How many guards of each kind are idle; figures are kept of the default alone
+    #[arg(long, default_value_t = idle::GUARDS)]
+    idle_guards: usize,
+    /// How long requests of idle guards are counted
+    #[arg(long, default_value_t = 300, value_name = "SECONDS")]
+    idle_seconds: u64,
+    /// Drifts of each kind that are made one after the other
+    #[arg(long, default_value_t = 200)]
+    drifts: usize,
+    /// Objects that drift at once
+    #[arg(long, default_value_t = 1000)]
+    at_once: usize,
     /// Updates of each kind that are made through the API server
     #[arg(long, default_value_t = 1000)]
     updates: usize,
@@ -66,6 +94,13 @@ struct Cli {
     connections: Vec<u32>,
 }
 
+impl Cli {
+    /// Whether a part is to be measured, of which `only` asks alone.
+    fn wants(&self, only: bool) -> bool {
+        only || !(self.canonical || self.writes || self.restore || self.idle || self.many)
+    }
+}
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
@@ -73,24 +108,30 @@ async fn main() -> anyhow::Result<()> {
     let own = std::env::current_exe()?;
     let target = own.parent().and_then(Path::parent).context("this program lies in no target folder")?;
     println!("{}\n", machine::describe());
-    if !cli.canonical && !cli.many {
-        for table in writes::run(cli.updates, &mut figures).await? {
-            println!("{table}");
-        }
+    if cli.wants(cli.writes) {
+        print(writes::run(cli.updates, &mut figures).await?);
     }
-    if !cli.canonical && !cli.writes && !cli.many {
+    if cli.wants(cli.restore) {
+        let plan = restore::Plan { drifts: cli.drifts, at_once: cli.at_once };
+        print(restore::run(plan, &mut figures).await?);
+    }
+    if cli.wants(cli.idle) {
+        let window = Duration::from_secs(cli.idle_seconds);
+        print([idle::run(cli.idle_guards, window, &mut figures).await?]);
+    }
+    if cli.wants(false) {
         println!("{}", h2load::version()?);
         load(&cli, &mut figures).await?;
     }
-    if !cli.canonical && !cli.writes {
+    if cli.wants(cli.many) {
         h2load::version()?;
         // The file of the review lies in its folder, as long as it lives.
         let source = Cluster::start()?;
         let reviews = source.capture()?;
-        println!("{}", many::run(&reviews[0], cli.guards, cli.rounds, &mut figures)?);
+        print(many::run(&reviews[0], cli.guards, cli.rounds, &mut figures).await?);
     }
-    if !cli.writes && !cli.many {
-        println!("{}", canonical::run(&mut figures)?);
+    if cli.wants(cli.canonical) {
+        print([canonical::run(&mut figures)?]);
     }
     let file = target.join("bench.json");
     figures.write(&file)?;
@@ -99,6 +140,12 @@ async fn main() -> anyhow::Result<()> {
     }
     println!("figures are in {}", file.display());
     Ok(())
+}
+
+fn print(tables: impl IntoIterator<Item = Table>) {
+    for table in tables {
+        println!("{table}");
+    }
 }
 
 async fn load(cli: &Cli, figures: &mut Figures) -> anyhow::Result<()> {
@@ -120,9 +167,7 @@ async fn load(cli: &Cli, figures: &mut Figures) -> anyhow::Result<()> {
     }
     println!("{}", matrix::memory(&contenders, &reviews, figures)?);
     let plan = Plan { rounds: cli.rounds, seconds: cli.seconds, connections: cli.connections.clone() };
-    for table in matrix::run(&plan, &contenders, &reviews, figures)? {
-        println!("{table}");
-    }
+    print(matrix::run(&plan, &contenders, &reviews, figures)?);
     println!("{}", matrix::peak(&contenders, figures)?);
     Ok(())
 }

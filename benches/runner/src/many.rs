@@ -1,21 +1,25 @@
-//! What many guards cost: the time of a review, and memory, with one guard and with a hundred thousand.
+//! What many guards cost: the time of a review, and memory, with one guard and with a hundred thousand; and a full
+//! audit of the hundred thousand.
 //!
-//! The guards are put straight into etcd, before `serve` starts. Two control planes, so that the two
-//! take turns within one run.
+//! The guards and what they guard are put straight into etcd, before `serve` starts. It leads, so that what the
+//! auditor keeps counts. Two control planes, so that the two take turns within one run.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::ensure;
 use driftguard_control_plane::until;
-use serde_json::json;
 
 use crate::cluster::Cluster;
 use crate::contender::Contender;
 use crate::figures::{Better, Figures};
+use crate::full_audit;
 use crate::h2load::{Load, Protocol};
+use crate::idle::wait_idle;
 use crate::median::median;
+use crate::process::{self, Memory};
 use crate::review::Review;
+use crate::seeds::{self, CONFIG_MAP};
 use crate::table::Table;
 
 /// How many guards the figures with targets are of.
@@ -29,18 +33,21 @@ const SETTLE: Duration = Duration::from_secs(1200);
 /// One review after the other, as p50 is meant.
 const ALONE: Load = Load { protocol: Protocol::Http1, connections: 1, streams: 1 };
 const MEMORY_TARGET: f64 = 150.0;
+/// Most time of a full audit, as a ratio to a raw list.
+const AUDIT_TARGET: f64 = 1.2;
 
 /// Measures both; `review` is of an object that is guarded in either cluster.
-pub(crate) fn run(
+pub(crate) async fn run(
     review: &Review,
     guards: usize,
     rounds: usize,
     figures: &mut Figures,
-) -> anyhow::Result<Table> {
+) -> anyhow::Result<Vec<Table>> {
     eprintln!("starting two control planes, one of them with {guards} guards");
-    let (few, many) = (Cluster::start()?, Cluster::start()?);
-    let few_serve = start(&few, review, 0)?;
-    let many_serve = start(&many, review, guards.saturating_sub(1))?;
+    let (few, many) = (Cluster::noting()?, Cluster::noting()?);
+    let few_serve = start(&few, review, 0).await?;
+    let planted = guards.saturating_sub(1);
+    let many_serve = start(&many, review, planted).await?;
     let mut times = [const { Vec::new() }; 2];
     for round in 0..rounds.max(3) {
         for offset in 0..2 {
@@ -58,57 +65,50 @@ pub(crate) fn run(
         let cells = [format!("{p50:.3}"), format!("{:.1}", memory.resident), format!("{:.1}", memory.peak)];
         table.row([count.to_string()].into_iter().chain(cells).collect());
     }
+    drop(few_serve);
+    drop(few);
+    let (times, again) = audit(&many, many_serve, planted, rounds).await?;
+    let cells = [String::new(), format!("{:.1}", again.resident), format!("{:.1}", again.peak)];
+    table.row([format!("{guards}, started anew")].into_iter().chain(cells).collect());
+    let title = format!("a full audit of {planted} ConfigMaps of 2 KiB, and a raw list of them");
+    let mut audits = Table::new(&title, &["", "s", "to the raw list"]);
+    audits.row(vec!["sweep".to_owned(), format!("{:.2}", times.sweep), format!("{:.2}", times.ratio)]);
+    audits.row(vec!["raw list".to_owned(), format!("{:.2}", times.list), "1.00".to_owned()]);
+    let tables = vec![table, audits];
     if guards != MANY {
-        return Ok(table);
+        return Ok(tables);
     }
+    figures.with_target("audit-100k", times.ratio, AUDIT_TARGET, Better::Lower, "ratio to a raw list");
     figures.with_target("review-100k-guards", many_p50 / few_p50, 1.1, Better::Lower, "ratio to 1 guard");
     figures.with_target("memory-100k-guards", memory[1], MEMORY_TARGET, Better::Lower, "MiB");
-    Ok(table)
+    figures.without_target("memory-100k-guards-anew", again.resident, Better::Lower, "MiB");
+    Ok(tables)
 }
 
-fn start(cluster: &Cluster, review: &Review, more: usize) -> anyhow::Result<Contender> {
+/// Starts `serve` anew with frequent sweeps, and times them. Gives its memory, too: nothing need be reported.
+async fn audit(
+    cluster: &Cluster,
+    serve: Contender,
+    objects: usize,
+    rounds: usize,
+) -> anyhow::Result<(full_audit::Times, Memory)> {
+    let port = serve.end()?;
+    let (serve, _) = cluster.start_serve(port, &full_audit::FLAG)?;
+    let times = full_audit::run(cluster, &serve, objects, rounds.max(3)).await?;
+    Ok((times, process::memory(&serve)?))
+}
+
+async fn start(cluster: &Cluster, review: &Review, more: usize) -> anyhow::Result<Contender> {
     let port = cluster.install()?;
-    cluster.seed(&guards(more))?;
+    seeds::plant(cluster, CONFIG_MAP, more, IN_ONE)?;
     cluster.guard(review)?;
-    let (process, health) = cluster.start_serve(port)?;
+    let (process, health) = cluster.start_serve(port, &[])?;
     until("serve is ready", SETTLE, || {
         ensure!(process.exit_code().is_none(), "it has ended; {}", process.log_tail());
         crate::health::get(health, "/readyz")
     })?;
     // Reporting is over: what is measured is not what a start costs.
-    until("every guard has been reported", SETTLE, || {
-        let metrics = crate::health::get(health, "/metrics")?;
-        let line = metrics
-            .lines()
-            .find(|line| line.starts_with("driftguard_status_writes_total") && line.contains("\"written\""));
-        let written = line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).unwrap_or_default();
-        ensure!(written >= (more + 1) as f64, "{written} of {} are", more + 1);
-        Ok(())
-    })?;
+    wait_idle(cluster, &process, more + 1).await?;
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     Ok(Contender::new("driftguard", process, address, "/validate/g1/fail?timeout=10s".to_owned()))
-}
-
-/// Guards as an API server stores them, of ConfigMaps that do not exist.
-fn guards(count: usize) -> Vec<(String, Vec<u8>)> {
-    let guard = |number: usize| {
-        let namespace = format!("team-{:03}", number / IN_ONE);
-        let name = format!("settings-{number:06}");
-        let object = json!({
-            "apiVersion": "terrafusion.ai/v1", "kind": "DriftGuard",
-            "metadata": {
-                "name": name, "namespace": namespace, "generation": 1,
-                "uid": format!("00000000-0000-4000-8000-{number:012}"),
-                "creationTimestamp": "2026-01-05T09:30:00Z",
-            },
-            "spec": {
-                "targetKind": "ConfigMap", "targetName": name, "autoRemediate": false,
-                "deletionPolicy": "Allow", "maxFailuresBeforeAlert": 3,
-                "expectedHash": format!("{number:064x}"),
-            },
-        });
-        let key = format!("/registry/terrafusion.ai/driftguards/{namespace}/{name}");
-        (key, object.to_string().into_bytes())
-    };
-    (0..count).map(guard).collect()
 }

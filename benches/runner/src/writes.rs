@@ -79,7 +79,7 @@ pub(crate) async fn run(writes: usize, figures: &mut Figures) -> anyhow::Result<
         cluster.admin().kubectl(&["create", "namespace", namespace])?.success()?;
     }
     let port = cluster.install()?;
-    let (serve, health) = cluster.start_serve(port)?;
+    let (serve, health) = cluster.start_serve(port, &[])?;
     for (namespace, name) in [(NAMESPACE, NAME), (NAMESPACE, BESIDE), (NOOP, NAME), (PLAIN, NAME)] {
         let manifest = contents.manifest(namespace, name);
         cluster.admin().kubectl_with(&["create", "-f", "-"], manifest)?.success()?;

@@ -275,7 +275,23 @@ impl ControlPlane {
     /// # Errors
     /// When there is no audit log.
     pub fn audit_log(&self) -> Result<Vec<serde_json::Value>> {
-        audit::read(&self.folder)
+        audit::read(&self.folder, 0)
+    }
+
+    /// As [`ControlPlane::audit_log`], of what was answered since the log had so many bytes.
+    ///
+    /// # Errors
+    /// When there is no audit log.
+    pub fn audit_log_since(&self, size: u64) -> Result<Vec<serde_json::Value>> {
+        audit::read(&self.folder, size)
+    }
+
+    /// How many bytes the audit log has now.
+    ///
+    /// # Errors
+    /// When there is no audit log.
+    pub fn audit_log_size(&self) -> Result<u64> {
+        audit::size(&self.folder)
     }
 
     /// The data folder, removed at the end. The logs lie in it, and there is room for files of the caller.

@@ -1,0 +1,100 @@
+//! Guards and what they guard, as an API server stores them: many of them would take long through it, and so they
+//! are put straight into etcd. Nobody is known to have approved such guards; every target is as approved.
+
+use std::collections::BTreeMap;
+
+use driftguard::core::canonical::hash_object;
+use driftguard::core::paths::PathFilter;
+use driftguard::core::scope::Scope;
+use serde_json::{Value, json};
+
+use crate::cluster::Cluster;
+use crate::content::{self, Shape};
+use crate::size::Size;
+
+/// How many are put at once.
+const BATCH: usize = 1_000;
+
+/// A kind that can be guarded.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Kind {
+    group: &'static str,
+    api_version: &'static str,
+    kind: &'static str,
+    /// Plural name.
+    pub resource: &'static str,
+    /// Below what its objects are stored.
+    stored: &'static str,
+}
+
+/// A kind of the API server.
+pub(crate) const CONFIG_MAP: Kind = Kind {
+    group: "",
+    api_version: "v1",
+    kind: "ConfigMap",
+    resource: "configmaps",
+    stored: "/registry/configmaps",
+};
+/// A kind with a definition.
+pub(crate) const GAMA_CONFIG: Kind = Kind {
+    group: "terrafusion.ai",
+    api_version: "terrafusion.ai/v1",
+    kind: "GAMAConfig",
+    resource: "gamaconfigs",
+    stored: "/registry/terrafusion.ai/gamaconfigs",
+};
+
+impl Kind {
+    /// What objects hold: some 2 KiB, the same in all.
+    fn content(self) -> Value {
+        let files: BTreeMap<String, String> =
+            content::files(&Shape::MIX, Size::ALL[0].bytes()).into_iter().collect();
+        if self.group.is_empty() { json!({"data": files}) } else { json!({"spec": {"parameters": files}}) }
+    }
+}
+
+/// Puts `count` objects of a kind and their guards, so many in each namespace.
+pub(crate) fn plant(cluster: &Cluster, kind: Kind, count: usize, in_one: usize) -> anyhow::Result<()> {
+    let content = kind.content();
+    let scope = Scope::new(kind.group, kind.kind, PathFilter::everything());
+    let hash = hash_object(&serde_json::to_vec(&content)?, &scope)?.to_string();
+    let numbers: Vec<usize> = (0..count).collect();
+    for batch in numbers.chunks(BATCH) {
+        let pairs = batch.iter().flat_map(|&number| pair(kind, &content, &hash, number, in_one));
+        cluster.seed(&pairs.collect::<Vec<_>>())?;
+    }
+    Ok(())
+}
+
+/// One object and its guard, with their keys.
+fn pair(kind: Kind, content: &Value, hash: &str, number: usize, in_one: usize) -> [(String, Vec<u8>); 2] {
+    let namespace = format!("team-{:03}", number / in_one);
+    let name = format!("{}-{number:06}", kind.resource);
+    let metadata = |of: &str| {
+        json!({
+            "name": name, "namespace": namespace, "generation": 1,
+            "uid": uuid_of(of, kind.resource, number), "creationTimestamp": "2026-01-05T09:30:00Z",
+        })
+    };
+    let mut target = content.clone();
+    target["apiVersion"] = json!(kind.api_version);
+    target["kind"] = json!(kind.kind);
+    target["metadata"] = metadata("target");
+    let guard = json!({
+        "apiVersion": "terrafusion.ai/v1", "kind": "DriftGuard", "metadata": metadata("guard"),
+        "spec": {
+            "targetKind": kind.kind, "targetName": name, "autoRemediate": false, "deletionPolicy": "Allow",
+            "maxFailuresBeforeAlert": 3, "expectedHash": hash,
+        },
+    });
+    [
+        (format!("{}/{namespace}/{name}", kind.stored), target.to_string().into_bytes()),
+        (format!("/registry/terrafusion.ai/driftguards/{namespace}/{name}"), guard.to_string().into_bytes()),
+    ]
+}
+
+/// A uid of its own for each.
+fn uuid_of(of: &str, resource: &str, number: usize) -> String {
+    let family = u16::from(of == "guard") << 8 | u16::from(resource == CONFIG_MAP.resource);
+    format!("00000000-{family:04x}-4000-8000-{number:012}")
+}
