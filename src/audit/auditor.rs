@@ -8,7 +8,6 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -38,7 +37,7 @@ use crate::telemetry::traces;
 
 use super::facts;
 use super::observed::Observed;
-use super::remediation::{Attempted, Job, Outcome, Remediation};
+use super::remediation::{Attempted, Attempting, Job, Outcome, Remediation};
 use super::say::{self, Told};
 use super::status::{Statement, Statuses, Written};
 use super::telling::Telling;
@@ -135,8 +134,9 @@ struct Attempt {
     /// Tells it from another one of the same transaction.
     number: u64,
     begun: Instant,
-    /// Set when it is to give up.
-    given_up: Arc<AtomicBool>,
+    /// The uid of its guard.
+    guard_uid: Text,
+    state: Arc<Attempting>,
 }
 
 /// What was read beside a look.
@@ -562,6 +562,10 @@ impl<'a> Leading<'a> {
         let before = self.auditor.sources.last_good().get(&guard.uid, guard.expected);
         let changes = before
             .as_ref()
+            being_replaced: self
+                .attempts
+                .values()
+                .any(|attempt| attempt.guard_uid == guard.uid && attempt.state.is_replacing()),
             .zip(object)
             .and_then(|(before, object)| changed_paths(before, object, &guard.scope, MAX_PATHS).ok());
         let changes = changes.unwrap_or_default();
@@ -625,7 +629,7 @@ impl<'a> Leading<'a> {
                 Step::Restore { transaction_id } => self.restore(guard, transaction_id),
                 Step::GiveUp { transaction_id } => {
                     if let Some(attempt) = self.attempts.get(&transaction_id) {
-                        attempt.given_up.store(true, Ordering::Release);
+                        attempt.state.give_up();
                     }
                 }
                 Step::Alert(alert) | Step::Resolve(alert) => self.auditor.telling.alert(&alert),
@@ -669,18 +673,19 @@ impl<'a> Leading<'a> {
     fn restore(&mut self, guard: &Arc<Guard>, transaction_id: String) {
         let Some((job, terms)) = self.job(guard) else { return };
         let (remediation, restores) = (Arc::clone(&self.remediation), Arc::clone(&self.restores));
-        let given_up = Arc::new(AtomicBool::new(false));
+        let state = Arc::new(Attempting::default());
         self.numbers += 1;
         let number = self.numbers;
-        let attempt = Attempt { number, begun: Instant::now(), given_up: Arc::clone(&given_up) };
+        let guard_uid = guard.uid.clone();
+        let attempt = Attempt { number, begun: Instant::now(), guard_uid, state: Arc::clone(&state) };
         if let Some(before) = self.attempts.insert(transaction_id.clone(), attempt) {
-            before.given_up.store(true, Ordering::Release);
+            before.state.give_up();
         }
         self.auditor.metrics.audit.queue(self.attempts.len());
         self.tasks.spawn(async move {
             let _turn = restores.acquire().await;
             let span = traces::remediation(&job.guard.id, &transaction_id);
-            let attempted = remediation.restore(&job, &given_up).instrument(span).await;
+            let attempted = remediation.restore(&job, &state).instrument(span).await;
             Ended::Restored { guard: job.guard, terms, transaction_id, number, attempted }
         });
     }
@@ -768,7 +773,7 @@ fn counted(outcome: &Outcome) -> Option<Restored> {
         Outcome::Restored { .. } => Some(Restored::Restored),
         Outcome::NoVerifiedSource => Some(Restored::NoVerifiedSource),
         Outcome::NotAllowed(_) | Outcome::Terminating | Outcome::Failed(_) => Some(Restored::Failed),
-        Outcome::GivenUp(_) => Some(Restored::GivenUp),
+        Outcome::GivenUp(_) | Outcome::Overtaken => Some(Restored::GivenUp),
         Outcome::AlreadyRight => None,
     }
 }

@@ -31,6 +31,8 @@ use crate::store::Store;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long it is tried to make an object again that was deleted for that.
 const MAKE_AGAIN: Duration = Duration::from_secs(30);
+/// How often one attempt looks again when somebody else writes the object between look and write.
+const LOOKS: usize = 3;
 /// How long what we were told about our own rights counts.
 const RIGHTS_FOR: Duration = Duration::from_secs(60);
 /// The API group whose objects grant rights: writing them takes `escalate` and `bind`, which nobody should
@@ -64,6 +66,8 @@ pub(super) enum Outcome {
     NotAllowed(String),
     /// The object or its namespace is being deleted: nothing is written there.
     Terminating,
+    /// Somebody else kept writing the object between look and write: nothing was changed.
+    Overtaken,
     /// Something failed; it may be tried again.
     Failed(String),
 }
@@ -87,6 +91,7 @@ impl Outcome {
             Self::GivenUp(_) => "GivenUp",
             Self::NotAllowed(_) => "NotAllowed",
             Self::Terminating => "Terminating",
+            Self::Overtaken => "Overtaken",
             Self::Failed(_) => "Failed",
         }
     }
@@ -95,6 +100,43 @@ impl Outcome {
 impl From<Outcome> for Attempted {
     fn from(outcome: Outcome) -> Self {
         Self { outcome, sources: Vec::new() }
+    }
+}
+
+/// What an attempt that runs and whoever began it tell each other.
+#[derive(Debug, Default)]
+pub(super) struct Attempting {
+    given_up: AtomicBool,
+    replacing: AtomicBool,
+}
+
+impl Attempting {
+    /// It is no longer wanted: it ends before its next write.
+    pub(super) fn give_up(&self) {
+        self.given_up.store(true, Ordering::Release);
+    }
+
+    fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Acquire)
+    }
+
+    /// Whether the object is absent since the attempt itself has deleted it, to make it again.
+    pub(super) fn is_replacing(&self) -> bool {
+        self.replacing.load(Ordering::Acquire)
+    }
+
+    /// Says so until what is given back is dropped.
+    fn replaces(&self) -> Replacing<'_> {
+        self.replacing.store(true, Ordering::Release);
+        Replacing(self)
+    }
+}
+
+struct Replacing<'a>(&'a Attempting);
+
+impl Drop for Replacing<'_> {
+    fn drop(&mut self) {
+        self.0.replacing.store(false, Ordering::Release);
     }
 }
 
@@ -126,14 +168,27 @@ impl Verify for Trial<'_> {
 
 impl Remediation {
     /// Restores the target of a guard, if that may be done and a source has what is approved.
-    pub(super) async fn restore(&self, job: &Job, given_up: &AtomicBool) -> Attempted {
+    pub(super) async fn restore(&self, job: &Job, given_up: &Attempting) -> Attempted {
         let guard = &job.guard;
-        if given_up.load(Ordering::Acquire) {
+        if given_up.is_given_up() {
             return Outcome::GivenUp("the guard was changed".into()).into();
         }
         if let Err(why) = self.may_write(guard).await {
             return why.into();
         }
+        let mut attempted = self.restore_as_seen(job, given_up).await;
+        for _ in 1..LOOKS {
+            if attempted.outcome != Outcome::Overtaken {
+                break;
+            }
+            attempted = self.restore_as_seen(job, given_up).await;
+        }
+        attempted
+    }
+
+    /// Looks and restores what was seen.
+    async fn restore_as_seen(&self, job: &Job, given_up: &Attempting) -> Attempted {
+        let guard = &job.guard;
         let live = match self.look(guard).await {
             Ok(live) => live,
             Err(outcome) => return outcome.into(),
@@ -145,6 +200,10 @@ impl Remediation {
         let trial = Trial { remediation: self, guard, live: live.as_deref() };
         let found = self.sources.approved(guard, &job.spec, author.as_ref(), &trial).await;
         let outcome = match found.found {
+            // Of other kinds candidates are tried on what was seen, which somebody may have written since.
+            None if guard.scope.has_server_defaults() => {
+                self.unless_overtaken(guard, live.as_deref(), Outcome::NoVerifiedSource).await
+            }
             None => Outcome::NoVerifiedSource,
             Some((candidate, source)) => match self.write(guard, live.as_deref(), &candidate, given_up).await
             {
@@ -318,9 +377,9 @@ impl Remediation {
     }
 
     /// Whether the guard still wants what it wanted, and we may still act.
-    fn still(&self, guard: &Guard, stop: &AtomicBool) -> Result<(), Outcome> {
+    fn still(&self, guard: &Guard, stop: &Attempting) -> Result<(), Outcome> {
         let given_up = |why: &str| Outcome::GivenUp(why.to_owned());
-        if stop.load(Ordering::Acquire) {
+        if stop.is_given_up() {
             return Err(given_up("it is no longer wanted"));
         }
         self.fence.check().map_err(|_| given_up("another replica may lead now"))?;
@@ -344,7 +403,7 @@ impl Remediation {
         guard: &Guard,
         live: Option<&[u8]>,
         candidate: &Candidate,
-        given_up: &AtomicBool,
+        given_up: &Attempting,
     ) -> Result<(), Outcome> {
         let planned = match restore::plan(live, &candidate.object, &guard.target, &guard.scope) {
             Ok(planned) => planned,
@@ -356,7 +415,9 @@ impl Remediation {
             return Err(Outcome::Failed("what would be written is not what is approved".into()));
         }
         self.still(guard, given_up)?;
-        self.carry_out(guard, &planned).await?;
+        if let Err(outcome) = self.carry_out(guard, &planned, given_up).await {
+            return Err(self.unless_overtaken(guard, live, outcome).await);
+        }
         match self.read(&guard.target.url_path()).await? {
             Some(stored) if is_approved(&stored, guard) => Ok(()),
             _ => Err(Outcome::Failed(
@@ -366,7 +427,21 @@ impl Remediation {
         }
     }
 
-    async fn carry_out(&self, guard: &Guard, planned: &Planned) -> Result<(), Outcome> {
+    /// How an attempt ended that changed nothing, unless it could not but fail: somebody else has written the
+    /// object since it was seen.
+    async fn unless_overtaken(&self, guard: &Guard, seen: Option<&[u8]>, outcome: Outcome) -> Outcome {
+        match self.read(&guard.target.url_path()).await {
+            Ok(now) if restore::has_moved_on(seen, now.as_deref()) => Outcome::Overtaken,
+            _ => outcome,
+        }
+    }
+
+    async fn carry_out(
+        &self,
+        guard: &Guard,
+        planned: &Planned,
+        attempting: &Attempting,
+    ) -> Result<(), Outcome> {
         let target = &guard.target;
         let failed = |refused: Refused| Outcome::Failed(format!("the write was refused: {}", refused.told()));
         let query = format!("fieldManager={}", names::FIELD_MANAGER);
@@ -382,6 +457,9 @@ impl Remediation {
                     "apiVersion": "v1",
                     "kind": "DeleteOptions",
                     "preconditions": {"uid": uid, "resourceVersion": resource_version},
+                    // As `kubectl replace --force` does it. `Orphan` would leave the drifted content standing,
+                    // and nothing in its place, until the garbage collector has come by.
+                    "propagationPolicy": "Background",
                 });
                 let deletion = request(
                     Method::DELETE,
@@ -390,6 +468,8 @@ impl Remediation {
                     options.to_string().into(),
                 )?;
                 let making = create_request(target, &query, object)?;
+                // A watch may tell of the deletion before this hears of it.
+                let _replacing = attempting.replaces();
                 self.send(deletion).await.map_err(failed)?;
                 // From here on it must be made again, whatever is wanted now: nobody asked for its deletion. So
                 // it goes on although whoever waits for it is stopped.

@@ -201,8 +201,9 @@ pub(super) fn outcome(attempted: &Attempted) -> book::Outcome {
         Outcome::NoVerifiedSource => {
             book::Outcome::NoVerifiedSource { message: sentences(&attempted.sources) }
         }
-        // Nothing is written where all is being deleted, which is no failure.
-        Outcome::GivenUp(_) | Outcome::Terminating => book::Outcome::GivenUp,
+        // Nothing is written where all is being deleted, which is no failure; nor is it one that somebody else
+        // is faster.
+        Outcome::GivenUp(_) | Outcome::Terminating | Outcome::Overtaken => book::Outcome::GivenUp,
         Outcome::NotAllowed(message) | Outcome::Failed(message) => {
             book::Outcome::Failed { source: None, message: message.clone() }
         }

@@ -126,13 +126,13 @@ impl Book {
         let last = self.last.get(&guard.uid).copied();
         let reader = Reader { guard, seen, last, open: &open, is_known, server, now };
         let reading = reader.read();
-        if reading == Reading::Doubtful {
+        if matches!(reading, Reading::Doubtful | Reading::Replaced) {
             self.keep(guard, open);
             // A look that fails must not be the last one.
             let soon = super::after(now, ASK_SOON);
             let due = self.due.get(&guard.uid).copied().map_or(soon, |due| due.min(soon));
             self.set_due(&guard.uid, Some(due));
-            return vec![Step::Look];
+            return if reading == Reading::Doubtful { vec![Step::Look] } else { Vec::new() };
         }
         if seen.look == Look::Live {
             open.read_at = Some(now);
@@ -435,7 +435,7 @@ impl Book {
                 course.decide(seen, self.settings.remediation, incident);
             }
             Reading::Unreadable(why) => course.unreadable(&why, seen, new_id),
-            Reading::Doubtful => {}
+            Reading::Doubtful | Reading::Replaced => {}
         }
     }
 
