@@ -28,6 +28,9 @@ pub const COMPUTED: [ConditionType; 5] = [
 
 /// Reason of the condition `Drifted` of a guard whose target holds what is approved.
 const IN_SYNC: &str = Reason::InSync.as_str();
+/// Those of a guard whose target was changed under a pause that lasts or has ended.
+const PAUSED: [&str; 3] =
+    [Reason::Excepted.as_str(), Reason::SuspendedBySpec.as_str(), Reason::ExceptionEnded.as_str()];
 
 /// A status in few bytes.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -49,6 +52,8 @@ pub struct Audited {
     /// Whether it is in sync, and nothing of an earlier drift lasts.
     pub is_calm: bool,
     /// The generation of the guard that it is about.
+    /// Whether it was changed under a pause, and nobody has decided yet what becomes of that.
+    pub changed_under_pause: bool,
     pub generation: i64,
 }
 
@@ -64,7 +69,8 @@ impl Audited {
             && status.alerted != Some(true)
             && status.incident.is_none()
             && status.episode.is_none();
-        Some(Self { is_calm, generation: said.observed_generation.unwrap_or_default() })
+        let changed_under_pause = said.status == "True" && PAUSED.contains(&said.reason.as_str());
+        Some(Self { is_calm, changed_under_pause, generation: said.observed_generation.unwrap_or_default() })
     }
 }
 
