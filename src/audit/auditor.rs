@@ -19,11 +19,11 @@ use tracing::Instrument as _;
 
 use crate::api::{DriftGuardSpec, DriftGuardStatus};
 use crate::control::lease::Fence;
-use crate::core::audit::ACKNOWLEDGE;
 use crate::core::audit::attribution::{Evidence, attribute};
 use crate::core::audit::book::{self, Book, Context, Details, Remembered, Step, Terms};
 use crate::core::audit::finding::{Reason, Truth};
 use crate::core::audit::sight::{Look, Present, Sight};
+use crate::core::audit::{ACKNOWLEDGE, RESTORE, restore_asked};
 use crate::core::canonical::hash_object;
 use crate::core::diff::changed_paths;
 use crate::core::guard::{Guard, GuardState};
@@ -218,6 +218,11 @@ fn spec(seen: &Seen) -> Option<(DriftGuardSpec, Terms)> {
     Some((spec, terms))
 }
 
+/// What a person asks to be done about a guard's target.
+fn request(seen: &Seen) -> Option<String> {
+    seen.stored.annotation(RESTORE).and_then(restore_asked)
+}
+
 impl<'a> Leading<'a> {
     fn new(auditor: &'a Auditor) -> Self {
         let observations = auditor.store.observations();
@@ -293,6 +298,7 @@ impl<'a> Leading<'a> {
         let mut came_or_went = false;
         let mut steps: Vec<(Arc<Guard>, Vec<Step>)> = Vec::new();
         let mut acknowledged: Vec<String> = Vec::new();
+        let mut asked: Vec<(Arc<Guard>, String)> = Vec::new();
         let (mut old, mut new) = (before.guards.iter().peekable(), after.guards.iter().peekable());
         loop {
             let order = match (old.peek(), new.peek()) {
@@ -332,6 +338,16 @@ impl<'a> Leading<'a> {
             {
                 acknowledged.push(incident);
             }
+            if let Some(is) = is
+                && let Some(guard) = valid(&is.state)
+                && let Some(request) = request(is)
+                && stays.is_none_or(|was| {
+                    valid(&was.state).is_none() || self::request(was).as_ref() != Some(&request)
+                })
+                && is.stored.status().heeded_restore() != Some(request.as_str())
+            {
+                asked.push((Arc::clone(guard), request));
+            }
         }
         if came_or_went {
             let mut census: BTreeMap<&str, usize> = BTreeMap::new();
@@ -346,6 +362,10 @@ impl<'a> Leading<'a> {
         for incident in acknowledged {
             let steps = self.book.acknowledge(&incident, now);
             self.take_all(steps);
+        }
+        for (guard, request) in asked {
+            let steps = self.book.restore_asked(&guard, request, now);
+            self.take(&guard, steps, None);
         }
     }
 
@@ -542,6 +562,10 @@ impl<'a> Leading<'a> {
             pause_ended: facts::pause_ended(&known.status),
             conflict: rival(&GuardState::Valid(Arc::clone(guard)), index.guards_of(&guard.target)).is_some(),
             namespace_terminating: known.namespace_terminating,
+            being_replaced: self
+                .attempts
+                .values()
+                .any(|attempt| attempt.guard_uid == guard.uid && attempt.state.is_replacing()),
             remembered,
         };
         let seen = book::Seen {
@@ -562,10 +586,6 @@ impl<'a> Leading<'a> {
         let before = self.auditor.sources.last_good().get(&guard.uid, guard.expected);
         let changes = before
             .as_ref()
-            being_replaced: self
-                .attempts
-                .values()
-                .any(|attempt| attempt.guard_uid == guard.uid && attempt.state.is_replacing()),
             .zip(object)
             .and_then(|(before, object)| changed_paths(before, object, &guard.scope, MAX_PATHS).ok());
         let changes = changes.unwrap_or_default();

@@ -47,6 +47,7 @@ impl Told {
         if let Some(before) = before {
             report.last_drift = report.last_drift.or(before.report.last_drift);
             report.last_remediation = report.last_remediation.or(before.report.last_remediation);
+            report.heeded_restore = report.heeded_restore.or(before.report.heeded_restore);
             (sources, available, equivalents) = (before.sources, before.available, before.equivalents);
         }
         Self { guard: guard.clone(), uid: uid.to_owned(), report, sources, available, equivalents }
@@ -110,6 +111,7 @@ impl Told {
             episode: report.episode.clone(),
             alerted: report.alerted,
             incident: report.incident.clone(),
+            heeded_restore: report.heeded_restore.clone(),
             source_available: self.available.clone(),
             last_drift: report.last_drift.as_ref().map(last_drift),
             last_remediation: report.last_remediation.as_ref().map(last_remediation),
@@ -259,6 +261,7 @@ mod tests {
             consecutive_failures: 0,
             last_drift: None,
             last_remediation,
+            heeded_restore: None,
             episode: None,
             alerted: false,
             incident: None,

@@ -42,6 +42,7 @@ pub struct Summary {
     was_suspended: bool,
     audited: Option<Audited>,
     equivalents: Box<[Equivalent]>,
+    heeded_restore: Option<Box<str>>,
     /// The condition `Suspended` while it is true: it may have to go on being said.
     suspended: Option<Box<Condition>>,
 }
@@ -51,9 +52,9 @@ pub struct Summary {
 pub struct Audited {
     /// Whether it is in sync, and nothing of an earlier drift lasts.
     pub is_calm: bool,
-    /// The generation of the guard that it is about.
     /// Whether it was changed under a pause, and nobody has decided yet what becomes of that.
     pub changed_under_pause: bool,
+    /// The generation of the guard that it is about.
     pub generation: i64,
 }
 
@@ -122,6 +123,7 @@ impl Summary {
             suspended: suspended.filter(|one| one.status == "True").cloned().map(Box::new),
             audited: Audited::of(status),
             equivalents: status.equivalents.clone().into(),
+            heeded_restore: status.heeded_restore.as_deref().map(Box::from),
         }
     }
 
@@ -129,6 +131,12 @@ impl Summary {
     #[must_use]
     pub fn equivalents(&self) -> &[Equivalent] {
         &self.equivalents
+    }
+
+    /// The request to put the approved content back that was heeded last.
+    #[must_use]
+    pub fn heeded_restore(&self) -> Option<&str> {
+        self.heeded_restore.as_deref()
     }
 
     /// What was last said of drift; `None` when nothing was.

@@ -213,6 +213,10 @@ impl Room {
         self.book.guard_changed(&before, Some(&self.guard), self.now)
     }
 
+    fn ask(&mut self, request: &str) -> Vec<Step> {
+        self.book.restore_asked(&self.guard, request.to_owned(), self.now)
+    }
+
     fn pause(&mut self, seconds: i64) -> Vec<Step> {
         let until = after(self.now, Duration::from_secs(seconds.unsigned_abs()));
         let before = self.guard.clone();
@@ -324,10 +328,6 @@ fn a_target_that_is_gone_is_alerted_at_once_although_it_is_put_back() {
 }
 
 #[test]
-fn a_target_that_was_never_there_is_missing_at_once_and_alerted_after_the_grace() {
-    let mut room = Room::new();
-    let steps = room.delete();
-#[test]
 fn a_target_that_we_delete_in_order_to_make_it_again_is_not_missing() {
     let mut room = Room::in_sync();
     assert!(restores(&room.write("bad")));
@@ -357,6 +357,10 @@ fn a_target_that_could_not_be_made_again_is_missing() {
     assert_eq!(alerts(&room.look(&Sight::Absent, Look::Live)), [Missing]);
 }
 
+#[test]
+fn a_target_that_was_never_there_is_missing_at_once_and_alerted_after_the_grace() {
+    let mut room = Room::new();
+    let steps = room.delete();
     assert_eq!(reason(&steps), (Truth::True, Reason::Missing));
     assert_eq!(alerts(&steps), [], "a guard may be made a moment before its target");
     assert!(restores(&steps));
