@@ -176,14 +176,14 @@ impl Remediation {
         if let Err(why) = self.may_write(guard).await {
             return why.into();
         }
-        let mut attempted = self.restore_as_seen(job, given_up).await;
-        for _ in 1..LOOKS {
-            if attempted.outcome != Outcome::Overtaken {
-                break;
+        let mut looks = 1;
+        loop {
+            let attempted = self.restore_as_seen(job, given_up).await;
+            if !looks_again(&attempted.outcome, looks) {
+                return attempted;
             }
-            attempted = self.restore_as_seen(job, given_up).await;
+            looks += 1;
         }
-        attempted
     }
 
     /// Looks and restores what was seen.
@@ -487,6 +487,11 @@ impl Remediation {
     }
 }
 
+/// Whether an attempt that has looked so often looks once more: somebody else has written the object meanwhile.
+fn looks_again(outcome: &Outcome, looks: usize) -> bool {
+    *outcome == Outcome::Overtaken && looks < LOOKS
+}
+
 async fn send(client: &kube::Client, request: Request<Vec<u8>>) -> Result<Vec<u8>, Refused> {
     match tokio::time::timeout(REQUEST_TIMEOUT, client.request_text(request)).await {
         Ok(Ok(text)) => Ok(text.into_bytes()),
@@ -623,6 +628,14 @@ mod tests {
         };
         assert_eq!(quoting.told(), "Invalid (HTTP status 422)");
         assert_eq!(Refused::silent("no answer in time".into()).told(), "no answer in time");
+    }
+
+    #[test]
+    fn an_attempt_that_somebody_overtakes_looks_again_and_does_not_go_on_for_ever() {
+        let looks = |outcome: &Outcome| (1..).find(|looks| !looks_again(outcome, *looks));
+        assert_eq!(looks(&Outcome::Overtaken), Some(LOOKS));
+        assert_eq!(looks(&Outcome::Failed("forbidden".into())), Some(1));
+        assert_eq!(looks(&Outcome::Restored { source: "git".into() }), Some(1));
     }
 
     #[test]

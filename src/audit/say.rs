@@ -216,6 +216,12 @@ pub(super) fn outcome(attempted: &Attempted) -> book::Outcome {
 mod tests {
     use super::*;
 
+    #[test]
+    fn that_somebody_else_was_faster_is_no_failure() {
+        let overtaken = Attempted { outcome: Outcome::Overtaken, sources: Vec::new() };
+        assert_eq!(outcome(&overtaken), book::Outcome::GivenUp);
+    }
+
     fn source_report(result: SourceResult, reason: &'static str) -> SourceReport {
         SourceReport {
             source: "configmap team/approved".into(),
