@@ -121,6 +121,7 @@ fn note_changed(changed: &mut Vec<String>, guards: &[Meant<'_>]) {
             changed.push(guard.name.to_owned());
         }
     }
+    changed.sort();
 }
 
 /// Whether a status holds something back for replicas that lag.

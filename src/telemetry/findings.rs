@@ -307,7 +307,7 @@ mod tests {
         let service = tower::service_fn(move |_: http::Request<kube::client::Body>| {
             let told = told.clone();
             async move {
-                drop(told.send(()));
+                let _ = told.send(());
                 let answer =
                     r#"{"apiVersion":"events.k8s.io/v1","kind":"Event","metadata":{},"eventTime":null}"#;
                 Ok::<_, std::convert::Infallible>(http::Response::new(kube::client::Body::from(
