@@ -104,6 +104,16 @@ pub struct DriftGuardExceptionStatus {
     )]
     pub guards: Vec<String>,
 
+    /// Names of the guards whose targets were changed while it lasted, or under an earlier pause and are so still; the
+    /// first 64. What became of each stands in its own status.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 64),
+        inner(length(max = schema::NAME_LENGTH)),
+        extend("x-kubernetes-list-type" = "atomic")
+    )]
+    pub changed: Vec<String>,
+
     /// How many guards that are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]

@@ -80,6 +80,11 @@ pub struct DriftGuardStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_remediation: Option<LastRemediation>,
 
+    /// Value of the annotation driftguard.terrafusion.ai/restore that was heeded last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub heeded_restore: Option<String>,
+
     /// What each source of truth said when it was last asked, in the order of asking.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = schema::SOURCES))]

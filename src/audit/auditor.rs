@@ -8,7 +8,6 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,11 +19,11 @@ use tracing::Instrument as _;
 
 use crate::api::{DriftGuardSpec, DriftGuardStatus};
 use crate::control::lease::Fence;
-use crate::core::audit::ACKNOWLEDGE;
 use crate::core::audit::attribution::{Evidence, attribute};
 use crate::core::audit::book::{self, Book, Context, Details, Remembered, Step, Terms};
 use crate::core::audit::finding::{Reason, Truth};
 use crate::core::audit::sight::{Look, Present, Sight};
+use crate::core::audit::{ACKNOWLEDGE, RESTORE, restore_asked};
 use crate::core::canonical::hash_object;
 use crate::core::diff::changed_paths;
 use crate::core::guard::{Guard, GuardState, Target};
@@ -39,7 +38,7 @@ use crate::telemetry::traces;
 
 use super::facts;
 use super::observed::Observed;
-use super::remediation::{Attempted, Job, Outcome, Remediation};
+use super::remediation::{Attempted, Attempting, Job, Outcome, Remediation};
 use super::say::{self, Told};
 use super::saying::Saying;
 use super::status::{Statuses, Written};
@@ -139,8 +138,9 @@ struct Attempt {
     /// Tells it from another one of the same transaction.
     number: u64,
     begun: Instant,
-    /// Set when it is to give up.
-    given_up: Arc<AtomicBool>,
+    /// The uid of its guard.
+    guard_uid: Text,
+    state: Arc<Attempting>,
 }
 
 /// What was read beside a look.
@@ -219,6 +219,11 @@ fn spec(seen: &Seen) -> Option<(DriftGuardSpec, Terms)> {
     Some((spec, terms))
 }
 
+/// What a person asks to be done about a guard's target.
+fn request(seen: &Seen) -> Option<String> {
+    seen.stored.annotation(RESTORE).and_then(restore_asked)
+}
+
 impl<'a> Leading<'a> {
     fn new(auditor: &'a Auditor) -> Self {
         let observations = auditor.store.observations();
@@ -294,6 +299,7 @@ impl<'a> Leading<'a> {
         let mut came_or_went = false;
         let mut steps: Vec<(Arc<Guard>, Vec<Step>)> = Vec::new();
         let mut acknowledged: Vec<String> = Vec::new();
+        let mut asked: Vec<(Arc<Guard>, String)> = Vec::new();
         let (mut old, mut new) = (before.guards.iter().peekable(), after.guards.iter().peekable());
         loop {
             let order = match (old.peek(), new.peek()) {
@@ -333,6 +339,16 @@ impl<'a> Leading<'a> {
             {
                 acknowledged.push(incident);
             }
+            if let Some(is) = is
+                && let Some(guard) = valid(&is.state)
+                && let Some(request) = request(is)
+                && stays.is_none_or(|was| {
+                    valid(&was.state).is_none() || self::request(was).as_ref() != Some(&request)
+                })
+                && is.stored.status().heeded_restore() != Some(request.as_str())
+            {
+                asked.push((Arc::clone(guard), request));
+            }
         }
         if came_or_went {
             let mut census: BTreeMap<&str, usize> = BTreeMap::new();
@@ -347,6 +363,10 @@ impl<'a> Leading<'a> {
         for incident in acknowledged {
             let steps = self.book.acknowledge(&incident, now);
             self.take_all(steps);
+        }
+        for (guard, request) in asked {
+            let steps = self.book.restore_asked(&guard, request, now);
+            self.take(&guard, steps, None);
         }
     }
 
@@ -520,6 +540,10 @@ impl<'a> Leading<'a> {
             pause_ended: facts::pause_ended(&known.status),
             conflict: rival(&GuardState::Valid(Arc::clone(guard)), index.guards_of(&guard.target)).is_some(),
             namespace_terminating: known.namespace_terminating,
+            being_replaced: self
+                .attempts
+                .values()
+                .any(|attempt| attempt.guard_uid == guard.uid && attempt.state.is_replacing()),
             remembered,
         };
         let seen = book::Seen {
@@ -605,7 +629,7 @@ impl<'a> Leading<'a> {
                 Step::Restore { transaction_id } => self.restore(guard, transaction_id),
                 Step::GiveUp { transaction_id } => {
                     if let Some(attempt) = self.attempts.get(&transaction_id) {
-                        attempt.given_up.store(true, Ordering::Release);
+                        attempt.state.give_up();
                     }
                 }
                 Step::Alert(alert) | Step::Resolve(alert) => self.auditor.telling.alert(&alert),
@@ -649,18 +673,19 @@ impl<'a> Leading<'a> {
     fn restore(&mut self, guard: &Arc<Guard>, transaction_id: String) {
         let Some((job, terms)) = self.job(guard) else { return };
         let (remediation, restores) = (Arc::clone(&self.remediation), Arc::clone(&self.restores));
-        let given_up = Arc::new(AtomicBool::new(false));
+        let state = Arc::new(Attempting::default());
         self.numbers += 1;
         let number = self.numbers;
-        let attempt = Attempt { number, begun: Instant::now(), given_up: Arc::clone(&given_up) };
+        let guard_uid = guard.uid.clone();
+        let attempt = Attempt { number, begun: Instant::now(), guard_uid, state: Arc::clone(&state) };
         if let Some(before) = self.attempts.insert(transaction_id.clone(), attempt) {
-            before.given_up.store(true, Ordering::Release);
+            before.state.give_up();
         }
         self.auditor.metrics.audit.queue(self.attempts.len());
         self.tasks.spawn(async move {
             let _turn = restores.turn(&job.guard.id.namespace).await;
             let span = traces::remediation(&job.guard.id, &transaction_id);
-            let attempted = remediation.restore(&job, &given_up).instrument(span).await;
+            let attempted = remediation.restore(&job, &state).instrument(span).await;
             Ended::Restored { guard: job.guard, terms, transaction_id, number, attempted }
         });
     }
@@ -742,7 +767,7 @@ fn counted(outcome: &Outcome) -> Option<Restored> {
         Outcome::Restored { .. } => Some(Restored::Restored),
         Outcome::NoVerifiedSource => Some(Restored::NoVerifiedSource),
         Outcome::NotAllowed(_) | Outcome::Terminating | Outcome::Failed(_) => Some(Restored::Failed),
-        Outcome::GivenUp(_) => Some(Restored::GivenUp),
+        Outcome::GivenUp(_) | Outcome::Overtaken => Some(Restored::GivenUp),
         Outcome::AlreadyRight => None,
     }
 }

@@ -31,6 +31,8 @@ use crate::store::Store;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long it is tried to make an object again that was deleted for that.
 const MAKE_AGAIN: Duration = Duration::from_secs(30);
+/// How often one attempt looks again when somebody else writes the object between look and write.
+const LOOKS: usize = 3;
 /// How long what we were told about our own rights counts.
 const RIGHTS_FOR: Duration = Duration::from_secs(60);
 /// The API group whose objects grant rights: writing them takes `escalate` and `bind`, which nobody should
@@ -64,6 +66,8 @@ pub(super) enum Outcome {
     NotAllowed(String),
     /// The object or its namespace is being deleted: nothing is written there.
     Terminating,
+    /// Somebody else kept writing the object between look and write: nothing was changed.
+    Overtaken,
     /// Something failed; it may be tried again.
     Failed(String),
 }
@@ -87,6 +91,7 @@ impl Outcome {
             Self::GivenUp(_) => "GivenUp",
             Self::NotAllowed(_) => "NotAllowed",
             Self::Terminating => "Terminating",
+            Self::Overtaken => "Overtaken",
             Self::Failed(_) => "Failed",
         }
     }
@@ -100,6 +105,43 @@ impl From<Outcome> for Attempted {
 
 /// What putting back takes: a target that is gone is made again, one that cannot be changed is deleted first.
 const VERBS: [&str; 3] = ["update", "create", "delete"];
+
+/// What an attempt that runs and whoever began it tell each other.
+#[derive(Debug, Default)]
+pub(super) struct Attempting {
+    given_up: AtomicBool,
+    replacing: AtomicBool,
+}
+
+impl Attempting {
+    /// It is no longer wanted: it ends before its next write.
+    pub(super) fn give_up(&self) {
+        self.given_up.store(true, Ordering::Release);
+    }
+
+    fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Acquire)
+    }
+
+    /// Whether the object is absent since the attempt itself has deleted it, to make it again.
+    pub(super) fn is_replacing(&self) -> bool {
+        self.replacing.load(Ordering::Acquire)
+    }
+
+    /// Says so until what is given back is dropped.
+    fn replaces(&self) -> Replacing<'_> {
+        self.replacing.store(true, Ordering::Release);
+        Replacing(self)
+    }
+}
+
+struct Replacing<'a>(&'a Attempting);
+
+impl Drop for Replacing<'_> {
+    fn drop(&mut self) {
+        self.0.replacing.store(false, Ordering::Release);
+    }
+}
 
 /// One verb on one resource of a namespace.
 type Right = (String, String, String, &'static str);
@@ -129,9 +171,9 @@ impl Verify for Trial<'_> {
 
 impl Remediation {
     /// Restores the target of a guard, if that may be done and a source has what is approved.
-    pub(super) async fn restore(&self, job: &Job, given_up: &AtomicBool) -> Attempted {
+    pub(super) async fn restore(&self, job: &Job, given_up: &Attempting) -> Attempted {
         let guard = &job.guard;
-        if given_up.load(Ordering::Acquire) {
+        if given_up.is_given_up() {
             return Outcome::GivenUp("the guard was changed".into()).into();
         }
         let author = match self.author(guard) {
@@ -139,17 +181,43 @@ impl Remediation {
             Err(why) => return why.into(),
         };
         // Drift lasts for as long as all this takes: what does not need the other's answer is asked at once.
-        let (ours, theirs, live) =
+        let (ours, theirs, mut live) =
             tokio::join!(self.may_write(guard), self.author_may_write(guard, &author), self.look(guard));
-        let live = match ours.and(theirs).and(live) {
-            Ok(live) => live,
-            Err(outcome) => return outcome.into(),
-        };
-        let trial = Trial { remediation: self, guard, live: live.as_deref() };
-        let found = self.sources.approved(guard, &job.spec, Some(&author), &trial).await;
+        if let Err(why) = ours.and(theirs) {
+            return why.into();
+        }
+        let mut looks = 1;
+        loop {
+            let attempted = match live {
+                Ok(live) => self.restore_as_seen(job, &author, live.as_deref(), given_up).await,
+                Err(outcome) => outcome.into(),
+            };
+            if !looks_again(&attempted.outcome, looks) {
+                return attempted;
+            }
+            looks += 1;
+            live = self.look(guard).await;
+        }
+    }
+
+    /// Restores what was seen.
+    async fn restore_as_seen(
+        &self,
+        job: &Job,
+        author: &Subject,
+        live: Option<&[u8]>,
+        given_up: &Attempting,
+    ) -> Attempted {
+        let guard = &job.guard;
+        let trial = Trial { remediation: self, guard, live };
+        let found = self.sources.approved(guard, &job.spec, Some(author), &trial).await;
         let outcome = match found.found {
+            // Of other kinds candidates are tried on what was seen, which somebody may have written since.
+            None if guard.scope.has_server_defaults() => {
+                self.unless_overtaken(guard, live, Outcome::NoVerifiedSource).await
+            }
             None => Outcome::NoVerifiedSource,
-            Some((candidate, source)) => match self.write(guard, live.as_deref(), &candidate, given_up).await
+            Some((candidate, source)) => match self.write(guard, live, &candidate, given_up).await
             {
                 Ok(()) => Outcome::Restored { source },
                 Err(outcome) => outcome,
@@ -332,9 +400,9 @@ impl Remediation {
     }
 
     /// Whether the guard still wants what it wanted, and we may still act.
-    fn still(&self, guard: &Guard, stop: &AtomicBool) -> Result<(), Outcome> {
+    fn still(&self, guard: &Guard, stop: &Attempting) -> Result<(), Outcome> {
         let given_up = |why: &str| Outcome::GivenUp(why.to_owned());
-        if stop.load(Ordering::Acquire) {
+        if stop.is_given_up() {
             return Err(given_up("it is no longer wanted"));
         }
         self.fence.check().map_err(|_| given_up("another replica may lead now"))?;
@@ -358,7 +426,7 @@ impl Remediation {
         guard: &Guard,
         live: Option<&[u8]>,
         candidate: &Candidate,
-        given_up: &AtomicBool,
+        given_up: &Attempting,
     ) -> Result<(), Outcome> {
         let planned = match restore::plan(live, &candidate.object, &guard.target, &guard.scope) {
             Ok(planned) => planned,
@@ -370,7 +438,9 @@ impl Remediation {
             return Err(Outcome::Failed("what would be written is not what is approved".into()));
         }
         self.still(guard, given_up)?;
-        self.carry_out(guard, &planned).await?;
+        if let Err(outcome) = self.carry_out(guard, &planned, given_up).await {
+            return Err(self.unless_overtaken(guard, live, outcome).await);
+        }
         match self.read(&guard.target.url_path()).await? {
             Some(stored) if is_approved(&stored, guard) => Ok(()),
             _ => Err(Outcome::Failed(
@@ -380,7 +450,21 @@ impl Remediation {
         }
     }
 
-    async fn carry_out(&self, guard: &Guard, planned: &Planned) -> Result<(), Outcome> {
+    /// How an attempt ended that changed nothing, unless it could not but fail: somebody else has written the
+    /// object since it was seen.
+    async fn unless_overtaken(&self, guard: &Guard, seen: Option<&[u8]>, outcome: Outcome) -> Outcome {
+        match self.read(&guard.target.url_path()).await {
+            Ok(now) if restore::has_moved_on(seen, now.as_deref()) => Outcome::Overtaken,
+            _ => outcome,
+        }
+    }
+
+    async fn carry_out(
+        &self,
+        guard: &Guard,
+        planned: &Planned,
+        attempting: &Attempting,
+    ) -> Result<(), Outcome> {
         let target = &guard.target;
         let failed = |refused: Refused| Outcome::Failed(format!("the write was refused: {}", refused.told()));
         let query = format!("fieldManager={}", names::FIELD_MANAGER);
@@ -396,6 +480,9 @@ impl Remediation {
                     "apiVersion": "v1",
                     "kind": "DeleteOptions",
                     "preconditions": {"uid": uid, "resourceVersion": resource_version},
+                    // As `kubectl replace --force` does it. `Orphan` would leave the drifted content standing,
+                    // and nothing in its place, until the garbage collector has come by.
+                    "propagationPolicy": "Background",
                 });
                 let deletion = request(
                     Method::DELETE,
@@ -404,6 +491,8 @@ impl Remediation {
                     options.to_string().into(),
                 )?;
                 let making = create_request(target, &query, object)?;
+                // A watch may tell of the deletion before this hears of it.
+                let _replacing = attempting.replaces();
                 self.send(deletion).await.map_err(failed)?;
                 // From here on it must be made again, whatever is wanted now: nobody asked for its deletion. So
                 // it goes on although whoever waits for it is stopped.
@@ -419,6 +508,11 @@ impl Remediation {
     async fn send(&self, request: Request<Vec<u8>>) -> Result<Vec<u8>, Refused> {
         send(&self.client, request).await
     }
+}
+
+/// Whether an attempt that has looked so often looks once more: somebody else has written the object meanwhile.
+fn looks_again(outcome: &Outcome, looks: usize) -> bool {
+    *outcome == Outcome::Overtaken && looks < LOOKS
 }
 
 async fn send(client: &kube::Client, request: Request<Vec<u8>>) -> Result<Vec<u8>, Refused> {
@@ -570,6 +664,14 @@ mod tests {
         };
         assert_eq!(quoting.told(), "Invalid (HTTP status 422)");
         assert_eq!(Refused::silent("no answer in time".into()).told(), "no answer in time");
+    }
+
+    #[test]
+    fn an_attempt_that_somebody_overtakes_looks_again_and_does_not_go_on_for_ever() {
+        let looks = |outcome: &Outcome| (1..).find(|looks| !looks_again(outcome, *looks));
+        assert_eq!(looks(&Outcome::Overtaken), Some(LOOKS));
+        assert_eq!(looks(&Outcome::Failed("forbidden".into())), Some(1));
+        assert_eq!(looks(&Outcome::Restored { source: "git".into() }), Some(1));
     }
 
     #[test]

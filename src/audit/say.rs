@@ -47,6 +47,7 @@ impl Told {
         if let Some(before) = before {
             report.last_drift = report.last_drift.or(before.report.last_drift);
             report.last_remediation = report.last_remediation.or(before.report.last_remediation);
+            report.heeded_restore = report.heeded_restore.or(before.report.heeded_restore);
             (sources, available, equivalents) = (before.sources, before.available, before.equivalents);
         }
         Self { guard: guard.clone(), uid: uid.to_owned(), report, sources, available, equivalents }
@@ -110,6 +111,7 @@ impl Told {
             episode: report.episode.clone(),
             alerted: report.alerted,
             incident: report.incident.clone(),
+            heeded_restore: report.heeded_restore.clone(),
             source_available: self.available.clone(),
             last_drift: report.last_drift.as_ref().map(last_drift),
             last_remediation: report.last_remediation.as_ref().map(last_remediation),
@@ -201,8 +203,9 @@ pub(super) fn outcome(attempted: &Attempted) -> book::Outcome {
         Outcome::NoVerifiedSource => {
             book::Outcome::NoVerifiedSource { message: sentences(&attempted.sources) }
         }
-        // Nothing is written where all is being deleted, which is no failure.
-        Outcome::GivenUp(_) | Outcome::Terminating => book::Outcome::GivenUp,
+        // Nothing is written where all is being deleted, which is no failure; nor is it one that somebody else
+        // is faster.
+        Outcome::GivenUp(_) | Outcome::Terminating | Outcome::Overtaken => book::Outcome::GivenUp,
         Outcome::NotAllowed(message) | Outcome::Failed(message) => {
             book::Outcome::Failed { source: None, message: message.clone() }
         }
@@ -212,6 +215,12 @@ pub(super) fn outcome(attempted: &Attempted) -> book::Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn that_somebody_else_was_faster_is_no_failure() {
+        let overtaken = Attempted { outcome: Outcome::Overtaken, sources: Vec::new() };
+        assert_eq!(outcome(&overtaken), book::Outcome::GivenUp);
+    }
 
     fn source_report(result: SourceResult, reason: &'static str) -> SourceReport {
         SourceReport {
@@ -258,6 +267,7 @@ mod tests {
             consecutive_failures: 0,
             last_drift: None,
             last_remediation,
+            heeded_restore: None,
             episode: None,
             alerted: false,
             incident: None,

@@ -34,7 +34,7 @@ pub(super) struct Says {
     pub(super) message: String,
 }
 
-/// What is to be said about a guard. What is `None` of the last five stays as it stands.
+/// What is to be said about a guard. What is `None` of the last six stays as it stands.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Statement {
     pub(super) guard: GuardId,
@@ -50,6 +50,7 @@ pub(super) struct Statement {
     pub(super) episode: Option<String>,
     pub(super) alerted: bool,
     pub(super) incident: Option<String>,
+    pub(super) heeded_restore: Option<String>,
     pub(super) source_available: Option<Says>,
     pub(super) last_drift: Option<LastDrift>,
     pub(super) last_remediation: Option<LastRemediation>,
@@ -95,6 +96,7 @@ impl Statement {
             episode: self.episode.clone(),
             alerted: self.alerted.then_some(true),
             incident: self.incident.clone(),
+            heeded_restore: self.heeded_restore.clone().or_else(|| before.heeded_restore.clone()),
             last_checked: Some(Time(self.at)),
             last_drift: self.last_drift.clone().or_else(|| before.last_drift.clone()),
             last_remediation: self.last_remediation.clone().or_else(|| before.last_remediation.clone()),
@@ -228,6 +230,7 @@ mod tests {
             episode: None,
             alerted: false,
             incident: None,
+            heeded_restore: None,
             source_available: None,
             last_drift: None,
             last_remediation: None,

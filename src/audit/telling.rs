@@ -80,7 +80,7 @@ impl Telling {
             Outcome::Terminating => {
                 (None, "not put back: the object or its namespace is being deleted".into())
             }
-            Outcome::AlreadyRight | Outcome::GivenUp(_) => return,
+            Outcome::AlreadyRight | Outcome::GivenUp(_) | Outcome::Overtaken => return,
         };
         let about = about(guard, terms, transaction_id, None, now);
         self.delivery.remediation(&about, number, attempted.outcome.reason(), source, &note);

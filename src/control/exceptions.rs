@@ -34,10 +34,22 @@ struct Facts<'a> {
     now: Timestamp,
 }
 
-/// The status that an exception should have. `guards` are the names of those that it means.
+/// After the end of an exception it is still found for so long what was changed under it: the auditor says so in a
+/// moment.
+const FOUND_FOR: SignedDuration = SignedDuration::from_secs(60);
+
+/// A guard that an exception means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Meant<'a> {
+    name: &'a str,
+    /// Whether its target was changed under a pause and is so still.
+    is_changed: bool,
+}
+
+/// The status that an exception should have. `guards` are those that it means.
 fn status(
     read: &Result<Exception, String>,
-    guards: &[&str],
+    guards: &[Meant<'_>],
     before: &DriftGuardExceptionStatus,
     facts: Facts<'_>,
 ) -> DriftGuardExceptionStatus {
@@ -60,8 +72,11 @@ fn status(
             } else {
                 String::new()
             };
+            if now < end + FOUND_FOR {
+                note_changed(&mut status.changed, guards);
+            }
             if now < end {
-                status.guards = guards.iter().take(MOST_GUARDS).map(|&name| name.to_owned()).collect();
+                status.guards = guards.iter().take(MOST_GUARDS).map(|guard| guard.name.to_owned()).collect();
                 status.guard_count = Some(i32::try_from(guards.len()).unwrap_or(i32::MAX));
                 let message = match guards.len() {
                     0 => format!("it means no guard of this namespace; it ends at {end:.0}{short}"),
@@ -73,7 +88,14 @@ fn status(
                     None => ("True", reasons::IN_FORCE, message),
                 }
             } else {
-                ("False", reasons::EXCEPTION_ENDED, format!("it ended at {end:.0}{short}"))
+                let left = match status.changed.as_slice() {
+                    [] => "; nothing was changed under it".to_owned(),
+                    some => format!(
+                        "; changed under it, and not put back until somebody approves or asks for it: the targets of {}",
+                        some.join(", ")
+                    ),
+                };
+                ("False", reasons::EXCEPTION_ENDED, format!("it ended at {end:.0}{short}{left}"))
             }
         }
     };
@@ -90,6 +112,16 @@ fn status(
         last_transition_time: since,
     }];
     status
+}
+
+/// Adds those that were changed: what is approved or put back later has changed nevertheless.
+fn note_changed(changed: &mut Vec<String>, guards: &[Meant<'_>]) {
+    for guard in guards.iter().filter(|guard| guard.is_changed) {
+        if changed.len() < MOST_GUARDS && changed.iter().all(|known| known != guard.name) {
+            changed.push(guard.name.to_owned());
+        }
+    }
+    changed.sort();
 }
 
 /// Whether a status holds something back for replicas that lag.
@@ -142,12 +174,19 @@ impl ExceptionWriter<'_> {
         for seen in exceptions {
             let before: DriftGuardExceptionStatus = seen.stored.status();
             let namespace = seen.stored.namespace();
-            let guards: Vec<&str> = seen.read.as_ref().map_or_else(
+            let guards: Vec<Meant<'_>> = seen.read.as_ref().map_or_else(
                 |_| Vec::new(),
                 |exception| {
                     observation
                         .meant_by(namespace, &exception.terms)
-                        .map(|guard| guard.stored.name())
+                        .map(|guard| Meant {
+                            name: guard.stored.name(),
+                            is_changed: guard
+                                .stored
+                                .status()
+                                .audited()
+                                .is_some_and(|said| said.changed_under_pause),
+                        })
                         .collect()
                 },
             );
@@ -227,7 +266,8 @@ mod tests {
         before: &DriftGuardExceptionStatus,
         now: &str,
     ) -> DriftGuardExceptionStatus {
-        status(read, guards, before, Facts { longest: LONGEST, pending: None, now: at(now) })
+        let guards: Vec<Meant<'_>> = guards.iter().map(|name| Meant { name, is_changed: false }).collect();
+        status(read, &guards, before, Facts { longest: LONGEST, pending: None, now: at(now) })
     }
 
     fn said(status: &DriftGuardExceptionStatus) -> (&str, &str, &str) {
@@ -255,7 +295,8 @@ mod tests {
     fn it_is_active_only_once_every_replica_lets_writes_pass_and_stays_so() {
         let short = exception("2026-06-01T12:30:00Z");
         let of = |before: &DriftGuardExceptionStatus, pending, now: &str| {
-            status(&short, &["a"], before, Facts { longest: LONGEST, pending, now: at(now) })
+            let guards = [Meant { name: "a", is_changed: false }];
+            status(&short, &guards, before, Facts { longest: LONGEST, pending, now: at(now) })
         };
         let none = DriftGuardExceptionStatus::default();
         let waiting = of(&none, Some("replica b has not"), "2026-06-01T12:10:00Z");
@@ -274,10 +315,30 @@ mod tests {
         let short = exception("2026-06-01T12:30:00Z");
         let active = of(&short, &["a"], &DriftGuardExceptionStatus::default(), "2026-06-01T12:10:00Z");
         let ended = of(&short, &[], &active, "2026-06-01T12:30:00Z");
-        assert_eq!(said(&ended), ("False", "Ended", "it ended at 2026-06-01T12:30:00Z"));
+        let message = "it ended at 2026-06-01T12:30:00Z; nothing was changed under it";
+        assert_eq!(said(&ended), ("False", "Ended", message));
         assert_eq!(ended.guards, ["a"]);
         assert_eq!(ended.conditions[0].last_transition_time.0, at("2026-06-01T12:30:00Z"));
         assert_eq!(of(&short, &[], &ended, "2026-06-02T00:00:00Z"), ended);
+    }
+
+    #[test]
+    fn at_its_end_it_names_whose_targets_were_changed_whatever_became_of_them() {
+        let short = exception("2026-06-01T12:30:00Z");
+        let of = |guards: &[(&'static str, bool)], before: &DriftGuardExceptionStatus, now: &str| {
+            let guards: Vec<Meant<'_>> =
+                guards.iter().map(|&(name, is_changed)| Meant { name, is_changed }).collect();
+            status(&short, &guards, before, Facts { longest: LONGEST, pending: None, now: at(now) })
+        };
+        let none = DriftGuardExceptionStatus::default();
+        let first = of(&[("a", true), ("b", false), ("c", false)], &none, "2026-06-01T12:10:00Z");
+        assert_eq!(first.changed, ["a"]);
+        // What is undone has changed nevertheless, and the auditor may be a moment late.
+        let ended = of(&[("a", false), ("b", false)], &first, "2026-06-01T12:30:00Z");
+        let ended = of(&[("a", false), ("b", true)], &ended, "2026-06-01T12:30:02Z");
+        assert_eq!(ended.changed, ["a", "b"]);
+        assert!(said(&ended).2.ends_with("the targets of a, b"), "{}", said(&ended).2);
+        assert_eq!(of(&[("c", true)], &ended, "2026-06-01T12:40:00Z"), ended, "changed under another one");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 
 use crate::api::status::EnforceAfterClean;
 use crate::api::{DriftGuard, DriftGuardStatus, names};
-use crate::core::audit::ACKNOWLEDGE;
+use crate::core::audit::{ACKNOWLEDGE, RESTORE};
 use crate::core::guard::GuardId;
 use crate::core::kinds::KindEntry;
 use crate::core::text::Text;
@@ -26,8 +26,9 @@ use super::summary::Summary;
 
 /// The annotations that anything depends on. Others may be larger than the object
 /// (`last-applied-configuration` is), and are not kept.
-const ANNOTATIONS: [&str; 6] = [
+const ANNOTATIONS: [&str; 7] = [
     ACKNOWLEDGE,
+    RESTORE,
     names::ANNOTATION_AUTHOR,
     names::ANNOTATION_CONTACT,
     names::ANNOTATION_RUNBOOK,

@@ -28,6 +28,9 @@ pub const COMPUTED: [ConditionType; 5] = [
 
 /// Reason of the condition `Drifted` of a guard whose target holds what is approved.
 const IN_SYNC: &str = Reason::InSync.as_str();
+/// Those of a guard whose target was changed under a pause that lasts or has ended.
+const PAUSED: [&str; 3] =
+    [Reason::Excepted.as_str(), Reason::SuspendedBySpec.as_str(), Reason::ExceptionEnded.as_str()];
 
 /// A status in few bytes.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -39,6 +42,7 @@ pub struct Summary {
     was_suspended: bool,
     audited: Option<Audited>,
     equivalents: Box<[Equivalent]>,
+    heeded_restore: Option<Box<str>>,
     /// The condition `Suspended` while it is true: it may have to go on being said.
     suspended: Option<Box<Condition>>,
 }
@@ -48,6 +52,8 @@ pub struct Summary {
 pub struct Audited {
     /// Whether it is in sync, and nothing of an earlier drift lasts.
     pub is_calm: bool,
+    /// Whether it was changed under a pause, and nobody has decided yet what becomes of that.
+    pub changed_under_pause: bool,
     /// The generation of the guard that it is about.
     pub generation: i64,
 }
@@ -64,7 +70,8 @@ impl Audited {
             && status.alerted != Some(true)
             && status.incident.is_none()
             && status.episode.is_none();
-        Some(Self { is_calm, generation: said.observed_generation.unwrap_or_default() })
+        let changed_under_pause = said.status == "True" && PAUSED.contains(&said.reason.as_str());
+        Some(Self { is_calm, changed_under_pause, generation: said.observed_generation.unwrap_or_default() })
     }
 }
 
@@ -116,6 +123,7 @@ impl Summary {
             suspended: suspended.filter(|one| one.status == "True").cloned().map(Box::new),
             audited: Audited::of(status),
             equivalents: status.equivalents.clone().into(),
+            heeded_restore: status.heeded_restore.as_deref().map(Box::from),
         }
     }
 
@@ -123,6 +131,12 @@ impl Summary {
     #[must_use]
     pub fn equivalents(&self) -> &[Equivalent] {
         &self.equivalents
+    }
+
+    /// The request to put the approved content back that was heeded last.
+    #[must_use]
+    pub fn heeded_restore(&self) -> Option<&str> {
+        self.heeded_restore.as_deref()
     }
 
     /// What was last said of drift; `None` when nothing was.

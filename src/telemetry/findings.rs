@@ -85,13 +85,28 @@ pub struct FindingSink {
 }
 
 impl FindingSink {
-    /// Queues a finding; one too many is dropped and counted.
+    /// Queues a finding; one too many is dropped and counted, and an alert is named in the log.
     pub fn put(&self, finding: Finding) {
         let queue = if finding.told.is_alert() { &self.alerts } else { &self.others };
-        if queue.try_send(finding).is_err() {
+        if let Err(mpsc::error::TrySendError::Full(finding) | mpsc::error::TrySendError::Closed(finding)) =
+            queue.try_send(finding)
+        {
             self.metrics.dropped_event();
+            if finding.told.is_alert() {
+                say_dropped(&finding);
+            }
         }
     }
+}
+
+/// Whoever reads the log alone must not miss it.
+fn say_dropped(finding: &Finding) {
+    tracing::error!(
+        namespace = %finding.guard.namespace,
+        name = %finding.guard.name,
+        reason = reason(finding),
+        "no Event tells an alert: too many at once"
+    );
 }
 
 /// The task that publishes what a sink takes.
@@ -117,14 +132,28 @@ impl Publisher {
         // Neither waits while an Event of the other is sent.
         let recorder = || Recorder::new(client.clone(), reporter.clone());
         tokio::join!(
-            publish(self.alerts, recorder(), &self.metrics),
-            publish(self.others, recorder(), &self.metrics)
+            publish(self.alerts, recorder(), &self.metrics, TooMany::Wait),
+            publish(self.others, recorder(), &self.metrics, TooMany::Drop)
         );
     }
 }
 
+/// What becomes of an Event that is too many at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TooMany {
+    /// It waits, and all behind it.
+    Wait,
+    /// It is dropped.
+    Drop,
+}
+
 /// Publishes what comes from one queue, within bounds of its own.
-async fn publish(mut queue: mpsc::Receiver<Finding>, recorder: Recorder, metrics: &Metrics) {
+async fn publish(
+    mut queue: mpsc::Receiver<Finding>,
+    recorder: Recorder,
+    metrics: &Metrics,
+    too_many: TooMany,
+) {
     let mut allowance = Allowance::new(BURST, PER_SECOND, std::time::Instant::now());
     let mut episodes = Episodes::default();
     let mut tick = tokio::time::interval(LOOK);
@@ -148,7 +177,12 @@ async fn publish(mut queue: mpsc::Receiver<Finding>, recorder: Recorder, metrics
             _ = tick.tick() => episodes.due(Instant::now()),
         };
         for (finding, count) in due {
-            if !allowance.take(std::time::Instant::now()) {
+            let mut may = allowance.take(std::time::Instant::now());
+            while !may && too_many == TooMany::Wait {
+                tokio::time::sleep(Duration::from_secs(1) / PER_SECOND).await;
+                may = allowance.take(std::time::Instant::now());
+            }
+            if !may {
                 metrics.dropped_event();
                 continue;
             }
@@ -263,6 +297,37 @@ mod tests {
         }
         let page = metrics.encode().unwrap_or_default();
         assert!(page.contains("driftguard_dropped_events_total 1"), "{page}");
+    }
+
+    #[tokio::test]
+    async fn of_many_alerts_at_once_each_has_its_event_in_the_end() {
+        let metrics = Arc::new(Metrics::default());
+        let (sink, publisher) = channel(Arc::clone(&metrics));
+        let (told, mut events) = mpsc::unbounded_channel();
+        let service = tower::service_fn(move |_: http::Request<kube::client::Body>| {
+            let told = told.clone();
+            async move {
+                let _ = told.send(());
+                let answer =
+                    r#"{"apiVersion":"events.k8s.io/v1","kind":"Event","metadata":{},"eventTime":null}"#;
+                Ok::<_, std::convert::Infallible>(http::Response::new(kube::client::Body::from(
+                    answer.as_bytes().to_vec(),
+                )))
+            }
+        });
+        tokio::spawn(publisher.run(kube::Client::new(service, "n"), "replica".into()));
+        let many = BURST + 3;
+        for number in 0..many {
+            let mut alert = finding(Told::Alert, "Drifted");
+            alert.guard.name = format!("g{number}").into();
+            sink.put(alert);
+        }
+        for _ in 0..many {
+            let told = tokio::time::timeout(Duration::from_secs(60), events.recv()).await;
+            assert!(matches!(told, Ok(Some(()))), "{told:?}");
+        }
+        let page = metrics.encode().unwrap_or_default();
+        assert!(page.contains("driftguard_dropped_events_total 0"), "{page}");
     }
 
     #[test]

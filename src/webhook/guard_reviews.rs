@@ -36,6 +36,12 @@ const SHARE: f64 = 0.8;
 /// Reviews that ask the API server at once: each asks for a dozen rights and one LIST by our own client,
 /// on which leases and statuses depend as well. Further ones wait within their own time.
 const AT_ONCE: usize = 8;
+/// Annotations by which a person has something done that takes the rights of an author, and how records call it.
+const ASKED: [(&str, &str); 2] = [
+    (crate::core::audit::RESTORE, "RestoreAsked"),
+    (crate::core::audit::ACKNOWLEDGE, "IncidentAcknowledged"),
+];
+
 /// The keys of our annotations.
 const KEYS: AnnotationKeys<'static> =
     AnnotationKeys { author: names::ANNOTATION_AUTHOR, adopt: names::ANNOTATION_ADOPT };
@@ -158,6 +164,13 @@ impl<'a> Asking<'a> {
         }
     }
 
+    /// What an update asks to be done, beside all else, as records call it.
+    fn asked_for(&self) -> Option<&'static str> {
+        let (new, old) = (self.new.as_ref()?, self.old.as_ref()?);
+        let asks = |key| new.annotation(key).is_some_and(|value| old.annotation(key) != Some(value));
+        ASKED.into_iter().find(|(key, _)| asks(key)).map(|(_, done)| done)
+    }
+
     /// What is recorded of it; nothing of a dry run.
     fn told(
         &self,
@@ -243,6 +256,18 @@ impl GuardReviews {
             }
         };
         let done = match change {
+            Change::Untouched if asking.asked_for().is_some() => {
+                let done = asking.asked_for().unwrap_or_default();
+                if let Err(refusal) = self.may_ask(&asking, deadline).await {
+                    return Some(OwnAnswer::refused(&uid, &refusal, asking.told(Some(&refusal), done, None)));
+                }
+                self.announce_asked(&asking, done);
+                if let Some(warning) = &relabelled {
+                    self.announce_relabelling(&asking, warning);
+                }
+                let warnings: Vec<String> = relabelled.into_iter().collect();
+                return Some(allowed(done, &warnings, asking.told(None, done, None)));
+            }
             Change::Untouched => {
                 let Some(warning) = relabelled else { return Some(allowed("Approved", &[], None)) };
                 self.announce_relabelling(&asking, &warning);
@@ -279,6 +304,33 @@ impl GuardReviews {
         let (old, new) = (stored(asking.request.old_object), stored(asking.request.object));
         let (Operation::Update, Some(old), Some(new)) = (asking.operation, old, new) else { return Ok(None) };
         self.relabelled(&asking.id(), (&old, &new), &asking.subject(), now, deadline).await
+    }
+
+    /// Whether whoever writes might as well change what the guard approves.
+    ///
+    /// # Errors
+    /// The refusal when they may not, or when that cannot be told in time.
+    async fn may_ask(&self, asking: &Asking<'_>, deadline: Instant) -> Result<(), Refusal> {
+        let id = asking.id();
+        let Ok(Ok(_permit)) = tokio::time::timeout_at(deadline, self.room.0.acquire()).await else {
+            return Err(guard_spec::rights_unknown(&id));
+        };
+        let stored = asking.request.object.and_then(|raw| serde_json::from_str::<Stored>(raw.get()).ok());
+        let Some(proposed) = stored.and_then(|stored| self.store.propose(&stored)) else {
+            return Err(guard_spec::not_ready(&id, "the kinds that the API server serves"));
+        };
+        self.rights(&id, asking, &proposed, deadline).await
+    }
+
+    fn announce_asked(&self, asking: &Asking<'_>, done: &'static str) {
+        if let Some(told) = asking.told(None, done, None) {
+            let what = match done {
+                "RestoreAsked" => "asks for the approved content to be put back",
+                _ => "has acknowledged an incident: remediation goes on",
+            };
+            let note = format!("{} {what}", told.user.name);
+            self.notices.put(Notice { guard: told.object, uid: told.uid, reason: done, note });
+        }
     }
 
     fn announce_relabelling(&self, asking: &Asking<'_>, warning: &str) {

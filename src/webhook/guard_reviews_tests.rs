@@ -166,3 +166,18 @@ async fn adopting_does_not_begin_a_suspension_anew() {
     assert!(rules("2026-06-01T11:00:00Z", Change::Adopted).is_ok(), "it has ended already");
     assert!(rules("2026-06-01T13:00:00Z", Change::Changed).is_ok());
 }
+
+#[tokio::test]
+async fn who_asks_for_something_to_be_done_is_refused_while_their_rights_are_unknown() {
+    let reviews = reviews();
+    for key in ["driftguard.terrafusion.ai/restore", "driftguard.terrafusion.ai/acknowledge"] {
+        let (none, one, two) = (json!({}), json!({key: "1"}), json!({key: "2"}));
+        for (new, old, allowed) in
+            [(&one, &none, false), (&two, &one, false), (&one, &one, true), (&none, &one, true)]
+        {
+            let body = review("UPDATE", guard(new.clone()), guard(old.clone()));
+            let answer = reviews.validate(&body, asked(), Timestamp::now()).await.unwrap();
+            assert_eq!(response(&answer)["allowed"], allowed, "{key}: {old} to {new}");
+        }
+    }
+}

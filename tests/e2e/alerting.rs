@@ -3,28 +3,28 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use driftguard_control_plane::guardian::Signal;
 use driftguard_control_plane::{ControlPlane, Version, free_port, until};
 use serde_json::{Value, json};
 
-use crate::auditing::{wait_for, wait_until_long_enforced, write_into_etcd};
-use crate::installation::{Installation, LIMIT, Via, config_map};
+use crate::auditing::{REMEDIATION, wait_for, wait_for_repair, wait_until_long_enforced, write_into_etcd};
+use crate::installation::{Installation, LIMIT, Via, config_map, hash_of};
 
 /// A receiver of alerts that answers with the status it is told.
 #[derive(Clone)]
-struct Receiver {
+pub(crate) struct Receiver {
     status: Arc<AtomicU16>,
     got: Arc<Mutex<Vec<(u16, Value)>>>,
 }
 
 impl Receiver {
-    fn start() -> Result<(Self, String)> {
+    pub(crate) fn start(status: u16) -> Result<(Self, String)> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let address = format!("http://{}/alerts", listener.local_addr()?);
-        let receiver = Self { status: Arc::new(AtomicU16::new(503)), got: Arc::default() };
+        let receiver = Self { status: Arc::new(AtomicU16::new(status)), got: Arc::default() };
         let serving = receiver.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
@@ -62,8 +62,15 @@ impl Receiver {
         }
     }
 
+    /// Reasons of what has arrived about guards of a namespace, in this state.
+    pub(crate) fn reasons(&self, namespace: &str, state: &str) -> Vec<String> {
+        let of = |event: &&Value| event["data"]["guard"]["namespace"] == namespace;
+        let reason = |event: &Value| event["data"]["reason"].as_str().unwrap_or_default().to_owned();
+        self.of(204, state).iter().filter(of).map(reason).collect()
+    }
+
     /// What was answered with `status`, of those in this state.
-    fn of(&self, status: u16, state: &str) -> Vec<Value> {
+    pub(crate) fn of(&self, status: u16, state: &str) -> Vec<Value> {
         let got = self.got.lock().unwrap_or_else(PoisonError::into_inner);
         let these =
             got.iter().filter(|(answered, event)| *answered == status && event["data"]["state"] == state);
@@ -71,9 +78,78 @@ impl Receiver {
     }
 }
 
+/// An installation whose alerts arrive, and that takes what takes ten minutes within seconds.
+pub(crate) struct Alerted {
+    pub(crate) on: Installation,
+    pub(crate) receiver: Receiver,
+}
+
+impl Alerted {
+    /// On a control plane of its own.
+    pub(crate) fn start() -> Result<Self> {
+        let (receiver, url) = Receiver::start(204)?;
+        let flags = [
+            format!("--alert-url={url}"),
+            "--alert-allow-http".to_owned(),
+            "--audit-interval=30s".to_owned(),
+            "--apply-grace=15s".to_owned(),
+        ];
+        let plane = ControlPlane::builder().kubernetes(Version::Newest).start()?;
+        let on = Installation::start_on(plane, free_port()?, Via::Url, &flags)?;
+        on.admin.kubectl(&["apply", "-f", REMEDIATION])?.success()?;
+        Ok(Self { on, receiver })
+    }
+
+    /// The one that tests share. More than ten guards that drift within five minutes would be an incident of
+    /// its cluster; those that drift under a pause or await an apply do not count.
+    pub(crate) fn shared() -> Result<&'static Self> {
+        static SHARED: OnceLock<Result<Alerted, String>> = OnceLock::new();
+        let start = || Self::start().map_err(|error| format!("{error:#}"));
+        SHARED.get_or_init(start).as_ref().map_err(|error| anyhow!("{error}"))
+    }
+}
+
+#[test]
+fn what_bypassed_admission_or_is_missing_is_told_at_once_although_it_is_put_back() -> Result<()> {
+    let Alerted { on, receiver } = Alerted::shared()?;
+    let ns = |name: &str| format!("told-{name}");
+    let data = json!({"limit": "1000"});
+    let all = ["bypassed", "missing", "immutable"];
+    for name in all {
+        let ns = on.namespace(&ns(name))?;
+        let mut settings = config_map(&ns, "settings", &data);
+        settings["immutable"] = json!(name == "immutable");
+        on.apply(&settings)?.success()?;
+        let hash = hash_of(&settings)?;
+        on.pin(&ns, "configmap/settings", &hash, &json!({"autoRemediate": true}))?;
+    }
+    for name in all {
+        wait_for(on, &ns(name), "settings-guard", "Drifted", "False", "InSync")?;
+        wait_until_long_enforced(on, &ns(name), "settings-guard")?;
+    }
+    for name in ["bypassed", "immutable"] {
+        write_into_etcd(on, &format!("/registry/configmaps/{}/settings", ns(name)), "1000", "9999")?;
+    }
+    on.admin.kubectl(&["delete", "configmap/settings", "-n", &ns("missing")])?.success()?;
+    // What is deleted in order to be made again is not missing.
+    for (name, reason) in
+        [("bypassed", "BypassedAdmission"), ("missing", "Missing"), ("immutable", "BypassedAdmission")]
+    {
+        wait_for_repair(on, &ns(name), "settings-guard")?;
+        for state in ["firing", "resolved"] {
+            until(&format!("{name} is told as {state}"), LIMIT * 2, || {
+                let told = receiver.reasons(&ns(name), state);
+                ensure!(told == [reason], "{told:?}\n{}", on.serve.log_tail());
+                Ok(())
+            })?;
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn an_alert_outlives_a_receiver_that_is_down_and_a_program_that_is_killed() -> Result<()> {
-    let (receiver, url) = Receiver::start()?;
+    let (receiver, url) = Receiver::start(503)?;
     let spool = tempfile::tempdir()?;
     let flags = [
         format!("--alert-url={url}"),

@@ -61,7 +61,7 @@ pub(crate) fn wait_for(
 }
 
 /// Waits until an object's data is this.
-fn wait_for_data(on: &Installation, namespace: &str, object: &str, data: &Value) -> Result<Value> {
+pub(crate) fn wait_for_data(on: &Installation, namespace: &str, object: &str, data: &Value) -> Result<Value> {
     until(&format!("{object} is put back"), LIMIT, || {
         let seen = on.get(namespace, object)?;
         ensure!(seen["data"] == *data, "it holds {}\n{}", seen["data"], on.serve.log_tail());
@@ -82,7 +82,7 @@ pub(crate) fn wait_until_long_enforced(on: &Installation, namespace: &str, guard
 }
 
 /// Waits until a guard says that its target was put back.
-fn wait_for_repair(on: &Installation, namespace: &str, guard: &str) -> Result<Value> {
+pub(crate) fn wait_for_repair(on: &Installation, namespace: &str, guard: &str) -> Result<Value> {
     until("the repair is said", LIMIT, || {
         let seen = on.get(namespace, &format!("dg/{guard}"))?;
         let status = &seen["status"];

@@ -17,7 +17,7 @@ use super::breaker::{Breaker, Incident};
 use super::course::Course;
 use super::finding::{Reason, Truth};
 use super::last::{self, Last, State};
-use super::open::{Awaited, Content, Open};
+use super::open::{Awaited, Open};
 use super::reading::{Reader, Reading};
 use super::recall::recall;
 use super::sight::{Look, Sight};
@@ -55,6 +55,8 @@ pub struct Book {
     breaker: Breaker,
     /// What was alerted of each open incident.
     incidents: BTreeMap<String, Alert>,
+    /// What persons ask to be put back, until its target has been looked at.
+    asked: BTreeMap<Text, String>,
     due: BTreeMap<Text, Timestamp>,
     queue: BTreeSet<(Timestamp, Text)>,
     /// Versions of API servers that showed objects; few.
@@ -73,6 +75,7 @@ impl Book {
             open: BTreeMap::new(),
             breaker: Breaker::new(settings.limits),
             incidents: BTreeMap::new(),
+            asked: BTreeMap::new(),
             due: BTreeMap::new(),
             queue: BTreeSet::new(),
             servers: Vec::new(),
@@ -124,22 +127,35 @@ impl Book {
         open.interval = seen.context.audit_interval;
         let server = self.server(seen.context.server_version);
         let last = self.last.get(&guard.uid).copied();
+        let asked = self.asked.contains_key(&guard.uid);
+        if let Some(awaited) = open.awaited.as_mut().filter(|_| asked) {
+            awaited.no_longer();
+        }
         let reader = Reader { guard, seen, last, open: &open, is_known, server, now };
         let reading = reader.read();
-        if reading == Reading::Doubtful {
+        if matches!(reading, Reading::Doubtful | Reading::Replaced) {
             self.keep(guard, open);
             // A look that fails must not be the last one.
             let soon = super::after(now, ASK_SOON);
             let due = self.due.get(&guard.uid).copied().map_or(soon, |due| due.min(soon));
             self.set_due(&guard.uid, Some(due));
-            return vec![Step::Look];
+            return if reading == Reading::Doubtful { vec![Step::Look] } else { Vec::new() };
         }
         if seen.look == Look::Live {
             open.read_at = Some(now);
         }
-        let is_news = self.is_news(guard, seen, last, is_known, &reading);
+        // Of what cannot be read nothing can be put back either.
+        let asked =
+            (!matches!(reading, Reading::Unreadable(_))).then(|| self.asked.remove(&guard.uid)).flatten();
+        let is_news = asked.is_some() || self.is_news(guard, seen, last, is_known, &reading);
         let before = last.unwrap_or(Last::UNSEEN);
+        if asked.is_some() {
+            open.fight.begin_anew();
+        }
         let mut course = Course::new(guard, &mut open, now);
+        if let Some(asked) = asked {
+            course.heed(asked);
+        }
         self.follow(&mut course, reading, seen, (before.server, server), new_id);
         let state = course.state;
         let (steps, due) = course.end(seen, is_news);
@@ -261,20 +277,13 @@ impl Book {
         steps
     }
 
-    /// A person asks for the guard's target to be put back, although it changed under a pause or attempts
-    /// have failed.
-    pub fn restore_asked(&mut self, guard_uid: &str, now: Timestamp) -> Vec<Step> {
-        let Some(open) = self.open.get_mut(guard_uid) else { return Vec::new() };
-        let Some(drift) = &mut open.drift else { return Vec::new() };
-        if drift.is_excepted {
-            drift.is_excepted = false;
-            drift.reason = match drift.content {
-                Content::Absent => Reason::Missing,
-                Content::Hash(_) | Content::Unknown => Reason::ContentDiffers,
-            };
-        }
-        open.fight.begin_anew();
-        self.set_due(&guard_uid.into(), Some(after(now, ASK_AGAIN)));
+    /// A person asks for the guard's target to be put back: although it changed under a pause, attempts have failed,
+    /// what is approved is yet to be applied, or the guard leaves its target alone by itself. `asked` tells one request
+    /// from another. It is heeded by the next look, and said ([`Report::heeded_restore`]) even of a target that
+    /// is as approved.
+    pub fn restore_asked(&mut self, guard: &Guard, asked: String, now: Timestamp) -> Vec<Step> {
+        self.asked.insert(guard.uid.clone(), asked);
+        self.set_due(&guard.uid, Some(after(now, ASK_AGAIN)));
         vec![Step::Look]
     }
 
@@ -435,7 +444,7 @@ impl Book {
                 course.decide(seen, self.settings.remediation, incident);
             }
             Reading::Unreadable(why) => course.unreadable(&why, seen, new_id),
-            Reading::Doubtful => {}
+            Reading::Doubtful | Reading::Replaced => {}
         }
     }
 
@@ -558,6 +567,7 @@ impl Book {
             }
         }
         self.last.remove(&guard.uid);
+        self.asked.remove(&guard.uid);
         self.set_due(&guard.uid, None);
         for over in self.breaker.cleared(&guard.uid) {
             steps.extend(self.end_incident(&over, EndedBy::Clearing, now));

@@ -156,6 +156,7 @@ impl World {
             pause_ended: None,
             conflict: pair.conflict,
             namespace_terminating: false,
+            being_replaced: false,
             remembered: self.remembered(nth),
         };
         let terms = Terms { auto_remediate: true, max_failures_before_alert: 3 };
@@ -345,8 +346,8 @@ impl World {
             Event::Enforce(on) => self.enforcing_since = on.then_some(self.now),
             Event::Conflict(nth, is) => self.pairs[nth].conflict = is,
             Event::AskRestore(nth) => {
-                let uid = self.pairs[nth].guard.uid.clone();
-                let steps = self.book.restore_asked(&uid, self.now);
+                let asked = self.now.to_string();
+                let steps = self.book.restore_asked(&self.pairs[nth].guard, asked, self.now);
                 self.follow(nth, steps);
             }
             Event::Acknowledge => self.acknowledge_all(),

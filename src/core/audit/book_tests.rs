@@ -85,6 +85,7 @@ struct Room {
     pause_ended: Option<Timestamp>,
     conflict: bool,
     namespace_terminating: bool,
+    being_replaced: bool,
     remembered: Option<Remembered>,
     by: Option<&'static str>,
     revision: u64,
@@ -106,6 +107,7 @@ impl Room {
             pause_ended: None,
             conflict: false,
             namespace_terminating: false,
+            being_replaced: false,
             remembered: None,
             by: None,
             revision: 1,
@@ -141,6 +143,7 @@ impl Room {
             pause_ended: self.pause_ended,
             conflict: self.conflict,
             namespace_terminating: self.namespace_terminating,
+            being_replaced: self.being_replaced,
             remembered: self.remembered.clone(),
         };
         let details = wanted.then_some(&details);
@@ -208,6 +211,10 @@ impl Room {
         self.guard.generation += 1;
         change(&mut self.guard);
         self.book.guard_changed(&before, Some(&self.guard), self.now)
+    }
+
+    fn ask(&mut self, request: &str) -> Vec<Step> {
+        self.book.restore_asked(&self.guard, request.to_owned(), self.now)
     }
 
     fn pause(&mut self, seconds: i64) -> Vec<Step> {
@@ -318,6 +325,36 @@ fn a_target_that_is_gone_is_alerted_at_once_although_it_is_put_back() {
     assert!(restores(&steps));
     assert_eq!(report(&steps).current_hash, None);
     assert_eq!(alerts(&room.delete()), [], "once");
+}
+
+#[test]
+fn a_target_that_we_delete_in_order_to_make_it_again_is_not_missing() {
+    let mut room = Room::in_sync();
+    assert!(restores(&room.write("bad")));
+    room.being_replaced = true;
+    assert_eq!(room.delete(), [], "the watch is faster than our own attempt");
+    // Or the attempt is faster than the watch, which tells of both one after the other.
+    room.being_replaced = false;
+    let steps = room.restored(&from_git());
+    assert_eq!(kinds(&steps), [RecordKind::Remediation]);
+    assert_eq!(room.delete(), [Step::Look]);
+    let steps = room.write("good");
+    assert_eq!(reason(&steps), (Truth::False, Reason::InSync));
+    assert!(alerts(&steps).is_empty());
+    // Whoever deletes it after that is told of.
+    assert_eq!(alerts(&room.delete()), [Missing]);
+}
+
+#[test]
+fn a_target_that_could_not_be_made_again_is_missing() {
+    let mut room = Room::in_sync();
+    room.write("bad");
+    room.being_replaced = true;
+    assert_eq!(room.delete(), []);
+    room.being_replaced = false;
+    room.restored(&Outcome::Failed { source: None, message: "forbidden".into() });
+    room.wait_until_due();
+    assert_eq!(alerts(&room.look(&Sight::Absent, Look::Live)), [Missing]);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use super::breaker::Incident;
 use super::episode::{Episode, Failure};
 use super::finding::{Reason, Truth};
 use super::last::State;
-use super::open::{Attempt, Drift, Open};
+use super::open::{Attempt, Content, Drift, Open};
 use super::reading::{Found, Progress};
 use super::seen::{Outcome, Seen, Terms};
 use super::sight::Sight;
@@ -39,6 +39,8 @@ pub(super) struct Course<'a> {
     message: String,
     hash_match: Option<bool>,
     due: Option<Timestamp>,
+    /// Whether a person has asked for the approved content to be put back.
+    is_asked: bool,
 }
 
 impl<'a> Course<'a> {
@@ -55,7 +57,14 @@ impl<'a> Course<'a> {
             message: String::new(),
             hash_match: None,
             due: None,
+            is_asked: false,
         }
+    }
+
+    /// Heeds the request of a person to put the approved content back.
+    pub(super) fn heed(&mut self, asked: String) {
+        self.is_asked = true;
+        self.open.heeded = Some(asked);
     }
 
     fn is_due(&mut self, at: Timestamp) {
@@ -159,15 +168,21 @@ impl<'a> Course<'a> {
             episode.failed(failure, interval, now);
         }
         let before = self.open.drift.as_ref();
-        let is_news = before.is_none_or(|drift| drift.reason != found.reason) || failure != Failure::Lasting;
+        let is_lasting = failure == Failure::Lasting;
+        let is_asked = self.is_asked || before.is_some_and(|drift| drift.is_asked && is_lasting);
+        let reason = match (self.is_asked && found.is_excepted, found.content) {
+            (false, _) => found.reason,
+            // Whoever asks has decided what becomes of it.
+            (true, Content::Absent) => Reason::Missing,
+            (true, Content::Hash(_) | Content::Unknown) => Reason::ContentDiffers,
+        };
+        let is_news = before.is_none_or(|drift| drift.reason != reason) || failure != Failure::Lasting;
         let is_recorded = is_news && episode.records(now);
         let id = episode.id.clone();
         let details = seen.details.cloned().unwrap_or_default();
         let alert_from = match before.filter(|_| failure == Failure::Lasting) {
             Some(drift) => drift.alert_from,
-            None if found.reason == Reason::Missing && !found.was_there => {
-                after(now, seen.context.apply_grace)
-            }
+            None if reason == Reason::Missing && !found.was_there => after(now, seen.context.apply_grace),
             None => now,
         };
         self.open.fight.drifted(details.attribution.name(), now);
@@ -181,16 +196,17 @@ impl<'a> Course<'a> {
         }
         self.open.drift = Some(Drift {
             content: found.content,
-            reason: found.reason,
-            is_excepted: found.is_excepted,
+            reason,
+            is_excepted: found.is_excepted && !self.is_asked,
+            is_asked,
             alert_from,
         });
         self.state = if *seen.sight == Sight::Absent { State::Absent } else { State::Drifted };
         if is_recorded {
             let begun = failure == Failure::New;
             let kind = if begun { RecordKind::Drift } else { RecordKind::DriftChanged };
-            let message = words::what(self.guard, found.reason, self.open.last_drift.as_ref());
-            self.record(kind, found.reason.as_str(), message, id, hash_of(seen));
+            let message = words::what(self.guard, reason, self.open.last_drift.as_ref());
+            self.record(kind, reason.as_str(), message, id, hash_of(seen));
         }
     }
 
@@ -275,7 +291,7 @@ impl<'a> Course<'a> {
             (drift.is_excepted, Hold::ExceptionEnded),
             (drift.reason == Reason::DefinitionChanged, Hold::DefinitionChanged),
             (seen.context.conflict, Hold::Conflict),
-            (!seen.terms.auto_remediate, Hold::AutoRemediateOff),
+            (!seen.terms.auto_remediate && !drift.is_asked, Hold::AutoRemediateOff),
             (!remediation, Hold::RemediationOff),
             (matches!(self.guard.authorship, Authorship::Unknown), Hold::AuthorUnknown),
             (self.guard.target.group == RBAC, Hold::Rbac),
@@ -511,6 +527,7 @@ impl<'a> Course<'a> {
             consecutive_failures: self.open.failures(),
             last_drift: self.open.last_drift.clone(),
             last_remediation: self.open.last_remediation.clone(),
+            heeded_restore: self.open.heeded.clone(),
             episode: self.open.episode.as_ref().map(|episode| episode.id.clone()),
             alerted: self.open.episode.as_ref().is_some_and(|episode| episode.alerted().is_some()),
             incident: self.open.incident.clone(),

@@ -33,7 +33,7 @@ pub mod sight;
 pub mod step;
 mod words;
 
-pub use words::ACKNOWLEDGE;
+pub use words::{ACKNOWLEDGE, RESTORE, restore_asked};
 
 /// `wait` after `time`.
 fn after(time: Timestamp, wait: Duration) -> Timestamp {

@@ -39,6 +39,8 @@ pub(super) struct Open {
     pub(super) last_drift: Option<LastDrift>,
     pub(super) last_remediation: Option<LastRemediation>,
     pub(super) said: Option<Report>,
+    /// What a person asked for last ([`Report::heeded_restore`]).
+    pub(super) heeded: Option<String>,
     /// When the target was last read alone.
     pub(super) read_at: Option<Timestamp>,
 }
@@ -50,6 +52,8 @@ pub(super) struct Drift {
     pub(super) reason: Reason,
     /// It changed under a pause: a person decides what becomes of it, even when that has ended.
     pub(super) is_excepted: bool,
+    /// A person has asked for it to be put back, whatever the guard says of that by itself.
+    pub(super) is_asked: bool,
     /// From when on it is alerted by its reason alone, where that is alerted at once.
     pub(super) alert_from: Timestamp,
 }
@@ -101,6 +105,11 @@ impl Awaited {
         }
         self.since = since;
         self
+    }
+
+    /// Nobody waits for it to be applied any longer.
+    pub(super) fn no_longer(&mut self) {
+        self.since = Timestamp::MIN;
     }
 
     pub(super) fn note(&mut self, present: &Present) {

@@ -33,6 +33,8 @@ pub(super) enum Reading {
     Unreadable(String),
     /// The look is older than what is known, or may be: look again.
     Doubtful,
+    /// It is gone for a moment, since we make it anew.
+    Replaced,
 }
 
 /// Content that is not approved.
@@ -90,6 +92,9 @@ impl Reader<'_> {
             Sight::Absent => None,
             Sight::Present(present) => Some(present),
         };
+        if present.is_none() && self.seen.context.being_replaced {
+            return Reading::Replaced;
+        }
         if self.is_doubtful(present) {
             return Reading::Doubtful;
         }
@@ -135,7 +140,8 @@ impl Reader<'_> {
                 .is_some_and(|last| last.overtook(present) || (restored && last.is_unwritten(present))),
             None => {
                 let was_there = self.last.is_some_and(|last| last.is_there());
-                was_there && self.open.read_at.is_some_and(|read| self.now < after(read, LAG))
+                // After a restore a watch may first tell that the object was deleted in order to make it again.
+                restored || was_there && self.open.read_at.is_some_and(|read| self.now < after(read, LAG))
             }
         }
     }

@@ -59,7 +59,7 @@ fn drift(said: &Remembered, state: State, reason: Reason, now: Timestamp) -> Dri
         (_, None) => Content::Unknown,
     };
     let excepted = [Reason::Excepted, Reason::SuspendedBySpec, Reason::ExceptionEnded];
-    Drift { content, reason, is_excepted: excepted.contains(&reason), alert_from: now }
+    Drift { content, reason, is_excepted: excepted.contains(&reason), is_asked: false, alert_from: now }
 }
 
 fn episode(said: &Remembered, truth: Truth, since: Timestamp, new_id: &mut dyn FnMut() -> String) -> Episode {

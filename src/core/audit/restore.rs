@@ -151,6 +151,20 @@ pub fn is_terminating(object: &[u8]) -> Result<bool, JsonError> {
     identity(object).map(|known| known.is_terminating)
 }
 
+/// Whether somebody has written, deleted or made the object between two reads of it (`None`: there was none),
+/// so that a write planned on the first was bound to be refused. What cannot be read tells nothing.
+#[must_use]
+pub fn has_moved_on(before: Option<&[u8]>, now: Option<&[u8]>) -> bool {
+    let version = |object: &[u8]| identity(object).ok().map(|known| (known.uid, known.resource_version));
+    match (before, now) {
+        (None, None) => false,
+        (Some(before), Some(now)) => {
+            version(before).zip(version(now)).is_some_and(|(before, now)| before != now)
+        }
+        (None, Some(_)) | (Some(_), None) => true,
+    }
+}
+
 /// What an object says of itself.
 ///
 /// # Errors
@@ -348,5 +362,20 @@ mod tests {
         assert_eq!(refused, Err(Unplannable::Terminating));
         let right = plan(Some(LIVE.as_bytes()), LIVE.as_bytes(), &config_map(), &scope);
         assert_eq!(right, Err(Unplannable::AlreadyRight));
+    }
+
+    #[test]
+    fn a_write_between_two_reads_is_told_from_a_write_that_was_refused_for_itself() {
+        let at = |uid: &str, version: &str| {
+            format!(r#"{{"metadata":{{"uid":"{uid}","resourceVersion":"{version}"}}}}"#).into_bytes()
+        };
+        let (first, second, other) = (at("u", "1"), at("u", "2"), at("v", "1"));
+        assert!(!has_moved_on(Some(&first), Some(&first)));
+        assert!(!has_moved_on(None, None));
+        assert!(has_moved_on(Some(&first), Some(&second)), "it was written");
+        assert!(has_moved_on(Some(&first), Some(&other)), "it was made anew");
+        assert!(has_moved_on(Some(&first), None), "it was deleted");
+        assert!(has_moved_on(None, Some(&first)), "somebody has made it");
+        assert!(!has_moved_on(Some(&first), Some(b"[")), "nothing can be told");
     }
 }

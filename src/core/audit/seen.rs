@@ -55,6 +55,8 @@ pub struct Context<'a> {
     pub conflict: bool,
     /// Whether the target's namespace is being deleted.
     pub namespace_terminating: bool,
+    /// Whether our own attempt to restore has deleted the target, which it makes again at once.
+    pub being_replaced: bool,
     /// What the status of the guard said before this process had looked at its target; asked for where
     /// [`super::book::Book::knows`] says no, and read only then.
     pub remembered: Option<Remembered>,

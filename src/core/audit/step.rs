@@ -69,6 +69,9 @@ pub struct Report {
     pub last_drift: Option<LastDrift>,
     /// The last attempt to restore; `None` leaves what the status says.
     pub last_remediation: Option<LastRemediation>,
+    /// The request of a person to put the content back that was heeded last: kept in the status, so that it is
+    /// heeded once. `None` leaves what the status says.
+    pub heeded_restore: Option<String>,
     /// Transaction id of the open episode: kept in the status, so that another leader goes on with it. An
     /// episode may be about a target that cannot be read, with no drift at all.
     pub episode: Option<String>,

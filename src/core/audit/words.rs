@@ -22,6 +22,11 @@ const MAX_QUOTED: usize = 300;
 const MAX_PATHS: usize = 3;
 /// The annotation by which a person acknowledges an incident.
 pub const ACKNOWLEDGE: &str = "driftguard.terrafusion.ai/acknowledge";
+/// The annotation by which a person asks for the approved content to be put back once. Any value that was not heeded
+/// before asks.
+pub const RESTORE: &str = "driftguard.terrafusion.ai/restore";
+/// Longest value of [`RESTORE`] that is told apart, in characters; what follows is not looked at.
+const MAX_ASKED: usize = 256;
 /// Approves what the API server shows now, of every guard that goes by an equivalent.
 const APPROVE_REPRESENTATIONS: &str = r#"kubectl get driftguards.terrafusion.ai -A -o json | jq -r '.items[] | select(any(.status.conditions[]?; .type == "Drifted" and .reason == "RepresentationChanged")) | "kubectl patch driftguards.terrafusion.ai -n \(.metadata.namespace) \(.metadata.name) --type=merge -p \u0027{\"spec\":{\"expectedHash\":\"\(.status.currentHash)\"}}\u0027"' | sh"#;
 
@@ -162,18 +167,20 @@ fn becomes(guard: &Guard, next: &Next) -> String {
             format!("the approved content is put back again after {}, since it did not last", moment(*until))
         }
         Next::Held(Hold::Paused { until }) => format!("nothing is put back before {}", moment(*until)),
-        Next::Held(Hold::ExceptionEnded) => {
-            "it is not put back until somebody approves it (spec.expectedHash) or asks for it to be restored".to_owned()
-        }
+        Next::Held(Hold::ExceptionEnded) => format!(
+            "it is not put back until somebody approves it (spec.expectedHash) or asks for it to be restored: {}",
+            restore(guard)
+        ),
         Next::Held(Hold::DefinitionChanged) => {
             "nothing is written: undo the edit, or approve how it reads now".to_owned()
         }
         Next::Held(Hold::Conflict) => {
             "nothing is put back while another guard pins it differently: delete one of the two".to_owned()
         }
-        Next::Held(Hold::AutoRemediateOff) => {
-            "spec.autoRemediate is false: put the approved content back, or approve what is there".to_owned()
-        }
+        Next::Held(Hold::AutoRemediateOff) => format!(
+            "spec.autoRemediate is false: approve what is there, or put the approved content back, once by {}",
+            restore(guard)
+        ),
         Next::Held(Hold::RemediationOff) => {
             "nothing is put back by this installation (serve --remediation=off)".to_owned()
         }
@@ -191,6 +198,21 @@ fn becomes(guard: &Guard, next: &Next) -> String {
             acknowledge(guard, incident)
         ),
     }
+}
+
+/// What a value of [`RESTORE`] asks for; `None` when it is empty.
+#[must_use]
+pub fn restore_asked(annotation: &str) -> Option<String> {
+    let asked: String = annotation.chars().take(MAX_ASKED).collect();
+    (!asked.is_empty()).then_some(asked)
+}
+
+/// The command that has the approved content put back once.
+fn restore(guard: &Guard) -> String {
+    format!(
+        "kubectl annotate driftguards.terrafusion.ai -n {} {} {RESTORE}=\"$(date -u +%FT%TZ)\" --overwrite",
+        guard.id.namespace, guard.id.name
+    )
 }
 
 /// The command that acknowledges an incident.

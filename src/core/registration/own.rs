@@ -44,13 +44,17 @@ struct Own {
 /// The word in the names of entries for changes of labels.
 const RELABEL: &str = "relabel";
 
-/// Whether an update of a guard approves something.
+/// Whether an update of a guard approves something, or asks for something to be done that takes the same rights.
 macro_rules! guard_approves {
     () => {
         "object == null || oldObject == null || object.?spec != oldObject.?spec \
          || object.metadata.?annotations[?'driftguard.terrafusion.ai/author'] \
          != oldObject.metadata.?annotations[?'driftguard.terrafusion.ai/author'] \
-         || object.metadata.?annotations[?'driftguard.terrafusion.ai/adopt'].hasValue()"
+         || object.metadata.?annotations[?'driftguard.terrafusion.ai/adopt'].hasValue() \
+         || object.metadata.?annotations[?'driftguard.terrafusion.ai/restore'] \
+         != oldObject.metadata.?annotations[?'driftguard.terrafusion.ai/restore'] \
+         || object.metadata.?annotations[?'driftguard.terrafusion.ai/acknowledge'] \
+         != oldObject.metadata.?annotations[?'driftguard.terrafusion.ai/acknowledge']"
     };
 }
 

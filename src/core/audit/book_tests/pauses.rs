@@ -27,9 +27,75 @@ fn at_the_end_of_an_exception_what_changed_is_not_restored_until_a_person_says_s
         room.wait(INTERVAL);
         assert!(!restores(&room.shows("bad", Look::Sweep)));
     }
-    let guard_uid = room.guard.uid.clone();
-    assert_eq!(room.book.restore_asked(&guard_uid, room.now), [Step::Look]);
+    assert_eq!(room.ask("1"), [Step::Look]);
+    let steps = room.shows("bad", Look::Live);
+    assert!(restores(&steps));
+    assert_eq!(report(&steps).heeded_restore.as_deref(), Some("1"));
+}
+
+#[test]
+fn what_a_person_asks_for_is_done_once_and_holds_for_no_later_drift() {
+    let mut room = Room::in_sync();
+    room.ask("1");
+    let steps = room.shows("good", Look::Live);
+    assert_eq!(
+        report(&steps).heeded_restore.as_deref(),
+        Some("1"),
+        "said, so that no other leader heeds it later"
+    );
+    room.pause(60);
+    room.write("bad");
+    room.wait(60);
+    assert!(!restores(&room.shows("bad", Look::Live)));
+    room.ask("2");
     assert!(restores(&room.shows("bad", Look::Live)));
+    room.restore();
+    room.pause(60);
+    room.write("bad");
+    room.wait(60);
+    assert!(!restores(&room.shows("bad", Look::Live)));
+}
+
+#[test]
+fn a_person_may_have_put_back_what_the_guard_leaves_alone_or_awaits() {
+    let mut room = Room::in_sync();
+    room.terms.auto_remediate = false;
+    let steps = room.write("bad");
+    assert!(!restores(&steps));
+    assert!(report(&steps).message.contains("driftguard.terrafusion.ai/restore="), "{steps:?}");
+    room.ask("1");
+    assert!(restores(&room.shows("bad", Look::Live)));
+    room.restored(&Outcome::Failed { source: None, message: "no".into() });
+    room.wait_until_due();
+    assert!(restores(&room.shows("bad", Look::Live)), "until it has succeeded");
+    room.restore();
+    assert!(!restores(&room.write("bad")));
+
+    let mut room = Room::in_sync();
+    room.edit(|guard| guard.expected = hash("better"));
+    assert_eq!(reason(&room.shows("good", Look::Live)), (Truth::False, Reason::AwaitingApply));
+    room.ask("1");
+    let steps = room.shows("good", Look::Live);
+    assert_eq!(reason(&steps), (Truth::True, Reason::NotApplied));
+    assert!(restores(&steps));
+}
+
+#[test]
+fn a_new_leader_heeds_what_was_asked_for_while_nobody_led() {
+    let mut room = Room::in_sync();
+    room.pause(60);
+    let steps = room.write("bad");
+    room.remembered = Some(leaders::remembers(&steps, room.guard.generation));
+    room.book = Book::new(Settings { remediation: true, limits: Limits::default() });
+    room.guard.pauses.clear();
+    room.wait(3_600);
+    room.ask("1");
+    // A look that shows nothing heeds nothing.
+    let unreadable = Sight::Unreadable("no answer".into());
+    assert!(report(&room.look(&unreadable, Look::Live)).heeded_restore.is_none());
+    let steps = room.shows("bad", Look::Initial);
+    assert!(restores(&steps));
+    assert_eq!(report(&steps).heeded_restore.as_deref(), Some("1"));
 }
 
 #[test]
