@@ -156,6 +156,7 @@ impl World {
             pause_ended: None,
             conflict: pair.conflict,
             namespace_terminating: false,
+            read_before: None,
             remembered: self.remembered(nth),
         };
         let terms = Terms { auto_remediate: true, max_failures_before_alert: 3 };
