@@ -685,7 +685,7 @@ fn a_look_at_what_was_pinned_before_is_told_from_one_at_what_is_pinned_now() {
         seen_at: Timestamp::UNIX_EPOCH,
     };
     assert!(sighting.is_of(&Guard { generation: 2, expected: ContentHash::of(b"next"), ..of.clone() }));
-    let paths = PathFilter::ignore(&["/data/a".to_owned()]).unwrap();
+    let paths = PathFilter::ignoring(&["/data/a"]).unwrap();
     assert!(!sighting.is_of(&Guard { scope: Scope::new("", "ConfigMap", paths), ..of }));
     assert!(!sighting.is_of(&guard("g", Some("n"), "y")));
 }
