@@ -98,6 +98,11 @@ pub struct DriftGuardStatus {
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub equivalents: Vec<Equivalent>,
 
+    /// The look that last found approved content, by which another reading of what is stored is told from
+    /// drift. Of kinds with defaults alone: an object of another kind reads the same by every API server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_match: Option<LastMatch>,
+
     /// The form of the bytes that are hashed: v1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16))]
@@ -260,6 +265,34 @@ pub enum SourceResult {
     Forbidden,
     /// What it has cannot be the target's content.
     Invalid,
+}
+
+/// An object in the version in which its content was found as approved. Signed over the guard's uid and
+/// generation: what DriftGuard did not write itself counts as nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+// Atomic, as above.
+#[schemars(extend("x-kubernetes-map-type" = "atomic"))]
+pub struct LastMatch {
+    /// The hash.
+    #[schemars(length(max = 71), regex(pattern = schema::HASH_PATTERN))]
+    pub hash: String,
+
+    /// metadata.uid of the object.
+    #[schemars(length(max = 128))]
+    pub uid: String,
+
+    /// metadata.resourceVersion of the object.
+    #[schemars(length(max = 128))]
+    pub resource_version: String,
+
+    /// The version of the API server that showed it.
+    #[schemars(length(max = 128))]
+    pub server_version: String,
+
+    /// Signature of the four.
+    #[schemars(length(max = 64))]
+    pub signature: String,
 }
 
 /// A hash as which the API server now reads the approved content. Signed over the guard's uid,

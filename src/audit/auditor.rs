@@ -20,9 +20,9 @@ use tracing::Instrument as _;
 use crate::api::{DriftGuardSpec, DriftGuardStatus};
 use crate::control::lease::Fence;
 use crate::core::audit::attribution::{Evidence, attribute};
-use crate::core::audit::book::{self, Book, Context, Details, Remembered, Step, Terms};
+use crate::core::audit::book::{self, Book, Context, Details, Matched, Remembered, Step, Terms};
 use crate::core::audit::finding::{Reason, Truth};
-use crate::core::audit::sight::{Look, Present, Sight};
+use crate::core::audit::sight::{Look, Present, ReadBefore, Sight};
 use crate::core::audit::{ACKNOWLEDGE, RESTORE, restore_asked};
 use crate::core::canonical::hash_object;
 use crate::core::diff::changed_paths;
@@ -37,13 +37,14 @@ use crate::telemetry::metrics::{Metrics, Restored, Troubled};
 use crate::telemetry::traces;
 
 use super::facts;
+use super::last_match;
 use super::observed::Observed;
 use super::remediation::{Attempted, Attempting, Job, Outcome, Remediation};
 use super::say::{self, Told};
 use super::saying::Saying;
 use super::status::{Statuses, Written};
 use super::telling::Telling;
-use super::watch::{Sighting, WatchSettings, Watches};
+use super::watch::{Settled, Sighting, WatchSettings, Watches};
 
 /// Statuses and targets that are read at once.
 const READS: usize = 8;
@@ -61,6 +62,8 @@ const RETRY: Duration = Duration::from_secs(5);
 const MOST_TRIES: usize = 10_000;
 /// Least time between two counts of the guards that somebody should know of.
 const COUNT_PAUSE: Duration = Duration::from_millis(250);
+/// How often it is tried to check a target that is to be noted as checked.
+const CHECKS: usize = 3;
 /// Most changed paths that are told.
 const MAX_PATHS: usize = 16;
 /// How long what the API server said of its version counts.
@@ -119,16 +122,17 @@ impl Auditor {
     /// Works until it is dropped.
     async fn lead(&self) {
         self.store.synced().await;
-        let (watches, news) = Watches::new(
+        let (mut watches, news) = Watches::new(
             self.client.clone(),
             self.store.clone(),
             self.settings.watch.clone(),
             Arc::clone(&self.metrics),
         );
+        let settled = watches.settled();
         let mut leading = Leading::new(self);
         tokio::select! {
             () = watches.run() => {}
-            () = leading.run(news) => {}
+            () = leading.run(news, settled) => {}
         }
     }
 }
@@ -166,6 +170,10 @@ enum Ended {
     Asked(Text, Vec<crate::sources::SourceReport>),
     /// A status was written.
     Said(Text, Written),
+    /// It was noted in a status as which version the target stands as approved.
+    Noted(Text),
+    /// A target was checked since writes of it are refused, or could not be.
+    Checked(Text),
 }
 
 /// One time of leading.
@@ -191,6 +199,8 @@ struct Leading<'a> {
     saying: Saying,
     /// Guards whose sources are asked although nothing drifted.
     asked: HashSet<Text>,
+    /// Guards whose target is looked at since writes of it are refused.
+    checking: HashSet<Text>,
     /// Whether what is told of any guard has changed since it was counted.
     is_news: bool,
     counted_at: Instant,
@@ -209,6 +219,13 @@ fn valid(state: &GuardState) -> Option<&Arc<Guard>> {
         GuardState::Valid(guard) => Some(guard),
         GuardState::Invalid(_) => None,
     }
+}
+
+/// Whether the status of a guard says that its target is as approved and writes of it are refused, and not that it
+/// was seen so since.
+fn is_unchecked(seen: &Seen, guard: &Guard) -> bool {
+    let audited = seen.stored.status().audited();
+    audited.is_some_and(|said| said.is_calm && said.is_unchecked && said.generation == guard.generation)
 }
 
 /// The spec of a guard that could be converted, and what of it only the auditor reads.
@@ -255,11 +272,13 @@ impl<'a> Leading<'a> {
             asked: HashSet::new(),
             is_news: false,
             counted_at: Instant::now(),
+            checking: HashSet::new(),
             version: (String::new(), None),
         }
     }
 
-    async fn run(&mut self, mut news: mpsc::Receiver<Sighting>) {
+    async fn run(&mut self, mut news: mpsc::Receiver<Sighting>, settled: Option<mpsc::Receiver<Settled>>) {
+        let mut settled = settled.unwrap_or_else(|| mpsc::channel(1).1);
         self.follow();
         loop {
             self.say();
@@ -287,6 +306,7 @@ impl<'a> Leading<'a> {
                 () = until(due) => self.tick(),
                 () = until(retry) => {}
                 () = until(recount) => {}
+                Some(settled) = settled.recv(), if !self.saying.is_full() => self.settled(&settled),
             }
         }
     }
@@ -300,6 +320,7 @@ impl<'a> Leading<'a> {
         let mut steps: Vec<(Arc<Guard>, Vec<Step>)> = Vec::new();
         let mut acknowledged: Vec<String> = Vec::new();
         let mut asked: Vec<(Arc<Guard>, String)> = Vec::new();
+        let mut unchecked: Vec<Arc<Guard>> = Vec::new();
         let (mut old, mut new) = (before.guards.iter().peekable(), after.guards.iter().peekable());
         loop {
             let order = match (old.peek(), new.peek()) {
@@ -333,6 +354,9 @@ impl<'a> Leading<'a> {
                 let changed = self.book.guard_changed(was, is.map(AsRef::as_ref), now);
                 steps.push((Arc::clone(is.unwrap_or(was)), changed));
             }
+            if let Some(guard) = is.and_then(|is| valid(&is.state).filter(|guard| is_unchecked(is, guard))) {
+                unchecked.push(Arc::clone(guard));
+            }
             let word = |seen: &Seen| seen.stored.annotation(ACKNOWLEDGE).map(str::to_owned);
             if let Some(incident) = is.and_then(|is| word(is))
                 && stays.and_then(|was| word(was)).as_ref() != Some(&incident)
@@ -359,6 +383,9 @@ impl<'a> Leading<'a> {
         }
         for (guard, steps) in steps {
             self.take(&guard, steps, None);
+        }
+        for guard in unchecked {
+            self.check(&guard);
         }
         for incident in acknowledged {
             let steps = self.book.acknowledge(&incident, now);
@@ -408,8 +435,20 @@ impl<'a> Leading<'a> {
         Some((Arc::clone(guard), spec(seen)?.1))
     }
 
+    /// Whether a look was made at what its guard pins now.
+    fn is_of_what_is_pinned(&self, sighting: &Sighting) -> bool {
+        self.guard(sighting).is_none_or(|(now, _)| sighting.is_of(&now))
+    }
+
     async fn sighted(&mut self, sighting: Sighting) {
         let now = Timestamp::now();
+        if !self.is_of_what_is_pinned(&sighting) {
+            // What it was made for may be newer than what was followed, or older.
+            self.follow();
+            if !self.is_of_what_is_pinned(&sighting) {
+                return;
+            }
+        }
         let Some((guard, terms)) = self.guard(&sighting) else { return };
         let approved = matches!(&sighting.sight, Sight::Present(seen) if guard.approves(seen.hash, now));
         if approved {
@@ -481,6 +520,8 @@ impl<'a> Leading<'a> {
             }
             Ended::Looked(Some(sighting)) => self.sighted(sighting).await,
             Ended::Looked(None) => {}
+            Ended::Noted(uid) => self.saying.release(&uid),
+            Ended::Checked(uid) => drop(self.checking.remove(&uid)),
             Ended::Restored { guard, terms, transaction_id, number, attempted } => {
                 // Of one that was given up and has a successor nobody wants to know.
                 if self.attempts.get(&transaction_id).is_none_or(|attempt| attempt.number != number) {
@@ -526,7 +567,8 @@ impl<'a> Leading<'a> {
         known: &Known,
         remembered: Option<Remembered>,
     ) {
-        self.learn_version(sighting.how).await;
+        let read_before = self.read_before(guard, sighting, known);
+        self.learn_version(sighting.how, read_before.is_some()).await;
         let now = Timestamp::now();
         let details =
             self.book.wants_details(guard, &sighting.sight, now).then(|| self.details(guard, sighting));
@@ -544,6 +586,7 @@ impl<'a> Leading<'a> {
                 .attempts
                 .values()
                 .any(|attempt| attempt.guard_uid == guard.uid && attempt.state.is_replacing()),
+            read_before,
             remembered,
         };
         let seen = book::Seen {
@@ -556,6 +599,51 @@ impl<'a> Leading<'a> {
         let span = traces::audit(&guard.id, sighting.how.as_str());
         let steps = span.in_scope(|| self.book.see(guard, &seen, now, &mut new_id));
         self.take(guard, steps, None);
+    }
+
+    /// As what exactly the version of the target that was seen was read before: by this process, or by
+    /// whoever led before it.
+    fn read_before(&self, guard: &Guard, sighting: &Sighting, known: &Known) -> Option<ReadBefore> {
+        let Sight::Present(present) = &sighting.sight else { return None };
+        let noted = || {
+            let key = self.auditor.keys.borrow();
+            last_match::read_before(key.as_ref(), guard, known.status.last_match.as_ref(), present)
+        };
+        sighting.read_before.clone().or_else(noted)
+    }
+
+    /// Has the status say in which version the target stands as approved, when it says another one.
+    fn settled(&mut self, settled: &Settled) {
+        let now = Timestamp::now();
+        let Some(seen) = self.observation.guard(&settled.guard.id) else { return };
+        let Some(guard) = valid(&seen.state).filter(|guard| guard.uid == settled.guard.uid) else { return };
+        let is_pinned = guard.target == settled.guard.target && guard.scope == settled.guard.scope;
+        let is_approved = guard.approves(settled.hash, now) || guard.equivalents.contains(&settled.hash);
+        let noted = seen.stored.status().audited().map_or(0, |said| said.matched);
+        let is_said = settled.resource_version.parse() == Ok(noted);
+        let Some(key) = self.auditor.keys.borrow().clone() else { return };
+        if !is_pinned || !is_approved || is_said || settled.server.is_empty() {
+            return;
+        }
+        let matched = Matched {
+            uid: settled.uid.clone(),
+            resource_version: settled.resource_version.clone(),
+            hash: settled.hash,
+        };
+        let noted = last_match::noted(&key, guard, &matched, &settled.server);
+        if !self.saying.hold(&guard.uid) {
+            return;
+        }
+        let (guard, statuses) = (Arc::clone(guard), self.statuses.clone());
+        self.tasks.spawn(async move {
+            let noted = Some(noted);
+            let written = statuses.note(&guard.id, &guard.uid, guard.generation, noted, false, now).await;
+            if let Err(error) = written {
+                // Until it is written anew, another reading of this object would be taken for drift.
+                tracing::debug!(namespace = %guard.id.namespace, name = %guard.id.name, error, "the version of a target could not be noted");
+            }
+            Ended::Noted(guard.uid.clone())
+        });
     }
 
     /// What changed, and who did it.
@@ -592,9 +680,11 @@ impl<'a> Leading<'a> {
         }
     }
 
-    /// Which version the API server has, asked again when lists came anew: it may have been replaced.
-    async fn learn_version(&mut self, how: Look) {
-        if self.version.1.is_none() || (how != Look::Live && self.is_version_due()) {
+    /// Which version the API server has, asked again when lists came anew: it may have been replaced. When an
+    /// object reads otherwise it decides what that means, so that no earlier answer will do.
+    async fn learn_version(&mut self, how: Look, reads_otherwise: bool) {
+        let is_unknown = self.version.1.is_none();
+        if is_unknown || reads_otherwise || (how != Look::Live && self.is_version_due()) {
             let learned = version(Some(self.auditor.client.clone())).await;
             self.learned(learned);
         }
@@ -624,7 +714,14 @@ impl<'a> Leading<'a> {
                 Step::Report(report) => {
                     said = true;
                     self.is_news = true;
-                    self.saying.tell(&guard.uid, |before| Told::of(&guard.id, &guard.uid, *report, before));
+                    let (key, version) = (self.auditor.keys.borrow(), &self.version.0);
+                    self.saying.tell(&guard.uid, |before| {
+                        let mut told = Told::of(&guard.id, &guard.uid, *report, before);
+                        if let Some(key) = key.as_ref() {
+                            told.matched(key, guard, version);
+                        }
+                        told
+                    });
                 }
                 Step::Restore { transaction_id } => self.restore(guard, transaction_id),
                 Step::GiveUp { transaction_id } => {
@@ -724,11 +821,50 @@ impl<'a> Leading<'a> {
             Ended::Looked(Some(Sighting {
                 guard: guard.id.clone(),
                 guard_uid: guard.uid.clone(),
+                of: guard,
                 sight,
                 how: Look::Live,
+                read_before: None,
                 object,
                 seen_at: Timestamp::now(),
             }))
+        });
+    }
+
+    /// Looks at a target that is not known to have been as approved since writes of it are refused, and notes
+    /// that. By it a leader that comes after a gap knows that what changed in it passed admission by.
+    fn check(&mut self, guard: &Arc<Guard>) {
+        if !self.checking.insert(guard.uid.clone()) {
+            return;
+        }
+        let (guard, statuses, remediation) =
+            (Arc::clone(guard), self.statuses.clone(), Arc::clone(&self.remediation));
+        let (questions, version) = (Arc::clone(&self.questions), self.version.0.clone());
+        let key = self.auditor.keys.borrow().clone();
+        self.tasks.spawn(async move {
+            // Few at a time: news come first.
+            let _turn = questions.acquire().await;
+            for _ in 0..CHECKS {
+                let now = Timestamp::now();
+                let read = remediation.read(&guard.target.url_path()).await;
+                // Whatever else it shows the watch tells.
+                if let Ok(Some(object)) = read
+                    && let Ok(seen) = present(&guard, &object)
+                    && (guard.approves(seen.hash, now) || guard.equivalents.contains(&seen.hash))
+                {
+                    let (uid, resource_version, hash) = (seen.uid, seen.resource_version, seen.hash);
+                    let matched = Matched { uid, resource_version, hash };
+                    let is_kept = guard.scope.has_server_defaults() && !version.is_empty();
+                    let noted = key.as_ref().filter(|_| is_kept);
+                    let noted = noted.map(|key| last_match::noted(key, &guard, &matched, &version));
+                    let written = statuses.note(&guard.id, &guard.uid, guard.generation, noted, true, now);
+                    if written.await.is_ok() {
+                        break;
+                    }
+                }
+                tokio::time::sleep(RETRY).await;
+            }
+            Ended::Checked(guard.uid.clone())
         });
     }
 

@@ -11,6 +11,7 @@ pub mod telling;
 pub mod watch;
 
 mod facts;
+mod last_match;
 mod remediation;
 mod say;
 mod saying;

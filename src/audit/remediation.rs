@@ -217,8 +217,7 @@ impl Remediation {
                 self.unless_overtaken(guard, live, Outcome::NoVerifiedSource).await
             }
             None => Outcome::NoVerifiedSource,
-            Some((candidate, source)) => match self.write(guard, live, &candidate, given_up).await
-            {
+            Some((candidate, source)) => match self.write(guard, live, &candidate, given_up).await {
                 Ok(()) => Outcome::Restored { source },
                 Err(outcome) => outcome,
             },

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use crate::api::status::{ActorSource, Equivalent, LastDrift, LastRemediation, SourceStatus};
+use crate::api::status::{ActorSource, Equivalent, LastDrift, LastMatch, LastRemediation, SourceStatus};
 use crate::api::{RemediationResult, SourceResult as ApiSourceResult};
 use crate::core::audit::attribution::Attribution;
 use crate::core::audit::book::{self, Report};
@@ -15,6 +15,7 @@ use crate::core::signature::SigningKey;
 use crate::sources::{CANNOT_DRY_RUN, SourceReport, SourceResult};
 use crate::telemetry::metrics::Troubled;
 
+use super::last_match;
 use super::remediation::{Attempted, Outcome};
 use super::status::{Says, Statement};
 
@@ -38,19 +39,29 @@ pub(super) struct Told {
     sources: Option<Vec<SourceStatus>>,
     available: Option<Says>,
     equivalents: Option<Vec<Equivalent>>,
+    last_match: Option<LastMatch>,
 }
 
 impl Told {
     /// A report that takes the place of an earlier one.
     pub(super) fn of(guard: &GuardId, uid: &str, mut report: Report, before: Option<Self>) -> Self {
-        let (mut sources, mut available, mut equivalents) = (None, None, None);
+        let (mut sources, mut available, mut equivalents, mut last_match) = (None, None, None, None);
         if let Some(before) = before {
             report.last_drift = report.last_drift.or(before.report.last_drift);
             report.last_remediation = report.last_remediation.or(before.report.last_remediation);
             report.heeded_restore = report.heeded_restore.or(before.report.heeded_restore);
             (sources, available, equivalents) = (before.sources, before.available, before.equivalents);
+            last_match = before.last_match;
         }
-        Self { guard: guard.clone(), uid: uid.to_owned(), report, sources, available, equivalents }
+        Self {
+            guard: guard.clone(),
+            uid: uid.to_owned(),
+            report,
+            sources,
+            available,
+            equivalents,
+            last_match,
+        }
     }
 
     /// Notes what the sources said that were asked at `now`; none were where there are no reports.
@@ -88,6 +99,14 @@ impl Told {
         self.equivalents = Some(vec![one]);
     }
 
+    /// Notes, by a signature, the version in which the target was found as approved, if it was and is of a
+    /// kind of which that is kept.
+    pub(super) fn matched(&mut self, key: &SigningKey, guard: &Guard, version: &str) {
+        if let Some(matched) = self.report.matched.as_ref().filter(|_| !version.is_empty()) {
+            self.last_match = Some(last_match::noted(key, guard, matched, version));
+        }
+    }
+
     /// What is to stand in the status.
     pub(super) fn statement(&self) -> Statement {
         let report = &self.report;
@@ -117,6 +136,7 @@ impl Told {
             last_remediation: report.last_remediation.as_ref().map(last_remediation),
             sources: self.sources.clone(),
             equivalents: self.equivalents.clone(),
+            last_match: self.last_match.clone(),
             at: report.checked_at,
         }
     }
@@ -272,6 +292,7 @@ mod tests {
             alerted: false,
             incident: None,
             checked_at: Timestamp::UNIX_EPOCH,
+            matched: None,
         }
     }
 

@@ -1,6 +1,6 @@
 //! What is said of guards, and in which order: those in trouble first, each as it stands when its turn comes.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -27,6 +27,8 @@ pub(super) struct Saying {
     /// The others whose turn has come. A new installation has all of its guards here.
     calm: VecDeque<Text>,
     later: BTreeSet<(Instant, Text)>,
+    /// Guards whose status somebody else writes.
+    held: HashSet<Text>,
     running: usize,
 }
 
@@ -79,7 +81,7 @@ impl Saying {
         }
         spoken.turn = turn;
         // One that is being written comes again when that is done.
-        if !spoken.is_running {
+        if !spoken.is_running && !self.held.contains(uid) {
             self.queue(uid, turn);
         }
     }
@@ -95,7 +97,7 @@ impl Saying {
             self.later.remove(&(at, uid.clone()));
             self.say(&uid);
         }
-        while self.running < AT_ONCE {
+        while !self.is_full() {
             let uid = self.urgent.pop_front().or_else(|| self.calm.pop_front())?;
             let Some(spoken) = self.guards.get_mut(&uid) else { continue };
             if matches!(spoken.turn, Turn::Calm | Turn::Urgent) && !spoken.is_running {
@@ -127,6 +129,33 @@ impl Saying {
                     self.guards.remove(uid);
                 }
             }
+        }
+    }
+
+    /// Whether as many are written as may be at once.
+    pub(super) fn is_full(&self) -> bool {
+        self.running >= AT_ONCE
+    }
+
+    /// Keeps a guard's status for somebody else who writes it, until [`Self::release`]. Not while there is
+    /// something to say in it, or too many are written.
+    pub(super) fn hold(&mut self, uid: &Text) -> bool {
+        let has_words = |spoken: &Spoken| spoken.is_running || spoken.turn != Turn::Never;
+        if self.is_full() || self.guards.get(uid).is_some_and(has_words) || !self.held.insert(uid.clone()) {
+            return false;
+        }
+        self.running += 1;
+        true
+    }
+
+    /// Nobody else writes the status any more.
+    pub(super) fn release(&mut self, uid: &Text) {
+        self.held.remove(uid);
+        self.running = self.running.saturating_sub(1);
+        if let Some(spoken) = self.guards.get(uid)
+            && let turn @ (Turn::Calm | Turn::Urgent) = spoken.turn
+        {
+            self.queue(uid, turn);
         }
     }
 
@@ -272,6 +301,18 @@ mod tests {
         assert_eq!(saying.troubled().drifted, 1);
         saying.forget(&"drifted".into());
         assert_eq!(saying.troubled(), Troubled::default());
+    }
+
+    #[test]
+    fn a_status_that_somebody_else_writes_waits_for_that() {
+        let (mut saying, now) = (Saying::default(), Instant::now());
+        assert!(saying.hold(&"a".into()));
+        assert!(!saying.hold(&"a".into()));
+        say(&mut saying, "a", Truth::True);
+        assert_eq!(all(&mut saying, now), [""; 0]);
+        saying.release(&"a".into());
+        assert!(!saying.hold(&"a".into()), "there is something to say");
+        assert_eq!(all(&mut saying, now), ["a"]);
     }
 
     #[test]

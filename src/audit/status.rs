@@ -12,7 +12,7 @@ use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::json;
 
 use crate::api::reasons::ConditionType;
-use crate::api::status::{Equivalent, LastDrift, LastRemediation, SourceStatus};
+use crate::api::status::{Equivalent, LastDrift, LastMatch, LastRemediation, SourceStatus};
 use crate::api::{DriftGuard, DriftGuardStatus, names};
 use crate::control::lease::Fence;
 use crate::core::guard::GuardId;
@@ -56,6 +56,7 @@ pub(super) struct Statement {
     pub(super) last_remediation: Option<LastRemediation>,
     pub(super) sources: Option<Vec<SourceStatus>>,
     pub(super) equivalents: Option<Vec<Equivalent>>,
+    pub(super) last_match: Option<LastMatch>,
     pub(super) at: Timestamp,
 }
 
@@ -102,6 +103,7 @@ impl Statement {
             last_remediation: self.last_remediation.clone().or_else(|| before.last_remediation.clone()),
             sources: self.sources.clone().unwrap_or_else(|| before.sources.clone()),
             equivalents: self.equivalents.clone().unwrap_or_else(|| before.equivalents.clone()),
+            last_match: self.last_match.clone().or_else(|| before.last_match.clone()),
             ..DriftGuardStatus::default()
         };
         // The time of a check alone is no news.
@@ -167,6 +169,56 @@ impl Statuses {
         let found = found.map_err(|error| error.to_string())?.items.into_iter();
         let same = found.into_iter().find(|found| found.metadata.uid.as_deref() == Some(uid));
         Ok(same.map(|found| found.status.unwrap_or_default()))
+    }
+
+    /// Notes that the target of a guard was seen as approved, where its status says that of this generation, and in
+    /// which version where that is kept. Without `is_new` only another version is worth a write.
+    ///
+    /// # Errors
+    /// In words, when it is not written and may be tried again.
+    pub(super) async fn note(
+        &self,
+        guard: &GuardId,
+        uid: &str,
+        generation: i64,
+        matched: Option<LastMatch>,
+        is_new: bool,
+        at: Timestamp,
+    ) -> Result<(), String> {
+        let api: Api<DriftGuard> = Api::namespaced(self.client.clone(), &guard.namespace);
+        let only = ListParams::default().fields(&format!("metadata.name={}", guard.name));
+        let found = tokio::time::timeout(REQUEST_TIMEOUT, api.list(&only));
+        let found = found.await.map_err(|_| "the API server did not answer in time".to_owned())?;
+        let found = found.map_err(|error| error.to_string())?.items.into_iter();
+        let Some(found) = found.into_iter().find(|found| found.metadata.uid.as_deref() == Some(uid)) else {
+            return Ok(());
+        };
+        let before = found.status.unwrap_or_default();
+        let says_so = find(&before, ConditionType::Drifted)
+            .is_some_and(|said| said.status == "False" && said.observed_generation == Some(generation));
+        let is_said = !is_new && before.last_match == matched;
+        if !says_so || before.hash_match != Some(true) || is_said {
+            return Ok(());
+        }
+        let mut status = own(&before);
+        status.last_match = matched.or(status.last_match);
+        status.last_checked = Some(Time(at));
+        self.fence.check().map_err(|error| error.to_string())?;
+        let patch = json!({
+            "apiVersion": format!("{}/{}", names::GROUP, names::VERSION),
+            "kind": "DriftGuard",
+            // In that very version: what is said meanwhile must not be said back.
+            "metadata": {"name": guard.name, "namespace": guard.namespace, "uid": uid,
+                "resourceVersion": found.metadata.resource_version},
+            "status": status,
+        });
+        let params = PatchParams::apply(names::AUDIT_FIELD_MANAGER).force();
+        let patch = Patch::Apply(&patch);
+        match tokio::time::timeout(REQUEST_TIMEOUT, api.patch_status(&guard.name, &params, &patch)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err("the API server did not take it in time".to_owned()),
+        }
     }
 
     /// Says it, unless it is said already.
@@ -236,6 +288,7 @@ mod tests {
             last_remediation: None,
             sources: None,
             equivalents: None,
+            last_match: None,
             at: at(second),
         }
     }

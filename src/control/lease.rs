@@ -112,12 +112,16 @@ impl Keeper {
     /// takes it at once.
     pub async fn run(mut self, stop: impl Future<Output = ()>) {
         let mut stop = std::pin::pin!(stop);
-        let mut ticks = tokio::time::interval(self.terms.retry);
+        let mut ticks = tokio::time::interval(self.terms.look);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = &mut stop => break,
                 _ = ticks.tick() => {}
+            }
+            let renewed = *self.renewed.borrow();
+            if renewed.is_some_and(|at| !tenure::is_renewal_due(at.elapsed(), &self.terms)) {
+                continue;
             }
             // A try that hangs must not outlast the tenure that it would renew.
             tokio::select! {

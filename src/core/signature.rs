@@ -20,6 +20,8 @@ pub enum Purpose {
     Resolution,
     /// That another hash is that of the approved content, as the API server now reads it.
     Equivalent,
+    /// Which object was found as approved, in which version, and who showed it.
+    Match,
     /// That a request came by a path that only readers of our webhook configurations know.
     Path,
 }
@@ -34,6 +36,7 @@ impl Purpose {
             Self::Promotion => b"driftguard promotion v1",
             Self::Resolution => b"driftguard resolution v1",
             Self::Equivalent => b"driftguard equivalent v1",
+            Self::Match => b"driftguard match v1",
             Self::Path => b"driftguard path v1",
         }
     }

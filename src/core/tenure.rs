@@ -14,17 +14,22 @@ pub struct Terms {
     pub duration: Duration,
     /// A holder that has not renewed for so long has lost it. Shorter than `duration`.
     pub deadline: Duration,
-    /// How often holder and candidates try.
+    /// How often the holder renews.
     pub retry: Duration,
+    /// How often candidates look, and a holder that could not renew tries again.
+    pub look: Duration,
 }
 
 impl Default for Terms {
-    /// Takeover within 15 s of a kill, and time for two failed renewals.
+    /// Takeover within 15 s of a kill, time for two failed renewals, and time for a write that was sent at the
+    /// last moment to arrive before another may write. A candidate sees the last renewal up to one look
+    /// late, and that there was no further one up to one look late again.
     fn default() -> Self {
         Self {
-            duration: Duration::from_secs(15),
-            deadline: Duration::from_secs(10),
+            duration: Duration::from_secs(12),
+            deadline: Duration::from_secs(8),
             retry: Duration::from_secs(2),
+            look: Duration::from_secs(1),
         }
     }
 }
@@ -59,6 +64,13 @@ pub fn claim(me: &str, observed: &Observed, unchanged_for: Duration, terms: &Ter
     } else {
         Claim::Wait
     }
+}
+
+/// Whether a holder whose last successful renewal was sent `ago` is to renew. Half a look early: clocks tick when
+/// they do, and one that is missed costs a whole one.
+#[must_use]
+pub fn is_renewal_due(ago: Duration, terms: &Terms) -> bool {
+    ago + terms.look / 2 >= terms.retry
 }
 
 /// Whether a holder whose last successful renewal was sent `ago` may still write.
@@ -98,5 +110,19 @@ mod tests {
         assert!(holds(Duration::ZERO, &terms));
         assert!(!holds(terms.deadline, &terms));
         assert!(terms.deadline < terms.duration);
+    }
+
+    #[test]
+    fn a_holder_renews_less_often_than_others_look() {
+        let terms = Terms::default();
+        assert!(!is_renewal_due(terms.look, &terms));
+        assert!(is_renewal_due(terms.retry - Duration::from_millis(50), &terms));
+    }
+
+    #[test]
+    fn another_replica_takes_over_within_15_s_of_a_kill_however_its_tries_fall() {
+        let terms = Terms::default();
+        assert!(terms.duration + 2 * terms.look < Duration::from_secs(15));
+        assert!(terms.deadline > terms.retry + 2 * terms.look, "time for two renewals that fail");
     }
 }

@@ -56,6 +56,11 @@ pub struct Audited {
     pub changed_under_pause: bool,
     /// The generation of the guard that it is about.
     pub generation: i64,
+    /// In which resource version the target is said to have been as approved; 0 when that is not kept, or no
+    /// number. The signature is not verified.
+    pub matched: u64,
+    /// Whether writes are said to be refused, and the target is not said to have been checked since they are.
+    pub is_unchecked: bool,
 }
 
 impl Audited {
@@ -71,7 +76,14 @@ impl Audited {
             && status.incident.is_none()
             && status.episode.is_none();
         let changed_under_pause = said.status == "True" && PAUSED.contains(&said.reason.as_str());
-        Some(Self { is_calm, changed_under_pause, generation: said.observed_generation.unwrap_or_default() })
+        let matched = status.last_match.as_ref().and_then(|noted| noted.resource_version.parse().ok());
+        let generation = said.observed_generation.unwrap_or_default();
+        let enforcing = find(ConditionType::Enforcing).filter(|said| said.status == "True");
+        let is_unchecked = enforcing.is_some_and(|said| {
+            status.last_checked.as_ref().is_none_or(|checked| checked.0 < said.last_transition_time.0)
+        });
+        let matched = matched.unwrap_or_default();
+        Some(Self { is_calm, changed_under_pause, generation, matched, is_unchecked })
     }
 }
 
@@ -275,6 +287,29 @@ mod tests {
         assert!(summary.says(&status("a", 2)));
         assert!(!summary.says(&status("b", 1)));
         assert!(!summary.says(&DriftGuardStatus::default()));
+    }
+
+    #[test]
+    fn a_check_counts_from_when_writes_are_refused() {
+        let mut status = status("a", 10);
+        status.conditions[0].type_ = "Enforcing".into();
+        let drifted = Condition {
+            type_: "Drifted".into(),
+            status: "False".into(),
+            reason: "InSync".into(),
+            ..status.conditions[0].clone()
+        };
+        status.conditions.push(drifted);
+        let at = |second| Some(Time(Timestamp::from_second(second).unwrap()));
+        let is_unchecked = |status: &DriftGuardStatus| Summary::of(status).audited().unwrap().is_unchecked;
+        assert!(is_unchecked(&status));
+        status.last_checked = at(9);
+        assert!(is_unchecked(&status));
+        status.last_checked = at(10);
+        assert!(!is_unchecked(&status));
+        status.last_checked = None;
+        status.conditions[0].status = "False".into();
+        assert!(!is_unchecked(&status), "nothing is refused");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
-use driftguard_control_plane::until;
+use driftguard_control_plane::{Etcd, until};
 use serde_json::{Value, json};
 
 use crate::installation::{Installation, LIMIT, Via, config_map, gama_config, hash_of};
@@ -27,14 +27,19 @@ pub(crate) fn auditing() -> Result<&'static Installation> {
 
 /// Changes stored bytes past every API server, to others of the same length.
 pub(crate) fn write_into_etcd(on: &Installation, key: &str, from: &str, to: &str) -> Result<()> {
+    write_into(on.plane.etcd(), key, from, to)
+}
+
+/// The same on any etcd.
+pub(crate) fn write_into(etcd: &Etcd, key: &str, from: &str, to: &str) -> Result<()> {
     ensure!(from.len() == to.len(), "the stored form holds lengths");
-    let stored = on.plane.etcd().get(key)?.with_context(|| format!("nothing is stored at {key}"))?;
+    let stored = etcd.get(key)?.with_context(|| format!("nothing is stored at {key}"))?;
     // The last one: what was last applied stands in an annotation before it.
     let at = stored.windows(from.len()).rposition(|window| window == from.as_bytes());
     let at = at.with_context(|| format!("{from} is not stored at {key}"))?;
     let mut changed = stored;
     changed[at..at + to.len()].copy_from_slice(to.as_bytes());
-    on.plane.etcd().put(key, &changed)
+    etcd.put(key, &changed)
 }
 
 pub(crate) fn condition(guard: &Value, of_type: &str) -> Option<Value> {

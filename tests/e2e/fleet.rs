@@ -18,6 +18,8 @@ pub(crate) struct Fleet {
     programs: Vec<Program>,
     balancer: Balancer,
     via: Via,
+    /// Further flags of `serve`.
+    flags: Vec<String>,
     /// For admission and for health.
     ports: [(u16, u16); 2],
 }
@@ -25,6 +27,11 @@ pub(crate) struct Fleet {
 impl Fleet {
     /// Installed on this control plane, with both replicas ready.
     pub(crate) fn on(plane: ControlPlane, via: Via) -> Result<Self> {
+        Self::with_flags(plane, via, &[])
+    }
+
+    /// The same with further flags of `serve`.
+    pub(crate) fn with_flags(plane: ControlPlane, via: Via, flags: &[String]) -> Result<Self> {
         let admin = plane.admin()?;
         let ports = [(free_port()?, free_port()?), (free_port()?, free_port()?)];
         let backends = ports.map(|(port, health)| {
@@ -32,8 +39,8 @@ impl Fleet {
             Backend { address: ([127, 0, 0, 1], port).into(), readyz }
         });
         let balancer = Balancer::start(backends.into())?;
-        let mut fleet =
-            Self { plane, admin, running: Vec::new(), programs: Vec::new(), balancer, via, ports };
+        let (running, programs, flags) = (Vec::new(), Vec::new(), flags.to_vec());
+        let mut fleet = Self { plane, admin, running, programs, balancer, via, flags, ports };
         fleet.install()?;
         fleet.start()?;
         Ok(fleet)
@@ -65,6 +72,7 @@ impl Fleet {
         let program = |(name, (port, health))| {
             Program::new(name, DRIFTGUARD)
                 .args(["serve".to_owned(), format!("--replica-name={name}")])
+                .args(self.flags.iter().cloned())
                 .args(reach.clone())
                 .args([format!("--bind=127.0.0.1:{port}"), format!("--health-bind=127.0.0.1:{health}")])
                 .arg(format!("--kubeconfig={}", operator.kubeconfig().display()))

@@ -22,6 +22,7 @@ use super::known::Revision;
 use super::pace::jittered;
 use super::plan::{Place, Resource};
 use super::request::{Failure, Listing, METADATA, METADATA_LIST, OBJECTS, Purpose};
+use super::settled::Window;
 use super::shared::{Handle, Shared};
 use super::status::Mode;
 
@@ -52,7 +53,14 @@ struct Reading {
 /// Keeps one resource for ever. `reconnected` tells when a watch of it has begun again.
 pub(super) async fn keep(shared: Arc<Shared>, resource: Resource, reconnected: Arc<Notify>) {
     let interval = shared.settings.audit_interval;
-    let mut keeper = Keeper { shared, resource, reading: None, read_at: Instant::now(), is_narrow: false };
+    let mut keeper = Keeper {
+        shared,
+        resource,
+        reading: None,
+        read_at: Instant::now(),
+        is_narrow: false,
+        settled: Window::default(),
+    };
     let mut sweep_due = Instant::now() + jittered(interval, 0.1);
     let (mut reading_due, mut again_due) = (Some(Instant::now()), None);
     loop {
@@ -93,6 +101,7 @@ struct Keeper {
     read_at: Instant,
     /// Whether all namespaces may not be listed at once.
     is_narrow: bool,
+    settled: Window,
 }
 
 /// A guard whose target a sweep saw otherwise than it is known.
@@ -134,17 +143,22 @@ impl Keeper {
         // What is polled or refused is not known by a watch, and what begins is being listed.
         live.retain(|(_, handle)| handle.status.mode() == Mode::Live);
         let pass = self.shared.known().begin();
-        let mut suspects = Vec::new();
+        let (mut suspects, mut shown) = (Vec::new(), Vec::new());
         if live.len() > MOST_LISTS && !self.is_narrow {
             match self.list(&Place::everywhere(self.resource.clone()), pass, &mut suspects).await {
                 Err(failure) if failure.code == 403 => self.is_narrow = true,
-                listed => listed?,
+                listed => shown.push(listed?),
             }
         }
         if live.len() <= MOST_LISTS || self.is_narrow {
             for (place, _) in &live {
-                self.list(place, pass, &mut suspects).await?;
+                shown.push(self.list(place, pass, &mut suspects).await?);
             }
+        }
+        let oldest =
+            shown.into_iter().reduce(|one, other| if other.is_older_than(one) { other } else { one });
+        if let Some(oldest) = oldest {
+            self.settled.swept(oldest);
         }
         for (place, _) in &live {
             let missing = self.shared.known().unswept(place, pass);
@@ -164,8 +178,8 @@ impl Keeper {
         self.look_at(suspects, lived).await
     }
 
-    /// Lists metadata and notes what is not known.
-    async fn list(&self, place: &Place, pass: u32, suspects: &mut Vec<Suspect>) -> Result<(), Failure> {
+    /// Lists metadata and notes what is not known. Gives the version that it shows.
+    async fn list(&self, place: &Place, pass: u32, suspects: &mut Vec<Suspect>) -> Result<Revision, Failure> {
         let floor = self.shared.known().newest(place);
         let uri = format!("{}?limit={PAGE}{}", place.path(), place.selector());
         let mut listing = Listing::new(&self.shared.requests, uri, METADATA_LIST, Purpose::Sweep);
@@ -178,15 +192,18 @@ impl Keeper {
                     let seen = Some((meta.uid.to_string(), revision));
                     let place = self.place_of(&guard).unwrap_or_else(|| place.clone());
                     suspects.push(Suspect { place, guard, seen });
+                } else if guard.scope.has_server_defaults() && self.settled.holds(revision) {
+                    self.shared.settled(&guard, &meta.uid, &meta.revision).await;
                 }
             }
         }
-        if Revision::of(listing.revision()).is_older_than(floor) {
+        let shown = Revision::of(listing.revision());
+        if shown.is_older_than(floor) {
             // The watch would go on as if nothing had been.
             tracing::warn!(%place, "the history of the API server went back, as when etcd is restored; listing anew");
             self.list_anew(Look::Sweep);
         }
-        Ok(())
+        Ok(shown)
     }
 
     /// The watch that covers the target of a guard.
@@ -257,6 +274,7 @@ impl Keeper {
                 return false;
             }
         };
+        self.shared.known().server_is(&now.server);
         let before = self.reading.replace(now.clone());
         let is_other = before.is_some_and(|before| before != now);
         if is_other {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::core::audit::sight::Look;
+use crate::core::audit::sight::{Look, ReadBefore};
 use crate::core::guard::{Guard, GuardState};
 use crate::core::hash::ContentHash;
 use crate::core::index::Index;
@@ -88,6 +88,8 @@ struct Known {
     /// The last sweep, likewise.
     swept: u32,
     told: Told,
+    /// Which of the known versions of API servers showed it.
+    server: u16,
 }
 
 /// A look at an object.
@@ -165,6 +167,8 @@ pub(super) struct KnownTargets {
     known: Vec<Known>,
     /// The number of the last list or sweep.
     pass: u32,
+    /// Versions of the API server so far, the present one last. Few.
+    servers: Vec<String>,
 }
 
 impl KnownTargets {
@@ -196,7 +200,8 @@ impl KnownTargets {
                     fresh.insert(position);
                     let same_object = earlier.filter(|(earlier, _)| earlier.target() == state.target());
                     let Known { uid, revision, .. } = same_object.map(|(_, known)| known).unwrap_or_default();
-                    Known { uid, revision, listed: self.pass, swept: self.pass, told: Told::Nothing }
+                    let (listed, swept) = (self.pass, self.pass);
+                    Known { uid, revision, listed, swept, told: Told::Nothing, server: 0 }
                 }
             };
             self.known.push(known);
@@ -209,6 +214,39 @@ impl KnownTargets {
             }
         }
         found
+    }
+
+    /// Which version the API server has from now on, as it says. What was seen before it first said so was
+    /// shown by that very one, as far as anybody knows.
+    pub(super) fn server_is(&mut self, version: &str) {
+        if self.servers.last().is_none_or(|last| last != version) {
+            self.servers.push(version.to_owned());
+        }
+    }
+
+    /// As what exactly this version of a guard's target was seen before, when that was otherwise. Without
+    /// news of a write: most of them leave the hash as it is.
+    pub(super) fn read_before(&self, guard: &Guard, seen: &Seen<'_>) -> Option<ReadBefore> {
+        let Seen::Present { uid, revision, hash, .. } = seen else { return None };
+        let (before, server) = self.content(guard, uid, *revision)?;
+        (before != *hash).then_some(ReadBefore { hash: before, server })
+    }
+
+    /// What a guard's target holds in exactly this version, and which version of the API server showed it.
+    pub(super) fn content(
+        &self,
+        guard: &Guard,
+        uid_text: &str,
+        revision: Revision,
+    ) -> Option<(ContentHash, String)> {
+        let known = self.known.get(self.find(guard)?)?;
+        let hash = match &known.told {
+            Told::Expected { .. } => guard.expected,
+            Told::Other { hash, .. } => **hash,
+            Told::Nothing | Told::Absent | Told::Unreadable(_) => return None,
+        };
+        let server = self.servers.get(usize::from(known.server)).cloned().unwrap_or_default();
+        (known.uid == uid(uid_text) && known.revision == revision).then_some((hash, server))
     }
 
     /// The number of a list or sweep that begins now.
@@ -256,6 +294,7 @@ impl KnownTargets {
     /// Takes a look at the target of a guard. With `telling` it is known from now on; without, news
     /// changes nothing, so that it can be asked for again.
     pub(super) fn see(&mut self, guard: &Guard, seen: &Seen<'_>, source: Source, telling: bool) -> Outcome {
+        let server = u16::try_from(self.servers.len().saturating_sub(1)).unwrap_or(u16::MAX);
         let Some(known) = self.find(guard).and_then(|at| self.known.get_mut(at)) else {
             return Outcome::Known;
         };
@@ -276,6 +315,7 @@ impl KnownTargets {
         if is_same || telling {
             // Not stale, so that it is as new, or history went back.
             known.revision = seen.revision().unwrap_or(known.revision);
+            known.server = server;
         }
         if is_same {
             return Outcome::Known;

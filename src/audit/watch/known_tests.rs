@@ -43,6 +43,28 @@ fn what_is_kept_of_a_target_as_approved_is_small() {
 }
 
 #[test]
+fn another_reading_of_the_same_version_is_told_from_a_write() {
+    let (mut known, guard) = one();
+    let see = |known: &mut KnownTargets, seen| {
+        let before = known.read_before(&guard, &seen);
+        known.see(&guard, &seen, Source::EVENT, true);
+        before
+    };
+    assert_eq!(see(&mut known, present("5", approved())), None, "nothing was known");
+    known.server_is("v1.33.0");
+    assert_eq!(see(&mut known, present("6", approved())), None, "labels only, and no news");
+    known.server_is("v1.37.0");
+    let before = ReadBefore { hash: approved(), server: "v1.33.0".into() };
+    assert_eq!(see(&mut known, present("6", other())), Some(before));
+    let back = ReadBefore { hash: other(), server: "v1.37.0".into() };
+    assert_eq!(see(&mut known, present("6", approved())), Some(back));
+    assert_eq!(see(&mut known, present("7", other())), None, "it was written");
+    let another =
+        Seen::Present { uid: OTHER_UID, revision: Revision::of("7"), hash: approved(), terminating: false };
+    assert_eq!(see(&mut known, another), None, "it is another object");
+}
+
+#[test]
 fn a_target_is_told_once_and_then_only_what_is_new_about_it() {
     let (mut known, guard) = one();
     let mut see = |seen| known.see(&guard, &seen, Source::EVENT, true);

@@ -25,7 +25,7 @@ use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::core::audit::sight::{Look, Sight};
+use crate::core::audit::sight::{Look, ReadBefore, Sight};
 use crate::core::guard::{Guard, GuardId};
 use crate::core::text::Text;
 use crate::store::{Observation, Store};
@@ -41,10 +41,11 @@ mod plan;
 mod poll;
 mod request;
 mod running;
+mod settled;
 mod shared;
 mod status;
 #[cfg(test)]
-mod test_support;
+pub(super) mod test_support;
 mod text;
 
 use follow::Follower;
@@ -54,6 +55,8 @@ use plan::{Place, Resource};
 use request::Requests;
 use running::Running;
 use shared::{Handle, Obstacle, Shared};
+
+pub use settled::Settled;
 use status::Mode;
 
 /// News that wait to be taken. Each may hold an object of some MiB.
@@ -104,14 +107,27 @@ pub struct Sighting {
     pub guard: GuardId,
     /// `metadata.uid` of that guard.
     pub guard_uid: Text,
+    /// The guard as it was when the look was made: the hash is of what it pinned then.
+    pub of: Arc<Guard>,
     /// What was seen.
     pub sight: Sight,
     /// How the look came about. The first news of a guard are [`Look::Initial`], however they came.
     pub how: Look,
+    /// As what exactly this version of the object was read before, when nobody has written it since.
+    pub read_before: Option<ReadBefore>,
     /// Raw JSON of the object, with `apiVersion` and `kind`, when it is there.
     pub object: Option<Bytes>,
     /// When.
     pub seen_at: Timestamp,
+}
+
+impl Sighting {
+    /// Whether it is a look at what a guard pins as it is now. If not, its hash is of something else, and the
+    /// watch looks anew by itself.
+    #[must_use]
+    pub fn is_of(&self, guard: &Guard) -> bool {
+        self.of.target == guard.target && self.of.scope == guard.scope
+    }
 }
 
 impl std::fmt::Debug for Sighting {
@@ -150,6 +166,7 @@ pub struct Watches {
     observations: watch::Receiver<Arc<Observation>>,
     narrow: mpsc::UnboundedReceiver<Resource>,
     health: watch::Sender<WatchHealth>,
+    settled: Option<mpsc::Receiver<Settled>>,
 }
 
 impl Watches {
@@ -173,10 +190,12 @@ impl Watches {
         metrics: &Metrics,
     ) -> (Self, mpsc::Receiver<Sighting>) {
         let (news, told) = mpsc::channel(MOST_NEWS);
+        let (resting, settled) = mpsc::channel(MOST_NEWS);
         let (narrowing, narrow) = mpsc::unbounded_channel();
         let requests = Requests::new(client, metrics.watches.clone());
-        let shared = Shared::new(requests, settings, metrics.watches.clone(), news, narrowing);
-        (Self { shared: Arc::new(shared), observations, narrow, health: watch::Sender::default() }, told)
+        let shared = Shared::new(requests, settings, metrics.watches.clone(), news, resting, narrowing);
+        let (shared, health, settled) = (Arc::new(shared), watch::Sender::default(), Some(settled));
+        (Self { shared, observations, narrow, health, settled }, told)
     }
 
     /// Whether the watches can be relied upon, as it changes.
@@ -185,9 +204,16 @@ impl Watches {
         self.health.subscribe()
     }
 
+    /// The receiver of targets that stand still, once; of those kinds alone that API servers may read otherwise.
+    pub fn settled(&mut self) -> Option<mpsc::Receiver<Settled>> {
+        self.settled.take()
+    }
+
     /// Watches until it is dropped.
     pub async fn run(self) {
-        let Self { shared, mut observations, mut narrow, health } = self;
+        let Self { shared, mut observations, mut narrow, health, settled } = self;
+        // Where nobody took it nobody listens.
+        drop(settled);
         let mut fleet = Fleet::new(shared);
         let mut tick = tokio::time::interval(LOOK_AFTER);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

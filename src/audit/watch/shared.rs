@@ -20,6 +20,7 @@ use super::event::{Meta, meta, with_type};
 use super::known::{KnownTargets, Outcome, Revision, Seen, Source};
 use super::plan::{Place, Resource};
 use super::request::{Failure, OBJECTS, Purpose, Requests};
+use super::settled::Settled;
 use super::status::Status;
 use super::{Sighting, WatchSettings};
 
@@ -79,6 +80,7 @@ pub(super) struct Shared {
     pub(super) metrics: WatchMetrics,
     known: Mutex<KnownTargets>,
     news: mpsc::Sender<Sighting>,
+    resting: mpsc::Sender<Settled>,
     /// Whether the API server begins a watch with what there is.
     streams: AtomicBool,
     /// The watches that run.
@@ -99,6 +101,7 @@ impl Shared {
         settings: WatchSettings,
         metrics: WatchMetrics,
         news: mpsc::Sender<Sighting>,
+        resting: mpsc::Sender<Settled>,
         narrow: mpsc::UnboundedSender<Resource>,
     ) -> Self {
         Self {
@@ -107,6 +110,7 @@ impl Shared {
             metrics,
             known: Mutex::default(),
             news,
+            resting,
             streams: AtomicBool::new(true),
             handles: Mutex::default(),
             sweeps: Mutex::default(),
@@ -213,17 +217,28 @@ impl Shared {
         // News of one guard go out in the order in which they become known, so there must be room first.
         let Ok(room) = self.news.reserve().await else { return false };
         let mut known = self.known();
+        let read_before = known.read_before(guard, &seen);
         let Outcome::News(how) = known.see(guard, &seen, source, true) else { return false };
         self.metrics.news(how.as_str());
         room.send(Sighting {
             guard: guard.id.clone(),
             guard_uid: guard.uid.clone(),
+            of: Arc::clone(guard),
             sight,
             how,
+            read_before,
             object: raw,
             seen_at: Timestamp::now(),
         });
         true
+    }
+
+    /// Tells that the target of a guard has stood in this version for a while. Nobody has to listen.
+    pub(super) async fn settled(&self, guard: &Arc<Guard>, uid: &str, resource_version: &str) {
+        let content = self.known().content(guard, uid, Revision::of(resource_version));
+        let Some((hash, server)) = content else { return };
+        let (guard, uid, resource_version) = (Arc::clone(guard), uid.to_owned(), resource_version.to_owned());
+        drop(self.resting.send(Settled { guard, uid, resource_version, hash, server }).await);
     }
 
     /// Tells the guards of a place why their targets cannot be read.

@@ -13,19 +13,25 @@ use crate::core::scope::Scope;
 use crate::store::Observation;
 
 /// The hash of a ConfigMap whose data is `{"a": "1"}`.
-pub(super) fn approved() -> ContentHash {
+pub(in crate::audit) fn approved() -> ContentHash {
     ContentHash::of(br#"{"a": "1"}"#)
 }
 
 /// A ConfigMap whose only value is `a`.
-pub(super) fn config_map(namespace: &str, name: &str, uid: &str, revision: u64, value: &str) -> String {
+pub(in crate::audit) fn config_map(
+    namespace: &str,
+    name: &str,
+    uid: &str,
+    revision: u64,
+    value: &str,
+) -> String {
     format!(
         r#"{{"kind":"ConfigMap","apiVersion":"v1","metadata":{{"name":"{name}","namespace":"{namespace}","uid":"{uid}","resourceVersion":"{revision}"}},"data":{{"a":"{value}"}}}}"#
     )
 }
 
 /// A guard of a ConfigMap, or of a kind without namespaces that is named alike, in namespace `guards`.
-pub(super) fn guard(name: &str, namespace: Option<&str>, target: &str) -> Guard {
+pub(in crate::audit) fn guard(name: &str, namespace: Option<&str>, target: &str) -> Guard {
     Guard {
         id: GuardId { namespace: "guards".into(), name: name.into() },
         uid: name.into(),
@@ -55,10 +61,10 @@ pub(super) fn guard(name: &str, namespace: Option<&str>, target: &str) -> Guard 
     }
 }
 
-pub(super) fn index(guards: Vec<Guard>) -> Index {
+pub(in crate::audit) fn index(guards: Vec<Guard>) -> Index {
     Index::build(guards.into_iter().map(|guard| GuardState::Valid(Arc::new(guard))).collect())
 }
 
-pub(super) fn observation(version: u64, guards: Vec<Guard>) -> Arc<Observation> {
+pub(in crate::audit) fn observation(version: u64, guards: Vec<Guard>) -> Arc<Observation> {
     Arc::new(Observation { version, index: Arc::new(index(guards)), ..Observation::default() })
 }

@@ -16,6 +16,10 @@ use serde_json::{Value, json};
 use super::test_support::{approved, config_map, guard, observation};
 use super::*;
 use crate::core::audit::sight::Present;
+use crate::core::canonical::hash_object;
+use crate::core::hash::ContentHash;
+use crate::core::paths::PathFilter;
+use crate::core::scope::Scope;
 
 /// Longest wait for something that must come, in paused time.
 const SOON: Duration = Duration::from_secs(40);
@@ -123,9 +127,9 @@ impl Server {
             installed: "terrafusion-system".into(),
         };
         let metrics = Arc::new(Metrics::default());
-        let (watches, news) = Watches::of(self.client(), seen, settings, &metrics);
-        let health = watches.health();
-        Watching { observations, news, health, metrics, _running: Running::spawn(watches.run()) }
+        let (mut watches, news) = Watches::of(self.client(), seen, settings, &metrics);
+        let (health, settled) = (watches.health(), watches.settled().unwrap());
+        Watching { observations, news, health, metrics, settled, _running: Running::spawn(watches.run()) }
     }
 }
 
@@ -239,6 +243,7 @@ struct Watching {
     news: mpsc::Receiver<Sighting>,
     health: watch::Receiver<WatchHealth>,
     metrics: Arc<Metrics>,
+    settled: mpsc::Receiver<Settled>,
     _running: Running,
 }
 
@@ -249,6 +254,11 @@ impl Watching {
 
     async fn next_within(&mut self, limit: Duration) -> Sighting {
         tokio::time::timeout(limit, self.news.recv()).await.unwrap().unwrap()
+    }
+
+    /// The next target that has settled within an hour.
+    async fn next_settled(&mut self) -> Option<Settled> {
+        tokio::time::timeout(HOUR, self.settled.recv()).await.ok().flatten()
     }
 
     /// Passes time in which nothing may be told.
@@ -286,6 +296,28 @@ fn guarded(server: &Server, count: usize) -> Vec<Guard> {
 }
 
 const HOUR: Duration = Duration::from_secs(3_600);
+
+#[tokio::test(start_paused = true)]
+async fn a_target_that_was_written_without_news_is_told_once_when_it_stands_still() {
+    let server = Server::default();
+    server.state().version = "v1.37.2".into();
+    let mut guards = guarded(&server, 2);
+    // A kind that another version of the API server may read otherwise.
+    guards[0].scope = Scope::new("apps", "Deployment", PathFilter::default());
+    let object = config_map("n", "x00000", "u", 1, "1");
+    guards[0].expected = hash_object(object.as_bytes(), &guards[0].scope).unwrap();
+    let expected = guards[0].expected;
+    let mut watching = server.watches(guards);
+    watching.next_all(2).await;
+    let first = watching.next_settled().await.unwrap();
+    assert_eq!((first.guard.id.name.as_str(), first.resource_version.as_str()), ("x00000", "1"));
+    assert_eq!((first.hash, first.server.as_str()), (expected, "v1.37.2"));
+    server.put("n", "x00000", "1", true);
+    let second = watching.next_settled().await.unwrap();
+    assert_eq!((second.resource_version.as_str(), second.uid), ("3", first.uid));
+    assert!(watching.next_settled().await.is_none(), "once");
+    watching.quiet(Duration::from_secs(1)).await;
+}
 
 #[tokio::test(start_paused = true)]
 async fn targets_are_told_once_and_then_what_changes() {
@@ -499,6 +531,8 @@ async fn another_server_reads_everything_anew() {
     server.hang_up();
     let told = watching.next_within(Duration::from_secs(90)).await;
     assert_eq!((told.how, present(&told).resource_version.as_str()), (Look::Watch, "1"));
+    let before = told.read_before.clone().unwrap();
+    assert_eq!((before.hash, before.server.as_str()), (approved(), "v1.33.0"));
     assert_ne!(present(&told).hash, approved());
     watching.quiet(HOUR).await;
 }
@@ -638,12 +672,33 @@ fn an_audit_interval_is_between_half_a_minute_and_a_day() {
 }
 
 #[test]
+fn a_look_at_what_was_pinned_before_is_told_from_one_at_what_is_pinned_now() {
+    let of = guard("g", Some("n"), "x");
+    let sighting = Sighting {
+        guard: of.id.clone(),
+        guard_uid: of.uid.clone(),
+        of: Arc::new(of.clone()),
+        sight: Sight::Absent,
+        how: Look::Watch,
+        read_before: None,
+        object: None,
+        seen_at: Timestamp::UNIX_EPOCH,
+    };
+    assert!(sighting.is_of(&Guard { generation: 2, expected: ContentHash::of(b"next"), ..of.clone() }));
+    let paths = PathFilter::ignoring(&["/data/a"]).unwrap();
+    assert!(!sighting.is_of(&Guard { scope: Scope::new("", "ConfigMap", paths), ..of }));
+    assert!(!sighting.is_of(&guard("g", Some("n"), "y")));
+}
+
+#[test]
 fn news_print_no_content() {
     let sighting = Sighting {
         guard: GuardId { namespace: "n".into(), name: "g".into() },
         guard_uid: "u".into(),
+        of: Arc::new(guard("g", Some("n"), "x")),
         sight: Sight::Absent,
         how: Look::Watch,
+        read_before: None,
         object: Some(Bytes::from_static(b"geheim")),
         seen_at: Timestamp::UNIX_EPOCH,
     };

@@ -21,7 +21,7 @@ use crate::core::guard::FailurePolicy;
 use crate::core::registration::Entry;
 
 /// Longest a request may take. Well below what is left of a tenure when the fence is checked.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Somebody altered a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -25,7 +25,9 @@ use super::words::{self, EndedBy};
 
 pub use super::breaker::Limits;
 pub use super::seen::{Context, Details, Outcome, Remembered, Seen, Terms};
-pub use super::step::{LastDrift, LastRemediation, Record, RecordKind, RemediationResult, Report, Step};
+pub use super::step::{
+    LastDrift, LastRemediation, Matched, Record, RecordKind, RemediationResult, Report, Step,
+};
 
 /// A look that was doubtful is asked for again after so long, in case that the first one fails.
 const ASK_SOON: std::time::Duration = std::time::Duration::from_secs(5);
@@ -152,11 +154,15 @@ impl Book {
         if asked.is_some() {
             open.fight.begin_anew();
         }
+        let server_before = match &seen.context.read_before {
+            Some(before) => self.server(&before.server),
+            None => before.server,
+        };
         let mut course = Course::new(guard, &mut open, now);
         if let Some(asked) = asked {
             course.heed(asked);
         }
-        self.follow(&mut course, reading, seen, (before.server, server), new_id);
+        self.follow(&mut course, reading, seen, (server_before, server), new_id);
         let state = course.state;
         let (steps, due) = course.end(seen, is_news);
         let present = match seen.sight {

@@ -157,6 +157,7 @@ impl World {
             conflict: pair.conflict,
             namespace_terminating: false,
             being_replaced: false,
+            read_before: None,
             remembered: self.remembered(nth),
         };
         let terms = Terms { auto_remediate: true, max_failures_before_alert: 3 };

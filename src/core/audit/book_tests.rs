@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::super::alert::AlertReason::{self, *};
 use super::super::attribution::Attribution;
-use super::super::sight::Present;
+use super::super::sight::{Present, ReadBefore};
 use super::*;
 use crate::core::guard::{
     AlsoApproved, Author, Authorship, DeletionPolicy, Enforcement, FailurePolicy, GuardId, Target, Versions,
@@ -87,6 +87,7 @@ struct Room {
     namespace_terminating: bool,
     being_replaced: bool,
     remembered: Option<Remembered>,
+    read_before: Option<ReadBefore>,
     by: Option<&'static str>,
     revision: u64,
     now: Timestamp,
@@ -109,6 +110,7 @@ impl Room {
             namespace_terminating: false,
             being_replaced: false,
             remembered: None,
+            read_before: None,
             by: None,
             revision: 1,
             now: at(START),
@@ -145,6 +147,7 @@ impl Room {
             namespace_terminating: self.namespace_terminating,
             being_replaced: self.being_replaced,
             remembered: self.remembered.clone(),
+            read_before: self.read_before.clone(),
         };
         let details = wanted.then_some(&details);
         let seen = Seen { sight, look, details, terms: self.terms, context: &context };
@@ -542,6 +545,58 @@ fn an_equivalent_of_what_was_approved_before_awaits_the_apply_as_that_does() {
     assert_eq!(reason(&room.shows("otherwise", Look::Live)), (Truth::False, Reason::AwaitingApply));
     room.wait_until_due();
     assert_eq!(reason(&room.shows("otherwise", Look::Live)), (Truth::True, Reason::NotApplied));
+}
+
+/// What was known of the version of the object that is shown next.
+fn read_before(content: &str, server: &str) -> Option<ReadBefore> {
+    Some(ReadBefore { hash: hash(content), server: server.to_owned() })
+}
+
+#[test]
+fn writes_that_leave_the_content_alone_do_not_hide_that_the_api_server_reads_it_otherwise() {
+    let mut room = Room::in_sync();
+    // Labels were written, which nobody told; then the API server was replaced.
+    room.revision += 5;
+    room.read_before = read_before("good", "v1.37.2");
+    room.server = "v1.38.0";
+    let steps = room.shows("otherwise", Look::Watch);
+    assert_eq!(reason(&steps), (Truth::False, Reason::RepresentationChanged));
+    // By the same server it is no other reading.
+    let mut room = Room::in_sync();
+    room.revision += 5;
+    room.read_before = read_before("good", "v1.37.2");
+    assert_eq!(reason(&room.shows("otherwise", Look::Watch)), (Truth::True, Reason::ContentDiffers));
+    // Nor is what was not approved before either.
+    let mut room = Room::in_sync();
+    room.read_before = read_before("bad", "v1.37.2");
+    room.server = "v1.38.0";
+    assert_eq!(reason(&room.shows("worse", Look::Watch)).0, Truth::True);
+}
+
+#[test]
+fn writes_that_leave_the_content_alone_do_not_hide_that_a_definition_was_edited() {
+    let mut room = Room::in_sync();
+    room.built_in = false;
+    room.enforcing_since = Some(at(START - 60));
+    room.revision += 5;
+    room.read_before = read_before("good", "v1.37.2");
+    let steps = room.shows("otherwise", Look::Watch);
+    assert_eq!(reason(&steps), (Truth::True, Reason::DefinitionChanged));
+    assert!(!restores(&steps));
+}
+
+#[test]
+fn what_matched_is_said_of_kinds_that_may_read_otherwise_and_its_version_alone_is_no_news() {
+    let mut room = Room::new();
+    let steps = room.write("good");
+    let matched = report(&steps).matched.clone().unwrap();
+    assert_eq!((matched.uid.as_str(), matched.resource_version.as_str()), ("object", "2"));
+    assert_eq!(matched.hash, hash("good"));
+    assert_eq!(room.write("good"), [], "written, and the same content");
+    assert_eq!(report(&room.write("bad")).matched, None);
+    let mut room = Room::new();
+    room.guard.scope = Scope::new("", "Secret", PathFilter::everything());
+    assert_eq!(report(&room.write("good")).matched, None);
 }
 
 #[test]

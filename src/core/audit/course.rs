@@ -16,7 +16,7 @@ use super::open::{Attempt, Content, Drift, Open};
 use super::reading::{Found, Progress};
 use super::seen::{Outcome, Seen, Terms};
 use super::sight::Sight;
-use super::step::{LastDrift, LastRemediation, Record, RecordKind, RemediationResult, Report, Step};
+use super::step::{LastDrift, LastRemediation, Matched, Record, RecordKind, RemediationResult, Report, Step};
 use super::words::{self, Hold, Next};
 
 /// The group whose objects take the rights to escalate and bind to write, which we do not have.
@@ -485,6 +485,7 @@ impl<'a> Course<'a> {
                 hash_match: self.hash_match,
                 current_hash: hash_of(seen).filter(|_| !self.guard.scope.is_secret()),
                 checked_at: self.now,
+                matched: self.matched(seen),
                 ..self.kept()
             };
             self.report(report);
@@ -503,6 +504,7 @@ impl<'a> Course<'a> {
                 hash_match: said.hash_match,
                 current_hash: said.current_hash,
                 checked_at: said.checked_at,
+                matched: said.matched,
                 ..self.kept()
             };
             if let Some(drift) = self.open.drift.as_ref().filter(|_| self.open.trouble.is_some()) {
@@ -532,7 +534,19 @@ impl<'a> Course<'a> {
             alerted: self.open.episode.as_ref().is_some_and(|episode| episode.alerted().is_some()),
             incident: self.open.incident.clone(),
             checked_at: self.now,
+            matched: None,
         }
+    }
+
+    /// The object as approved, of a kind that may read otherwise. Of others, such as Secrets, nothing is kept.
+    fn matched(&self, seen: &Seen<'_>) -> Option<Matched> {
+        let Sight::Present(present) = seen.sight else { return None };
+        let is_kept = self.state == State::Clean && self.guard.scope.has_server_defaults();
+        is_kept.then(|| Matched {
+            uid: present.uid.clone(),
+            resource_version: present.resource_version.clone(),
+            hash: present.hash,
+        })
     }
 
     fn report(&mut self, report: Report) {

@@ -106,11 +106,9 @@ impl Reader<'_> {
             return Reading::Clean(Reason::RepresentationChanged);
         }
         let mut because = None;
-        if self.reads_otherwise(present) {
-            match (self.seen.context.built_in, self.last) {
-                (true, Some(last))
-                    if self.guard.scope.has_server_defaults() && self.is_another_server(last) =>
-                {
+        if let Some(is_another_server) = self.reads_otherwise(present) {
+            match (self.seen.context.built_in, is_another_server) {
+                (true, true) if self.guard.scope.has_server_defaults() => {
                     return Reading::Represented(present.hash);
                 }
                 (true, _) => {}
@@ -152,14 +150,23 @@ impl Reader<'_> {
         if by_spec { Reason::InSync } else { Reason::RepresentationChanged }
     }
 
-    /// Whether approved content reads otherwise although nobody has written the object.
-    fn reads_otherwise(&self, present: &Present) -> bool {
-        self.last.is_some_and(|last| {
+    /// Whether approved content reads otherwise although nobody has written the object; and if so, whether
+    /// another version of the API server shows it now.
+    fn reads_otherwise(&self, present: &Present) -> Option<bool> {
+        if let Some(before) = &self.seen.context.read_before {
+            let was_approved =
+                self.guard.approves(before.hash, self.now) || self.open.equivalents.contains(&before.hash);
+            let now = self.seen.context.server_version;
+            let are_known = !before.server.is_empty() && !now.is_empty();
+            return (was_approved && before.hash != present.hash).then(|| are_known && before.server != now);
+        }
+        let last = self.last.filter(|last| {
             last.state == State::Clean
                 && !last.is_outdated
                 && last.is_unwritten(present)
                 && !last.held(present.hash)
-        })
+        });
+        last.map(|last| self.is_another_server(last))
     }
 
     fn is_another_server(&self, last: Last) -> bool {
@@ -247,6 +254,7 @@ impl Reader<'_> {
             || last.state == State::Unseen
             || last.held(present.hash)
             || last.is_unwritten(present)
+            || self.seen.context.read_before.is_some()
         {
             return false;
         }

@@ -8,7 +8,7 @@ use crate::core::hash::ContentHash;
 
 use super::attribution::Attribution;
 use super::finding::{Reason, Truth};
-use super::sight::{Look, Sight};
+use super::sight::{Look, ReadBefore, Sight};
 
 /// One look at a guard's target, with all that decides what it means.
 #[derive(Debug, Clone, Copy)]
@@ -57,6 +57,10 @@ pub struct Context<'a> {
     pub namespace_terminating: bool,
     /// Whether our own attempt to restore has deleted the target, which it makes again at once.
     pub being_replaced: bool,
+    /// As what exactly this version of the object was read before, where that is known although the last
+    /// look that the book was told of showed an earlier one, or none: writes that leave the hash as it is
+    /// are not told.
+    pub read_before: Option<ReadBefore>,
     /// What the status of the guard said before this process had looked at its target; asked for where
     /// [`super::book::Book::knows`] says no, and read only then.
     pub remembered: Option<Remembered>,

@@ -26,6 +26,15 @@ pub struct Present {
     pub terminating: bool,
 }
 
+/// As what exactly this version of an object, by uid and resource version, was read before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadBefore {
+    /// Hash of what the guard pins of it.
+    pub hash: ContentHash,
+    /// `gitVersion` of the API server that showed it so, such as `v1.37.2`; empty when unknown.
+    pub server: String,
+}
+
 /// How a look came about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Look {

@@ -83,14 +83,29 @@ pub struct Report {
     pub incident: Option<String>,
     /// When the target was looked at.
     pub checked_at: Timestamp,
+    /// Which object was found as approved, where another version of the API server or of its definition may
+    /// read it otherwise: kept in the status, so that another leader can tell.
+    pub matched: Option<Matched>,
+}
+
+/// An object in one version, found as approved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Matched {
+    /// `metadata.uid`.
+    pub uid: String,
+    /// `metadata.resourceVersion`.
+    pub resource_version: String,
+    /// Hash of what the guard pins of it.
+    pub hash: ContentHash,
 }
 
 impl Report {
-    /// Whether it says the same as `other`, but for when it was checked.
+    /// Whether it says the same as `other`, but for when it was checked, and in which version: an object is
+    /// written far more often than its content changes.
     #[must_use]
     pub fn says(&self, other: &Self) -> bool {
-        let same_time = Self { checked_at: other.checked_at, ..self.clone() };
-        same_time == *other
+        let same_look = Self { checked_at: other.checked_at, matched: other.matched.clone(), ..self.clone() };
+        same_look == *other
     }
 }
 

@@ -155,6 +155,17 @@ impl ApiServer {
         self.wait_ready()
     }
 
+    /// The same as another version of Kubernetes, as an upgrade does; [`ApiServer::version`] goes on telling the
+    /// first one.
+    ///
+    /// # Errors
+    /// When it runs already, its program is missing, or it does not get ready.
+    pub fn start_again_as(&self, version: Version) -> Result<()> {
+        let program = self.program.clone().of(Assets::find(version)?.program("kube-apiserver"));
+        self.guardian.start(&program)?;
+        self.wait_ready()
+    }
+
     /// Whether it is ready now.
     pub fn is_ready(&self) -> bool {
         self.readyz().is_ok()

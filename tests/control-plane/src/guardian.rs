@@ -59,6 +59,13 @@ impl Program {
         Self { name: name.into(), path: path.into(), arguments: Vec::new(), environment: Vec::new() }
     }
 
+    /// The same under this name with the same arguments, of another executable.
+    #[must_use]
+    pub fn of(mut self, path: impl Into<PathBuf>) -> Self {
+        self.path = path.into();
+        self
+    }
+
     /// Adds one argument.
     #[must_use]
     pub fn arg(mut self, argument: impl Into<String>) -> Self {

@@ -40,6 +40,21 @@ fn a_new_leader_says_nothing_about_guards_that_are_calm() {
 }
 
 #[test]
+fn a_new_leader_tells_another_reading_of_what_matched_from_drift() {
+    let mut room = Room::new();
+    room.enforcing_since = Some(at(START - 60));
+    let steps = room.write("good");
+    take_over(&mut room, &steps);
+    // As the status says it.
+    room.read_before = read_before("good", "v1.37.2");
+    room.server = "v1.38.0";
+    let steps = room.shows("otherwise", Look::Initial);
+    assert_eq!(reason(&steps), (Truth::False, Reason::RepresentationChanged));
+    assert!(!restores(&steps) && alerts(&steps).is_empty());
+    assert!(steps.iter().any(|step| matches!(step, Step::Equivalent { announcement: Some(_), .. })));
+}
+
+#[test]
 fn a_new_leader_goes_on_with_an_open_episode_and_tells_nothing_twice() {
     let mut room = Room::in_sync();
     room.enforcing_since = Some(at(START - 60));

@@ -1,0 +1,182 @@
+//! Stored objects that read otherwise although nobody has written them: by another version of the API server, which
+//! is no drift, or by another definition of their kind, which is.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use driftguard_control_plane::{ControlPlane, Version, free_port, until};
+use serde_json::{Value, json};
+
+use crate::auditing::{REMEDIATION, wait_for};
+use crate::installation::{Installation, LIMIT, Via, config_map, deployment, driftguard, hash_of};
+
+/// How long it is watched that nothing is written.
+const QUIET: Duration = Duration::from_secs(5);
+
+fn stateful_set(namespace: &str, name: &str) -> Value {
+    let mut made = deployment(namespace, name);
+    made["kind"] = json!("StatefulSet");
+    made["spec"]["serviceName"] = json!(name);
+    made
+}
+
+/// An object that is to be put back when it drifts, known to be in sync.
+fn pinned(on: &Installation, namespace: &str, manifest: &Value) -> Result<String> {
+    until("it is made", LIMIT, || on.apply(manifest)?.success())?;
+    let kind = manifest["kind"].as_str().context("no kind")?.to_lowercase();
+    let object = format!("{kind}/{}", manifest["metadata"]["name"].as_str().context("no name")?);
+    let hash = hash_of(&on.get(namespace, &object)?)?;
+    let guard = on.pin(namespace, &object, &hash, &json!({"autoRemediate": true}))?;
+    wait_for(on, namespace, &guard, "Drifted", "False", "InSync")?;
+    Ok(guard)
+}
+
+/// Lets objects of a kind be watched, as a guard that lacks the rights says.
+fn give_rights(on: &Installation, namespace: &str, kind: &str) -> Result<()> {
+    let rights =
+        driftguard(&on.admin, &["manifests", "rbac", "--for", kind, "--in", namespace])?.success()?;
+    on.admin.kubectl_with(&["apply", "-f", "-"], rights)?.success().map(drop)
+}
+
+/// Watches for a while that objects are as they were, to the resource version.
+fn stay(on: &Installation, namespace: &str, before: &[(&str, Value)]) -> Result<()> {
+    let since = std::time::Instant::now();
+    until("some time has passed", LIMIT, || {
+        for (object, was) in before {
+            let now = on.get(namespace, object)?["metadata"]["resourceVersion"].clone();
+            ensure!(now == was["metadata"]["resourceVersion"], "{object} was written");
+        }
+        ensure!(since.elapsed() >= QUIET, "{:?}", since.elapsed());
+        Ok(())
+    })
+}
+
+fn installed(version: Version) -> Result<Installation> {
+    let plane = ControlPlane::builder().kubernetes(version).start()?;
+    let flags = ["--audit-interval=30s".to_owned()];
+    let on = Installation::start_on(plane, free_port()?, Via::Url, &flags)?;
+    on.admin.kubectl(&["apply", "-f", REMEDIATION])?.success()?;
+    Ok(on)
+}
+
+#[test]
+fn case_62_objects_that_another_version_of_the_api_server_reads_otherwise_have_not_drifted() -> Result<()> {
+    let on = installed(Version::Older)?;
+    let ns = on.namespace("case-62-audited")?;
+    for kind in ["statefulsets.apps", "deployments.apps"] {
+        give_rights(&on, &ns, kind)?;
+    }
+    let names = ["statefulset/first", "statefulset/second", "deployment/web", "configmap/settings"];
+    let mut guards = Vec::new();
+    for manifest in [
+        stateful_set(&ns, "first"),
+        stateful_set(&ns, "second"),
+        deployment(&ns, "web"),
+        config_map(&ns, "settings", &json!({"a": "1"})),
+    ] {
+        guards.push(pinned(&on, &ns, &manifest)?);
+    }
+    let noted = |guard: &str| Ok::<_, anyhow::Error>(on.get(&ns, &format!("dg/{guard}"))?["status"].clone());
+    let status = noted(&guards[0])?;
+    let server = status["lastMatch"]["serverVersion"].as_str().unwrap_or_default();
+    ensure!(server.starts_with("v1.33"), "{status}");
+    ensure!(noted(&guards[3])?["lastMatch"].is_null(), "a ConfigMap reads the same by every API server");
+    let mut before = Vec::new();
+    for name in names {
+        before.push((name, on.get(&ns, name)?));
+    }
+
+    on.plane.api_server().kill()?;
+    on.plane.api_server().start_again_as(Version::Newest)?;
+    ensure!(hash_of(&on.get(&ns, names[0])?)? != hash_of(&before[0].1)?, "it reads as it did");
+    for guard in &guards[..2] {
+        let seen = until(&format!("{guard} says that it reads otherwise"), 3 * LIMIT, || {
+            let status = noted(guard)?;
+            let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
+            let drifted = conditions.iter().find(|one| one["type"] == "Drifted").cloned().unwrap_or_default();
+            let is_so = drifted["status"] == "False" && drifted["reason"] == "RepresentationChanged";
+            ensure!(is_so, "{drifted}\n{}", on.serve.log_tail());
+            Ok(status)
+        })?;
+        let equivalent = &seen["equivalents"][0];
+        ensure!(equivalent["serverVersion"].as_str().is_some_and(|is| is.starts_with("v1.37")), "{seen}");
+        ensure!(seen["hashMatch"] == true && seen["lastDrift"].is_null(), "{seen}");
+        ensure!(seen["lastMatch"]["serverVersion"] == equivalent["serverVersion"], "{seen}");
+    }
+    stay(&on, &ns, &before)?;
+    let log = on.serve.log();
+    let kinds = |kind: &str| log.lines().filter(|line| line.contains(&format!(r#""kind":"{kind}""#))).count();
+    ensure!(kinds("drift") == 0 && kinds("remediation") == 0, "{}", on.serve.log_tail());
+    let announced = log.matches("driftguards.terrafusion.ai -A -o json | jq").count();
+    ensure!(announced == 1, "it is said {announced} times for the cluster");
+
+    // What the gate takes for approved: the new reading, too, although it has no old object to compare with.
+    for name in names {
+        let label = ["label", name, "-n", &ns, "seen=newer"];
+        on.admin.kubectl(&label)?.success()?;
+    }
+    on.admin
+        .kubectl(&[
+            "patch",
+            &format!("dg/{}", guards[0]),
+            "-n",
+            &ns,
+            "--type=merge",
+            "-p",
+            r#"{"spec":{"autoRemediate":false}}"#,
+        ])?
+        .success()?;
+    on.wait_enforcing(&ns, &guards[0])?;
+    let changed = r#"{"spec":{"template":{"metadata":{"labels":{"evil":"yes"}}}}}"#;
+    on.refused(&ns, names[0], || {
+        on.admin.kubectl(&["patch", names[0], "-n", &ns, "--type=merge", "-p", changed])
+    })?;
+    wait_for(&on, &ns, &guards[0], "Drifted", "False", "RepresentationChanged")?;
+    on.admin.kubectl(&["delete", names[0], "-n", &ns])?.success()?;
+    let again = stateful_set(&ns, "first");
+    on.admin.kubectl_with(&["create", "-f", "-"], again.to_string())?.success()?;
+    wait_for(&on, &ns, &guards[0], "Drifted", "False", "RepresentationChanged").map(drop)
+}
+
+#[test]
+fn case_75_an_object_that_reads_otherwise_by_an_edited_definition_has_drifted_and_is_left_alone() -> Result<()>
+{
+    let on = installed(Version::Newest)?;
+    let ns = on.namespace("case-75-audited")?;
+    let definition = |spec: &Value| {
+        json!({
+            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+            "metadata": {"name": "gadgets.example.com"},
+            "spec": {"group": "example.com", "scope": "Namespaced",
+                "names": {"kind": "Gadget", "plural": "gadgets", "singular": "gadget"},
+                "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {
+                    "type": "object", "properties": {"spec": {"type": "object", "properties": spec}}}}}]},
+        })
+    };
+    on.apply(&definition(&json!({"size": {"type": "integer"}})))?.success()?;
+    give_rights(&on, &ns, "gadgets.example.com")?;
+    let gadget = json!({
+        "apiVersion": "example.com/v1", "kind": "Gadget", "metadata": {"name": "g", "namespace": ns},
+        "spec": {"size": 1},
+    });
+    let guard = pinned(&on, &ns, &gadget)?;
+    // Written since it was last told, which leaves the content alone.
+    on.admin.kubectl(&["label", "gadget/g", "-n", &ns, "a=b"])?.success()?;
+    let before = [("gadget/g", on.get(&ns, "gadget/g")?)];
+    let more = json!({"size": {"type": "integer"}, "colour": {"type": "string", "default": "red"}});
+    on.apply(&definition(&more))?.success()?;
+    let seen = until("it says that the definition was edited", 3 * LIMIT, || {
+        let seen = on.get(&ns, &format!("dg/{guard}"))?;
+        let drifted = crate::auditing::condition(&seen, "Drifted").unwrap_or_default();
+        let is_so = drifted["status"] == "True" && drifted["reason"] == "DefinitionChanged";
+        ensure!(is_so, "{drifted}\n{}", on.serve.log_tail());
+        Ok(seen)
+    })?;
+    ensure!(seen["status"]["equivalents"].is_null(), "{}", seen["status"]);
+    until("it is alerted at once", LIMIT, || {
+        let seen = on.get(&ns, &format!("dg/{guard}"))?;
+        ensure!(seen["status"]["alerted"] == true, "{}", seen["status"]);
+        Ok(())
+    })?;
+    stay(&on, &ns, &before)
+}
