@@ -21,6 +21,7 @@ mod hostile;
 mod install;
 mod installation;
 mod living;
+mod model;
 mod recovery;
 mod registering;
 mod removal;

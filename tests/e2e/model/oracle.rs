@@ -1,0 +1,223 @@
+//! The judge of a run: reads every revision that etcd holds, and says which of them no guard approved.
+//!
+//! It knows hashes and what stands in etcd, and nothing of how the product decides. What is approved of an object
+//! at a revision is what its guard's versions approve, from the last one that was called enforced on: until the
+//! next one is, a replica may judge by either.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::Result;
+use driftguard_control_plane::Change;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+
+use super::rule::{Life, Pause, Rule};
+
+/// How long after its judgement a write of DriftGuard's own may be stored.
+const IN_FLIGHT: SignedDuration = SignedDuration::from_secs(5);
+/// When every replica has heard that an exception is gone, if no condition tells: one that hears nothing for so long
+/// no longer trusts what it knows.
+const HEARD: SignedDuration = SignedDuration::from_secs(15);
+
+/// An object and its guard, by their keys in etcd.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Watched {
+    pub(crate) object: String,
+    /// Namespace of the guard, which is the object's.
+    pub(crate) namespace: String,
+    /// Name of the guard.
+    pub(crate) guard: String,
+    pub(crate) is_secret: bool,
+}
+
+/// What is known of a run beside its history.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    /// Revisions that were written straight into etcd.
+    pub(crate) straight: BTreeSet<i64>,
+    /// When the write that made a revision was begun, by the newest revision then.
+    pub(crate) begun: BTreeMap<i64, i64>,
+    /// Writes whose end is not known: key, newest revision when they began, and when they were last heard of.
+    pub(crate) unsure: Vec<(String, i64, i64)>,
+    /// Which revision was the newest at some moments, in order.
+    pub(crate) clock: Vec<(Timestamp, i64)>,
+}
+
+impl Known {
+    /// A moment at which `revision` was stored already, or shortly before.
+    fn earliest(&self, revision: i64) -> Timestamp {
+        let at = self.clock.partition_point(|&(_, newest)| newest < revision);
+        self.clock[..at].last().or(self.clock.first()).map_or(Timestamp::UNIX_EPOCH, |&(at, _)| at)
+    }
+
+    /// The newest revision some time after `revision`.
+    fn after(&self, revision: i64, time: SignedDuration) -> i64 {
+        let stored = self.clock.iter().find(|&&(_, newest)| newest >= revision);
+        let end = stored.map(|&(at, _)| at + time);
+        let past = self.clock.iter().find(|&&(at, _)| end.is_some_and(|end| at >= end));
+        past.map_or(i64::MAX, |&(_, newest)| newest)
+    }
+
+    /// When the write that was stored as `revision` may have begun.
+    fn begun(&self, key: &str, revision: i64) -> i64 {
+        if let Some(&begun) = self.begun.get(&revision) {
+            return begun;
+        }
+        let of_key = self
+            .unsure
+            .iter()
+            .filter(|(of, begun, ended)| of == key && (*begun..=*ended).contains(&revision));
+        let earlier = self.earliest(revision) - IN_FLIGHT;
+        let at = self.clock.partition_point(|&(at, _)| at < earlier);
+        let own = self.clock[..at].last().map_or(0, |&(_, newest)| newest);
+        of_key.map(|&(_, begun, _)| begun).min().unwrap_or(own).min(own)
+    }
+}
+
+/// A revision that nobody approved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Offence {
+    pub(crate) revision: i64,
+    pub(crate) key: String,
+    said: String,
+}
+
+impl std::fmt::Display for Offence {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "revision {} of {}: {}", self.revision, self.key, self.said)
+    }
+}
+
+/// The history so far of one object with its guard.
+struct Course<'a> {
+    of: &'a Watched,
+    stored: Option<&'a [u8]>,
+    life: Life,
+    /// The rules from each revision on.
+    rules: Vec<(i64, Vec<Rule>)>,
+}
+
+/// Every revision of the objects that came through an API server although no guard approved it, in order.
+pub(crate) fn offences(history: &[Change], watched: &[Watched], known: &Known) -> Result<Vec<Offence>> {
+    let new = |of| Course { of, stored: None, life: Life::new(), rules: vec![(0, vec![Rule::none()])] };
+    let mut courses: Vec<Course<'_>> = watched.iter().map(new).collect();
+    let mut pauses: BTreeMap<String, Pause> = BTreeMap::new();
+    let mut past: Vec<(String, Pause)> = Vec::new();
+    let mut found = Vec::new();
+    for change in history {
+        let key = change.key.as_str();
+        if let Some((namespace, _)) = named(key, "driftguardexceptions") {
+            let told = change.value.as_deref().map(serde_json::from_slice::<Value>).transpose()?;
+            match told {
+                Some(exception) if !pauses.contains_key(key) => {
+                    pauses.insert(key.to_owned(), Pause::of(&exception, change.revision)?);
+                }
+                Some(_) => {}
+                None => {
+                    let Some(mut pause) = pauses.remove(key) else { continue };
+                    for course in courses.iter().filter(|course| course.of.namespace == namespace) {
+                        // Where the guard says that it is paused, it says so until every replica has heard.
+                        let over = if course.life.suspended {
+                            i64::MAX
+                        } else {
+                            known.after(change.revision, HEARD)
+                        };
+                        pause.over.insert(course.of.guard.clone(), over);
+                    }
+                    past.push((namespace.to_owned(), pause));
+                }
+            }
+        } else if let Some((namespace, name)) = named(key, "driftguards") {
+            let is = |course: &&mut Course<'_>| course.of.namespace == namespace && course.of.guard == name;
+            let Some(course) = courses.iter_mut().find(is) else { continue };
+            let guard = change.value.as_deref().map(serde_json::from_slice::<Value>).transpose()?;
+            course.life.follow(guard.as_ref())?;
+            course.rules.push((change.revision, course.life.rules.clone()));
+            if !course.life.suspended {
+                let waits = |over: &&mut i64| **over == i64::MAX;
+                for (_, pause) in past.iter_mut().filter(|(of, _)| of == namespace) {
+                    if let Some(over) = pause.over.get_mut(name).filter(|over| waits(over)) {
+                        *over = change.revision;
+                    }
+                }
+            }
+        } else if let Some(course) = courses.iter_mut().find(|course| course.of.object == key) {
+            let old = std::mem::replace(&mut course.stored, change.value.as_deref());
+            if known.straight.contains(&change.revision) {
+                continue;
+            }
+            let in_force =
+                pauses.iter().filter_map(|(key, pause)| Some((named(key, "driftguardexceptions")?.0, pause)));
+            let all = in_force.chain(past.iter().map(|(namespace, pause)| (namespace.as_str(), pause)));
+            let of_course =
+                all.filter(|(namespace, _)| *namespace == course.of.namespace).map(|(_, pause)| pause);
+            found.extend(judge(course, old, change, of_course, known)?);
+        }
+    }
+    Ok(found)
+}
+
+/// Namespace and name of one of our custom resources, by its key.
+fn named<'a>(key: &'a str, plural: &str) -> Option<(&'a str, &'a str)> {
+    let rest = key.strip_prefix("/registry/terrafusion.ai/")?.strip_prefix(plural)?.strip_prefix('/')?;
+    rest.split_once('/')
+}
+
+fn judge<'a>(
+    course: &Course<'_>,
+    old: Option<&[u8]>,
+    change: &Change,
+    mut pauses: impl Iterator<Item = &'a Pause>,
+    known: &Known,
+) -> Result<Option<Offence>> {
+    let begun = known.begun(&change.key, change.revision);
+    let at = known.earliest(begun);
+    if pauses.any(|pause| pause.lets_pass(&course.of.guard, (begun, change.revision), at)) {
+        return Ok(None);
+    }
+    // What was in force when the write began, and all that came before it was stored.
+    let first = course.rules.partition_point(|(from, _)| *from <= begun).saturating_sub(1);
+    let rules: Vec<&Rule> = course.rules[first..].iter().flat_map(|(_, rules)| rules).collect();
+    for rule in &rules {
+        if rule.lets_pass(old, change.value.as_deref(), at)? {
+            return Ok(None);
+        }
+    }
+    let said = match &change.value {
+        None => "deleted, although its guard keeps it".to_owned(),
+        // Neither the values nor the hashes of a Secret are shown.
+        Some(_) if course.of.is_secret => {
+            format!("unapproved, since {begun}; written by {}", writer(change)?)
+        }
+        Some(value) => {
+            let seen: BTreeSet<String> = rules.iter().map(|rule| rule.hash(value)).collect::<Result<_>>()?;
+            let approved: BTreeSet<&str> =
+                rules.iter().flat_map(|rule| &rule.hashes).map(|(hash, _)| hash.as_str()).collect();
+            format!("holds {seen:?}, written by {}; approved since {begun}: {approved:?}", writer(change)?)
+        }
+    };
+    Ok(Some(Offence { revision: change.revision, key: change.key.clone(), said }))
+}
+
+/// The field managers of an object that wrote last.
+fn writer(change: &Change) -> Result<String> {
+    let object: Value = serde_json::from_slice(change.value.as_deref().unwrap_or_default())?;
+    let all: Vec<&Value> = object["metadata"]["managedFields"].as_array().into_iter().flatten().collect();
+    let newest = all.iter().filter_map(|entry| entry["time"].as_str()).max();
+    let last = all.iter().filter(|entry| entry["time"].as_str() == newest);
+    let text = |entry: &Value, field: &str| entry[field].as_str().unwrap_or("?").to_owned();
+    let named = last.map(|entry| format!("{} ({})", text(entry, "manager"), text(entry, "operation")));
+    Ok(named.collect::<Vec<_>>().join(" or "))
+}
+
+/// Every hash that the guard there is now has expected.
+pub(crate) fn expected(history: &[Change], watched: &Watched) -> Result<Vec<String>> {
+    let mut life = Life::new();
+    for change in history {
+        if named(&change.key, "driftguards") == Some((&watched.namespace, &watched.guard)) {
+            let guard = change.value.as_deref().map(serde_json::from_slice::<Value>).transpose()?;
+            life.follow(guard.as_ref())?;
+        }
+    }
+    Ok(life.expected)
+}
