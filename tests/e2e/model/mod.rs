@@ -86,21 +86,20 @@ fn run(play: &Play, time: Duration) -> Result<()> {
     });
     let history = play.fleet.plane.etcd().history(SINCE)?;
     let watched: Vec<_> = SPOTS.iter().map(world::Spot::watched).collect();
-    let found = oracle::offences(&history, &watched, &play.known())?;
+    let oracle::Judgement { offences, weighed } = oracle::judge(&history, &watched, &play.known())?;
     let revisions = history.iter().filter(|change| watched.iter().any(|of| of.object == change.key)).count();
     let [stored, refused, unsure] = play.counts();
     println!(
-        "model: seed {}: {stored} operations stored, {refused} refused, {unsure} unsure; {revisions} revisions of {} objects",
+        "model: seed {}: {stored} operations stored, {refused} refused, {unsure} unsure; {revisions} revisions, {weighed} by what they hold",
         play.seed,
-        SPOTS.len()
     );
-    if !found.is_empty() {
-        let found: Vec<String> = found.iter().map(ToString::to_string).collect();
+    if !offences.is_empty() {
+        let found: Vec<String> = offences.iter().map(ToString::to_string).collect();
         bail!("not approved:\n{}", found.join("\n"));
     }
     ended?;
     mended?;
-    ensure!(stored > 0 && revisions > SPOTS.len(), "nothing has happened");
+    ensure!(weighed > 0, "nothing was judged by what it holds");
     Ok(())
 }
 

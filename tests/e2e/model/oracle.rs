@@ -97,106 +97,147 @@ struct Course<'a> {
     rules: Vec<(i64, Vec<Rule>)>,
 }
 
-/// Every revision of the objects that came through an API server although no guard approved it, in order.
-pub(crate) fn offences(history: &[Change], watched: &[Watched], known: &Known) -> Result<Vec<Offence>> {
+/// What the history tells.
+#[derive(Debug, Default)]
+pub(crate) struct Judgement {
+    /// Every revision that came through an API server although no guard approved it, in order.
+    pub(crate) offences: Vec<Offence>,
+    /// How many revisions passed by what they hold alone, and not since everything passed just then.
+    pub(crate) weighed: usize,
+}
+
+/// Judges a whole history.
+pub(crate) fn judge(history: &[Change], watched: &[Watched], known: &Known) -> Result<Judgement> {
     let new = |of| Course { of, stored: None, life: Life::new(), rules: vec![(0, vec![Rule::none()])] };
-    let mut courses: Vec<Course<'_>> = watched.iter().map(new).collect();
-    let mut pauses: BTreeMap<String, Pause> = BTreeMap::new();
-    let mut past: Vec<(String, Pause)> = Vec::new();
-    let mut found = Vec::new();
+    let mut judge = Judge {
+        known,
+        courses: watched.iter().map(new).collect(),
+        pauses: BTreeMap::new(),
+        past: Vec::new(),
+        judgement: Judgement::default(),
+    };
     for change in history {
-        let key = change.key.as_str();
-        if let Some((namespace, _)) = named(key, "driftguardexceptions") {
-            let told = change.value.as_deref().map(serde_json::from_slice::<Value>).transpose()?;
-            match told {
-                Some(exception) if !pauses.contains_key(key) => {
-                    pauses.insert(key.to_owned(), Pause::of(&exception, change.revision)?);
-                }
-                Some(_) => {}
-                None => {
-                    let Some(mut pause) = pauses.remove(key) else { continue };
-                    for course in courses.iter().filter(|course| course.of.namespace == namespace) {
-                        // Where the guard says that it is paused, it says so until every replica has heard.
-                        let over = if course.life.suspended {
-                            i64::MAX
-                        } else {
-                            known.after(change.revision, HEARD)
-                        };
-                        pause.over.insert(course.of.guard.clone(), over);
-                    }
-                    past.push((namespace.to_owned(), pause));
-                }
-            }
-        } else if let Some((namespace, name)) = named(key, "driftguards") {
-            let is = |course: &&mut Course<'_>| course.of.namespace == namespace && course.of.guard == name;
-            let Some(course) = courses.iter_mut().find(is) else { continue };
-            let guard = change.value.as_deref().map(serde_json::from_slice::<Value>).transpose()?;
-            course.life.follow(guard.as_ref())?;
-            course.rules.push((change.revision, course.life.rules.clone()));
-            if !course.life.suspended {
-                let waits = |over: &&mut i64| **over == i64::MAX;
-                for (_, pause) in past.iter_mut().filter(|(of, _)| of == namespace) {
-                    if let Some(over) = pause.over.get_mut(name).filter(|over| waits(over)) {
-                        *over = change.revision;
-                    }
-                }
-            }
-        } else if let Some(course) = courses.iter_mut().find(|course| course.of.object == key) {
-            let old = std::mem::replace(&mut course.stored, change.value.as_deref());
-            if known.straight.contains(&change.revision) {
-                continue;
-            }
-            let in_force =
-                pauses.iter().filter_map(|(key, pause)| Some((named(key, "driftguardexceptions")?.0, pause)));
-            let all = in_force.chain(past.iter().map(|(namespace, pause)| (namespace.as_str(), pause)));
-            let of_course =
-                all.filter(|(namespace, _)| *namespace == course.of.namespace).map(|(_, pause)| pause);
-            found.extend(judge(course, old, change, of_course, known)?);
+        if let Some((namespace, _)) = named(&change.key, "driftguardexceptions") {
+            judge.exception(namespace, change)?;
+        } else if let Some((namespace, name)) = named(&change.key, "driftguards") {
+            judge.guard(namespace, name, change)?;
+        } else {
+            judge.object(change)?;
         }
     }
-    Ok(found)
+    Ok(judge.judgement)
+}
+
+struct Judge<'a> {
+    known: &'a Known,
+    courses: Vec<Course<'a>>,
+    /// Exceptions that are there, by key.
+    pauses: BTreeMap<String, Pause>,
+    /// Those that were deleted, with their namespaces.
+    past: Vec<(String, Pause)>,
+    judgement: Judgement,
+}
+
+impl<'a> Judge<'a> {
+    fn exception(&mut self, namespace: &str, change: &Change) -> Result<()> {
+        if let Some(exception) = parsed(change)? {
+            if !self.pauses.contains_key(&change.key) {
+                self.pauses.insert(change.key.clone(), Pause::of(&exception, change.revision)?);
+            }
+            return Ok(());
+        }
+        let Some(mut pause) = self.pauses.remove(&change.key) else { return Ok(()) };
+        let heard = self.known.after(change.revision, HEARD);
+        for course in self.courses.iter().filter(|course| course.of.namespace == namespace) {
+            // Where the guard says that it is paused, it says so until every replica has heard.
+            let over = if course.life.suspended { i64::MAX } else { heard };
+            pause.over.insert(course.of.guard.clone(), over);
+        }
+        self.past.push((namespace.to_owned(), pause));
+        Ok(())
+    }
+
+    fn guard(&mut self, namespace: &str, name: &str, change: &Change) -> Result<()> {
+        let is = |course: &&mut Course<'_>| course.of.namespace == namespace && course.of.guard == name;
+        let Some(course) = self.courses.iter_mut().find(is) else { return Ok(()) };
+        course.life.follow(parsed(change)?.as_ref())?;
+        course.rules.push((change.revision, course.life.rules.clone()));
+        if !course.life.suspended {
+            let past = self.past.iter_mut().filter(|(of, _)| of == namespace);
+            let waiting =
+                past.filter_map(|(_, pause)| pause.over.get_mut(name)).filter(|over| **over == i64::MAX);
+            waiting.for_each(|over| *over = change.revision);
+        }
+        Ok(())
+    }
+
+    fn object(&mut self, change: &'a Change) -> Result<()> {
+        let Some(course) = self.courses.iter_mut().find(|course| course.of.object == change.key) else {
+            return Ok(());
+        };
+        let old = std::mem::replace(&mut course.stored, change.value.as_deref());
+        if self.known.straight.contains(&change.revision) {
+            return Ok(());
+        }
+        let begun = self.known.begun(&change.key, change.revision);
+        let at = self.known.earliest(begun);
+        let namespace = course.of.namespace.as_str();
+        let there = self
+            .pauses
+            .iter()
+            .filter(|(key, _)| named(key, "driftguardexceptions").is_some_and(|(of, _)| of == namespace));
+        let past = self.past.iter().filter(|(of, _)| of == namespace);
+        let mut pauses = there.map(|(_, pause)| pause).chain(past.map(|(_, pause)| pause));
+        if pauses.any(|pause| pause.lets_pass(&course.of.guard, (begun, change.revision), at)) {
+            return Ok(());
+        }
+        let rules = course.rules(begun);
+        if rules.iter().any(|rule| rule.is_open(at)) {
+            return Ok(());
+        }
+        self.judgement.weighed += 1;
+        for rule in &rules {
+            if rule.lets_pass(old, change.value.as_deref(), at)? {
+                return Ok(());
+            }
+        }
+        let said = said(course.of, change, begun, &rules)?;
+        self.judgement.offences.push(Offence { revision: change.revision, key: change.key.clone(), said });
+        Ok(())
+    }
+}
+
+impl Course<'_> {
+    /// What was in force at revision `begun`, and all that came since.
+    fn rules(&self, begun: i64) -> Vec<&Rule> {
+        let first = self.rules.partition_point(|(from, _)| *from <= begun).saturating_sub(1);
+        self.rules[first..].iter().flat_map(|(_, rules)| rules).collect()
+    }
+}
+
+fn parsed(change: &Change) -> Result<Option<Value>> {
+    change.value.as_deref().map(serde_json::from_slice).transpose().map_err(Into::into)
+}
+
+fn said(of: &Watched, change: &Change, begun: i64, rules: &[&Rule]) -> Result<String> {
+    let Some(value) = &change.value else {
+        return Ok(format!("deleted by a write begun at {begun}, although its guard keeps it"));
+    };
+    let writer = writer(change)?;
+    // Neither the values nor the hashes of a Secret are shown.
+    if of.is_secret {
+        return Ok(format!("written by {writer}, begun at {begun}; nothing since then approved it"));
+    }
+    let seen: BTreeSet<String> = rules.iter().map(|rule| rule.hash(value)).collect::<Result<_>>()?;
+    let approved: BTreeSet<&str> =
+        rules.iter().flat_map(|rule| &rule.hashes).map(|(hash, _)| hash.as_str()).collect();
+    Ok(format!("holds {seen:?}, written by {writer}, begun at {begun}; approved since then: {approved:?}"))
 }
 
 /// Namespace and name of one of our custom resources, by its key.
 fn named<'a>(key: &'a str, plural: &str) -> Option<(&'a str, &'a str)> {
     let rest = key.strip_prefix("/registry/terrafusion.ai/")?.strip_prefix(plural)?.strip_prefix('/')?;
     rest.split_once('/')
-}
-
-fn judge<'a>(
-    course: &Course<'_>,
-    old: Option<&[u8]>,
-    change: &Change,
-    mut pauses: impl Iterator<Item = &'a Pause>,
-    known: &Known,
-) -> Result<Option<Offence>> {
-    let begun = known.begun(&change.key, change.revision);
-    let at = known.earliest(begun);
-    if pauses.any(|pause| pause.lets_pass(&course.of.guard, (begun, change.revision), at)) {
-        return Ok(None);
-    }
-    // What was in force when the write began, and all that came before it was stored.
-    let first = course.rules.partition_point(|(from, _)| *from <= begun).saturating_sub(1);
-    let rules: Vec<&Rule> = course.rules[first..].iter().flat_map(|(_, rules)| rules).collect();
-    for rule in &rules {
-        if rule.lets_pass(old, change.value.as_deref(), at)? {
-            return Ok(None);
-        }
-    }
-    let said = match &change.value {
-        None => "deleted, although its guard keeps it".to_owned(),
-        // Neither the values nor the hashes of a Secret are shown.
-        Some(_) if course.of.is_secret => {
-            format!("unapproved, since {begun}; written by {}", writer(change)?)
-        }
-        Some(value) => {
-            let seen: BTreeSet<String> = rules.iter().map(|rule| rule.hash(value)).collect::<Result<_>>()?;
-            let approved: BTreeSet<&str> =
-                rules.iter().flat_map(|rule| &rule.hashes).map(|(hash, _)| hash.as_str()).collect();
-            format!("holds {seen:?}, written by {}; approved since {begun}: {approved:?}", writer(change)?)
-        }
-    };
-    Ok(Some(Offence { revision: change.revision, key: change.key.clone(), said }))
 }
 
 /// The field managers of an object that wrote last.
@@ -215,8 +256,7 @@ pub(crate) fn expected(history: &[Change], watched: &Watched) -> Result<Vec<Stri
     let mut life = Life::new();
     for change in history {
         if named(&change.key, "driftguards") == Some((&watched.namespace, &watched.guard)) {
-            let guard = change.value.as_deref().map(serde_json::from_slice::<Value>).transpose()?;
-            life.follow(guard.as_ref())?;
+            life.follow(parsed(change)?.as_ref())?;
         }
     }
     Ok(life.expected)

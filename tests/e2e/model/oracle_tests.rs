@@ -5,7 +5,7 @@ use driftguard_control_plane::Change;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::oracle::{Known, Offence, Watched, offences};
+use super::oracle::{Known, Offence, Watched, judge};
 use crate::installation::{config_map, hash_of};
 
 const OBJECT: &str = "/registry/configmaps/n/settings";
@@ -61,7 +61,7 @@ impl Made {
             guard: "settings".to_owned(),
             is_secret: false,
         };
-        offences(&self.history, &[watched], &self.known)
+        Ok(judge(&self.history, &[watched], &self.known)?.offences)
     }
 
     /// Content `1`, guarded and enforced from revision 3,000 on.
@@ -115,7 +115,7 @@ fn a_secret_is_found_without_its_hash() -> Result<()> {
         guard: "settings".to_owned(),
         is_secret: true,
     };
-    let found = offences(&made.history, &[watched], &made.known)?;
+    let found = judge(&made.history, &[watched], &made.known)?.offences;
     assert_eq!(found.len(), 1);
     assert!(!found[0].to_string().contains(&hash_of(&object("2"))?), "{}", found[0]);
     Ok(())

@@ -65,7 +65,8 @@ impl Rule {
         })
     }
 
-    fn is_open(&self, at: Timestamp) -> bool {
+    /// Whether everything passes at this moment.
+    pub(crate) fn is_open(&self, at: Timestamp) -> bool {
         self.open || self.open_until.is_some_and(|until| at <= until)
     }
 
