@@ -22,7 +22,7 @@ pub(crate) fn user(play: &Play, name: &str) -> Result<()> {
     let mut round = 0;
     while play.goes_on(person.dice.millis(0, 150)) {
         round += 1;
-        let spot = person.dice.one_of(&SPOTS);
+        let spot = &SPOTS[person.dice.below(SPOTS.len())];
         // One more than there are: content that no guard ever approves.
         let variant = person.dice.below(VARIANTS + 1);
         write(&mut person, spot, variant, round);
@@ -130,10 +130,11 @@ fn change(person: &mut Person<'_>, number: usize, variant: usize, round: usize) 
     let path = spot.guard_path();
     let patch = |person: &Person<'_>, what: &str, spec: &Value| {
         let what = format!("{what} of dg/{}", spot.name);
-        person.write(what, None, ("PATCH", &path), Some((MERGE, &json!({"spec": spec}))))
+        person.write(what, None, ("PATCH", &path), Some((MERGE, &json!({"spec": spec}))));
     };
-    match person.dice.below(14) {
-        0..=4 => {
+    // Mostly approvals: what lets everything pass is soon over, since nothing can be learned meanwhile.
+    match person.dice.below(20) {
+        0..=9 => {
             let approval = spot.approval(play.hash(number, variant), variant);
             patch(person, &format!("approval {variant}"), &approval);
             if person.dice.often(7) {
@@ -142,34 +143,38 @@ fn change(person: &mut Person<'_>, number: usize, variant: usize, round: usize) 
                 person.write(what, Some(&key), ("PATCH", &spot.path()), Some((MERGE, &patch)));
             }
         }
-        5 => {
+        10 | 11 => {
             let also = json!([{"hash": play.hash(number, variant)}]);
             patch(person, &format!("also {variant}"), &json!({"alsoApproved": also}));
         }
-        6 => {
+        12 => patch(person, "nothing also", &json!({"alsoApproved": null})),
+        13 => {
             let until = Timestamp::now() + SignedDuration::from_secs(2);
             let also = json!([{"hash": play.hash(number, variant), "until": until.to_string()}]);
             patch(person, &format!("also {variant} for 2 s"), &json!({"alsoApproved": also}));
         }
-        7 | 8 => {
+        14 => {
             person.write(format!("delete dg/{}", spot.name), None, ("DELETE", &path), None);
-            play.goes_on(person.dice.millis(0, 1_500));
+            play.goes_on(person.dice.millis(0, 1_000));
             make_guard(person, number, variant)?;
         }
-        9 => {
-            let seconds = 1 + person.dice.below(8) as i64;
-            let until = (Timestamp::now() + SignedDuration::from_secs(seconds)).to_string();
+        15 => {
+            let until = (Timestamp::now() + SignedDuration::from_secs(2)).to_string();
             let suspend = json!({"suspend": {"until": until, "reason": "model"}});
-            patch(person, &format!("suspension for {seconds} s"), &suspend);
+            patch(person, "suspension for 2 s", &suspend);
+            if person.dice.often(5) {
+                play.goes_on(person.dice.millis(0, 1_000));
+                patch(person, "end of suspension", &json!({"suspend": null}));
+            }
         }
-        10 => {
-            patch(person, "end of suspension", &json!({"suspend": null}));
-        }
-        11 => {
-            let mode = *person.dice.one_of(&["Deny", "Rewrite", "Warn", "Audit"]);
+        16 | 17 => {
+            let mode = *person.dice.one_of(&["Warn", "Audit"]);
+            patch(person, &format!("enforcement {mode}"), &json!({"enforcement": mode}));
+            play.goes_on(person.dice.millis(0, 1_000));
+            let mode = *person.dice.one_of(&["Deny", "Rewrite"]);
             patch(person, &format!("enforcement {mode}"), &json!({"enforcement": mode}));
         }
-        12 => {
+        18 => {
             let policy = *person.dice.one_of(&["Allow", "Deny"]);
             patch(person, &format!("deletionPolicy {policy}"), &json!({"deletionPolicy": policy}));
         }
@@ -195,7 +200,7 @@ pub(crate) fn make_guard(person: &Person<'_>, number: usize, variant: usize) -> 
 
 /// Makes an exception, and deletes it before its end or not.
 fn except(person: &mut Person<'_>, spot: &Spot, round: usize) {
-    let seconds = 2 + person.dice.below(20) as i64;
+    let seconds = 2 + person.dice.below(3) as i64;
     let until = (Timestamp::now() + SignedDuration::from_secs(seconds)).to_string();
     let guards = if person.dice.often(8) { json!({"names": [spot.name]}) } else { json!({"all": true}) };
     let name = format!("exception-{round}");
@@ -208,7 +213,7 @@ fn except(person: &mut Person<'_>, spot: &Spot, round: usize) {
     let what = format!("create {name} of {guards} for {seconds} s");
     person.write(what, None, ("POST", &collection), Some((JSON, &exception)));
     if person.dice.often(6) {
-        person.play.goes_on(person.dice.millis(0, 3_000));
+        person.play.goes_on(person.dice.millis(0, 1_500));
         person.write(format!("delete {name}"), None, ("DELETE", &format!("{collection}/{name}")), None);
     }
 }
