@@ -49,9 +49,9 @@ const FAULTS: [(&str, Fault); 8] = [
         let server = play.fleet.plane.api_server();
         note(play, "the API server ends");
         if replica == 0 {
-            server.kill()?
+            server.kill()?;
         } else {
-            server.stop()?
+            server.stop()?;
         }
         play.goes_on(pause);
         server.start_again()
@@ -137,7 +137,7 @@ fn write(play: &Play, spot: &Spot, variant: usize, deletes: bool) {
         }
         etcd.put_at(&key, object.to_string().as_bytes()).map(Some)
     };
-    let mut act = || match write() {
+    let act = || match write() {
         Ok(Some(revision)) => {
             play.wrote_straight(revision);
             Outcome::Stored(revision)
@@ -146,5 +146,5 @@ fn write(play: &Play, spot: &Spot, variant: usize, deletes: bool) {
         // Nobody has asked etcd to answer later than it may be halted.
         Err(error) => Outcome::Unsure(format!("{error:#}")),
     };
-    play.does("straight", format!("{verb} {} {variant} in etcd", spot.object()), None, &mut act);
+    play.does("straight", format!("{verb} {} {variant} in etcd", spot.object()), None, act);
 }

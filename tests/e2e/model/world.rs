@@ -25,7 +25,7 @@ pub(crate) enum Kind {
 }
 
 /// A guarded object, and what its guard asks for.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Spot {
     pub(crate) namespace: &'static str,
     pub(crate) name: &'static str,
