@@ -86,17 +86,20 @@ fn run(play: &Play, time: Duration) -> Result<()> {
     });
     let history = play.fleet.plane.etcd().history(SINCE)?;
     let watched: Vec<_> = SPOTS.iter().map(world::Spot::watched).collect();
-    let oracle::Judgement { offences, weighed } = oracle::judge(&history, &watched, &play.known())?;
+    let known = play.known();
+    let oracle::Judgement { offences, weighed, wrongs } = oracle::judge(&history, &watched, &known)?;
     let revisions = history.iter().filter(|change| watched.iter().any(|of| of.object == change.key)).count();
     let [stored, refused, unsure] = play.counts();
     println!(
-        "model: seed {}: {stored} operations stored, {refused} refused, {unsure} unsure; {revisions} revisions, {weighed} by what they hold",
+        "model: seed {}: {stored} operations stored, {refused} refused, {unsure} unsure; {revisions} revisions, {weighed} by what they hold; {} refusals",
         play.seed,
+        known.refusals.len()
     );
     if !offences.is_empty() {
         let found: Vec<String> = offences.iter().map(ToString::to_string).collect();
         bail!("not approved:\n{}", found.join("\n"));
     }
+    ensure!(wrongs.is_empty(), "refused, although approved: {wrongs:?}");
     ended?;
     mended?;
     ensure!(weighed > 0, "nothing was judged by what it holds");

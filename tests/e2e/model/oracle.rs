@@ -30,6 +30,16 @@ pub(crate) struct Watched {
     pub(crate) is_secret: bool,
 }
 
+/// A write that DriftGuard refused, saying the hash of what would have been stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    /// Key of the object.
+    pub(crate) key: String,
+    /// The newest revisions when it began and when it was answered.
+    pub(crate) during: (i64, i64),
+    pub(crate) hash: String,
+}
+
 /// What is known of a run beside its history.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
@@ -39,6 +49,7 @@ pub(crate) struct Known {
     pub(crate) begun: BTreeMap<i64, i64>,
     /// Writes whose end is not known: key, newest revision when they began, and when they were last heard of.
     pub(crate) unsure: Vec<(String, i64, i64)>,
+    pub(crate) refusals: Vec<Refusal>,
     /// Which revision was the newest at some moments, in order.
     pub(crate) clock: Vec<(Timestamp, i64)>,
 }
@@ -58,6 +69,13 @@ impl Known {
         past.map_or(i64::MAX, |&(_, newest)| newest)
     }
 
+    /// The newest revision some time before `revision`.
+    fn before(&self, revision: i64, time: SignedDuration) -> i64 {
+        let earlier = self.earliest(revision) - time;
+        let at = self.clock.partition_point(|&(at, _)| at < earlier);
+        self.clock[..at].last().map_or(0, |&(_, newest)| newest)
+    }
+
     /// When the write that was stored as `revision` may have begun.
     fn begun(&self, key: &str, revision: i64) -> i64 {
         if let Some(&begun) = self.begun.get(&revision) {
@@ -67,9 +85,7 @@ impl Known {
             .unsure
             .iter()
             .filter(|(of, begun, ended)| of == key && (*begun..=*ended).contains(&revision));
-        let earlier = self.earliest(revision) - IN_FLIGHT;
-        let at = self.clock.partition_point(|&(at, _)| at < earlier);
-        let own = self.clock[..at].last().map_or(0, |&(_, newest)| newest);
+        let own = self.before(revision, IN_FLIGHT);
         of_key.map(|&(_, begun, _)| begun).min().unwrap_or(own).min(own)
     }
 }
@@ -104,6 +120,8 @@ pub(crate) struct Judgement {
     pub(crate) offences: Vec<Offence>,
     /// How many revisions passed by what they hold alone, and not since everything passed just then.
     pub(crate) weighed: usize,
+    /// Refusals of what the guard has approved for so long that every replica knew.
+    pub(crate) wrongs: Vec<Refusal>,
 }
 
 /// Judges a whole history.
@@ -125,6 +143,7 @@ pub(crate) fn judge(history: &[Change], watched: &[Watched], known: &Known) -> R
             judge.object(change)?;
         }
     }
+    judge.refusals();
     Ok(judge.judgement)
 }
 
@@ -191,7 +210,7 @@ impl<'a> Judge<'a> {
         if pauses.any(|pause| pause.lets_pass(&course.of.guard, (begun, change.revision), at)) {
             return Ok(());
         }
-        let rules = course.rules(begun);
+        let rules: Vec<&Rule> = course.rules(begun, change.revision).collect();
         if rules.iter().any(|rule| rule.is_open(at)) {
             return Ok(());
         }
@@ -207,11 +226,29 @@ impl<'a> Judge<'a> {
     }
 }
 
+impl Judge<'_> {
+    /// Whatever every rule approves from before a write to its answer, no replica has a reason to refuse.
+    fn refusals(&mut self) {
+        for refusal in &self.known.refusals {
+            let Some(course) = self.courses.iter().find(|course| course.of.object == refusal.key) else {
+                continue;
+            };
+            let (begun, ended) = refusal.during;
+            let approves = |rule: &Rule| {
+                rule.hashes.iter().any(|(hash, until)| *hash == refusal.hash && until.is_none())
+            };
+            if course.rules(self.known.before(begun, HEARD), ended).all(approves) {
+                self.judgement.wrongs.push(refusal.clone());
+            }
+        }
+    }
+}
+
 impl Course<'_> {
-    /// What was in force at revision `begun`, and all that came since.
-    fn rules(&self, begun: i64) -> Vec<&Rule> {
+    /// What was in force at revision `begun`, and all that came since until `end`.
+    fn rules(&self, begun: i64, end: i64) -> impl Iterator<Item = &Rule> {
         let first = self.rules.partition_point(|(from, _)| *from <= begun).saturating_sub(1);
-        self.rules[first..].iter().flat_map(|(_, rules)| rules).collect()
+        self.rules[first..].iter().take_while(move |(from, _)| *from <= end).flat_map(|(_, rules)| rules)
     }
 }
 

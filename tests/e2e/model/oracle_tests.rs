@@ -5,7 +5,7 @@ use driftguard_control_plane::Change;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::oracle::{Known, Offence, Watched, judge};
+use super::oracle::{Known, Offence, Refusal, Watched, judge};
 use crate::installation::{config_map, hash_of};
 
 const OBJECT: &str = "/registry/configmaps/n/settings";
@@ -55,19 +55,18 @@ impl Made {
     }
 
     fn offences(&self) -> Result<Vec<Offence>> {
-        let watched = Watched {
-            object: OBJECT.to_owned(),
-            namespace: "n".to_owned(),
-            guard: "settings".to_owned(),
-            is_secret: false,
-        };
-        Ok(judge(&self.history, &[watched], &self.known)?.offences)
+        Ok(judge(&self.history, &[watched(false)], &self.known)?.offences)
     }
 
     /// Content `1`, guarded and enforced from revision 3,000 on.
     fn guarded(more: &Value) -> Result<Self> {
         Self::new().write(1_000, "1").approve(2_000, "1", more)?.enforce(3_000, "1", more)
     }
+}
+
+fn watched(is_secret: bool) -> Watched {
+    let (namespace, guard) = ("n".to_owned(), "settings".to_owned());
+    Watched { object: OBJECT.to_owned(), namespace, guard, is_secret }
 }
 
 fn at(second: i64) -> Timestamp {
@@ -109,13 +108,7 @@ fn a_revision_that_no_guard_approved_is_found_with_who_wrote_it() -> Result<()> 
 #[test]
 fn a_secret_is_found_without_its_hash() -> Result<()> {
     let made = Made::guarded(&json!({}))?.write(5_000, "2");
-    let watched = Watched {
-        object: OBJECT.to_owned(),
-        namespace: "n".to_owned(),
-        guard: "settings".to_owned(),
-        is_secret: true,
-    };
-    let found = judge(&made.history, &[watched], &made.known)?.offences;
+    let found = judge(&made.history, &[watched(true)], &made.known)?.offences;
     assert_eq!(found.len(), 1);
     assert!(!found[0].to_string().contains(&hash_of(&object("2"))?), "{}", found[0]);
     Ok(())
@@ -210,5 +203,23 @@ fn an_exception_counts_until_every_replica_has_heard_that_it_is_gone() -> Result
 fn a_suspension_ends_by_itself() -> Result<()> {
     let made = Made::guarded(&json!({"suspend": {"until": at(50), "reason": "page 7"}}))?;
     assert_eq!(made.write(49_000, "2").write(55_000, "3").found()?, [55_000]);
+    Ok(())
+}
+
+#[test]
+fn a_refusal_of_what_has_long_been_approved_is_wrong_and_one_soon_after_the_approval_is_not() -> Result<()> {
+    let nothing = json!({});
+    let mut made = Made::guarded(&nothing)?.approve(40_000, "2", &nothing)?.enforce(41_000, "2", &nothing)?;
+    let refusal = |from: i64, to: i64, content: &str| -> Result<Refusal> {
+        Ok(Refusal { key: OBJECT.to_owned(), during: (from, to), hash: hash_of(&object(content))? })
+    };
+    for (from, to, content) in [(30_000, 31_000, "2"), (50_000, 51_000, "2"), (60_000, 61_000, "1")] {
+        made.known.refusals.push(refusal(from, to, content)?);
+    }
+    let watched = [watched(false)];
+    assert!(judge(&made.history, &watched, &made.known)?.wrongs.is_empty());
+    let wrong = [refusal(30_000, 31_000, "1")?, refusal(70_000, 71_000, "2")?];
+    made.known.refusals.extend(wrong.clone());
+    assert_eq!(judge(&made.history, &watched, &made.known)?.wrongs, wrong);
     Ok(())
 }

@@ -11,7 +11,7 @@ use proptest::prelude::Rng as _;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 use serde_json::Value;
 
-use super::oracle::Known;
+use super::oracle::{Known, Refusal};
 use super::world::{Hashes, SPOTS};
 use crate::fleet::Fleet;
 
@@ -72,7 +72,7 @@ struct Entry {
     what: String,
     key: Option<String>,
     begun: i64,
-    ended: Instant,
+    ended: (Instant, i64),
     outcome: Outcome,
 }
 
@@ -178,7 +178,7 @@ impl Play {
             what: what.into(),
             key: key.map(str::to_owned),
             begun,
-            ended: Instant::now(),
+            ended: (Instant::now(), self.newest.load(Ordering::Acquire)),
             outcome: outcome.clone(),
         };
         self.journal.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
@@ -206,9 +206,17 @@ impl Play {
                     *begun = entry.begun.min(*begun);
                 }
                 (Outcome::Unsure(_), Some(key)) => {
-                    let ended = clock.partition_point(|&(_, at, _)| at <= entry.ended) + LATE;
+                    let ended = clock.partition_point(|&(_, at, _)| at <= entry.ended.0) + LATE;
                     let last = clock.get(ended).map_or(i64::MAX, |&(.., revision)| revision);
                     known.unsure.push((key.clone(), entry.begun, last));
+                }
+                (Outcome::Refused(why), Some(key)) if why.contains("DriftGuard ") => {
+                    let said = why.split_once("image sha256:").and_then(|(_, rest)| rest.get(..64));
+                    known.refusals.extend(said.map(|hash| Refusal {
+                        key: key.clone(),
+                        during: (entry.begun, entry.ended.1),
+                        hash: hash.to_owned(),
+                    }));
                 }
                 _ => {}
             }
