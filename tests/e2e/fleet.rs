@@ -20,11 +20,18 @@ pub(crate) struct Fleet {
     via: Via,
     /// For admission and for health.
     ports: [(u16, u16); 2],
+    /// Further flags of `serve`.
+    flags: Vec<String>,
 }
 
 impl Fleet {
     /// Installed on this control plane, with both replicas ready.
     pub(crate) fn on(plane: ControlPlane, via: Via) -> Result<Self> {
+        Self::with(plane, via, Vec::new())
+    }
+
+    /// [`Fleet::on`] with further flags of `serve`.
+    pub(crate) fn with(plane: ControlPlane, via: Via, flags: Vec<String>) -> Result<Self> {
         let admin = plane.admin()?;
         let ports = [(free_port()?, free_port()?), (free_port()?, free_port()?)];
         let backends = ports.map(|(port, health)| {
@@ -33,7 +40,7 @@ impl Fleet {
         });
         let balancer = Balancer::start(backends.into())?;
         let mut fleet =
-            Self { plane, admin, running: Vec::new(), programs: Vec::new(), balancer, via, ports };
+            Self { plane, admin, running: Vec::new(), programs: Vec::new(), balancer, via, ports, flags };
         fleet.install()?;
         fleet.start()?;
         Ok(fleet)
@@ -66,6 +73,7 @@ impl Fleet {
             Program::new(name, DRIFTGUARD)
                 .args(["serve".to_owned(), format!("--replica-name={name}")])
                 .args(reach.clone())
+                .args(self.flags.iter().cloned())
                 .args([format!("--bind=127.0.0.1:{port}"), format!("--health-bind=127.0.0.1:{health}")])
                 .arg(format!("--kubeconfig={}", operator.kubeconfig().display()))
         };

@@ -33,7 +33,7 @@ pub(crate) fn chaos(play: &Play) -> Result<()> {
 
 type Fault = fn(&Play, usize, Duration) -> Result<()>;
 
-const FAULTS: [(&str, Fault); 8] = [
+const FAULTS: [(&str, Fault); 9] = [
     ("SIGKILL", |play, replica, pause| bounce(play, &[replica], Signal::Kill, pause)),
     ("SIGTERM", |play, replica, pause| bounce(play, &[replica], Signal::Terminate, pause)),
     ("SIGKILL of the leader", |play, replica, pause| {
@@ -46,7 +46,8 @@ const FAULTS: [(&str, Fault); 8] = [
         halt(play, leader(play, replica), pause + Duration::from_secs(15))
     }),
     ("restart of the API server", |play, replica, pause| {
-        let server = play.fleet.plane.api_server();
+        let servers = play.fleet.plane.api_servers();
+        let server = &servers[pause.as_millis() as usize % servers.len()];
         note(play, "the API server ends");
         if replica == 0 {
             server.kill()?;
@@ -55,6 +56,14 @@ const FAULTS: [(&str, Fault); 8] = [
         }
         play.goes_on(pause);
         server.start_again()
+    }),
+    ("pause of the API server", |play, _, pause| {
+        let servers = play.fleet.plane.api_servers();
+        let server = &servers[pause.as_millis() as usize % servers.len()];
+        note(play, "the API server halts");
+        server.pause()?;
+        play.goes_on(pause);
+        server.resume()
     }),
     ("pause of etcd", |play, _, pause| {
         note(play, "etcd halts");

@@ -277,7 +277,10 @@ pub(crate) struct Person<'a> {
 
 impl<'a> Person<'a> {
     pub(crate) fn new(play: &'a Play, name: &str) -> Result<Self> {
-        let user = play.fleet.plane.user(name, &["system:masters"])?;
+        let servers = play.fleet.plane.api_servers();
+        // Each at one of them, by the number of letters.
+        let user =
+            play.fleet.plane.user_at(&servers[name.len() % servers.len()], name, &["system:masters"])?;
         let _entered = play.runtime.enter();
         let client = user.client()?;
         Ok(Self { play, user, dice: Dice::new(play.seed, name), client })
