@@ -38,18 +38,18 @@ fn settled_specs(play: &Play) -> Result<()> {
     Ok(())
 }
 
-/// Waits until every guard tells the truth of its object, and what is to be put back is.
-pub(crate) fn right(play: &Play) -> Result<()> {
+/// Waits until every guard tells the truth of its object, and what is to be put back is. Gives what they say.
+pub(crate) fn right(play: &Play) -> Result<Vec<String>> {
     for spot in &SPOTS {
         until(&format!("{} is right", spot.object()), LIMIT * 2, || look(play, spot))
             .map_err(|error| play.fleet.with_logs(&error))?;
     }
     // All at once, now that nothing changes any more.
-    SPOTS.iter().try_for_each(|spot| look(play, spot))
+    SPOTS.iter().map(|spot| look(play, spot)).collect()
 }
 
-/// Whether a guard tells the truth of its object.
-fn look(play: &Play, spot: &Spot) -> Result<()> {
+/// Whether a guard tells the truth of its object; the reason that it gives.
+fn look(play: &Play, spot: &Spot) -> Result<String> {
     let etcd = play.fleet.plane.etcd();
     let watched = spot.watched();
     let guard_key = format!("/registry/terrafusion.ai/driftguards/{}/{}", watched.namespace, watched.guard);
@@ -68,17 +68,16 @@ fn look(play: &Play, spot: &Spot) -> Result<()> {
     let wrong = format!("it holds {seen}, and its guard says {drifted}");
     let approved = hash.as_ref().is_some_and(is_approved);
     match said {
-        ("False", "InSync") if approved => Ok(()),
+        ("False", "InSync") if approved => {}
         ("False", "AwaitingApply") if !approved => {
             ensure!(hash.is_some_and(|hash| was_expected(play, &watched, &hash)), "never expected: {wrong}");
-            Ok(())
         }
         ("True", reason) if !approved => {
             ensure!(!is_owed(spot, &guard, reason), "it is not put back: {wrong} {}", guard["status"]);
-            Ok(())
         }
         _ => bail!("{wrong}"),
     }
+    Ok(said.1.to_owned())
 }
 
 fn was_expected(play: &Play, watched: &Watched, hash: &String) -> bool {

@@ -110,7 +110,7 @@ fn run(play: &Play, time: Duration) -> Result<()> {
     }
     ensure!(wrongs.is_empty(), "refused, although approved: {wrongs:?}");
     ended?;
-    mended?;
+    println!("model: seed {}: in the end {}", play.seed, mended?.join(", "));
     ensure!(weighed > 0, "nothing was judged by what it holds");
     Ok(())
 }
