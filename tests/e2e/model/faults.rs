@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use driftguard_control_plane::ApiServer;
 use driftguard_control_plane::guardian::Signal;
 use serde_json::Value;
 
@@ -16,24 +17,33 @@ use crate::installation::LIMIT;
 /// ever more rarely.
 const STRAIGHT: usize = 2;
 
-/// Lets one thing after the other fail until the run is over; at the end everything runs.
-pub(crate) fn chaos(play: &Play) -> Result<()> {
-    let mut dice = Dice::new(play.seed, "chaos");
-    while play.goes_on(dice.millis(500, 4_000)) {
-        let fault = dice.below(FAULTS.len());
+/// Lets one replica after the other fail until the run is over; what was ended runs again then.
+pub(crate) fn replicas(play: &Play) -> Result<()> {
+    chaos(play, "replicas", &REPLICAS, (500, 4_000))
+}
+
+/// The same of API servers and etcd, more rarely: nobody can write meanwhile.
+pub(crate) fn servers(play: &Play) -> Result<()> {
+    chaos(play, "servers", &SERVERS, (3_000, 12_000))
+}
+
+fn chaos(play: &Play, who: &str, faults: &[(&str, Fault)], (from, to): (usize, usize)) -> Result<()> {
+    let mut dice = Dice::new(play.seed, who);
+    while play.goes_on(dice.millis(from, to)) {
+        let (what, fail) = dice.one_of(faults);
         let pause = dice.millis(100, 3_000);
-        let replica = dice.below(2);
-        let (what, fail) = &FAULTS[fault];
-        let failed = fail(play, replica, pause).map(|()| Outcome::Stored(0));
-        let failed = failed.with_context(|| format!("{what} of replica {replica} for {pause:?}"))?;
-        play.does("chaos", format!("{what} ({replica}) for {pause:?}, over"), None, || failed);
+        let which = dice.below(2);
+        note(play, &format!("{what} ({which}) for {pause:?}"));
+        fail(play, which, pause).with_context(|| format!("{what} ({which}) for {pause:?}"))?;
+        note(play, &format!("{what}: over"));
     }
     Ok(())
 }
 
+/// Lets something fail for a while: the first or second of its kind.
 type Fault = fn(&Play, usize, Duration) -> Result<()>;
 
-const FAULTS: [(&str, Fault); 9] = [
+const REPLICAS: [(&str, Fault); 6] = [
     ("SIGKILL", |play, replica, pause| bounce(play, &[replica], Signal::Kill, pause)),
     ("SIGTERM", |play, replica, pause| bounce(play, &[replica], Signal::Terminate, pause)),
     ("SIGKILL of the leader", |play, replica, pause| {
@@ -45,40 +55,47 @@ const FAULTS: [(&str, Fault); 9] = [
     ("SIGSTOP of the leader past its lease", |play, replica, pause| {
         halt(play, leader(play, replica), pause + Duration::from_secs(15))
     }),
-    ("restart of the API server", |play, replica, pause| {
-        let servers = play.fleet.plane.api_servers();
-        let server = &servers[pause.as_millis() as usize % servers.len()];
-        note(play, "the API server ends");
-        if replica == 0 {
-            server.kill()?;
-        } else {
-            server.stop()?;
-        }
-        play.goes_on(pause);
-        server.start_again()
-    }),
-    ("pause of the API server", |play, _, pause| {
-        let servers = play.fleet.plane.api_servers();
-        let server = &servers[pause.as_millis() as usize % servers.len()];
-        note(play, "the API server halts");
+];
+
+const SERVERS: [(&str, Fault); 5] = [
+    ("SIGKILL of the API server", |play, which, pause| restart(play, which, pause, ApiServer::kill)),
+    ("SIGTERM of the API server", |play, which, pause| restart(play, which, pause, ApiServer::stop)),
+    ("SIGSTOP of the API server", |play, which, pause| {
+        let server = server(play, which);
         server.pause()?;
         play.goes_on(pause);
         server.resume()
     }),
-    ("pause of etcd", |play, _, pause| {
-        note(play, "etcd halts");
+    ("SIGSTOP of etcd", |play, _, pause| {
         play.fleet.plane.etcd().pause()?;
         play.goes_on(pause);
         play.fleet.plane.etcd().resume()
     }),
+    ("SIGKILL of etcd", |play, _, pause| {
+        play.fleet.plane.etcd().stop()?;
+        play.goes_on(pause);
+        play.fleet.plane.etcd().restart()
+    }),
 ];
 
+/// One of the API servers; there may be one only.
+fn server(play: &Play, which: usize) -> &ApiServer {
+    let servers = play.fleet.plane.api_servers();
+    &servers[which % servers.len()]
+}
+
+fn restart(play: &Play, which: usize, pause: Duration, end: fn(&ApiServer) -> Result<()>) -> Result<()> {
+    let server = server(play, which);
+    end(server)?;
+    play.goes_on(pause);
+    server.start_again()
+}
+
 fn note(play: &Play, what: &str) {
-    play.does("chaos", what, None, || Outcome::Stored(0));
+    play.does("faults", what, None, || Outcome::Stored(0));
 }
 
 fn bounce(play: &Play, replicas: &[usize], signal: Signal, pause: Duration) -> Result<()> {
-    note(play, &format!("{signal:?} of {replicas:?}"));
     for &replica in replicas {
         play.fleet.running[replica].signal(signal)?;
     }
@@ -90,7 +107,6 @@ fn bounce(play: &Play, replicas: &[usize], signal: Signal, pause: Duration) -> R
 }
 
 fn halt(play: &Play, replica: usize, pause: Duration) -> Result<()> {
-    note(play, &format!("replica {replica} halts"));
     play.fleet.running[replica].signal(Signal::Stop)?;
     play.goes_on(pause);
     play.fleet.running[replica].signal(Signal::Continue)
@@ -125,7 +141,7 @@ fn write(play: &Play, spot: &Spot, variant: usize, deletes: bool) {
     let verb = if deletes { "deletes" } else { "puts" };
     let write = || -> Result<Option<i64>> {
         if deletes {
-            return etcd.delete_at(&key);
+            return etcd.delete_at(&key).inspect_err(|_| play.may_have_written_straight(&key, None));
         }
         let Some(stored) = etcd.get(&key)? else { return Ok(None) };
         let mut object: Value = serde_json::from_slice(&stored)?;
@@ -144,7 +160,9 @@ fn write(play: &Play, spot: &Spot, variant: usize, deletes: bool) {
                 }
             }
         }
-        etcd.put_at(&key, object.to_string().as_bytes()).map(Some)
+        let bytes = object.to_string().into_bytes();
+        let put = etcd.put_at(&key, &bytes).map(Some);
+        put.inspect_err(|_| play.may_have_written_straight(&key, Some(bytes)))
     };
     let act = || match write() {
         Ok(Some(revision)) => {
@@ -152,7 +170,6 @@ fn write(play: &Play, spot: &Spot, variant: usize, deletes: bool) {
             Outcome::Stored(revision)
         }
         Ok(None) => Outcome::Refused("it is not there".to_owned()),
-        // Nobody has asked etcd to answer later than it may be halted.
         Err(error) => Outcome::Unsure(format!("{error:#}")),
     };
     play.does("straight", format!("{verb} {} {variant} in etcd", spot.object()), None, act);

@@ -75,7 +75,8 @@ fn run(play: &Play, time: Duration) -> Result<()> {
     let (ended, mended) = std::thread::scope(|scope| {
         let clock = scope.spawn(|| play.keep_clock());
         let people = USERS.map(|name| scope.spawn(move || people::user(play, name)));
-        let others: [fn(&Play) -> Result<()>; 3] = [people::approver, faults::chaos, faults::straight];
+        let others: [fn(&Play) -> Result<()>; 4] =
+            [people::approver, faults::replicas, faults::servers, faults::straight];
         let others = others.map(|act| scope.spawn(move || act(play)));
         let until = Instant::now() + time;
         let failed = || people.iter().chain(&others).any(std::thread::ScopedJoinHandle::is_finished);

@@ -45,6 +45,8 @@ pub(crate) struct Refusal {
 pub(crate) struct Known {
     /// Revisions that were written straight into etcd.
     pub(crate) straight: BTreeSet<i64>,
+    /// What may have been written straight into etcd, whose answer was lost: key, and bytes or a deletion.
+    pub(crate) maybe_straight: Vec<(String, Option<Vec<u8>>)>,
     /// When the write that made a revision was begun, by the newest revision then.
     pub(crate) begun: BTreeMap<i64, i64>,
     /// Writes whose end is not known: key, newest revision when they began, and when they were last heard of.
@@ -67,6 +69,12 @@ impl Known {
         let end = stored.map(|&(at, _)| at + time);
         let past = self.clock.iter().find(|&&(at, _)| end.is_some_and(|end| at >= end));
         past.map_or(i64::MAX, |&(_, newest)| newest)
+    }
+
+    fn is_straight(&self, change: &Change) -> bool {
+        // No API server writes the very same bytes: it has an order of fields of its own.
+        let is = |(key, value): &(String, Option<Vec<u8>>)| *key == change.key && *value == change.value;
+        self.straight.contains(&change.revision) || self.maybe_straight.iter().any(is)
     }
 
     /// The newest revision some time before `revision`.
@@ -195,7 +203,7 @@ impl<'a> Judge<'a> {
             return Ok(());
         };
         let old = std::mem::replace(&mut course.stored, change.value.as_deref());
-        if self.known.straight.contains(&change.revision) {
+        if self.known.is_straight(change) {
             return Ok(());
         }
         let begun = self.known.begun(&change.key, change.revision);

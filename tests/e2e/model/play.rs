@@ -108,6 +108,7 @@ pub(crate) struct Play {
     clock: Mutex<Vec<(Timestamp, Instant, i64)>>,
     journal: Mutex<Vec<Entry>>,
     straight: Mutex<Vec<i64>>,
+    maybe_straight: Mutex<Vec<(String, Option<Vec<u8>>)>>,
     over: Over,
     /// Until everything has been looked at.
     closed: Over,
@@ -125,6 +126,7 @@ impl Play {
             clock: Mutex::default(),
             journal: Mutex::default(),
             straight: Mutex::default(),
+            maybe_straight: Mutex::default(),
             over: Over::default(),
             closed: Over::default(),
         })
@@ -190,11 +192,17 @@ impl Play {
         self.straight.lock().unwrap_or_else(PoisonError::into_inner).push(revision);
     }
 
+    /// Notes what may have been written past every API server: these bytes, or a deletion.
+    pub(crate) fn may_have_written_straight(&self, key: &str, value: Option<Vec<u8>>) {
+        self.maybe_straight.lock().unwrap_or_else(PoisonError::into_inner).push((key.to_owned(), value));
+    }
+
     /// What the judge needs beside the history.
     pub(crate) fn known(&self) -> Known {
         let clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
         let mut known = Known {
             straight: self.straight.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect(),
+            maybe_straight: self.maybe_straight.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             clock: clock.iter().map(|&(at, _, revision)| (at, revision)).collect(),
             ..Known::default()
         };
