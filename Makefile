@@ -11,7 +11,7 @@ CARGO_DENY         := $(CACHE)/tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-
 CARGO_FUZZ_VERSION := 0.13.2
 CARGO_FUZZ         := $(CACHE)/tools/cargo-fuzz-$(CARGO_FUZZ_VERSION)/bin/cargo-fuzz
 
-# How long `make fuzz` runs each target.
+# How long `make fuzz` runs each target, and `make soak` in all.
 SECONDS ?= 60
 # Targets, each with its committed corpus.
 FUZZED  := canonical:corpus review:corpora/reviews rewriting:corpora/reviews paths:corpora/paths \
@@ -27,13 +27,13 @@ BUILT     := $(TARGET)/debug
 BENCHED := driftguard driftguard-bench driftguard-bench-floors
 
 .DEFAULT_GOAL := help
-.PHONY: help build control-plane up down demo test lint deny generate check-generated fuzz bench clean needs-rust needs-servers
+.PHONY: help build control-plane up down demo test soak lint deny generate check-generated fuzz bench clean needs-rust needs-servers
 
 help: ## Lists what can be made
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  K8S=1.33         for control-plane and up: one of $(K8S_MINORS)"
-	@echo "  SECONDS=600      for fuzz: how long for each target"
+	@echo "  SECONDS=600      for fuzz: how long for each target; for soak: how long in all"
 	@echo "  KUBEBUILDER_ASSETS, when set, is used instead of building etcd, kube-apiserver and kubectl"
 
 build: needs-rust ## Builds the program: target/release/driftguard
@@ -82,6 +82,11 @@ fuzz: $(CARGO_FUZZ) ## Fuzzes whatever reads bytes of others, one after the othe
 	  mkdir -p corpus/$${fuzzed%:*}; \
 	  RUSTC_BOOTSTRAP=1 $(CARGO_FUZZ) run $${fuzzed%:*} corpus/$${fuzzed%:*} ../tests/core/$${fuzzed#*:} -- -max_total_time=$(SECONDS); \
 	done
+
+soak: SECONDS = 1800
+soak: needs-rust ## Plays the model test with one fresh seed after the other (SECONDS=1800)
+	@tests/control-plane/build $(NEWEST)
+	DRIFTGUARD_SOAK_SECONDS=$(SECONDS) cargo test --locked --workspace --test e2e model::soak -- --ignored --nocapture
 
 bench: needs-rust ## Measures cost and speed against floors (BENCH='--rounds 9': other options)
 	@tests/control-plane/build $(NEWEST)

@@ -206,6 +206,8 @@ mod tests {
             episode: None,
             alerted: false,
             incident: None,
+            heeded_restore: None,
+            matched: None,
             checked_at: Timestamp::UNIX_EPOCH,
         };
         Told::of(&GuardId { namespace: "n".into(), name: uid.into() }, uid, report, None)

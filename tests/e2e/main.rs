@@ -26,6 +26,7 @@ mod hostile;
 mod install;
 mod installation;
 mod living;
+mod model;
 mod one_actor;
 mod pauses;
 mod recovery;

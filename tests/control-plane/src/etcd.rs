@@ -22,6 +22,42 @@ const TRANSACTION: usize = 128;
 /// How long a start or a stop may take on a busy machine.
 const CHANGE_LIMIT: Duration = Duration::from_secs(60);
 
+/// How long a whole history may take.
+const HISTORY_LIMIT: Duration = Duration::from_secs(60);
+
+/// One change of one key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The revision that it made, which is the object's resourceVersion.
+    pub revision: i64,
+    /// The key.
+    pub key: String,
+    /// What was stored, byte for byte; nothing for a deletion.
+    pub value: Option<Vec<u8>>,
+}
+
+impl Change {
+    /// As etcd's JSON gateway writes an event of a watch: what is empty, zero or `PUT` is left out.
+    fn read(event: &Value) -> Result<Self> {
+        let text = |field: &str| BASE64.decode(event["kv"][field].as_str().unwrap_or_default());
+        let value = text("value").context("etcd's value is not base64")?;
+        Ok(Self {
+            revision: number(&event["kv"]["mod_revision"])?,
+            key: String::from_utf8(text("key")?)?,
+            value: (event["type"] != "DELETE").then_some(value),
+        })
+    }
+}
+
+/// A number of 64 bits, which etcd's JSON gateway writes as a string.
+fn number(value: &Value) -> Result<i64> {
+    value
+        .as_str()
+        .with_context(|| format!("etcd's number is no string: {value}"))?
+        .parse()
+        .map_err(Into::into)
+}
+
 /// The etcd of a control plane.
 #[derive(Debug)]
 pub struct Etcd {
@@ -155,7 +191,54 @@ impl Etcd {
     /// # Errors
     /// When etcd does not answer or refuses.
     pub fn put(&self, key: &str, value: &[u8]) -> Result<()> {
-        self.call("put", json!({"key": BASE64.encode(key), "value": BASE64.encode(value)})).map(|_| ())
+        self.put_at(key, value).map(|_| ())
+    }
+
+    /// As [`Etcd::put`]; gives the revision of the change.
+    ///
+    /// # Errors
+    /// When etcd does not answer or refuses.
+    pub fn put_at(&self, key: &str, value: &[u8]) -> Result<i64> {
+        let answer = self.call("put", json!({"key": BASE64.encode(key), "value": BASE64.encode(value)}))?;
+        number(&answer["header"]["revision"])
+    }
+
+    /// The newest revision.
+    ///
+    /// # Errors
+    /// When etcd does not answer.
+    pub fn revision(&self) -> Result<i64> {
+        let answer = self.call("range", json!({"key": BASE64.encode("/"), "count_only": true}))?;
+        number(&answer["header"]["revision"])
+    }
+
+    /// Every change of every key from the revision `since` on, in order, up to now. API servers compact etcd every
+    /// five minutes unless they were started with `--etcd-compaction-interval=0`.
+    ///
+    /// # Errors
+    /// When etcd does not answer, or a part of it has been compacted.
+    pub fn history(&self, since: i64) -> Result<Vec<Change>> {
+        let newest = self.revision()?;
+        if newest < since {
+            return Ok(Vec::new());
+        }
+        // From the key of one zero byte to no end: all keys.
+        let all = BASE64.encode([0]);
+        let create = json!({"key": all, "range_end": all, "start_revision": since.to_string()});
+        let (address, body) = (format!("{}/v3/watch", self.address), json!({"create_request": create}));
+        wait::block_on(async move {
+            let mut changes = Vec::new();
+            let lines = |line: Value| {
+                let result = &line["result"];
+                ensure!(result["canceled"] != true, "etcd does not tell its history: {line}");
+                for event in result["events"].as_array().into_iter().flatten() {
+                    changes.push(Change::read(event)?);
+                }
+                Ok(changes.last().is_some_and(|change: &Change| change.revision >= newest))
+            };
+            http::post_for_lines(&address, &body, HISTORY_LIMIT, lines).await?;
+            anyhow::Ok(changes)
+        })?
     }
 
     /// Stores many values in few requests, as a restore would.
@@ -175,8 +258,17 @@ impl Etcd {
     /// # Errors
     /// When etcd does not answer.
     pub fn delete(&self, key: &str) -> Result<bool> {
+        Ok(self.delete_at(key)?.is_some())
+    }
+
+    /// As [`Etcd::delete`]; gives the revision of the change when there was one.
+    ///
+    /// # Errors
+    /// When etcd does not answer.
+    pub fn delete_at(&self, key: &str) -> Result<Option<i64>> {
         let answer = self.call("deleterange", json!({"key": BASE64.encode(key)}))?;
-        Ok(answer["deleted"].as_str() == Some("1"))
+        let deleted = answer["deleted"].as_str() == Some("1");
+        deleted.then(|| number(&answer["header"]["revision"])).transpose()
     }
 
     fn call(&self, method: &str, body: Value) -> Result<Value> {

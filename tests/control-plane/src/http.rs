@@ -48,3 +48,37 @@ pub(crate) async fn post_json(
     ensure!(status.is_success(), "{address} says {status}: {}", String::from_utf8_lossy(&answer));
     serde_json::from_slice(&answer).with_context(|| format!("{address} did not answer with JSON"))
 }
+
+/// Posts JSON and hands each line of the answer, which may have no end, to `take` until that says that it is enough.
+///
+/// # Errors
+/// When there is no answer, not a good one, or it ends before it is enough.
+pub(crate) async fn post_for_lines(
+    address: &str,
+    body: &serde_json::Value,
+    limit: Duration,
+    mut take: impl FnMut(serde_json::Value) -> Result<bool> + Send,
+) -> Result<()> {
+    let client: Client<HttpConnector, Full<Bytes>> =
+        Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http();
+    let body = Full::new(serde_json::to_vec(body)?.into());
+    let request = Request::post(address).header("content-type", "application/json").body(body)?;
+    let exchange = async {
+        let mut response = client.request(request).await?;
+        ensure!(response.status().is_success(), "{address} says {}", response.status());
+        let mut pending = Vec::new();
+        while let Some(frame) = response.frame().await {
+            pending.extend_from_slice(frame?.data_ref().map_or(&[][..], |data| &data[..]));
+            while let Some(end) = pending.iter().position(|&byte| byte == b'\n') {
+                let line: Vec<u8> = pending.drain(..=end).collect();
+                if take(serde_json::from_slice(&line)?)? {
+                    return Ok(());
+                }
+            }
+        }
+        anyhow::bail!("{address} has ended its answer")
+    };
+    tokio::time::timeout(limit, exchange)
+        .await
+        .with_context(|| format!("not enough from {address} within {limit:?}"))?
+}

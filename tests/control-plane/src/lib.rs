@@ -38,7 +38,7 @@ mod wait;
 pub use api_server::ApiServer;
 pub use assets::{Version, promtool};
 pub use balancer::{Backend, Balancer};
-pub use etcd::Etcd;
+pub use etcd::{Change, Etcd};
 pub use ports::free_port;
 pub use user::{Kubectl, Output, User};
 pub use wait::until;
