@@ -160,7 +160,8 @@ impl Book {
         };
         let mut course = Course::new(guard, &mut open, now);
         if let Some(asked) = asked {
-            course.heed(asked);
+            // What came with a guard that nobody has looked at yet is of another time: a backup holds it.
+            course.heed(asked, last.is_some());
         }
         self.follow(&mut course, reading, seen, (server_before, server), new_id);
         let state = course.state;

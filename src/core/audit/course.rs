@@ -61,9 +61,9 @@ impl<'a> Course<'a> {
         }
     }
 
-    /// Heeds the request of a person to put the approved content back.
-    pub(super) fn heed(&mut self, asked: String) {
-        self.is_asked = true;
+    /// Heeds the request of a person to put the approved content back, or notes alone that it is done with.
+    pub(super) fn heed(&mut self, asked: String, acts: bool) {
+        self.is_asked = acts;
         self.open.heeded = Some(asked);
     }
 

@@ -81,6 +81,18 @@ fn a_person_may_have_put_back_what_the_guard_leaves_alone_or_awaits() {
 }
 
 #[test]
+fn a_request_that_comes_with_its_guard_is_from_a_backup_and_asks_for_nothing() {
+    let mut room = Room::new();
+    room.terms.auto_remediate = false;
+    room.ask("of last year");
+    let steps = room.shows("bad", Look::Initial);
+    assert!(!restores(&steps));
+    assert_eq!(report(&steps).heeded_restore.as_deref(), Some("of last year"));
+    room.ask("now");
+    assert!(restores(&room.shows("bad", Look::Live)));
+}
+
+#[test]
 fn a_new_leader_heeds_what_was_asked_for_while_nobody_led() {
     let mut room = Room::in_sync();
     room.pause(60);
