@@ -138,6 +138,9 @@ impl Book {
         }
         if seen.look == Look::Live {
             open.read_at = Some(now);
+        } else {
+            // What can be read may yet be forbidden to watch.
+            open.is_unwatched = matches!(seen.sight, Sight::Unreadable(_));
         }
         let is_news = self.is_news(guard, seen, last, is_known, &reading);
         let before = last.unwrap_or(Last::UNSEEN);
