@@ -67,6 +67,9 @@ const CHECKS: usize = 3;
 const MAX_PATHS: usize = 16;
 /// How long what the API server said of its version counts.
 const VERSION_FOR: Duration = Duration::from_secs(60);
+/// How long it may take to say so, and how often it is asked where that decides.
+const VERSION_TIMEOUT: Duration = Duration::from_secs(5);
+const VERSION_TRIES: u32 = 3;
 
 /// How the auditor behaves.
 #[derive(Debug, Clone)]
@@ -683,10 +686,14 @@ impl<'a> Leading<'a> {
         if !is_due {
             return;
         }
-        if let Ok(Ok(info)) =
-            tokio::time::timeout(Duration::from_secs(5), self.auditor.client.apiserver_version()).await
-        {
-            self.version = (info.git_version, Some(Instant::now()));
+        // Without an answer what reads otherwise would be drift, and be put back.
+        let tries = if reads_otherwise { VERSION_TRIES } else { 1 };
+        for _ in 0..tries {
+            let asked = self.auditor.client.apiserver_version();
+            if let Ok(Ok(info)) = tokio::time::timeout(VERSION_TIMEOUT, asked).await {
+                self.version = (info.git_version, Some(Instant::now()));
+                return;
+            }
         }
     }
 
