@@ -68,8 +68,9 @@ const CHECKS: usize = 3;
 const MAX_PATHS: usize = 16;
 /// How long what the API server said of its version counts.
 const VERSION_FOR: Duration = Duration::from_secs(60);
-/// Longest time to ask for it.
+/// How long it may take to say so, and how often it is asked where that decides.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(5);
+const VERSION_TRIES: u32 = 3;
 
 /// How the auditor behaves.
 #[derive(Debug, Clone)]
@@ -685,8 +686,13 @@ impl<'a> Leading<'a> {
     async fn learn_version(&mut self, how: Look, reads_otherwise: bool) {
         let is_unknown = self.version.1.is_none();
         if is_unknown || reads_otherwise || (how != Look::Live && self.is_version_due()) {
-            let learned = version(Some(self.auditor.client.clone())).await;
-            self.learned(learned);
+            // Without an answer what reads otherwise would be drift, and be put back.
+            for _ in 0..if reads_otherwise { VERSION_TRIES } else { 1 } {
+                if let Some(learned) = version(Some(self.auditor.client.clone())).await {
+                    self.learned(Some(learned));
+                    return;
+                }
+            }
         }
     }
 

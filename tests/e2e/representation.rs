@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use driftguard_control_plane::guardian::Signal;
 use driftguard_control_plane::{ControlPlane, Version, free_port, until};
 use serde_json::{Value, json};
 
@@ -61,7 +62,17 @@ fn installed(version: Version) -> Result<Installation> {
 
 #[test]
 fn case_62_objects_that_another_version_of_the_api_server_reads_otherwise_have_not_drifted() -> Result<()> {
-    let on = installed(Version::Older)?;
+    upgraded(true)
+}
+
+#[test]
+fn case_62_nor_have_they_for_a_leader_that_starts_after_the_api_server_was_replaced() -> Result<()> {
+    upgraded(false)
+}
+
+/// Replaces the API server by a newer one, while the auditor runs or while it does not.
+fn upgraded(is_running: bool) -> Result<()> {
+    let mut on = installed(Version::Older)?;
     let ns = on.namespace("case-62-audited")?;
     for kind in ["statefulsets.apps", "deployments.apps"] {
         give_rights(&on, &ns, kind)?;
@@ -76,22 +87,31 @@ fn case_62_objects_that_another_version_of_the_api_server_reads_otherwise_have_n
     ] {
         guards.push(pinned(&on, &ns, &manifest)?);
     }
-    let noted = |guard: &str| Ok::<_, anyhow::Error>(on.get(&ns, &format!("dg/{guard}"))?["status"].clone());
-    let status = noted(&guards[0])?;
+    let noted = |on: &Installation, guard: &str| {
+        Ok::<_, anyhow::Error>(on.get(&ns, &format!("dg/{guard}"))?["status"].clone())
+    };
+    let status = noted(&on, &guards[0])?;
     let server = status["lastMatch"]["serverVersion"].as_str().unwrap_or_default();
     ensure!(server.starts_with("v1.33"), "{status}");
-    ensure!(noted(&guards[3])?["lastMatch"].is_null(), "a ConfigMap reads the same by every API server");
+    ensure!(noted(&on, &guards[3])?["lastMatch"].is_null(), "a ConfigMap reads the same by every API server");
     let mut before = Vec::new();
     for name in names {
         before.push((name, on.get(&ns, name)?));
     }
 
+    if !is_running {
+        on.serve.signal(Signal::Kill)?;
+        on.serve.wait(LIMIT)?;
+    }
     on.plane.api_server().kill()?;
     on.plane.api_server().start_again_as(Version::Newest)?;
+    if !is_running {
+        on.start_again()?;
+    }
     ensure!(hash_of(&on.get(&ns, names[0])?)? != hash_of(&before[0].1)?, "it reads as it did");
     for guard in &guards[..2] {
         let seen = until(&format!("{guard} says that it reads otherwise"), 3 * LIMIT, || {
-            let status = noted(guard)?;
+            let status = noted(&on, guard)?;
             let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
             let drifted = conditions.iter().find(|one| one["type"] == "Drifted").cloned().unwrap_or_default();
             let is_so = drifted["status"] == "False" && drifted["reason"] == "RepresentationChanged";

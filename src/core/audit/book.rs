@@ -145,6 +145,9 @@ impl Book {
         }
         if seen.look == Look::Live {
             open.read_at = Some(now);
+        } else {
+            // What can be read may yet be forbidden to watch.
+            open.is_unwatched = matches!(seen.sight, Sight::Unreadable(_));
         }
         // Of what cannot be read nothing can be put back either.
         let asked =

@@ -547,6 +547,19 @@ fn an_equivalent_of_what_was_approved_before_awaits_the_apply_as_that_does() {
     assert_eq!(reason(&room.shows("otherwise", Look::Live)), (Truth::True, Reason::NotApplied));
 }
 
+#[test]
+fn a_target_of_which_no_watch_tells_is_read_each_interval_until_one_does() {
+    let mut room = Room::in_sync();
+    room.look(&Sight::Unreadable("it may not be watched".to_owned()), Look::Watch);
+    for _ in 0..4 {
+        assert!(room.wait_until_due() <= INTERVAL);
+        assert_eq!(room.book.open(), 1);
+        room.shows("good", Look::Live);
+    }
+    room.write("good");
+    assert_eq!((room.book.open(), room.book.next_due()), (0, None), "a watch tells of it again");
+}
+
 /// What was known of the version of the object that is shown next.
 fn read_before(content: &str, server: &str) -> Option<ReadBefore> {
     Some(ReadBefore { hash: hash(content), server: server.to_owned() })

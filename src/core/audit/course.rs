@@ -476,6 +476,9 @@ impl<'a> Course<'a> {
         {
             self.equivalent(hash, None);
         }
+        if self.open.is_unwatched {
+            self.is_due(after(self.now, self.open.interval));
+        }
         if is_news || self.open.said.is_some() || !self.open.is_idle() || !self.steps.is_empty() {
             let report = Report {
                 generation: self.guard.generation,

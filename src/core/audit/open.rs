@@ -43,6 +43,8 @@ pub(super) struct Open {
     pub(super) heeded: Option<String>,
     /// When the target was last read alone.
     pub(super) read_at: Option<Timestamp>,
+    /// Whether no watch tells of the target, so that it must be read again and again.
+    pub(super) is_unwatched: bool,
 }
 
 /// Content that is not approved.
@@ -147,6 +149,7 @@ impl Open {
             && self.awaited.is_none()
             && self.equivalents.is_empty()
             && self.attempt.is_none()
+            && !self.is_unwatched
     }
 
     /// Failed checks in a row.
