@@ -274,8 +274,10 @@ fn said(of: &Watched, change: &Change, begun: i64, rules: &[&Rule]) -> Result<St
         return Ok(format!("written by {writer}, begun at {begun}; nothing since then approved it"));
     }
     let seen: BTreeSet<String> = rules.iter().map(|rule| rule.hash(value)).collect::<Result<_>>()?;
-    let approved: BTreeSet<&str> =
-        rules.iter().flat_map(|rule| &rule.hashes).map(|(hash, _)| hash.as_str()).collect();
+    let hashes = rules.iter().flat_map(|rule| &rule.hashes);
+    let approved: BTreeSet<String> = hashes
+        .map(|(hash, until)| until.map_or_else(|| hash.clone(), |until| format!("{hash} until {until}")))
+        .collect();
     Ok(format!("holds {seen:?}, written by {writer}, begun at {begun}; approved since then: {approved:?}"))
 }
 
