@@ -97,7 +97,8 @@ fn run(play: &Play, time: Duration) -> Result<()> {
     let history = play.fleet.plane.etcd().history(SINCE)?;
     let watched: Vec<_> = SPOTS.iter().map(world::Spot::watched).collect();
     let known = play.known();
-    let oracle::Judgement { offences, weighed, wrongs } = oracle::judge(&history, &watched, &known)?;
+    let oracle::Judgement { offences, weighed, wrongs, false_alarms } =
+        oracle::judge(&history, &watched, &known)?;
     let revisions = history.iter().filter(|change| watched.iter().any(|of| of.object == change.key)).count();
     let [stored, refused, unsure] = play.counts();
     println!(
@@ -110,6 +111,7 @@ fn run(play: &Play, time: Duration) -> Result<()> {
         bail!("not approved:\n{}", found.join("\n"));
     }
     ensure!(wrongs.is_empty(), "refused, although approved: {wrongs:?}");
+    ensure!(false_alarms.is_empty(), "nothing bypassed admission: {false_alarms:?}");
     ended?;
     println!("model: seed {}: in the end {}", play.seed, mended?.join(", "));
     ensure!(weighed > 0, "nothing was judged by what it holds");

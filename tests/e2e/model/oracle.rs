@@ -11,6 +11,8 @@ use driftguard_control_plane::Change;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
+use crate::fleet::condition;
+
 use super::rule::{Life, Pause, Rule};
 
 /// How long after its judgement a write of DriftGuard's own may be stored.
@@ -18,6 +20,9 @@ const IN_FLIGHT: SignedDuration = SignedDuration::from_secs(5);
 /// When every replica has heard that an exception is gone, if no condition tells: one that hears nothing for so long
 /// no longer trusts what it knows.
 const HEARD: SignedDuration = SignedDuration::from_secs(15);
+
+/// How long after a change its alarm may stand in the status: nobody may lead for a while.
+const ALARM: SignedDuration = SignedDuration::from_secs(60);
 
 /// An object and its guard, by their keys in etcd.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,6 +121,10 @@ impl std::fmt::Display for Offence {
 struct Course<'a> {
     of: &'a Watched,
     stored: Option<&'a [u8]>,
+    /// Revisions in which other content was stored, and whether past every API server.
+    contents: Vec<(i64, bool)>,
+    /// Whether the guard says that something bypassed admission.
+    is_alarmed: bool,
     life: Life,
     /// The rules from each revision on.
     rules: Vec<(i64, Vec<Rule>)>,
@@ -130,11 +139,20 @@ pub(crate) struct Judgement {
     pub(crate) weighed: usize,
     /// Refusals of what the guard has approved for so long that every replica knew.
     pub(crate) wrongs: Vec<Refusal>,
+    /// Guards, by name, that said at a revision that something bypassed admission, when nothing had.
+    pub(crate) false_alarms: Vec<(String, i64)>,
 }
 
 /// Judges a whole history.
 pub(crate) fn judge(history: &[Change], watched: &[Watched], known: &Known) -> Result<Judgement> {
-    let new = |of| Course { of, stored: None, life: Life::new(), rules: vec![(0, vec![Rule::none()])] };
+    let new = |of| Course {
+        of,
+        stored: None,
+        contents: Vec::new(),
+        is_alarmed: false,
+        life: Life::new(),
+        rules: vec![(0, vec![Rule::none()])],
+    };
     let mut judge = Judge {
         known,
         courses: watched.iter().map(new).collect(),
@@ -187,8 +205,16 @@ impl<'a> Judge<'a> {
     fn guard(&mut self, namespace: &str, name: &str, change: &Change) -> Result<()> {
         let is = |course: &&mut Course<'_>| course.of.namespace == namespace && course.of.guard == name;
         let Some(course) = self.courses.iter_mut().find(is) else { return Ok(()) };
-        course.life.follow(parsed(change)?.as_ref())?;
+        let guard = parsed(change)?;
+        course.life.follow(guard.as_ref())?;
         course.rules.push((change.revision, course.life.rules.clone()));
+        let drifted = guard.as_ref().and_then(|guard| condition(guard, "Drifted"));
+        let is_alarmed = drifted.is_some_and(|said| said["reason"] == "BypassedAdmission");
+        // Once is enough: it goes on saying so.
+        let before = std::mem::replace(&mut course.is_alarmed, is_alarmed);
+        if is_alarmed && !before && !course.was_bypassed(self.known.before(change.revision, ALARM)) {
+            self.judgement.false_alarms.push((name.to_owned(), change.revision));
+        }
         if !course.life.suspended {
             let past = self.past.iter_mut().filter(|(of, _)| of == namespace);
             let waiting =
@@ -203,7 +229,13 @@ impl<'a> Judge<'a> {
             return Ok(());
         };
         let old = std::mem::replace(&mut course.stored, change.value.as_deref());
-        if self.known.is_straight(change) {
+        let is_straight = self.known.is_straight(change);
+        let rule = course.life.rules.last();
+        let hash = |object: Option<&[u8]>| rule.and_then(|rule| rule.hash(object?).ok());
+        if hash(old) != hash(change.value.as_deref()) {
+            course.contents.push((change.revision, is_straight));
+        }
+        if is_straight {
             return Ok(());
         }
         let begun = self.known.begun(&change.key, change.revision);
@@ -253,6 +285,12 @@ impl Judge<'_> {
 }
 
 impl Course<'_> {
+    /// Whether anything that was stored at revision `since`, or came later, came past every API server.
+    fn was_bypassed(&self, since: i64) -> bool {
+        let first = self.contents.partition_point(|(at, _)| *at <= since).saturating_sub(1);
+        self.contents[first..].iter().any(|&(_, is_straight)| is_straight)
+    }
+
     /// What was in force at revision `begun`, and all that came since until `end`.
     fn rules(&self, begun: i64, end: i64) -> impl Iterator<Item = &Rule> {
         let first = self.rules.partition_point(|(from, _)| *from <= begun).saturating_sub(1);
@@ -274,8 +312,10 @@ fn said(of: &Watched, change: &Change, begun: i64, rules: &[&Rule]) -> Result<St
         return Ok(format!("written by {writer}, begun at {begun}; nothing since then approved it"));
     }
     let seen: BTreeSet<String> = rules.iter().map(|rule| rule.hash(value)).collect::<Result<_>>()?;
-    let approved: BTreeSet<&str> =
-        rules.iter().flat_map(|rule| &rule.hashes).map(|(hash, _)| hash.as_str()).collect();
+    let hashes = rules.iter().flat_map(|rule| &rule.hashes);
+    let approved: BTreeSet<String> = hashes
+        .map(|(hash, until)| until.map_or_else(|| hash.clone(), |until| format!("{hash} until {until}")))
+        .collect();
     Ok(format!("holds {seen:?}, written by {writer}, begun at {begun}; approved since then: {approved:?}"))
 }
 

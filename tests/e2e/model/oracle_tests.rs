@@ -228,3 +228,21 @@ fn a_refusal_of_what_has_long_been_approved_is_wrong_and_one_soon_after_the_appr
     assert_eq!(judge(&made.history, &watched, &made.known)?.wrongs, wrong);
     Ok(())
 }
+
+#[test]
+fn an_alarm_is_false_unless_something_was_written_straight_into_etcd() -> Result<()> {
+    let nothing = json!({});
+    let alarmed = |revision: i64, made: Made| -> Result<Made> {
+        let mut guard = guard("1", made.generation, &nothing, "True")?;
+        let said = json!({"type": "Drifted", "status": "True", "reason": "BypassedAdmission"});
+        guard["status"]["conditions"].as_array_mut().into_iter().for_each(|all| all.push(said.clone()));
+        Ok(made.put(revision, GUARD, Some(guard)))
+    };
+    let alarms = |made: &Made| Ok(judge(&made.history, &[watched(false)], &made.known)?.false_alarms);
+    let mut made = alarmed(50_000, Made::guarded(&nothing)?.put(49_000, OBJECT, Some(object("2"))))?;
+    let found: Result<_> = alarms(&made);
+    assert_eq!(found?, [("settings".to_owned(), 50_000)]);
+    made.known.straight.insert(49_000);
+    assert!(alarms(&made)?.is_empty());
+    Ok(())
+}

@@ -138,9 +138,11 @@ fn change(person: &mut Person<'_>, number: usize, variant: usize, round: usize) 
             let approval = spot.approval(play.hash(number, variant), variant);
             patch(person, &format!("approval {variant}"), &approval);
             if person.dice.often(7) {
-                let (key, patch) = (spot.watched().object, spot.patch(variant));
-                let what = format!("merge {} {variant}, approved", spot.object());
-                person.write(what, Some(&key), ("PATCH", &spot.path()), Some((MERGE, &patch)));
+                // Made anew where it is gone: a run in which everything is gone shows nothing.
+                let (key, object) = (spot.watched().object, spot.manifest(variant));
+                let forced = format!("{}?force=true", spot.path());
+                let what = format!("apply {} {variant}, approved", spot.object());
+                person.write(what, Some(&key), ("PATCH", &forced), Some((APPLY, &object)));
             }
         }
         10 | 11 => {
