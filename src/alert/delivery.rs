@@ -90,19 +90,11 @@ impl Delivery {
         }
     }
 
-    /// Tells of an attempt to restore, the `attempt`th of its transaction: `result` is a stable word and
-    /// `source` where the content came from.
-    pub fn remediation(
-        &self,
-        about: &About<'_>,
-        attempt: u32,
-        result: &'static str,
-        source: Option<&str>,
-        note: &str,
-    ) {
+    /// Tells of an attempt to restore: `result` is a stable word and `source` where the content came from.
+    pub fn remediation(&self, about: &About<'_>, result: &'static str, source: Option<&str>, note: &str) {
         self.find(about, Told::Remediation, result, note);
         if let Some(outbox) = &self.telemetry {
-            outbox.put(older::remediation(about, attempt, result, source));
+            outbox.put(older::remediation(about, result, source));
         }
     }
 

@@ -135,13 +135,14 @@ async fn telemetry_goes_where_the_older_operator_sent_it() {
         current: None,
         auto_remediate: false,
     };
-    endpoint.post(&older::drift(&about)).await;
-    endpoint.post(&older::remediation(&about, 1, "Restored", None)).await;
+    let drift = older::drift(&about);
+    endpoint.post(&drift).await;
+    endpoint.post(&older::remediation(&about, "Restored", None)).await;
     let got = receiver.got();
     let paths: Vec<&str> = got.iter().map(|got| got.uri.path()).collect();
     assert_eq!(paths, ["/base/telemetry/driftguard", "/base/telemetry/driftguard/remediation"]);
     assert_eq!(got[0].headers["X-Transaction-ID"], alert.episode);
-    assert_eq!(got[0].headers["X-Event-ID"], format!("{}-drift", alert.episode));
+    assert_eq!(got[0].headers["X-Event-ID"], drift.id);
     assert_eq!(got[0].headers[CONTENT_TYPE], "application/json");
 }
 

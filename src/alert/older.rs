@@ -67,18 +67,19 @@ struct Notice<'a> {
 /// The notice that drift was found.
 #[must_use]
 pub fn drift(about: &About<'_>) -> Event {
-    event(about, Kind::Drift, format!("{}-drift", about.transaction_id), None, None)
+    event(about, Kind::Drift, None, None)
 }
 
-/// The notice of an attempt to restore, the `attempt`th of its transaction: its `result` is a stable word,
-/// and `source` says where the content came from.
+/// The notice of an attempt to restore: its `result` is a stable word, and `source` says where the content came
+/// from.
 #[must_use]
-pub fn remediation(about: &About<'_>, attempt: u32, result: &str, source: Option<&str>) -> Event {
-    let id = format!("{}-remediation-{attempt}", about.transaction_id);
-    event(about, Kind::Remediation, id, Some(result), source)
+pub fn remediation(about: &About<'_>, result: &str, source: Option<&str>) -> Event {
+    event(about, Kind::Remediation, Some(result), source)
 }
 
-fn event(about: &About<'_>, kind: Kind, id: String, result: Option<&str>, source: Option<&str>) -> Event {
+fn event(about: &About<'_>, kind: Kind, result: Option<&str>, source: Option<&str>) -> Event {
+    // New for each: one transaction may drift, and be tried, many times, under one leader and the next.
+    let id = uuid::Uuid::now_v7().to_string();
     let target = about.target;
     let is_secret = Scope::new(&target.group, &target.kind, PathFilter::everything()).is_secret();
     let shown = |hash: ContentHash| (!is_secret).then(|| hash.to_string());
@@ -120,7 +121,7 @@ mod tests {
             current: Some(ContentHash::of(b"found")),
             auto_remediate: true,
         };
-        let event = remediation(&about, 2, "Restored", Some("git trading/repository"));
+        let event = remediation(&about, "Restored", Some("git trading/repository"));
         let body = serde_json::from_str(&event.body).unwrap();
         (event, body)
     }
@@ -131,7 +132,7 @@ mod tests {
         assert_eq!(
             body,
             json!({
-                "eventId": "019a0f3e-7c00-7a10-8000-0123456789ab-remediation-2",
+                "eventId": event.id,
                 "transactionId": "019a0f3e-7c00-7a10-8000-0123456789ab",
                 "timestamp": "2026-06-01T12:00:00Z",
                 "guard": {"namespace": "trading", "name": "market-settings-guard", "uid": "5d3c0e6e"},
@@ -153,6 +154,13 @@ mod tests {
             let told = include_str!("../../docs/alerts.md").contains(&format!("`{field}`"));
             assert!(told, "{field} is missing in docs/alerts.md");
         }
+    }
+
+    #[test]
+    fn no_two_notices_have_the_same_id() {
+        let ((first, _), (second, _)) = (told("ConfigMap"), told("ConfigMap"));
+        assert_eq!(first.transaction_id, second.transaction_id);
+        assert_ne!(first.id, second.id);
     }
 
     #[test]

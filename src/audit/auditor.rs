@@ -58,8 +58,6 @@ const WAITING: usize = 64;
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause before a status that could not be read is tried again.
 const RETRY: Duration = Duration::from_secs(5);
-/// Transactions whose attempts are counted.
-const MOST_TRIES: usize = 10_000;
 /// Least time between two counts of the guards that somebody should know of.
 const COUNT_PAUSE: Duration = Duration::from_millis(250);
 /// How often it is tried to check a target that is to be noted as checked.
@@ -117,6 +115,7 @@ impl Auditor {
             }
             // Whoever leads now counts them.
             self.metrics.audit.troubled(Troubled::default());
+            self.metrics.audit.queue(0);
         }
     }
 
@@ -195,8 +194,6 @@ struct Leading<'a> {
     attempts: HashMap<String, Attempt>,
     /// Attempts so far.
     numbers: u64,
-    /// How often it was tried under one transaction id. Of the last few: the count only tells attempts apart.
-    tries: HashMap<String, u32>,
     saying: Saying,
     /// Guards whose sources are asked although nothing drifted.
     asked: HashSet<Text>,
@@ -268,7 +265,6 @@ impl<'a> Leading<'a> {
             waiting: HashMap::new(),
             attempts: HashMap::new(),
             numbers: 0,
-            tries: HashMap::new(),
             saying: Saying::default(),
             asked: HashSet::new(),
             is_news: false,
@@ -322,6 +318,7 @@ impl<'a> Leading<'a> {
         let mut acknowledged: Vec<String> = Vec::new();
         let mut asked: Vec<(Arc<Guard>, String)> = Vec::new();
         let mut unchecked: Vec<Arc<Guard>> = Vec::new();
+        let mut left: Vec<Target> = Vec::new();
         let (mut old, mut new) = (before.guards.iter().peekable(), after.guards.iter().peekable());
         loop {
             let order = match (old.peek(), new.peek()) {
@@ -343,6 +340,7 @@ impl<'a> Leading<'a> {
             if let Some(guard) = gone.and_then(|gone| valid(&gone.state)) {
                 steps.push((Arc::clone(guard), self.book.guard_changed(guard, None, now)));
                 self.forget(&guard.uid);
+                left.push(guard.target.clone());
             }
             let guards = stays.and_then(|was| valid(&was.state)).zip(is.map(|is| valid(&is.state)));
             if let Some((was, is)) = guards
@@ -352,6 +350,7 @@ impl<'a> Leading<'a> {
                     // Its hash is of something else; the watch looks anew.
                     self.waiting.remove(&was.uid);
                 }
+                left.push(was.target.clone());
                 let changed = self.book.guard_changed(was, is.map(AsRef::as_ref), now);
                 steps.push((Arc::clone(is.unwrap_or(was)), changed));
             }
@@ -385,6 +384,9 @@ impl<'a> Leading<'a> {
         for (guard, steps) in steps {
             self.take(&guard, steps, None);
         }
+        for target in left {
+            self.look_for_others(&target);
+        }
         for guard in unchecked {
             self.check(&guard);
         }
@@ -395,6 +397,19 @@ impl<'a> Leading<'a> {
         for (guard, request) in asked {
             let steps = self.book.restore_asked(&guard, request, now);
             self.take(&guard, steps, None);
+        }
+    }
+
+    /// A guard of this target has changed or gone: what stood in the way of others may do so no longer.
+    fn look_for_others(&mut self, target: &Target) {
+        let observation = Arc::clone(&self.observation);
+        let guards = || observation.index.guards_of(target).filter_map(valid);
+        let in_trouble =
+            |saying: &mut Saying, guard: &Guard| saying.told(&guard.uid).is_some_and(|told| !told.is_calm());
+        let others: Vec<Arc<Guard>> =
+            guards().filter(|guard| in_trouble(&mut self.saying, guard)).map(Arc::clone).collect();
+        for guard in others {
+            self.look(&guard);
         }
     }
 
@@ -425,6 +440,12 @@ impl<'a> Leading<'a> {
                 && let Some(guard) = valid(&seen.state)
             {
                 self.take(guard, steps, None);
+            }
+        }
+        // That of a guard which is gone is over all the same.
+        for step in by_uid.into_values().flatten() {
+            if let Step::Alert(alert) | Step::Resolve(alert) = step {
+                self.auditor.telling.alert(&alert);
             }
         }
     }
@@ -495,7 +516,6 @@ impl<'a> Leading<'a> {
                 }
                 Err(error) => {
                     tracing::warn!(namespace = %guard.id.namespace, name = %guard.id.name, error, "the status of a guard could not be read");
-                    tokio::time::sleep(RETRY).await;
                     Ended::Unread(guard.uid.clone())
                 }
             }
@@ -513,10 +533,10 @@ impl<'a> Leading<'a> {
             }
             // Without what it says, what a person must decide could be undone.
             Ended::Unread(uid) => {
-                let guard = self.waiting.get(&uid).and_then(|sighting| self.guard(sighting));
-                match guard {
-                    Some((guard, _)) => self.read(&guard),
-                    None => drop(self.waiting.remove(&uid)),
+                // It waits without what was seen, of which only so much may be held: others go on.
+                let guard = self.waiting.remove(&uid).and_then(|sighting| self.guard(&sighting));
+                if let Some((guard, _)) = guard {
+                    self.look_after(&guard, RETRY);
                 }
             }
             Ended::Looked(Some(sighting)) => self.sighted(sighting).await,
@@ -534,12 +554,7 @@ impl<'a> Leading<'a> {
                 }
                 self.auditor.metrics.audit.queue(self.attempts.len());
                 let now = Timestamp::now();
-                if self.tries.len() > MOST_TRIES {
-                    self.tries.clear();
-                }
-                let tries = self.tries.entry(transaction_id.clone()).or_default();
-                *tries += 1;
-                self.auditor.telling.attempted(&guard, terms, &transaction_id, *tries, &attempted, now);
+                self.auditor.telling.attempted(&guard, terms, &transaction_id, &attempted, now);
                 let steps = self.book.restored(&guard, terms, &say::outcome(&attempted), now);
                 self.take(&guard, steps, Some(&attempted.sources));
             }
@@ -810,9 +825,14 @@ impl<'a> Leading<'a> {
 
     /// Reads a target alone, beside the loop.
     fn look(&mut self, guard: &Arc<Guard>) {
+        self.look_after(guard, Duration::ZERO);
+    }
+
+    fn look_after(&mut self, guard: &Arc<Guard>, pause: Duration) {
         let (guard, remediation, reads) =
             (Arc::clone(guard), Arc::clone(&self.remediation), Arc::clone(&self.reads));
         self.tasks.spawn(async move {
+            tokio::time::sleep(pause).await;
             let _turn = reads.acquire().await;
             let read = remediation.read(&guard.target.url_path()).await;
             let (sight, object) = match read {
@@ -890,11 +910,10 @@ impl<'a> Leading<'a> {
         while let Some((uid, statement)) = self.saying.next(Instant::now()) {
             let (statuses, delivery) = (self.statuses.clone(), self.auditor.telling.delivery.clone());
             self.tasks.spawn(async move {
-                if statement.alerted {
-                    // Once a status says so nobody alerts again: before, the alert must outlive this process.
-                    if !delivery.settled().await {
-                        return Ended::Said(uid, Written::Failed);
-                    }
+                // Once a status says so nobody tells it again, neither an alert nor its end: before, that must
+                // outlive this process.
+                if !delivery.settled().await {
+                    return Ended::Said(uid, Written::Failed);
                 }
                 let written = statuses.write(&statement).await;
                 Ended::Said(uid, written)
@@ -943,13 +962,13 @@ async fn version(client: Option<kube::Client>) -> Option<String> {
     Some(asked.ok()?.ok()?.git_version)
 }
 
-/// Whether the namespace of a target goes, or is gone; what cannot be told is taken to stay.
+/// Whether the namespace of a target is being deleted; what cannot be told is taken to stay. Where it is gone
+/// altogether, so is the target, which somebody should know of.
 async fn is_terminating(store: &Store, target: &Target) -> bool {
     let Some(namespace) = &target.namespace else { return false };
     match within(store.read_namespace(namespace)).await {
         Some(Ok(Some(found))) => crate::core::audit::restore::is_terminating(&found).unwrap_or_default(),
-        Some(Ok(None)) => true,
-        Some(Err(_)) | None => false,
+        Some(Ok(None) | Err(_)) | None => false,
     }
 }
 

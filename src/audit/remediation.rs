@@ -24,6 +24,7 @@ use crate::core::audit::restore::{self, Planned, Unplannable, Write};
 use crate::core::author_access::{Aim, needed};
 use crate::core::canonical::hash_object;
 use crate::core::guard::{Author, Authorship, Guard, GuardState, Target, url_segment};
+use crate::core::guard_spec::rival;
 use crate::sources::{SourceReport, Sources, Verified, Verify};
 use crate::store::Store;
 
@@ -104,7 +105,7 @@ impl From<Outcome> for Attempted {
 }
 
 /// What putting back takes: a target that is gone is made again, one that cannot be changed is deleted first.
-const VERBS: [&str; 3] = ["update", "create", "delete"];
+const VERBS: [&str; 3] = ["patch", "create", "delete"];
 
 /// What an attempt that runs and whoever began it tell each other.
 #[derive(Debug, Default)]
@@ -344,8 +345,8 @@ impl Remediation {
             read.map_err(|_| Outcome::Failed(format!("namespace {namespace} was not read in time")))?;
         match read.map_err(failed)? {
             Some(found) if !restore::is_terminating(&found).unwrap_or(true) => Ok(()),
-            // Gone altogether, or going.
-            _ => Err(Outcome::Terminating),
+            Some(_) => Err(Outcome::Terminating),
+            None => Err(Outcome::Failed(format!("there is no namespace {namespace}"))),
         }
     }
 
@@ -371,11 +372,14 @@ impl Remediation {
         }
         // Of other kinds even content of the right hash is tried: the server may fill in more, or drop what its
         // schema does not know.
-        let planned = match restore::plan(live, &candidate.object, &guard.target, &guard.scope) {
-            Ok(planned) => planned,
-            Err(Unplannable::AlreadyRight) => return told(live.is_some_and(|live| is_approved(live, guard))),
-            Err(problem) => return Verified::Mismatch(format!("it cannot be put back: {problem}")),
-        };
+        let planned =
+            match restore::plan(live, &candidate.object, candidate.origin, &guard.target, &guard.scope) {
+                Ok(planned) => planned,
+                Err(Unplannable::AlreadyRight) => {
+                    return told(live.is_some_and(|live| is_approved(live, guard)));
+                }
+                Err(problem) => return Verified::Mismatch(format!("it cannot be put back: {problem}")),
+            };
         let request = match &planned.write {
             Write::Patch(patch) => patch_request(&guard.target, &hash_query(), patch),
             Write::Create(object) => create_request(&guard.target, &hash_query(), object),
@@ -416,6 +420,9 @@ impl Remediation {
         if now.paused(Timestamp::now()).is_some() {
             return Err(given_up("the guard was paused"));
         }
+        if rival(&seen.state, observation.index.guards_of(&guard.target)).is_some() {
+            return Err(given_up("another guard pins the same object otherwise"));
+        }
         Ok(())
     }
 
@@ -427,12 +434,13 @@ impl Remediation {
         candidate: &Candidate,
         given_up: &Attempting,
     ) -> Result<(), Outcome> {
-        let planned = match restore::plan(live, &candidate.object, &guard.target, &guard.scope) {
-            Ok(planned) => planned,
-            Err(Unplannable::AlreadyRight) => return Err(Outcome::AlreadyRight),
-            Err(Unplannable::Terminating) => return Err(Outcome::Terminating),
-            Err(problem) => return Err(Outcome::Failed(problem.to_string())),
-        };
+        let planned =
+            match restore::plan(live, &candidate.object, candidate.origin, &guard.target, &guard.scope) {
+                Ok(planned) => planned,
+                Err(Unplannable::AlreadyRight) => return Err(Outcome::AlreadyRight),
+                Err(Unplannable::Terminating) => return Err(Outcome::Terminating),
+                Err(problem) => return Err(Outcome::Failed(problem.to_string())),
+            };
         if !guard.scope.has_server_defaults() && !is_approved(&planned.result, guard) {
             return Err(Outcome::Failed("what would be written is not what is approved".into()));
         }

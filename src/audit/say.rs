@@ -191,7 +191,11 @@ fn last_drift(drift: &book::LastDrift) -> LastDrift {
 /// Who did it, when that is known, and how.
 pub(super) fn actor(attribution: &Attribution) -> (Option<String>, Option<ActorSource>) {
     match attribution {
-        Attribution::ObservedAtAdmission { user, .. } => (Some(user.clone()), Some(ActorSource::Admission)),
+        Attribution::ObservedAtAdmission { user, allowed: true, .. } => {
+            (Some(user.clone()), Some(ActorSource::Admission))
+        }
+        // Refused to that user, it came otherwise: by whom is not known.
+        Attribution::ObservedAtAdmission { .. } => (None, None),
         Attribution::FieldManager { manager, .. } => {
             (Some(manager.clone()), Some(ActorSource::ManagedFields))
         }
@@ -249,6 +253,18 @@ mod tests {
             reason,
             sentence: "its content is not what is approved".into(),
         }
+    }
+
+    #[test]
+    fn whoever_was_refused_is_not_named_for_what_came_otherwise() {
+        let seen = |allowed| Attribution::ObservedAtAdmission {
+            user: "alice".into(),
+            manager: "kubectl-edit".into(),
+            at: Timestamp::UNIX_EPOCH,
+            allowed,
+        };
+        assert_eq!(actor(&seen(true)), (Some("alice".into()), Some(ActorSource::Admission)));
+        assert_eq!(actor(&seen(false)), (None, None));
     }
 
     #[test]

@@ -65,7 +65,6 @@ impl Telling {
         guard: &Guard,
         terms: Terms,
         transaction_id: &str,
-        number: u32,
         attempted: &Attempted,
         now: Timestamp,
     ) {
@@ -83,7 +82,7 @@ impl Telling {
             Outcome::AlreadyRight | Outcome::GivenUp(_) | Outcome::Overtaken => return,
         };
         let about = about(guard, terms, transaction_id, None, now);
-        self.delivery.remediation(&about, number, attempted.outcome.reason(), source, &note);
+        self.delivery.remediation(&about, attempted.outcome.reason(), source, &note);
     }
 
     /// What concerns the whole cluster, told once, regarding the first guard that it was seen of.

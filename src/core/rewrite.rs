@@ -236,10 +236,13 @@ fn operations(
     let mut text = new.raw().to_vec();
     for guard in objecting {
         let object = Object::read(&mut Cursor::new(&text)).map_err(|_| Obstacle::Unreadable)?;
-        let edits = restore::edits(old, &object, &guard.scope).map_err(|problem| match problem {
-            restore::Unrestorable::Unreadable => Obstacle::Unreadable,
-            restore::Unrestorable::Entangled => Obstacle::Entangled,
-        })?;
+        let edits =
+            restore::edits(old, &object, &guard.scope, restore::Old::Stored).map_err(
+                |problem| match problem {
+                    restore::Unrestorable::Unreadable => Obstacle::Unreadable,
+                    restore::Unrestorable::Entangled => Obstacle::Entangled,
+                },
+            )?;
         edits.write_operations("", &mut operations);
         text = edits.apply(&text).map_err(|_| Obstacle::Unreadable)?;
     }

@@ -18,7 +18,7 @@ use super::course::Course;
 use super::finding::{Reason, Truth};
 use super::last::{self, Last, State};
 use super::open::{Awaited, Open};
-use super::reading::{Reader, Reading};
+use super::reading::{LAG, Reader, Reading};
 use super::recall::recall;
 use super::sight::{Look, Sight};
 use super::words::{self, EndedBy};
@@ -263,6 +263,15 @@ impl Book {
             last.is_outdated = true;
         }
         let pauses_changed = before.pauses != after.pauses;
+        // Another replica may have let a write pass under a pause before this one had heard of it.
+        let has_just_changed = |last: &LastDrift| now < super::after(last.time, LAG);
+        if is_paused
+            && before.paused(now).is_none()
+            && open.last_drift.as_ref().is_some_and(has_just_changed)
+            && let Some(drift) = &mut open.drift
+        {
+            drift.is_excepted = true;
+        }
         let is_open = open.drift.is_some() || open.episode.is_some();
         if is_edited || is_unsigned || (is_open && (author_changed || pauses_changed)) {
             steps.push(Step::Look);
@@ -279,7 +288,11 @@ impl Book {
         let Some(over) = self.breaker.acknowledge(incident) else { return Vec::new() };
         let mut steps = Vec::new();
         if let Some(alert) = self.incidents.get(incident) {
-            let uid = Text::from(&alert.guard_uid);
+            // Whoever it opened with may be gone.
+            let opener = Text::from(&alert.guard_uid);
+            let is_there = |uid: &&Text| self.open.contains_key(*uid);
+            let uid = Some(&opener).filter(is_there).or_else(|| over.drifted.iter().find(is_there));
+            let uid = uid.unwrap_or(&opener).clone();
             let ended = self.end_incident(&over, EndedBy::Person, now);
             steps.extend(ended.into_iter().map(|step| (uid.clone(), step)));
         }
@@ -409,7 +422,9 @@ impl Book {
         new_id: NewId<'_>,
     ) -> Box<Open> {
         let Some(said) = &context.remembered else { return Box::default() };
-        let Some((last, open)) = recall(guard, said, now, new_id) else { return Box::default() };
+        let Some((last, open)) = recall(guard, said, context.apply_grace, now, new_id) else {
+            return Box::default();
+        };
         self.last.insert(guard.uid.clone(), last);
         if let Some(id) = said.incident.as_ref().filter(|_| open.drift.is_some())
             && self.breaker.resume(id, &guard.uid, &guard.id.namespace)

@@ -13,6 +13,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
+use super::restore::Origin;
 use crate::core::canonical::object::Object;
 use crate::core::canonical::{CanonicalError, hash_object, top_level};
 use crate::core::guard::Target;
@@ -47,6 +48,8 @@ pub struct Candidate {
     /// Whether it came as a whole manifest. When it did not, and the kind is none of ConfigMap, Secret and
     /// GAMAConfig, it was a guess under which field the value stands: only a dry run tells.
     pub whole: bool,
+    /// Whether it stood in the cluster as the target, or what else anybody may have written.
+    pub origin: Origin,
 }
 
 impl fmt::Debug for Candidate {
@@ -147,6 +150,7 @@ pub fn candidates(
     scope: &Scope,
 ) -> Result<Vec<Candidate>, NotACandidate> {
     let object = read(document)?;
+    let origin = if form == Form::Live { Origin::Stored } else { Origin::Source };
     let whole = form == Form::Live || form == Form::Document && is_manifest(&object);
     let objects = match form {
         Form::Live | Form::Document if whole => vec![Ok(manifest(&object, form, target, scope.kind())?)],
@@ -161,7 +165,7 @@ pub fn candidates(
             require_text(&object, scope.kind())?;
             require_shape(&object, target, scope.kind())?;
             let hash = hash_object(&object, scope)?;
-            Ok(Candidate { object, hash, whole })
+            Ok(Candidate { object, hash, whole, origin })
         });
         match hashed {
             Ok(reading) if readings.iter().any(|other| other.hash == reading.hash) => {}

@@ -247,9 +247,11 @@ impl<'a> Course<'a> {
 
     fn held(&mut self, hold: Hold) -> Next {
         self.give_up();
-        if let Hold::Paused { until } = hold {
-            self.is_due(until);
-        }
+        // No watch tells of what stays as it is, nor of what holds it back.
+        self.is_due(match hold {
+            Hold::Paused { until } => until,
+            _ => after(self.now, self.open.interval),
+        });
         Next::Held(hold)
     }
 

@@ -16,7 +16,7 @@ use super::seen::{Context, Seen};
 use super::sight::{Look, Present, Sight};
 
 /// What a watch tells happened within so long, and so did what a read shows that was asked for.
-const LAG: Duration = Duration::from_secs(2);
+pub(super) const LAG: Duration = Duration::from_secs(2);
 
 /// What a look means.
 #[derive(Debug, Clone, PartialEq)]

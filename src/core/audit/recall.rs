@@ -1,9 +1,12 @@
 //! What a status tells a process that leads anew: it goes on from there.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
 use crate::core::guard::Guard;
 
+use super::after;
 use super::alert::AlertReason;
 use super::episode::Episode;
 use super::fight::Fight;
@@ -17,6 +20,7 @@ use super::seen::Remembered;
 pub(super) fn recall(
     guard: &Guard,
     said: &Remembered,
+    apply_grace: Duration,
     now: Timestamp,
     new_id: &mut dyn FnMut() -> String,
 ) -> Option<(Last, Box<Open>)> {
@@ -40,7 +44,10 @@ pub(super) fn recall(
         open.awaited = Some(Awaited::new(said.current_hash, now));
     }
     if truth == Truth::True {
-        open.drift = Some(drift(said, state, reason, now));
+        // Of a target that was never there whoever led before told nobody yet, and neither do we before its time.
+        let waits = state == State::Absent && !said.alerted;
+        let alert_from = if waits { after(since, apply_grace) } else { now };
+        open.drift = Some(drift(said, state, reason, alert_from));
     }
     if truth == Truth::True || said.consecutive_failures > 0 {
         let episode = episode(said, truth, since, new_id);
@@ -52,14 +59,14 @@ pub(super) fn recall(
     Some((last, open))
 }
 
-fn drift(said: &Remembered, state: State, reason: Reason, now: Timestamp) -> Drift {
+fn drift(said: &Remembered, state: State, reason: Reason, alert_from: Timestamp) -> Drift {
     let content = match (state, said.current_hash) {
         (State::Absent, _) => Content::Absent,
         (_, Some(hash)) => Content::Hash(hash),
         (_, None) => Content::Unknown,
     };
     let excepted = [Reason::Excepted, Reason::SuspendedBySpec, Reason::ExceptionEnded];
-    Drift { content, reason, is_excepted: excepted.contains(&reason), is_asked: false, alert_from: now }
+    Drift { content, reason, is_excepted: excepted.contains(&reason), is_asked: false, alert_from }
 }
 
 fn episode(said: &Remembered, truth: Truth, since: Timestamp, new_id: &mut dyn FnMut() -> String) -> Episode {

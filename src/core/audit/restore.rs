@@ -12,7 +12,7 @@ use crate::core::canonical::object::{Object, member};
 use crate::core::guard::Target;
 use crate::core::json::{Cursor, JsonError, Span};
 use crate::core::rewrite::edit::Edits;
-use crate::core::rewrite::restore::{Unrestorable, edits};
+use crate::core::rewrite::restore::{Old, Unrestorable, edits};
 use crate::core::scope::Scope;
 
 /// What an object says of its own past: a new object must not claim it.
@@ -29,6 +29,16 @@ const PAST: [&str; 8] = [
 /// What would have others act on an object made from a source: the garbage collector, by owners that are
 /// gone; a deletion, by finalizers whose controllers do not know it.
 const BONDS: [&str; 2] = ["ownerReferences", "finalizers"];
+
+/// Types of Secrets, as JSON, that say no more than which keys stand in it.
+const HARMLESS: [&str; 6] = [
+    "\"Opaque\"",
+    "\"kubernetes.io/basic-auth\"",
+    "\"kubernetes.io/dockercfg\"",
+    "\"kubernetes.io/dockerconfigjson\"",
+    "\"kubernetes.io/ssh-auth\"",
+    "\"kubernetes.io/tls\"",
+];
 
 /// A write that puts approved content back.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,19 +109,33 @@ impl From<Unrestorable> for Unplannable {
     }
 }
 
+/// Where approved content comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// It stood in the cluster as the target, all of it.
+    Stored,
+    /// A source that anybody may fill: only what the guard pins of it is vouched for, by its hash.
+    Source,
+}
+
 /// The write that gives the live object (`None` when there is none) what `scope` pins of `approved`, an
-/// object of the target's kind.
+/// object of the target's kind. Of what comes from a source nothing else is written: no label, no annotation, no
+/// container beside the one that is pinned.
 ///
 /// # Errors
 /// [`Unplannable`] when there is none, or none is needed.
 pub fn plan(
     live: Option<&[u8]>,
     approved: &[u8],
+    origin: Origin,
     target: &Target,
     scope: &Scope,
 ) -> Result<Planned, Unplannable> {
     let Some(live) = live else {
-        let object = fresh(approved, target, &BONDS)?;
+        let object = match origin {
+            Origin::Stored => fresh(approved, target, &BONDS)?,
+            Origin::Source => pinned(approved, target, scope)?,
+        };
         return Ok(Planned { write: Write::Create(object.clone()), result: object });
     };
     let (old, new) = (read(approved)?, read(live)?);
@@ -119,7 +143,7 @@ pub fn plan(
     if known.is_terminating {
         return Err(Unplannable::Terminating);
     }
-    let edits = edits(&old, &new, scope)?;
+    let edits = edits(&old, &new, scope, origin.into())?;
     if edits.is_empty() {
         return Err(Unplannable::AlreadyRight);
     }
@@ -218,6 +242,30 @@ impl Identity {
     }
 }
 
+/// A new object of the target's name that holds what is pinned of `approved`, and nothing else. What a Secret is
+/// for goes along where that gives it no power: a token's would have the control plane fill it.
+fn pinned(approved: &[u8], target: &Target, scope: &Scope) -> Result<Vec<u8>, Unplannable> {
+    let named = fresh(b"{\"metadata\":{}}", target, &[])?;
+    let (old, new) = (read(approved)?, read(&named)?);
+    let object = edits(&old, &new, scope, Old::Foreign)?.apply(&named)?;
+    let kind = old.field("type").map(|span| span.of(old.text())).filter(|_| scope.is_secret());
+    let Some(kind) = kind.filter(|kind| HARMLESS.iter().any(|known| *kind == known.as_bytes())) else {
+        return Ok(object);
+    };
+    let mut edits = Edits::default();
+    edits.set("type", kind.to_vec());
+    Ok(edits.apply(&object)?)
+}
+
+impl From<Origin> for Old {
+    fn from(origin: Origin) -> Self {
+        match origin {
+            Origin::Stored => Self::Stored,
+            Origin::Source => Self::Foreign,
+        }
+    }
+}
+
 /// The object as a new one of the target's name, without `left_out` of its metadata, without status.
 fn fresh(object: &[u8], target: &Target, left_out: &[&str]) -> Result<Vec<u8>, JsonError> {
     let quoted = |text: &str| serde_json::Value::from(text).to_string().into_bytes();
@@ -282,7 +330,7 @@ mod tests {
         let approved = br#"{"data":{"limit":"1"}}"#;
         let filter = PathFilter::ignoring(&["/data/note"]).unwrap();
         let scope = scope("ConfigMap", filter);
-        let planned = plan(Some(LIVE.as_bytes()), approved, &config_map(), &scope).unwrap();
+        let planned = plan(Some(LIVE.as_bytes()), approved, Origin::Source, &config_map(), &scope).unwrap();
         let Write::Patch(patch) = &planned.write else { unreachable!() };
         assert_eq!(
             String::from_utf8_lossy(patch),
@@ -296,7 +344,8 @@ mod tests {
     #[test]
     fn another_version_of_the_object_is_not_patched() {
         let scope = scope("ConfigMap", PathFilter::everything());
-        let planned = plan(Some(LIVE.as_bytes()), br#"{"data":{}}"#, &config_map(), &scope).unwrap();
+        let planned =
+            plan(Some(LIVE.as_bytes()), br#"{"data":{}}"#, Origin::Source, &config_map(), &scope).unwrap();
         let Write::Patch(patch) = &planned.write else { unreachable!() };
         let mut moved: serde_json::Value = serde_json::from_str(&LIVE.replace("\"7\"", "\"8\"")).unwrap();
         json_patch::patch(&mut moved, &serde_json::from_slice::<json_patch::Patch>(patch).unwrap())
@@ -309,7 +358,8 @@ mod tests {
         let scope = scope("Secret", PathFilter::everything());
         let approved = br#"{"data":{"password":"cA=="}}"#;
         let planned =
-            plan(Some(live.as_bytes()), approved, &target("", "Secret", "secrets"), &scope).unwrap();
+            plan(Some(live.as_bytes()), approved, Origin::Source, &target("", "Secret", "secrets"), &scope)
+                .unwrap();
         let after = patched(&live, &planned.write);
         assert_eq!(after["data"], serde_json::json!({"password": "cA=="}));
         assert_eq!(hash_object(&planned.result, &scope), hash_object(approved, &scope));
@@ -319,20 +369,71 @@ mod tests {
     fn what_is_gone_is_made_again_without_a_past_and_without_owners() {
         let manifest = br#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"x","uid":"old","resourceVersion":"3","labels":{"a":"b"},"ownerReferences":[{}],"finalizers":["f"]},"data":{"a":"1"},"status":{}}"#;
         let scope = scope("ConfigMap", PathFilter::everything());
-        let planned = plan(None, manifest, &config_map(), &scope).unwrap();
+        let planned = plan(None, manifest, Origin::Source, &config_map(), &scope).unwrap();
         let Write::Create(object) = &planned.write else { unreachable!() };
         let object: serde_json::Value = serde_json::from_slice(object).unwrap();
-        assert_eq!(
-            object["metadata"],
-            serde_json::json!({"name": "x", "namespace": "n", "labels": {"a": "b"}})
-        );
+        assert_eq!(object["metadata"], serde_json::json!({"name": "x", "namespace": "n"}));
         assert_eq!((&object["data"]["a"], object.get("status")), (&serde_json::json!("1"), None));
+    }
+
+    #[test]
+    fn what_stood_in_the_cluster_is_made_again_with_all_that_stood_there() {
+        let kept = br#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"x","namespace":"n"},"data":{"a":"1","note":"mine"}}"#;
+        let scope = scope("ConfigMap", PathFilter::ignoring(&["/data/note"]).unwrap());
+        let note = |origin| {
+            let planned = plan(None, kept, origin, &config_map(), &scope).unwrap();
+            let object: serde_json::Value = serde_json::from_slice(&planned.result).unwrap();
+            (object["data"]["a"].clone(), object["data"].get("note").cloned())
+        };
+        assert_eq!(note(Origin::Stored), ("1".into(), Some("mine".into())));
+        assert_eq!(note(Origin::Source), ("1".into(), None), "nobody has approved it");
+    }
+
+    #[test]
+    fn a_source_brings_nothing_along_that_no_hash_covers() {
+        let deployment = |containers: &str| {
+            format!(
+                r#"{{"apiVersion":"apps/v1","kind":"Deployment","metadata":{{"name":"x","namespace":"n","uid":"u","resourceVersion":"7"}},"spec":{{"template":{{"spec":{{"containers":[{containers}]}}}}}}}}"#
+            )
+        };
+        let approved =
+            deployment(r#"{"name":"app","image":"app:1","command":["evil"]},{"name":"spy","image":"spy:1"}"#);
+        let filter = PathFilter::only(&["/spec/template/spec/containers/[name=app]/image"]).unwrap();
+        let scope = Scope::new("apps", "Deployment", filter);
+        let target = target("apps", "Deployment", "deployments");
+        let refused = plan(None, approved.as_bytes(), Origin::Source, &target, &scope);
+        assert_eq!(refused, Err(Unplannable::Entangled), "a container is not made of its image alone");
+        assert!(plan(None, approved.as_bytes(), Origin::Stored, &target, &scope).is_ok());
+        let live = deployment(r#"{"name":"app","image":"app:2","command":["good"]}"#);
+        let planned =
+            plan(Some(live.as_bytes()), approved.as_bytes(), Origin::Source, &target, &scope).unwrap();
+        let after: serde_json::Value = serde_json::from_slice(&planned.result).unwrap();
+        assert_eq!(
+            after["spec"]["template"]["spec"]["containers"],
+            serde_json::json!([{"name": "app", "image": "app:1", "command": ["good"]}])
+        );
+    }
+
+    #[test]
+    fn a_secret_is_made_again_with_its_type_where_that_gives_no_power() {
+        let made = |of_type: &str| {
+            let secret = format!(
+                r#"{{"type":{of_type},"metadata":{{"annotations":{{"kubernetes.io/service-account.name":"admin"}}}},"data":{{}}}}"#
+            );
+            let scope = scope("Secret", PathFilter::everything());
+            let target = target("", "Secret", "secrets");
+            let planned = plan(None, secret.as_bytes(), Origin::Source, &target, &scope).unwrap();
+            serde_json::from_slice::<serde_json::Value>(&planned.result).unwrap()
+        };
+        assert_eq!(made("\"kubernetes.io/tls\"")["type"], "kubernetes.io/tls");
+        let token = made("\"kubernetes.io/service-account-token\"");
+        assert!(token.get("type").is_none() && token["metadata"].get("annotations").is_none(), "{token}");
     }
 
     #[test]
     fn content_alone_becomes_an_object_of_the_targets_kind() {
         let scope = scope("ConfigMap", PathFilter::everything());
-        let planned = plan(None, br#"{"data":{"a":"1"}}"#, &config_map(), &scope).unwrap();
+        let planned = plan(None, br#"{"data":{"a":"1"}}"#, Origin::Source, &config_map(), &scope).unwrap();
         let object: serde_json::Value = serde_json::from_slice(&planned.result).unwrap();
         let wanted = serde_json::json!({"apiVersion": "v1", "kind": "ConfigMap",
             "metadata": {"name": "x", "namespace": "n"}, "data": {"a": "1"}});
@@ -344,7 +445,7 @@ mod tests {
         let live = LIVE.replace("\"data\"", "\"immutable\":true,\"data\"");
         let scope = scope("ConfigMap", PathFilter::everything());
         let approved = br#"{"data":{"limit":"1"}}"#;
-        let planned = plan(Some(live.as_bytes()), approved, &config_map(), &scope).unwrap();
+        let planned = plan(Some(live.as_bytes()), approved, Origin::Source, &config_map(), &scope).unwrap();
         let Write::Replace { uid, resource_version, object } = &planned.write else { unreachable!() };
         assert_eq!((uid.as_str(), resource_version.as_str()), ("u", "7"));
         let object: serde_json::Value = serde_json::from_slice(object).unwrap();
@@ -358,9 +459,9 @@ mod tests {
     fn nothing_is_written_to_what_is_being_deleted_or_right_already() {
         let scope = scope("ConfigMap", PathFilter::everything());
         let going = LIVE.replace("\"uid\"", "\"deletionTimestamp\":\"2026-01-01T00:00:00Z\",\"uid\"");
-        let refused = plan(Some(going.as_bytes()), br#"{"data":{}}"#, &config_map(), &scope);
+        let refused = plan(Some(going.as_bytes()), br#"{"data":{}}"#, Origin::Source, &config_map(), &scope);
         assert_eq!(refused, Err(Unplannable::Terminating));
-        let right = plan(Some(LIVE.as_bytes()), LIVE.as_bytes(), &config_map(), &scope);
+        let right = plan(Some(LIVE.as_bytes()), LIVE.as_bytes(), Origin::Source, &config_map(), &scope);
         assert_eq!(right, Err(Unplannable::AlreadyRight));
     }
 

@@ -42,9 +42,37 @@ impl From<CanonicalError> for Unrestorable {
     }
 }
 
+/// Whose what is not pinned of `old` is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Old {
+    /// It stood in the cluster: a list item that is gone comes back whole, with what of it is not pinned.
+    Stored,
+    /// Nobody vouches for it: the hash covers what is pinned, and nothing else may come back.
+    Foreign,
+}
+
+/// What is pinned, and whether anything beside it may come back.
+struct Way<'f> {
+    filter: &'f PathFilter,
+    old: Old,
+}
+
+impl std::ops::Deref for Way<'_> {
+    type Target = PathFilter;
+
+    fn deref(&self) -> &PathFilter {
+        self.filter
+    }
+}
+
 /// The edits of `new` that put back what `scope` pins of `old`.
-pub(crate) fn edits(old: &Object<'_>, new: &Object<'_>, scope: &Scope) -> Result<Edits, Unrestorable> {
-    let filter = scope.filter();
+pub(crate) fn edits(
+    old: &Object<'_>,
+    new: &Object<'_>,
+    scope: &Scope,
+    whose: Old,
+) -> Result<Edits, Unrestorable> {
+    let filter = &Way { filter: scope.filter(), old: whose };
     let mut edits = Edits::default();
     for name in fields(old, new, scope.kind())? {
         let position = filter.descend(filter.root(), Step::Member(&name));
@@ -98,7 +126,7 @@ impl<'t, 'a> At<'t, 'a> {
     }
 
     /// Items with what the filter says of each.
-    fn items(self, filter: &PathFilter, above: Position) -> Vec<(At<'t, 'a>, Position)> {
+    fn items(self, filter: &Way<'_>, above: Position) -> Vec<(At<'t, 'a>, Position)> {
         let place = |(index, id)| {
             let text = |field: &str| self.tree.field_text(id, field);
             (At { tree: self.tree, id }, filter.descend(above, Step::Item(index, &text)))
@@ -120,7 +148,7 @@ fn root<'t, 'a>(tree: Option<&'t Tree<'a>>) -> Option<At<'t, 'a>> {
 fn parameters(
     old: Option<&Tree<'_>>,
     new: Option<&Tree<'_>>,
-    filter: &PathFilter,
+    filter: &Way<'_>,
     position: Position,
     name: &str,
     edits: &mut Edits,
@@ -144,7 +172,7 @@ fn parameters(
 fn member(
     old: Option<&Tree<'_>>,
     new: Option<&Tree<'_>>,
-    filter: &PathFilter,
+    filter: &Way<'_>,
     position: Position,
     key: &str,
     level: usize,
@@ -157,7 +185,7 @@ fn member(
 fn place(
     old: Option<At<'_, '_>>,
     new: Option<At<'_, '_>>,
-    filter: &PathFilter,
+    filter: &Way<'_>,
     position: Position,
     key: &str,
     level: usize,
@@ -194,7 +222,7 @@ fn place(
 fn members(
     old: At<'_, '_>,
     new: At<'_, '_>,
-    filter: &PathFilter,
+    filter: &Way<'_>,
     position: Position,
     level: usize,
     edits: &mut Edits,
@@ -226,7 +254,7 @@ fn pairs<'t, 'a, 'u, 'b>(
 fn merged(
     old: Option<At<'_, '_>>,
     new: Option<At<'_, '_>>,
-    filter: &PathFilter,
+    filter: &Way<'_>,
     position: Position,
     level: usize,
 ) -> Result<Option<Vec<u8>>, Unrestorable> {
@@ -242,7 +270,11 @@ fn merged(
             merged_list(old, new, filter, position, level)
         }
         // A scalar on either side: nothing of it can be kept beside what is pinned.
-        Position::Between(_) if filter.keeps_undecided() => Ok(old.map(|at| at.raw().to_vec())),
+        Position::Between(_)
+            if filter.keeps_undecided() && (filter.old == Old::Stored || of_kind(old, Kind::Scalar)) =>
+        {
+            Ok(old.map(|at| at.raw().to_vec()))
+        }
         Position::Between(_) => Err(Unrestorable::Entangled),
     }
 }
@@ -250,7 +282,7 @@ fn merged(
 fn merged_object(
     old: Option<At<'_, '_>>,
     new: Option<At<'_, '_>>,
-    filter: &PathFilter,
+    filter: &Way<'_>,
     position: Position,
     level: usize,
 ) -> Result<Option<Vec<u8>>, Unrestorable> {
@@ -274,7 +306,7 @@ fn merged_object(
 fn merged_list(
     old: Option<At<'_, '_>>,
     new: Option<At<'_, '_>>,
-    filter: &PathFilter,
+    filter: &Way<'_>,
     position: Position,
     level: usize,
 ) -> Result<Option<Vec<u8>>, Unrestorable> {
@@ -314,7 +346,7 @@ fn merged_item(
     position: Position,
     lefts: &[(At<'_, '_>, Position)],
     rights: &[(At<'_, '_>, Position)],
-    filter: &PathFilter,
+    filter: &Way<'_>,
     level: usize,
 ) -> Result<Option<Vec<u8>>, Unrestorable> {
     if position == Position::Inside {
@@ -322,7 +354,7 @@ fn merged_item(
     }
     let alike = |list: &[(At<'_, '_>, Position)]| list.iter().filter(|item| item.1 == position).count();
     match (alike(lefts), alike(rights)) {
-        (1, 0) => Ok(Some(old.raw().to_vec())),
+        (1, 0) if filter.old == Old::Stored => Ok(Some(old.raw().to_vec())),
         (1, 1) => {
             let partner = rights.iter().find(|item| item.1 == position).map(|item| item.0);
             merged(Some(old), partner, filter, position, level + 1)

@@ -54,7 +54,7 @@ impl<'a> Record<'a> {
 
     fn by(self, attribution: &'a attribution::Attribution) -> Self {
         match attribution {
-            attribution::Attribution::ObservedAtAdmission { user, manager, .. } => Self {
+            attribution::Attribution::ObservedAtAdmission { user, manager, allowed: true, .. } => Self {
                 attribution: Attribution::ObservedAtAdmission,
                 user: Some(User { name: cut(user, MAX_TEXT), uid: "", groups: Vec::new() }),
                 field_manager: cut(manager, MAX_TEXT),
@@ -63,7 +63,9 @@ impl<'a> Record<'a> {
             attribution::Attribution::FieldManager { manager, .. } => {
                 Self { attribution: Attribution::FieldManager, field_manager: cut(manager, MAX_TEXT), ..self }
             }
-            attribution::Attribution::Unknown { .. } => Self { attribution: Attribution::Unknown, ..self },
+            // What was refused at admission came otherwise, not necessarily by the same user.
+            attribution::Attribution::ObservedAtAdmission { .. }
+            | attribution::Attribution::Unknown { .. } => Self { attribution: Attribution::Unknown, ..self },
         }
     }
 }

@@ -40,6 +40,17 @@ fn a_new_leader_says_nothing_about_guards_that_are_calm() {
 }
 
 #[test]
+fn a_new_leader_waits_as_long_for_a_target_that_was_never_there() {
+    let mut room = Room::new();
+    let steps = room.look(&Sight::Absent, Look::Initial);
+    assert!(alerts(&steps).is_empty());
+    take_over(&mut room, &steps);
+    assert!(alerts(&room.look(&Sight::Absent, Look::Initial)).is_empty());
+    room.wait(GRACE);
+    assert_eq!(alerts(&room.look(&Sight::Absent, Look::Live)), [AlertReason::Missing]);
+}
+
+#[test]
 fn a_new_leader_tells_another_reading_of_what_matched_from_drift() {
     let mut room = Room::new();
     room.enforcing_since = Some(at(START - 60));

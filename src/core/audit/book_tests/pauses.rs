@@ -152,9 +152,23 @@ fn prolonging_a_suspension_decides_nothing_about_what_changed_under_it() {
 }
 
 #[test]
+fn drift_of_the_moment_before_a_pause_may_have_passed_under_it() {
+    // Another replica hears of the pause first, and lets the write pass.
+    let mut room = Room::in_sync();
+    room.write("hotfix");
+    room.pause(60);
+    assert_eq!(reason(&room.shows("hotfix", Look::Live)), (Truth::True, Reason::Excepted));
+    room.wait_until_due();
+    let steps = room.shows("hotfix", Look::Live);
+    assert_eq!(reason(&steps), (Truth::True, Reason::ExceptionEnded));
+    assert!(!restores(&steps));
+}
+
+#[test]
 fn drift_from_before_a_pause_is_put_back_after_it() {
     let mut room = Room::in_sync();
     room.write("bad");
+    room.wait(5);
     assert_eq!(room.pause(60), [Step::GiveUp { transaction_id: "tx-1".into() }, Step::Look]);
     assert!(!room.book.may_restore(&room.guard, "tx-1", room.now));
     let steps = room.shows("bad", Look::Live);

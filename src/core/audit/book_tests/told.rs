@@ -26,6 +26,21 @@ fn failed_checks_are_counted_alerted_once_and_resolved_once() {
 }
 
 #[test]
+fn drift_that_is_left_alone_is_looked_at_each_interval_for_no_watch_tells_of_it_again() {
+    let mut room = Room::in_sync();
+    room.terms.auto_remediate = false;
+    room.write("bad");
+    let mut told = Vec::new();
+    for expected in 2..=4 {
+        assert_eq!(room.wait_until_due(), INTERVAL);
+        let steps = room.shows("bad", Look::Live);
+        assert_eq!(report(&steps).consecutive_failures, expected);
+        told.extend(alerts(&steps).into_iter().map(|reason| (expected, reason)));
+    }
+    assert_eq!(told, [(3, Drifted)]);
+}
+
+#[test]
 fn ten_thousand_changes_are_one_alert_and_few_records() {
     let mut room = Room::in_sync();
     room.enforcing_since = Some(at(START - 60));
