@@ -121,10 +121,15 @@ impl Book {
     /// What follows from a look at a guard's target.
     pub fn see(&mut self, guard: &Guard, seen: &Seen<'_>, now: Timestamp, new_id: NewId<'_>) -> Vec<Step> {
         let is_known = self.knows(&guard.uid);
+        let mut steps = Vec::new();
         let mut open = match self.open.remove(&guard.uid) {
             Some(open) => open,
             None if is_known => Box::default(),
-            None => self.recall(guard, seen.context, now, new_id),
+            None => {
+                let (open, stopped) = self.recall(guard, seen.context, now, new_id);
+                steps = stopped;
+                open
+            }
         };
         open.interval = seen.context.audit_interval;
         let server = self.server(seen.context.server_version);
@@ -141,7 +146,8 @@ impl Book {
             let soon = super::after(now, ASK_SOON);
             let due = self.due.get(&guard.uid).copied().map_or(soon, |due| due.min(soon));
             self.set_due(&guard.uid, Some(due));
-            return if reading == Reading::Doubtful { vec![Step::Look] } else { Vec::new() };
+            steps.extend((reading == Reading::Doubtful).then_some(Step::Look));
+            return steps;
         }
         if seen.look == Look::Live {
             open.read_at = Some(now);
@@ -168,7 +174,8 @@ impl Book {
         }
         self.follow(&mut course, reading, seen, (server_before, server), new_id);
         let state = course.state;
-        let (steps, due) = course.end(seen, is_news);
+        let (more, due) = course.end(seen, is_news);
+        steps.extend(more);
         let present = match seen.sight {
             Sight::Present(present) => Some(present),
             Sight::Absent | Sight::Unreadable(_) => None,
@@ -413,28 +420,35 @@ impl Book {
             && said.generation == guard.generation)
     }
 
-    /// Goes on from what the status of a guard says that this process has never looked at.
+    /// Goes on from what the status of a guard says that this process has never looked at. With
+    /// it come attempts to give up.
     fn recall(
         &mut self,
         guard: &Guard,
         context: &Context<'_>,
         now: Timestamp,
         new_id: NewId<'_>,
-    ) -> Box<Open> {
-        let Some(said) = &context.remembered else { return Box::default() };
+    ) -> (Box<Open>, Vec<Step>) {
+        let Some(said) = &context.remembered else { return Default::default() };
         let Some((last, open)) = recall(guard, said, context.apply_grace, now, new_id) else {
-            return Box::default();
+            return Default::default();
         };
         self.last.insert(guard.uid.clone(), last);
-        if let Some(id) = said.incident.as_ref().filter(|_| open.drift.is_some())
+        let may_drift =
+            open.drift.is_some() || said.drifted.is_some_and(|(truth, ..)| truth == Truth::Unknown);
+        if let Some(id) = said.incident.as_ref().filter(|_| may_drift)
             && self.breaker.resume(id, &guard.uid, &guard.id.namespace)
         {
             // Whoever led before has alerted it, and has told of those that it took up.
             self.incidents.retain(|known, _| self.breaker.is_open(known));
             let alert = || incident_alert(guard, id, String::new(), now);
             self.incidents.entry(id.clone()).or_insert_with(alert);
+            // Of guards that were looked at before this one nobody knew that it holds them back.
+            if let Some(incident) = self.breaker.holds(&guard.id.namespace).cloned() {
+                return (open, self.stop_attempts(&incident, now));
+            }
         }
-        open
+        (open, Vec::new())
     }
 
     /// Does what a look means. `servers` are those that showed the object last and now.
@@ -505,6 +519,10 @@ impl Book {
             .map(|(uid, _)| uid.clone())
             .collect();
         for uid in &held {
+            // Also of those that cannot be read: their statuses must not speak of it to the next leader.
+            if let Some(open) = self.open.get_mut(uid) {
+                open.incident = None;
+            }
             self.set_due(uid, Some(now));
         }
         held
