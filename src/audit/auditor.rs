@@ -337,9 +337,11 @@ impl<'a> Leading<'a> {
             let same = |was: &Seen| is.is_some_and(|is| is.stored.uid() == was.stored.uid());
             let (gone, stays) = (was.filter(|was| !same(was)), was.filter(|was| same(was)));
             came_or_went |= gone.is_some() || stays.is_none();
+            if let Some(gone) = gone {
+                self.forget(gone.stored.uid());
+            }
             if let Some(guard) = gone.and_then(|gone| valid(&gone.state)) {
                 steps.push((Arc::clone(guard), self.book.guard_changed(guard, None, now)));
-                self.forget(&guard.uid);
                 left.push(guard.target.clone());
             }
             let guards = stays.and_then(|was| valid(&was.state)).zip(is.map(|is| valid(&is.state)));
@@ -516,6 +518,7 @@ impl<'a> Leading<'a> {
                 }
                 Err(error) => {
                     tracing::warn!(namespace = %guard.id.namespace, name = %guard.id.name, error, "the status of a guard could not be read");
+                    tokio::time::sleep(RETRY).await;
                     Ended::Unread(guard.uid.clone())
                 }
             }
@@ -532,11 +535,12 @@ impl<'a> Leading<'a> {
                 self.see(&guard, terms, &sighting, &known, remembered).await;
             }
             // Without what it says, what a person must decide could be undone.
+            // Nor may the look be lost: no watch tells of it again.
             Ended::Unread(uid) => {
-                // It waits without what was seen, of which only so much may be held: others go on.
-                let guard = self.waiting.remove(&uid).and_then(|sighting| self.guard(&sighting));
-                if let Some((guard, _)) = guard {
-                    self.look_after(&guard, RETRY);
+                let guard = self.waiting.get(&uid).and_then(|sighting| self.guard(sighting));
+                match guard {
+                    Some((guard, _)) => self.read(&guard),
+                    None => drop(self.waiting.remove(&uid)),
                 }
             }
             Ended::Looked(Some(sighting)) => self.sighted(sighting).await,
@@ -825,14 +829,9 @@ impl<'a> Leading<'a> {
 
     /// Reads a target alone, beside the loop.
     fn look(&mut self, guard: &Arc<Guard>) {
-        self.look_after(guard, Duration::ZERO);
-    }
-
-    fn look_after(&mut self, guard: &Arc<Guard>, pause: Duration) {
         let (guard, remediation, reads) =
             (Arc::clone(guard), Arc::clone(&self.remediation), Arc::clone(&self.reads));
         self.tasks.spawn(async move {
-            tokio::time::sleep(pause).await;
             let _turn = reads.acquire().await;
             let read = remediation.read(&guard.target.url_path()).await;
             let (sight, object) = match read {

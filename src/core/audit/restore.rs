@@ -112,7 +112,7 @@ impl From<Unrestorable> for Unplannable {
 /// Where approved content comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
-    /// It stood in the cluster as the target, all of it.
+    /// It stood in the cluster as the target; its metadata was not kept.
     Stored,
     /// A source that anybody may fill: only what the guard pins of it is vouched for, by its hash.
     Source,
@@ -412,6 +412,19 @@ mod tests {
             after["spec"]["template"]["spec"]["containers"],
             serde_json::json!([{"name": "app", "image": "app:1", "command": ["good"]}])
         );
+    }
+
+    #[test]
+    fn list_items_are_made_again_without_what_the_guard_ignores_of_them() {
+        let approved = br#"{"metadata":{"name":"x"},"spec":{"template":{"spec":{"containers":[{"name":"app","image":"app:1","resources":{"limits":{"cpu":"64"}}}]}}}}"#;
+        let filter = PathFilter::ignoring(&["/spec/template/spec/containers/*/resources"]).unwrap();
+        let scope = Scope::new("apps", "Deployment", filter);
+        let target = target("apps", "Deployment", "deployments");
+        let planned = plan(None, approved, Origin::Source, &target, &scope).unwrap();
+        let made: serde_json::Value = serde_json::from_slice(&planned.result).unwrap();
+        let containers = &made["spec"]["template"]["spec"]["containers"];
+        assert_eq!(*containers, serde_json::json!([{"name": "app", "image": "app:1"}]));
+        assert_eq!(hash_object(&planned.result, &scope), hash_object(approved, &scope));
     }
 
     #[test]

@@ -355,6 +355,10 @@ fn merged_item(
     let alike = |list: &[(At<'_, '_>, Position)]| list.iter().filter(|item| item.1 == position).count();
     match (alike(lefts), alike(rights)) {
         (1, 0) if filter.old == Old::Stored => Ok(Some(old.raw().to_vec())),
+        // Without what is ignored of it: nobody vouches for that.
+        (_, 0) if filter.old == Old::Foreign && filter.keeps_undecided() => {
+            merged(Some(old), None, filter, position, level + 1)
+        }
         (1, 1) => {
             let partner = rights.iter().find(|item| item.1 == position).map(|item| item.0);
             merged(Some(old), partner, filter, position, level + 1)

@@ -57,6 +57,18 @@ fn what_a_person_asks_for_is_done_once_and_holds_for_no_later_drift() {
 }
 
 #[test]
+fn what_a_person_asked_for_before_another_approval_is_asked_for_no_longer() {
+    let mut room = Room::in_sync();
+    room.terms.auto_remediate = false;
+    room.write("bad");
+    room.ask("1");
+    assert!(restores(&room.shows("bad", Look::Live)));
+    room.restored(&Outcome::Failed { source: None, message: "no".into() });
+    room.edit(|guard| guard.expected = hash("better"));
+    assert!(!restores(&room.shows("bad", Look::Live)), "it was asked for other content");
+}
+
+#[test]
 fn a_person_may_have_put_back_what_the_guard_leaves_alone_or_awaits() {
     let mut room = Room::in_sync();
     room.terms.auto_remediate = false;
