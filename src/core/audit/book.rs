@@ -432,7 +432,7 @@ impl Book {
         new_id: NewId<'_>,
     ) -> (Box<Open>, Vec<Step>) {
         let Some(said) = &context.remembered else { return Default::default() };
-        let Some((last, mut open)) = recall(guard, said, context.apply_grace, now, new_id) else {
+        let Some((last, open)) = recall(guard, said, context.apply_grace, now, new_id) else {
             return Default::default();
         };
         self.last.insert(guard.uid.clone(), last);
@@ -445,8 +445,6 @@ impl Book {
             self.incidents.retain(|known, _| self.breaker.is_open(known));
             let alert = || incident_alert(guard, id, String::new(), now);
             self.incidents.entry(id.clone()).or_insert_with(alert);
-            // To be said on, even of a target that cannot be read now.
-            open.incident = Some(id.clone());
             // Of guards that were looked at before this one nobody knew that it holds them back.
             if let Some(incident) = self.breaker.holds(&guard.id.namespace).cloned() {
                 return (open, self.stop_attempts(&incident, now));
