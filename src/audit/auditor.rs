@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -65,7 +65,7 @@ const CHECKS: usize = 3;
 /// Most changed paths that are told.
 const MAX_PATHS: usize = 16;
 /// How long what the API server said of its version counts.
-const VERSION_FOR: Duration = Duration::from_secs(60);
+const VERSION_FOR: SignedDuration = SignedDuration::from_secs(60);
 /// How long it may take to say so, and how often it is asked where that decides.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(5);
 const VERSION_TRIES: u32 = 3;
@@ -154,6 +154,7 @@ struct Known {
     namespace_terminating: bool,
     /// Which version the API server has, where that was asked, too.
     version: Option<String>,
+    asked_at: Timestamp,
 }
 
 /// What ran beside the loop and has ended.
@@ -202,7 +203,8 @@ struct Leading<'a> {
     /// Whether what is told of any guard has changed since it was counted.
     is_news: bool,
     counted_at: Instant,
-    version: (String, Option<Instant>),
+    /// Which version the API server has, and when it was last asked, had it answered.
+    version: (String, Option<Timestamp>),
 }
 
 /// Of a guard whose spec can no longer be read.
@@ -504,6 +506,7 @@ impl<'a> Leading<'a> {
         let client = self.is_version_due().then(|| self.auditor.client.clone());
         self.tasks.spawn(async move {
             let turn = reads.acquire().await;
+            let asked_at = Timestamp::now();
             // At once: drift lasts for as long as this takes.
             let (status, terminating, version) = tokio::join!(
                 statuses.read(&guard.id, &guard.uid),
@@ -513,8 +516,9 @@ impl<'a> Leading<'a> {
             drop(turn);
             match status {
                 Ok(status) => {
-                    let known = status.map(|status| Known { status, namespace_terminating: terminating, version }).map(Box::new);
-                    Ended::Read(guard.uid.clone(), known)
+                    let namespace_terminating = terminating;
+                    let known = |status| Box::new(Known { status, namespace_terminating, version, asked_at });
+                    Ended::Read(guard.uid.clone(), status.map(known))
                 }
                 Err(error) => {
                     tracing::warn!(namespace = %guard.id.namespace, name = %guard.id.name, error, "the status of a guard could not be read");
@@ -530,7 +534,7 @@ impl<'a> Leading<'a> {
             Ended::Read(uid, known) => {
                 let Some(sighting) = self.waiting.remove(&uid) else { return };
                 let (Some((guard, terms)), Some(mut known)) = (self.guard(&sighting), known) else { return };
-                self.learned(known.version.take());
+                self.learned(known.version.take(), known.asked_at);
                 let remembered = (!self.book.knows(&uid)).then(|| facts::remembered(&known.status));
                 self.see(&guard, terms, &sighting, &known, remembered).await;
             }
@@ -564,9 +568,9 @@ impl<'a> Leading<'a> {
             }
             Ended::Asked(uid, reports) => {
                 self.asked.remove(&uid);
-                if let Some(told) = self.saying.told(&uid)
-                    && !reports.is_empty()
-                {
+                if reports.is_empty() {
+                    self.saying.needs_no_more(&uid);
+                } else if let Some(told) = self.saying.told(&uid) {
                     told.asked(&reports, Timestamp::now());
                     self.saying.say(&uid);
                 }
@@ -588,14 +592,16 @@ impl<'a> Leading<'a> {
         remembered: Option<Remembered>,
     ) {
         let read_before = self.read_before(guard, sighting, known);
-        self.learn_version(sighting.how, read_before.is_some()).await;
+        let built_in = facts::is_built_in(&guard.target.group);
+        let decides = read_before.is_some() && built_in && guard.scope.has_server_defaults();
+        self.learn_version(sighting, decides).await;
         let now = Timestamp::now();
         let details =
             self.book.wants_details(guard, &sighting.sight, now).then(|| self.details(guard, sighting));
         let index = &self.observation.index;
         let context = Context {
             enforcing_since: facts::enforcing_since(&known.status),
-            built_in: facts::is_built_in(&guard.target.group),
+            built_in,
             server_version: &self.version.0,
             audit_interval: self.auditor.settings.watch.audit_interval,
             apply_grace: self.auditor.settings.apply_grace,
@@ -700,28 +706,32 @@ impl<'a> Leading<'a> {
         }
     }
 
-    /// Which version the API server has, asked again when lists came anew: it may have been replaced. When an
-    /// object reads otherwise it decides what that means, so that no earlier answer will do.
-    async fn learn_version(&mut self, how: Look, reads_otherwise: bool) {
-        let is_unknown = self.version.1.is_none();
-        if is_unknown || reads_otherwise || (how != Look::Live && self.is_version_due()) {
-            // Without an answer what reads otherwise would be drift, and be put back.
-            for _ in 0..if reads_otherwise { VERSION_TRIES } else { 1 } {
-                if let Some(learned) = version(Some(self.auditor.client.clone())).await {
-                    self.learned(Some(learned));
-                    return;
-                }
+    /// Which version the API server has, asked again when lists came anew: it may have been replaced. Where that
+    /// `decides` what another reading means, only an answer given since the look will do.
+    async fn learn_version(&mut self, sighting: &Sighting, decides: bool) {
+        let is_fresh = self.version.1.is_some_and(|at| at >= sighting.seen_at);
+        let is_due = self.is_version_due() && (sighting.how != Look::Live || self.version.1.is_none());
+        // Without an answer what reads otherwise would be drift, and be put back.
+        let tries = match (decides && !is_fresh, is_due) {
+            (true, _) => VERSION_TRIES,
+            (false, is_due) => u32::from(is_due),
+        };
+        for _ in 0..tries {
+            let asked_at = Timestamp::now();
+            if let Some(learned) = version(Some(self.auditor.client.clone())).await {
+                return self.learned(Some(learned), asked_at);
             }
         }
     }
 
     fn is_version_due(&self) -> bool {
-        self.version.1.is_none_or(|at| at + VERSION_FOR < Instant::now())
+        let age = |at: Timestamp| Timestamp::now().duration_since(at);
+        self.version.1.is_none_or(|at| age(at) > VERSION_FOR || age(at).is_negative())
     }
 
-    fn learned(&mut self, version: Option<String>) {
+    fn learned(&mut self, version: Option<String>, asked_at: Timestamp) {
         if let Some(version) = version {
-            self.version = (version, Some(Instant::now()));
+            self.version = (version, Some(asked_at));
         }
     }
 
@@ -871,12 +881,13 @@ impl<'a> Leading<'a> {
             let _turn = questions.acquire().await;
             for _ in 0..CHECKS {
                 let now = Timestamp::now();
-                let read = remediation.read(&guard.target.url_path()).await;
-                // Whatever else it shows the watch tells.
-                if let Ok(Some(object)) = read
-                    && let Ok(seen) = present(&guard, &object)
-                    && (guard.approves(seen.hash, now) || guard.equivalents.contains(&seen.hash))
-                {
+                if let Ok(read) = remediation.read(&guard.target.url_path()).await {
+                    let seen = read.and_then(|object| present(&guard, &object).ok());
+                    // Whatever else it shows the watch tells.
+                    let is_approved = |seen: &Present| {
+                        guard.approves(seen.hash, now) || guard.equivalents.contains(&seen.hash)
+                    };
+                    let Some(seen) = seen.filter(is_approved) else { break };
                     let (uid, resource_version, hash) = (seen.uid, seen.resource_version, seen.hash);
                     let matched = Matched { uid, resource_version, hash };
                     let is_kept = guard.scope.has_server_defaults() && !version.is_empty();

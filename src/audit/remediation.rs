@@ -445,9 +445,7 @@ impl Remediation {
             return Err(Outcome::Failed("what would be written is not what is approved".into()));
         }
         self.still(guard, given_up)?;
-        if let Err(outcome) = self.carry_out(guard, &planned, given_up).await {
-            return Err(self.unless_overtaken(guard, live, outcome).await);
-        }
+        self.carry_out(guard, live, &planned, given_up).await?;
         match self.read(&guard.target.url_path()).await? {
             Some(stored) if is_approved(&stored, guard) => Ok(()),
             _ => Err(Outcome::Failed(
@@ -469,47 +467,60 @@ impl Remediation {
     async fn carry_out(
         &self,
         guard: &Guard,
+        live: Option<&[u8]>,
         planned: &Planned,
         attempting: &Attempting,
     ) -> Result<(), Outcome> {
         let target = &guard.target;
-        let failed = |refused: Refused| Outcome::Failed(format!("the write was refused: {}", refused.told()));
         let query = format!("fieldManager={}", names::FIELD_MANAGER);
-        match &planned.write {
-            Write::Patch(patch) => {
-                self.send(patch_request(target, &query, patch)?).await.map_err(failed)?;
-            }
-            Write::Create(object) => {
-                self.send(create_request(target, &query, object)?).await.map_err(failed)?;
-            }
+        let request = match &planned.write {
+            Write::Patch(patch) => patch_request(target, &query, patch)?,
+            Write::Create(object) => create_request(target, &query, object)?,
             Write::Replace { uid, resource_version, object } => {
-                let options = serde_json::json!({
-                    "apiVersion": "v1",
-                    "kind": "DeleteOptions",
-                    "preconditions": {"uid": uid, "resourceVersion": resource_version},
-                    // As `kubectl replace --force` does it. `Orphan` would leave the drifted content standing,
-                    // and nothing in its place, until the garbage collector has come by.
-                    "propagationPolicy": "Background",
-                });
-                let deletion = request(
-                    Method::DELETE,
-                    &target.url_path(),
-                    Some("application/json"),
-                    options.to_string().into(),
-                )?;
                 let making = create_request(target, &query, object)?;
-                // A watch may tell of the deletion before this hears of it.
-                let _replacing = attempting.replaces();
-                self.send(deletion).await.map_err(failed)?;
-                // From here on it must be made again, whatever is wanted now: nobody asked for its deletion. So
-                // it goes on although whoever waits for it is stopped.
-                let client = self.client.clone();
-                let made = tokio::spawn(make_again(client, making)).await;
-                made.map_err(|_| Outcome::Failed("making it again was interrupted".into()))?
-                    .map_err(failed)?;
+                return self.replace(guard, live, (uid, resource_version), making, attempting).await;
+            }
+        };
+        match self.send(request).await {
+            Ok(_) => Ok(()),
+            Err(refused) => Err(self.unless_overtaken(guard, live, refused.into_outcome()).await),
+        }
+    }
+
+    /// Deletes exactly the object that was seen, of this uid and resource version, and makes another.
+    async fn replace(
+        &self,
+        guard: &Guard,
+        live: Option<&[u8]>,
+        (uid, resource_version): (&str, &str),
+        making: Request<Vec<u8>>,
+        attempting: &Attempting,
+    ) -> Result<(), Outcome> {
+        let options = serde_json::json!({
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "preconditions": {"uid": uid, "resourceVersion": resource_version},
+            // As `kubectl replace --force` does it. `Orphan` would leave the drifted content standing, and
+            // nothing in its place, until the garbage collector has come by.
+            "propagationPolicy": "Background",
+        });
+        let path = guard.target.url_path();
+        let deletion = request(Method::DELETE, &path, Some("application/json"), options.to_string().into())?;
+        // A watch may tell of the deletion before this hears of it.
+        let _replacing = attempting.replaces();
+        if let Err(refused) = self.send(deletion).await {
+            // An answer that was lost tells nothing: what is gone now is taken to be gone by us, so that what
+            // stood beside the approved content is made again with it.
+            let is_gone = refused.code == 0 && matches!(self.read(&path).await, Ok(None));
+            if !is_gone {
+                return Err(self.unless_overtaken(guard, live, refused.into_outcome()).await);
             }
         }
-        Ok(())
+        // From here on it must be made again, whatever is wanted now: nobody asked for its deletion. So it goes
+        // on although whoever waits for it is stopped.
+        let made = tokio::spawn(make_again(self.client.clone(), making)).await;
+        made.map_err(|_| Outcome::Failed("making it again was interrupted".into()))?
+            .map_err(Refused::into_outcome)
     }
 
     async fn send(&self, request: Request<Vec<u8>>) -> Result<Vec<u8>, Refused> {
@@ -571,6 +582,11 @@ impl Refused {
             about: status.details.as_ref().map(|details| details.name.clone()).unwrap_or_default(),
             message: message.chars().take(300).collect(),
         }
+    }
+
+    /// What becomes of an attempt by it.
+    fn into_outcome(self) -> Outcome {
+        Outcome::Failed(format!("the write was refused: {}", self.told()))
     }
 
     fn silent(message: String) -> Self {

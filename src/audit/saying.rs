@@ -159,6 +159,15 @@ impl Saying {
         }
     }
 
+    /// What was still to be learned of a guard was not: nothing is kept of it when it is calm and all is said.
+    pub(super) fn needs_no_more(&mut self, uid: &Text) {
+        let is_over =
+            |spoken: &Spoken| spoken.told.is_calm() && spoken.turn == Turn::Never && !spoken.is_running;
+        if self.guards.get(uid).is_some_and(is_over) {
+            self.guards.remove(uid);
+        }
+    }
+
     /// When the next one may be tried that failed before.
     pub(super) fn next_due(&self) -> Option<Instant> {
         self.later.first().map(|(at, _)| *at)
@@ -300,6 +309,8 @@ mod tests {
         }
         assert!(saying.told(&"calm".into()).is_none());
         assert!(saying.told(&"asked".into()).is_some());
+        saying.needs_no_more(&"asked".into());
+        assert!(saying.told(&"asked".into()).is_none());
         assert_eq!(saying.troubled().drifted, 1);
         saying.forget(&"drifted".into());
         assert_eq!(saying.troubled(), Troubled::default());

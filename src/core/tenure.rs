@@ -21,8 +21,9 @@ pub struct Terms {
 }
 
 impl Default for Terms {
-    /// Takeover within 15 s of a kill, time for two failed renewals, and time for a write that was sent at the
-    /// last moment to arrive before another may write. A candidate sees the last renewal up to one look
+    /// Takeover within 15 s of a kill, time for two failed renewals, and time for a registration that was sent at
+    /// the last moment to arrive before another may write. What remediation and statuses send may take longer: it
+    /// names the version of what it changes, or says what was seen. A candidate sees the last renewal up to one look
     /// late, and that there was no further one up to one look late again.
     fn default() -> Self {
         Self {

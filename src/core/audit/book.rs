@@ -155,9 +155,9 @@ impl Book {
             // What can be read may yet be forbidden to watch.
             open.is_unwatched = matches!(seen.sight, Sight::Unreadable(_));
         }
-        // Of what cannot be read nothing can be put back either.
-        let asked =
-            (!matches!(reading, Reading::Unreadable(_))).then(|| self.asked.remove(&guard.uid)).flatten();
+        // Of what cannot be read nothing can be put back either. What came with a guard is done with all the same.
+        let is_heeded = last.is_none() || !matches!(reading, Reading::Unreadable(_));
+        let asked = is_heeded.then(|| self.asked.remove(&guard.uid)).flatten();
         let is_news = asked.is_some() || self.is_news(guard, seen, last, is_known, &reading);
         let before = last.unwrap_or(Last::UNSEEN);
         if asked.is_some() {

@@ -293,10 +293,11 @@ impl<'a> Course<'a> {
             (drift.is_excepted, Hold::ExceptionEnded),
             (drift.reason == Reason::DefinitionChanged, Hold::DefinitionChanged),
             (seen.context.conflict, Hold::Conflict),
-            (!seen.terms.auto_remediate && !drift.is_asked, Hold::AutoRemediateOff),
             (!remediation, Hold::RemediationOff),
             (matches!(self.guard.authorship, Authorship::Unknown), Hold::AuthorUnknown),
             (self.guard.target.group == RBAC, Hold::Rbac),
+            // Behind those that a person's request does not lift: the words name it.
+            (!seen.terms.auto_remediate && !drift.is_asked, Hold::AutoRemediateOff),
             (seen.context.namespace_terminating, Hold::NamespaceTerminating),
             (is_terminating, Hold::Terminating),
         ];

@@ -57,6 +57,16 @@ fn what_a_person_asks_for_is_done_once_and_holds_for_no_later_drift() {
 }
 
 #[test]
+fn what_came_with_a_guard_is_done_with_although_its_target_cannot_be_read_at_first() {
+    let mut room = Room::new();
+    room.terms.auto_remediate = false;
+    room.ask("of a backup");
+    let steps = room.look(&Sight::Unreadable("may not watch".into()), Look::Initial);
+    assert_eq!(report(&steps).heeded_restore.as_deref(), Some("of a backup"));
+    assert!(!restores(&room.shows("bad", Look::Live)));
+}
+
+#[test]
 fn what_a_person_asked_for_before_another_approval_is_asked_for_no_longer() {
     let mut room = Room::in_sync();
     room.terms.auto_remediate = false;
