@@ -1,0 +1,168 @@
+//! Does what the book has decided.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+use tracing::Instrument as _;
+
+use crate::audit::remediation::{Attempting, Job, Outcome};
+use crate::audit::say::Told;
+use crate::core::audit::book::{Step, Terms};
+use crate::core::guard::Guard;
+use crate::core::text::Text;
+use crate::telemetry::metrics::Restored;
+use crate::telemetry::traces;
+
+use super::{Ended, Leading, NO_TERMS, spec, valid};
+
+/// An attempt to restore that runs.
+pub(super) struct Attempt {
+    /// Tells it from another one of the same transaction.
+    pub(super) number: u64,
+    pub(super) begun: Instant,
+    /// The uid of its guard.
+    pub(super) guard_uid: Text,
+    pub(super) state: Arc<Attempting>,
+}
+
+impl Leading<'_> {
+    /// Steps of guards that are named by uid alone.
+    pub(super) fn take_all(&mut self, steps: Vec<(Text, Step)>) {
+        if steps.is_empty() {
+            return;
+        }
+        let mut by_uid: HashMap<Text, Vec<Step>> = HashMap::new();
+        for (uid, step) in steps {
+            by_uid.entry(uid).or_default().push(step);
+        }
+        let observation = Arc::clone(&self.observation);
+        for seen in &observation.guards {
+            if let Some(steps) = by_uid.remove(seen.stored.uid())
+                && let Some(guard) = valid(&seen.state)
+            {
+                self.take(guard, steps, None);
+            }
+        }
+        // That of a guard which is gone is over all the same.
+        for step in by_uid.into_values().flatten() {
+            if let Step::Alert(alert) | Step::Resolve(alert) = step {
+                self.auditor.telling.alert(&alert);
+            }
+        }
+    }
+
+    /// Does what the book has decided about a guard, in its order.
+    pub(super) fn take(
+        &mut self,
+        guard: &Arc<Guard>,
+        steps: Vec<Step>,
+        sources: Option<&[crate::sources::SourceReport]>,
+    ) {
+        let mut said = false;
+        let mut equivalents = Vec::new();
+        for step in steps {
+            match step {
+                Step::Report(report) => {
+                    said = true;
+                    self.is_news = true;
+                    let (key, version) = (self.auditor.keys.borrow(), &self.version.0);
+                    self.saying.tell(&guard.uid, |before| {
+                        let mut told = Told::of(&guard.id, &guard.uid, *report, before);
+                        if let Some(key) = key.as_ref() {
+                            told.matched(key, guard, version);
+                        }
+                        told
+                    });
+                }
+                Step::Restore { transaction_id } => self.restore(guard, transaction_id),
+                Step::GiveUp { transaction_id } => {
+                    if let Some(attempt) = self.attempts.get(&transaction_id) {
+                        attempt.state.give_up();
+                    }
+                }
+                Step::Alert(alert) | Step::Resolve(alert) => self.auditor.telling.alert(&alert),
+                Step::Record(record) => {
+                    let terms = self.job(guard).map_or(NO_TERMS, |(_, terms)| terms);
+                    self.auditor.telling.record(guard, terms, &record, Timestamp::now());
+                }
+                Step::CountDrift(look) => self.auditor.metrics.audit.drift(look.as_str()),
+                Step::Look => self.look(guard),
+                Step::Equivalent { hash, announcement } => {
+                    if let Some(announcement) = &announcement {
+                        self.auditor.telling.announce(guard, announcement);
+                    }
+                    // Of a Secret no hash stands in a status.
+                    equivalents.extend(Some(hash).filter(|_| !guard.scope.is_secret()));
+                }
+            }
+        }
+        // Behind all reports: what is kept of a guard begins with its first one.
+        let Some(told) = self.saying.told(&guard.uid) else { return };
+        if let Some(reports) = sources {
+            said |= !reports.is_empty();
+            told.asked(reports, Timestamp::now());
+        }
+        if let (false, Some(key)) = (equivalents.is_empty(), self.auditor.keys.borrow().clone()) {
+            said = true;
+            for hash in equivalents {
+                told.equivalent(&key, guard, hash, &self.version.0);
+            }
+        }
+        if said {
+            self.saying.say(&guard.uid);
+        }
+    }
+
+    fn job(&self, guard: &Arc<Guard>) -> Option<(Job, Terms)> {
+        let (spec, terms) = spec(self.observation.guard(&guard.id)?)?;
+        Some((Job { guard: Arc::clone(guard), spec: Arc::new(spec) }, terms))
+    }
+
+    fn restore(&mut self, guard: &Arc<Guard>, transaction_id: String) {
+        let Some((job, terms)) = self.job(guard) else { return };
+        let (remediation, restores) = (Arc::clone(&self.remediation), Arc::clone(&self.restores));
+        let state = Arc::new(Attempting::default());
+        self.numbers += 1;
+        let number = self.numbers;
+        let guard_uid = guard.uid.clone();
+        let attempt = Attempt { number, begun: Instant::now(), guard_uid, state: Arc::clone(&state) };
+        if let Some(before) = self.attempts.insert(transaction_id.clone(), attempt) {
+            before.state.give_up();
+        }
+        self.auditor.metrics.audit.queue(self.attempts.len());
+        self.tasks.spawn(async move {
+            let _turn = restores.turn(&job.guard.id.namespace).await;
+            let span = traces::remediation(&job.guard.id, &transaction_id);
+            let attempted = remediation.restore(&job, &state).instrument(span).await;
+            Ended::Restored { guard: job.guard, terms, transaction_id, number, attempted }
+        });
+    }
+
+    /// Asks the sources of a guard that is new whether they have what is approved, so that its status tells
+    /// before they are needed.
+    pub(super) fn ask_sources(&mut self, guard: &Arc<Guard>) {
+        let Some((job, _)) = self.job(guard) else { return };
+        if job.spec.source_of_truth_ref.is_none() && job.spec.fallback_source_refs.is_empty() {
+            return;
+        }
+        self.asked.insert(guard.uid.clone());
+        let (remediation, questions) = (Arc::clone(&self.remediation), Arc::clone(&self.questions));
+        self.tasks.spawn(async move {
+            let _turn = questions.acquire().await;
+            Ended::Asked(job.guard.uid.clone(), remediation.ask_sources(&job).await)
+        });
+    }
+}
+
+/// How the end of an attempt is counted; one that found nothing to do is none.
+pub(super) fn counted(outcome: &Outcome) -> Option<Restored> {
+    match outcome {
+        Outcome::Restored { .. } => Some(Restored::Restored),
+        Outcome::NoVerifiedSource => Some(Restored::NoVerifiedSource),
+        Outcome::NotAllowed(_) | Outcome::Terminating | Outcome::Failed(_) => Some(Restored::Failed),
+        Outcome::GivenUp(_) | Outcome::Overtaken => Some(Restored::GivenUp),
+        Outcome::AlreadyRight => None,
+    }
+}
