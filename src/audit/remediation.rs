@@ -2,43 +2,38 @@
 //!
 //! Nothing is written that does not hash to what the guard approves. Before each write it is asked again
 //! whether this replica still leads, and whether the guard still stands as it was and is not paused. The write
-//! passes our own webhook like anybody's.
+//! passes our own webhook like anybody's. [`rights`] tells whether it may be made at all, [`requests`] what is sent.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::{Method, Request};
 use jiff::Timestamp;
-use k8s_openapi::api::authorization::v1::ResourceAttributes;
-use kube::core::Status;
 use tokio::time::Instant;
 
-use crate::api::DriftGuardSpec;
-use crate::api::names;
-use crate::control::access::{self, Subject};
+use crate::api::{DriftGuardSpec, names};
+use crate::control::access::Subject;
 use crate::control::lease::Fence;
 use crate::core::audit::candidate::Candidate;
 use crate::core::audit::restore::{self, Planned, Unplannable, Write};
-use crate::core::author_access::{Aim, needed};
 use crate::core::canonical::hash_object;
-use crate::core::guard::{Author, Authorship, Guard, GuardState, Target, url_segment};
+use crate::core::guard::{Authorship, Guard, GuardState, url_segment};
 use crate::core::guard_spec::rival;
 use crate::sources::{SourceReport, Sources, Verified, Verify};
 use crate::store::Store;
 
+use requests::{Refused, create_request, hash_query, make_again, patch_request, request, send};
+use rights::Right;
+
+mod requests;
+mod rights;
+
 /// Longest one request to the API server may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long it is tried to make an object again that was deleted for that.
-const MAKE_AGAIN: Duration = Duration::from_secs(30);
 /// How often one attempt looks again when somebody else writes the object between look and write.
 const LOOKS: usize = 3;
-/// How long what we were told about our own rights counts.
-const RIGHTS_FOR: Duration = Duration::from_secs(60);
-/// The API group whose objects grant rights: writing them takes `escalate` and `bind`, which nobody should
-/// give to a machine.
-const RBAC_GROUP: &str = "rbac.authorization.k8s.io";
 
 /// What is to be restored.
 #[derive(Debug, Clone)]
@@ -104,9 +99,6 @@ impl From<Outcome> for Attempted {
     }
 }
 
-/// What putting back takes: a target that is gone is made again, one that cannot be changed is deleted first.
-const VERBS: [&str; 3] = ["patch", "create", "delete"];
-
 /// What an attempt that runs and whoever began it tell each other.
 #[derive(Debug, Default)]
 pub(super) struct Attempting {
@@ -143,9 +135,6 @@ impl Drop for Replacing<'_> {
         self.0.replacing.store(false, Ordering::Release);
     }
 }
-
-/// One verb on one resource of a namespace.
-type Right = (String, String, String, &'static str);
 
 /// Restores, one object at a time for each call.
 pub(super) struct Remediation {
@@ -239,84 +228,6 @@ impl Remediation {
         };
         let trial = Trial { remediation: self, guard, live: live.as_deref() };
         self.sources.approved(guard, &job.spec, author.as_ref(), &trial).await.reports
-    }
-
-    /// Who approved the guard, if anything is written for it at all as far as that is known by itself.
-    fn author<'a>(&self, guard: &'a Guard) -> Result<&'a Author, Outcome> {
-        if guard.target.group == RBAC_GROUP {
-            return Err(Outcome::NotAllowed(format!(
-                "objects of {RBAC_GROUP} are guarded but never written: that takes the rights escalate and bind"
-            )));
-        }
-        let Authorship::Signed(author) = &guard.authorship else {
-            return Err(Outcome::NotAllowed(format!(
-                "nobody is known to have approved the guard; look at it, then `driftguard adopt -n {} {}`",
-                guard.id.namespace, guard.id.name
-            )));
-        };
-        // Where a right is missing nothing else is asked, again and again.
-        let now = Instant::now();
-        let lacking =
-            VERBS.into_iter().find(|verb| self.known(&right(&guard.target, verb), now) == Some(false));
-        lacking.map_or(Ok(author.as_ref()), |verb| Err(not_allowed(&guard.target, verb)))
-    }
-
-    /// Whether we may write the target.
-    async fn may_write(&self, guard: &Guard) -> Result<(), Outcome> {
-        let asked = VERBS.map(|verb| self.allows_us(&guard.target, verb));
-        for (verb, allowed) in VERBS.into_iter().zip(futures::future::join_all(asked).await) {
-            if !allowed? {
-                return Err(not_allowed(&guard.target, verb));
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether whoever approved the guard may still write its target.
-    async fn author_may_write(&self, guard: &Guard, author: &Subject) -> Result<(), Outcome> {
-        let rights = needed(&Aim::Known(guard.target.clone()), true, &[]);
-        let asked = access::missing(&self.client, author, &rights);
-        match tokio::time::timeout(REQUEST_TIMEOUT, asked).await {
-            Ok(Ok(missing)) if missing.is_empty() => Ok(()),
-            Ok(Ok(missing)) => {
-                let missing: Vec<String> = missing.iter().map(ToString::to_string).collect();
-                Err(Outcome::NotAllowed(format!(
-                    "whoever approved the guard, {}, may no longer {}",
-                    author.user,
-                    missing.join(", ")
-                )))
-            }
-            Ok(Err(error)) => Err(Outcome::Failed(error.to_string())),
-            Err(_) => Err(Outcome::Failed("the API server did not tell the author's rights in time".into())),
-        }
-    }
-
-    /// What we were told about a right of ours lately.
-    fn known(&self, right: &Right, now: Instant) -> Option<bool> {
-        let known = self.rights.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(right).filter(|(_, at)| now < *at + RIGHTS_FOR).map(|(allowed, _)| *allowed)
-    }
-
-    async fn allows_us(&self, target: &Target, verb: &'static str) -> Result<bool, Outcome> {
-        let right = right(target, verb);
-        let now = Instant::now();
-        if let Some(allowed) = self.known(&right, now) {
-            return Ok(allowed);
-        }
-        let attributes = ResourceAttributes {
-            group: Some(right.0.clone()),
-            resource: Some(right.1.clone()),
-            namespace: Some(right.2.clone()).filter(|namespace| !namespace.is_empty()),
-            verb: Some(verb.to_owned()),
-            ..ResourceAttributes::default()
-        };
-        let asked = tokio::time::timeout(REQUEST_TIMEOUT, access::allows_us(&self.client, attributes)).await;
-        let failed =
-            |why: String| Outcome::Failed(format!("the API server did not tell our own rights: {why}"));
-        let allowed =
-            asked.map_err(|_| failed("no answer in time".into()))?.map_err(|e| failed(e.to_string()))?;
-        self.rights.lock().unwrap_or_else(PoisonError::into_inner).insert(right, (allowed, now));
-        Ok(allowed)
     }
 
     /// The live object, when something may be written to it or in its place.
@@ -533,96 +444,6 @@ fn looks_again(outcome: &Outcome, looks: usize) -> bool {
     *outcome == Outcome::Overtaken && looks < LOOKS
 }
 
-async fn send(client: &kube::Client, request: Request<Vec<u8>>) -> Result<Vec<u8>, Refused> {
-    match tokio::time::timeout(REQUEST_TIMEOUT, client.request_text(request)).await {
-        Ok(Ok(text)) => Ok(text.into_bytes()),
-        Ok(Err(kube::Error::Api(status))) => Err(Refused::of(&status)),
-        Ok(Err(error)) => Err(Refused::silent(error.to_string())),
-        Err(_) => Err(Refused::silent("no answer in time".to_owned())),
-    }
-}
-
-/// Makes an object that was just deleted, until it stands there or somebody else has made one.
-async fn make_again(client: kube::Client, request: Request<Vec<u8>>) -> Result<(), Refused> {
-    let until = Instant::now() + MAKE_AGAIN;
-    let mut pause = Duration::from_millis(100);
-    loop {
-        let mut again = Request::new(request.body().clone());
-        *again.method_mut() = request.method().clone();
-        *again.uri_mut() = request.uri().clone();
-        *again.headers_mut() = request.headers().clone();
-        match send(&client, again).await {
-            Ok(_) => return Ok(()),
-            // It is there: made by an attempt whose answer was lost, or by somebody else.
-            Err(refused) if refused.code == 409 && refused.reason == "AlreadyExists" => return Ok(()),
-            Err(refused) if Instant::now() + pause > until => return Err(refused),
-            Err(_) => tokio::time::sleep(pause).await,
-        }
-        pause = (pause * 2).min(Duration::from_secs(2));
-    }
-}
-
-/// Why the API server did not do it; code 0 when it did not answer.
-#[derive(Debug)]
-struct Refused {
-    code: u16,
-    reason: String,
-    /// The name of the object that it is about, where it says so.
-    about: String,
-    /// Its first line. It may quote what was sent, so that it is never told.
-    message: String,
-}
-
-impl Refused {
-    fn of(status: &Status) -> Self {
-        let message = status.message.lines().next().unwrap_or_default();
-        Self {
-            code: status.code,
-            reason: status.reason.clone(),
-            about: status.details.as_ref().map(|details| details.name.clone()).unwrap_or_default(),
-            message: message.chars().take(300).collect(),
-        }
-    }
-
-    /// What becomes of an attempt by it.
-    fn into_outcome(self) -> Outcome {
-        Outcome::Failed(format!("the write was refused: {}", self.told()))
-    }
-
-    fn silent(message: String) -> Self {
-        Self { code: 0, reason: String::new(), about: String::new(), message }
-    }
-
-    /// What may be said of it: a refusal may quote values, and those of a source may be a Secret's.
-    fn told(&self) -> String {
-        match self.code {
-            0 => self.message.clone(),
-            code if self.reason.is_empty() => format!("HTTP status {code}"),
-            code => format!("{} (HTTP status {code})", self.reason),
-        }
-    }
-
-    /// Whether it was our own webhook that refused.
-    fn is_ours(&self) -> bool {
-        let webhook =
-            self.message.split_once(" denied the request: ").and_then(|(head, _)| head.split('"').nth(1));
-        self.code == 403 && webhook.is_some_and(|webhook| webhook.ends_with(&format!(".{}", names::GROUP)))
-    }
-}
-
-/// A right to the target's resource, where the target is.
-fn right(target: &Target, verb: &'static str) -> Right {
-    let namespace = target.namespace.as_deref().unwrap_or_default();
-    (target.group.as_str().to_owned(), target.resource.as_str().to_owned(), namespace.to_owned(), verb)
-}
-
-fn not_allowed(target: &Target, verb: &str) -> Outcome {
-    Outcome::NotAllowed(format!(
-        "DriftGuard may not {verb} {}; install the remediation rights (deploy/remediation), or add a ClusterRole with them",
-        target.resource
-    ))
-}
-
 /// Whether an object holds what is to be put back, or what the API server now reads in its place.
 fn is_approved(object: &[u8], guard: &Guard) -> bool {
     hash_object(object, &guard.scope)
@@ -634,60 +455,9 @@ fn is_right(object: &[u8], guard: &Guard) -> bool {
     hash_object(object, &guard.scope).is_ok_and(|hash| guard.approves(hash, Timestamp::now()))
 }
 
-/// A dry run that our own webhook answers as it came.
-fn hash_query() -> String {
-    format!("dryRun=All&fieldManager={}{}", names::HASH_FIELD_MANAGER_PREFIX, uuid::Uuid::now_v7().simple())
-}
-
-fn patch_request(target: &Target, query: &str, patch: &[u8]) -> Result<Request<Vec<u8>>, Outcome> {
-    let path = format!("{}?{query}", target.url_path());
-    request(Method::PATCH, &path, Some("application/json-patch+json"), patch.to_vec())
-}
-
-fn create_request(target: &Target, query: &str, object: &[u8]) -> Result<Request<Vec<u8>>, Outcome> {
-    let path = target.url_path();
-    let list = path.rsplit_once('/').map_or("", |(list, _)| list);
-    request(Method::POST, &format!("{list}?{query}"), Some("application/json"), object.to_vec())
-}
-
-fn request(
-    method: Method,
-    path: &str,
-    content_type: Option<&str>,
-    body: Vec<u8>,
-) -> Result<Request<Vec<u8>>, Outcome> {
-    let mut request =
-        Request::builder().method(method).uri(path).header(http::header::ACCEPT, "application/json");
-    if let Some(content_type) = content_type {
-        request = request.header(http::header::CONTENT_TYPE, content_type);
-    }
-    request.body(body).map_err(|error| Outcome::Failed(format!("no request can be made of {path}: {error}")))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_refusal_is_told_by_its_first_line_and_ours_by_the_name_of_the_webhook() {
-        let of = |message: &str| Refused { code: 403, ..Refused::silent(message.to_owned()) };
-        assert!(
-            of(r#"admission webhook "see-x.terrafusion.ai" denied the request: DriftGuard a/b"#).is_ours()
-        );
-        assert!(!of(r#"admission webhook "evil.example.com" denied the request: no"#).is_ours());
-        assert!(!of("configmaps is forbidden: User \"x\" cannot patch").is_ours());
-    }
-
-    #[test]
-    fn a_refusal_is_told_without_what_it_may_quote() {
-        let quoting = Refused {
-            code: 422,
-            reason: "Invalid".into(),
-            ..Refused::silent(r#"spec.image: Invalid value: "hunter2""#.into())
-        };
-        assert_eq!(quoting.told(), "Invalid (HTTP status 422)");
-        assert_eq!(Refused::silent("no answer in time".into()).told(), "no answer in time");
-    }
 
     #[test]
     fn an_attempt_that_somebody_overtakes_looks_again_and_does_not_go_on_for_ever() {
@@ -695,23 +465,5 @@ mod tests {
         assert_eq!(looks(&Outcome::Overtaken), Some(LOOKS));
         assert_eq!(looks(&Outcome::Failed("forbidden".into())), Some(1));
         assert_eq!(looks(&Outcome::Restored { source: "git".into() }), Some(1));
-    }
-
-    #[test]
-    fn an_object_is_made_in_the_list_of_its_kind() {
-        let target = Target {
-            group: "apps".into(),
-            version: "v1".into(),
-            kind: "Deployment".into(),
-            resource: "deployments".into(),
-            namespace: Some("n".into()),
-            name: "x".into(),
-        };
-        let made =
-            create_request(&target, "fieldManager=driftguard", b"{}").map(|made| made.uri().to_string());
-        assert_eq!(
-            made.ok().as_deref(),
-            Some("/apis/apps/v1/namespaces/n/deployments?fieldManager=driftguard")
-        );
     }
 }
