@@ -7,7 +7,6 @@ use crate::core::hash::ContentHash;
 
 use super::after;
 use super::alert::{Alert, AlertReason};
-use super::attribution::Attribution;
 use super::breaker::Incident;
 use super::episode::{Episode, Failure};
 use super::finding::{Reason, Truth};
@@ -16,8 +15,10 @@ use super::open::{Attempt, Content, Drift, Open};
 use super::reading::{Found, Progress};
 use super::seen::{Outcome, Seen, Terms};
 use super::sight::Sight;
-use super::step::{LastDrift, LastRemediation, Matched, Record, RecordKind, RemediationResult, Report, Step};
+use super::step::{LastDrift, LastRemediation, Matched, RecordKind, RemediationResult, Step};
 use super::words::{self, Hold, Next};
+
+mod telling;
 
 /// The group whose objects take the rights to escalate and bind to write, which we do not have.
 const RBAC: &str = "rbac.authorization.k8s.io";
@@ -305,45 +306,6 @@ impl<'a> Course<'a> {
         held.or_else(|| incident.map(|incident| Hold::Incident { id: incident.id.clone() }))
     }
 
-    /// Why somebody is to be told of drift, if anybody is.
-    fn alarming(&self, drift: &Drift, terms: Terms) -> Option<AlertReason> {
-        match drift.reason {
-            Reason::Missing if self.now >= drift.alert_from => return Some(AlertReason::Missing),
-            Reason::BypassedAdmission => return Some(AlertReason::BypassedAdmission),
-            Reason::DefinitionChanged => return Some(AlertReason::DefinitionChanged),
-            _ => {}
-        }
-        if self.open.fight.is_on() {
-            return Some(AlertReason::Fighting);
-        }
-        (self.open.failures() >= terms.max_failures_before_alert.max(1)).then_some(AlertReason::Drifted)
-    }
-
-    fn alert(&mut self, reason: AlertReason, message: &str) {
-        let Some(episode) = &mut self.open.episode else { return };
-        if episode.alert(reason) {
-            let id = episode.id.clone();
-            let alert = self.alert_of(id, reason, message);
-            self.steps.push(Step::Alert(alert));
-        }
-    }
-
-    fn alert_of(&self, episode: String, reason: AlertReason, message: &str) -> Alert {
-        let last = self.open.last_drift.as_ref();
-        Alert {
-            episode,
-            guard: self.guard.id.clone(),
-            guard_uid: self.guard.uid.as_str().to_owned(),
-            target: self.guard.target.clone(),
-            reason,
-            resolved: false,
-            message: words::alert(self.guard, message),
-            paths: last.map(|last| last.paths.clone()).unwrap_or_default(),
-            actor: last.and_then(|last| last.attribution.actor()),
-            at: self.now,
-        }
-    }
-
     /// Nobody can tell how the target stands.
     pub(super) fn unreadable(&mut self, why: &str, seen: &Seen<'_>, new_id: &mut dyn FnMut() -> String) {
         let (now, interval) = (self.now, self.open.interval);
@@ -419,131 +381,6 @@ impl<'a> Course<'a> {
         self.record(RecordKind::Remediation, result.as_str(), message, id, None);
     }
 
-    /// Tells somebody that an attempt has failed.
-    fn tell(&mut self, terms: Terms, reason: Option<AlertReason>, is_member: bool) {
-        if is_member || self.guard.paused(self.now).is_some() {
-            return;
-        }
-        let Some(drift) = self.open.drift.clone() else { return };
-        let Some(reason) = reason.or_else(|| self.alarming(&drift, terms)) else { return };
-        let next = self.waits();
-        let (last, trouble) = (self.open.last_drift.as_ref(), self.open.trouble.as_deref());
-        let message = words::drifted(self.guard, drift.reason, last, &next, trouble);
-        self.alert(reason, &message);
-    }
-
-    fn waits(&self) -> Next {
-        self.open.fight.waits_until(self.now).map_or(Next::UnderWay, Next::Waits)
-    }
-
-    fn says(&mut self, drifted: Truth, reason: Reason, message: String, hash_match: Option<bool>) {
-        (self.drifted, self.reason, self.message, self.hash_match) = (drifted, reason, message, hash_match);
-    }
-
-    fn record(
-        &mut self,
-        kind: RecordKind,
-        reason: &'static str,
-        message: String,
-        transaction_id: String,
-        hash: Option<ContentHash>,
-    ) {
-        let last = self.open.last_drift.as_ref();
-        let (paths, attribution) = match kind {
-            RecordKind::RepresentationChanged => (Vec::new(), Attribution::default()),
-            _ => last.map(|last| (last.paths.clone(), last.attribution.clone())).unwrap_or_default(),
-        };
-        let hash = hash.filter(|_| !self.guard.scope.is_secret());
-        self.steps.push(Step::Record(Record {
-            kind,
-            reason,
-            message,
-            transaction_id,
-            paths,
-            attribution,
-            hash,
-        }));
-    }
-
-    /// All that follows from a look, and when the guard is due next. `is_news` tells that even a calm
-    /// guard has something to say.
-    pub(super) fn end(mut self, seen: &Seen<'_>, is_news: bool) -> (Vec<Step>, Option<Timestamp>) {
-        if self.state == State::Clean
-            && let Some(until) = hash_of(seen).and_then(|hash| approved_until(self.guard, hash))
-        {
-            self.is_due(until);
-        }
-        if self.state == State::Clean
-            && self.open.equivalent_for != Some(self.guard.generation)
-            && let Some(hash) = hash_of(seen).filter(|hash| self.open.equivalents.contains(hash))
-        {
-            self.equivalent(hash, None);
-        }
-        if self.open.is_unwatched {
-            self.is_due(after(self.now, self.open.interval));
-        }
-        if is_news || self.open.said.is_some() || !self.open.is_idle() || !self.steps.is_empty() {
-            let report = Report {
-                generation: self.guard.generation,
-                drifted: self.drifted,
-                reason: self.reason,
-                message: std::mem::take(&mut self.message),
-                hash_match: self.hash_match,
-                current_hash: hash_of(seen).filter(|_| !self.guard.scope.is_secret()),
-                checked_at: self.now,
-                matched: self.matched(seen),
-                ..self.kept()
-            };
-            self.report(report);
-        }
-        (self.steps, self.due)
-    }
-
-    /// All that follows from the end of an attempt, and when the guard is due next if that has changed.
-    pub(super) fn end_of_attempt(mut self) -> (Vec<Step>, Option<Timestamp>) {
-        if let Some(said) = self.open.said.clone() {
-            let mut report = Report {
-                generation: said.generation,
-                drifted: said.drifted,
-                reason: said.reason,
-                message: said.message,
-                hash_match: said.hash_match,
-                current_hash: said.current_hash,
-                checked_at: said.checked_at,
-                matched: said.matched,
-                ..self.kept()
-            };
-            if let Some(drift) = self.open.drift.as_ref().filter(|_| self.open.trouble.is_some()) {
-                let (last, trouble) = (self.open.last_drift.as_ref(), self.open.trouble.as_deref());
-                report.message = words::drifted(self.guard, drift.reason, last, &self.waits(), trouble);
-            }
-            self.report(report);
-        }
-        (self.steps, self.due)
-    }
-
-    /// What a report says beyond the look itself.
-    fn kept(&self) -> Report {
-        Report {
-            generation: self.guard.generation,
-            drifted: self.drifted,
-            reason: self.reason,
-            message: String::new(),
-            fighting: self.open.fight.is_on().then(|| words::fighting(self.guard, self.open.fight.rival())),
-            hash_match: None,
-            current_hash: None,
-            consecutive_failures: self.open.failures(),
-            last_drift: self.open.last_drift.clone(),
-            last_remediation: self.open.last_remediation.clone(),
-            heeded_restore: self.open.heeded.clone(),
-            episode: self.open.episode.as_ref().map(|episode| episode.id.clone()),
-            alerted: self.open.episode.as_ref().is_some_and(|episode| episode.alerted().is_some()),
-            incident: self.open.incident.clone(),
-            checked_at: self.now,
-            matched: None,
-        }
-    }
-
     /// The object as approved, of a kind that may read otherwise. Of others, such as Secrets, nothing is kept.
     fn matched(&self, seen: &Seen<'_>) -> Option<Matched> {
         let Sight::Present(present) = seen.sight else { return None };
@@ -554,13 +391,6 @@ impl<'a> Course<'a> {
             hash: present.hash,
         })
     }
-
-    fn report(&mut self, report: Report) {
-        if self.open.said.as_ref().is_none_or(|said| !said.says(&report)) {
-            self.open.said = Some(report.clone());
-            self.steps.push(Step::Report(Box::new(report)));
-        }
-    }
 }
 
 fn hash_of(seen: &Seen<'_>) -> Option<ContentHash> {
@@ -568,13 +398,4 @@ fn hash_of(seen: &Seen<'_>) -> Option<ContentHash> {
         Sight::Present(present) => Some(present.hash),
         Sight::Absent | Sight::Unreadable(_) => None,
     }
-}
-
-/// When the approval of a hash ends, if it does.
-fn approved_until(guard: &Guard, hash: ContentHash) -> Option<Timestamp> {
-    let mut ends = None;
-    for also in guard.also_approved.iter().filter(|also| also.hash == hash && hash != guard.expected) {
-        ends = Some(also.until?.max(ends.unwrap_or(Timestamp::MIN)));
-    }
-    ends
 }
