@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
 use crate::installation::{LIMIT, config_map, gama_config, hash_of};
+use crate::representation::gadgets;
 
 /// How soon drift must be told.
 const SOON: Duration = Duration::from_secs(1);
@@ -292,17 +293,7 @@ async fn case_63_one_object_that_cannot_be_decoded_frees_no_other_on_an_older_se
 #[tokio::test(flavor = "multi_thread")]
 async fn case_75_an_object_that_reads_otherwise_since_its_definition_was_edited_is_told() {
     let mut watching = Watching::start(Version::Newest).await;
-    let definition = |spec: &Value| {
-        json!({
-            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-            "metadata": {"name": "gadgets.example.com"},
-            "spec": {"group": "example.com", "scope": "Namespaced",
-                "names": {"kind": "Gadget", "plural": "gadgets", "singular": "gadget"},
-                "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema":
-                    {"type": "object", "properties": {"spec": {"type": "object", "properties": spec}}}}}]},
-        })
-    };
-    watching.apply(&definition(&json!({"size": {"type": "integer"}})));
+    watching.apply(&gadgets(&json!({"size": {"type": "integer"}})));
     let gadget = json!({"apiVersion": "example.com/v1", "kind": "Gadget",
         "metadata": {"name": "g", "namespace": "default"}, "spec": {"size": 1}});
     let (admin, text) = (watching.admin.clone(), gadget.to_string());
@@ -314,7 +305,7 @@ async fn case_75_an_object_that_reads_otherwise_since_its_definition_was_edited_
     .unwrap();
     let before = watching.guard(&gadget).await;
     let revision = watching.read("gadget/g")["metadata"]["resourceVersion"].clone();
-    watching.apply(&definition(
+    watching.apply(&gadgets(
         &json!({"size": {"type": "integer"}, "colour": {"type": "string", "default": "red"}}),
     ));
     let told = watching.next_within(2 * LIMIT).await;

@@ -163,17 +163,7 @@ fn case_75_an_object_that_reads_otherwise_by_an_edited_definition_has_drifted_an
 {
     let on = installed(Version::Newest)?;
     let ns = on.namespace("case-75-audited")?;
-    let definition = |spec: &Value| {
-        json!({
-            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-            "metadata": {"name": "gadgets.example.com"},
-            "spec": {"group": "example.com", "scope": "Namespaced",
-                "names": {"kind": "Gadget", "plural": "gadgets", "singular": "gadget"},
-                "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {
-                    "type": "object", "properties": {"spec": {"type": "object", "properties": spec}}}}}]},
-        })
-    };
-    on.apply(&definition(&json!({"size": {"type": "integer"}})))?.success()?;
+    on.apply(&gadgets(&json!({"size": {"type": "integer"}})))?.success()?;
     give_rights(&on, &ns, "gadgets.example.com")?;
     let gadget = json!({
         "apiVersion": "example.com/v1", "kind": "Gadget", "metadata": {"name": "g", "namespace": ns},
@@ -184,7 +174,7 @@ fn case_75_an_object_that_reads_otherwise_by_an_edited_definition_has_drifted_an
     on.admin.kubectl(&["label", "gadget/g", "-n", &ns, "a=b"])?.success()?;
     let before = [("gadget/g", on.get(&ns, "gadget/g")?)];
     let more = json!({"size": {"type": "integer"}, "colour": {"type": "string", "default": "red"}});
-    on.apply(&definition(&more))?.success()?;
+    on.apply(&gadgets(&more))?.success()?;
     let seen = until("it says that the definition was edited", 3 * LIMIT, || {
         let seen = on.get(&ns, &format!("dg/{guard}"))?;
         let drifted = crate::auditing::condition(&seen, "Drifted").unwrap_or_default();
@@ -199,4 +189,16 @@ fn case_75_an_object_that_reads_otherwise_by_an_edited_definition_has_drifted_an
         Ok(())
     })?;
     stay(&on, &ns, &before)
+}
+
+/// The definition of Gadgets whose spec has these properties.
+pub(crate) fn gadgets(spec: &Value) -> Value {
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "gadgets.example.com"},
+        "spec": {"group": "example.com", "scope": "Namespaced",
+            "names": {"kind": "Gadget", "plural": "gadgets", "singular": "gadget"},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {
+                "type": "object", "properties": {"spec": {"type": "object", "properties": spec}}}}}]},
+    })
 }

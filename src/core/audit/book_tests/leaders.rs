@@ -57,7 +57,7 @@ fn a_new_leader_tells_another_reading_of_what_matched_from_drift() {
     let steps = room.write("good");
     take_over(&mut room, &steps);
     // As the status says it.
-    room.read_before = read_before("good", "v1.37.2");
+    room.read_before = super::representation::read_before("good", "v1.37.2");
     room.server = "v1.38.0";
     let steps = room.shows("otherwise", Look::Initial);
     assert_eq!(reason(&steps), (Truth::False, Reason::RepresentationChanged));
