@@ -499,7 +499,6 @@ fn a_target_of_which_no_watch_tells_is_read_each_interval_until_one_does() {
     assert_eq!((room.book.open(), room.book.next_due()), (0, None), "a watch tells of it again");
 }
 
-/// What was known of the version of the object that is shown next.
 #[test]
 fn nothing_is_put_back_where_it_must_not_be_and_the_condition_says_why() {
     type Change = fn(&mut Room);

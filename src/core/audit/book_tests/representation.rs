@@ -65,6 +65,7 @@ fn an_equivalent_of_what_was_approved_before_awaits_the_apply_as_that_does() {
     assert_eq!(reason(&room.shows("otherwise", Look::Live)), (Truth::True, Reason::NotApplied));
 }
 
+/// What was known of the version of the object that is shown next.
 pub(super) fn read_before(content: &str, server: &str) -> Option<ReadBefore> {
     Some(ReadBefore { hash: hash(content), server: server.to_owned() })
 }
