@@ -62,6 +62,12 @@ impl Receiver {
         }
     }
 
+    /// All bodies that arrived, whatever they were answered.
+    pub(crate) fn bodies(&self) -> Vec<Value> {
+        let got = self.got.lock().unwrap_or_else(PoisonError::into_inner);
+        got.iter().map(|(_, body)| body.clone()).collect()
+    }
+
     /// Reasons of what has arrived about guards of a namespace, in this state.
     pub(crate) fn reasons(&self, namespace: &str, state: &str) -> Vec<String> {
         let of = |event: &&Value| event["data"]["guard"]["namespace"] == namespace;

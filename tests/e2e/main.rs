@@ -9,6 +9,7 @@ mod auditing;
 mod authors;
 mod breaker;
 mod canary;
+mod canary_auditing;
 mod certificates;
 mod condition_cost;
 mod draining;
