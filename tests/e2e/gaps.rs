@@ -183,8 +183,12 @@ fn case_37_an_api_server_that_restarts_under_load_is_no_drift_and_brings_no_stor
     let mut names = Vec::new();
     for number in 0..8 {
         let name = format!("loaded-{number}");
-        pin_also(&on, &ns, &name, &json!({"autoRemediate": true}))?;
-        names.push(name);
+        let loaded = pin_also(&on, &ns, &name, &json!({"autoRemediate": true}))?;
+        names.push((name, loaded));
+    }
+    // A write before that is nobody's to refuse.
+    for (_, loaded) in &names {
+        on.wait_enforcing(&ns, loaded)?;
     }
     let (requests, drifts) = ("driftguard_watch_requests_total", "driftguard_drifts_total");
     let (before, found_before) = (counted(&on, requests)?, counted(&on, drifts)?);
@@ -197,7 +201,7 @@ fn case_37_an_api_server_that_restarts_under_load_is_no_drift_and_brings_no_stor
                 scope.spawn(move || -> Result<usize> {
                     let mut passed = 0;
                     while !is_over.load(Ordering::Relaxed) {
-                        for name in names {
+                        for (name, _) in names {
                             let object = format!("configmap/{name}");
                             let label = format!("round={passed}");
                             let labelled = ["label", "--overwrite", &object, "-n", ns, &label];
