@@ -5,19 +5,23 @@
 //! is deleted or broken is put back from memory; and a leaf is renewed from the authority in memory,
 //! so that no outage of the API server can make it run out.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::StreamExt as _;
 use jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
 
 use super::authority::{Authority, AuthorityError};
+use super::changes::{self, Told};
 use super::leaf::{Leaf, ServerIdentity};
 use super::resolver::LeafResolver;
 use super::secret::{Found, Held, SecretError, SharedSecret};
 use super::trust::{BundleKeeper, in_order, trusted};
+use crate::api::names;
 use crate::core::rotation::{Due, Lifetimes, Served, Sight, Step};
 use crate::store::Configurations;
 use crate::telemetry::metrics::Metrics;
@@ -53,6 +57,8 @@ struct Kept {
     serving: Option<(Authority, Served<CertificateDer<'static>>)>,
     /// The successor that was last seen in the Secret.
     next: Option<Authority>,
+    /// Whether the leaf is of the authority in the Secret, which has no successor: nothing is under way.
+    is_calm: bool,
 }
 
 /// Why a look failed.
@@ -69,7 +75,10 @@ impl CertificateKeeper {
     pub async fn run(mut self) {
         let shared = SharedSecret::new(self.client.clone(), &self.namespace);
         let look = Duration::try_from(self.lifetimes.look()).unwrap_or(Duration::from_secs(60));
-        let mut kept = Kept { sight: Sight::new(self.lifetimes), serving: None, next: None };
+        let mut kept = Kept { sight: Sight::new(self.lifetimes), serving: None, next: None, is_calm: false };
+        let mut changes = pin!(changes::of(&self.client, &self.namespace, names::CA_SECRET));
+        let mut told = Told::Nothing;
+        let rarely = Duration::try_from(self.lifetimes.look_when_told()).unwrap_or(look);
         let mut retry = RETRY.min(look);
         loop {
             self.configurations.mark_unchanged();
@@ -78,7 +87,7 @@ impl CertificateKeeper {
                 Ok(true) => continue,
                 Ok(false) => {
                     retry = RETRY.min(look);
-                    look
+                    if told == Told::Changed && kept.is_calm { rarely } else { look }
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the certificates are not in order; trying again");
@@ -92,6 +101,7 @@ impl CertificateKeeper {
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 Ok(()) = self.configurations.changed() => {}
+                Some(now) = changes.next() => told = now,
             }
         }
     }
@@ -104,6 +114,7 @@ impl CertificateKeeper {
         let held = match found {
             Ok(Some(Found::Held(held))) => held,
             other => {
+                kept.is_calm = false;
                 self.renew(kept, now)?;
                 return self.mend(shared, kept, other, now).await;
             }
@@ -111,6 +122,8 @@ impl CertificateKeeper {
         kept.sight.present(held.bundle(), now);
         kept.next = held.next.as_ref().map(Authority::copy).transpose()?;
         self.follow(kept, &held, now)?;
+        let is_of = |(_, served): &(Authority, Served<_>)| served.authority == *held.current.certificate();
+        kept.is_calm = kept.next.is_none() && kept.serving.as_ref().is_some_and(is_of);
         self.publish(kept, now);
         if !held.ours {
             // Whoever made it renews it.

@@ -71,6 +71,19 @@ async fn the_first_look_serves_a_leaf_and_tells_whom_to_trust() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn where_the_secret_can_be_watched_it_is_read_rarely_while_nothing_is_under_way() {
+    let kept = keep(Server { watchers: Some(Vec::new()), ..Server::default() });
+    while kept.resolver.current().is_none() {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    tokio::time::sleep(LOOK * 5).await;
+    let reads = || kept.server.lock().unwrap().reads;
+    let before = reads();
+    tokio::time::sleep(Duration::from_secs(3_600)).await;
+    assert!(reads() - before <= 8, "{} reads in an hour", reads() - before);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_deleted_secret_is_put_back_and_nothing_else_changes() {
     let kept = keep(Server::default());
     kept.until(|server| server.stored.is_some() && kept.resolver.current().is_some()).await;

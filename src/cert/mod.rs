@@ -8,6 +8,7 @@
 //! authority is always a *list* of certificates to those who verify, so that two can overlap.
 
 pub mod authority;
+mod changes;
 pub mod files;
 pub mod keep;
 pub mod keep_files;

@@ -6,7 +6,7 @@
 //! error that says what is wrong with it: replacing an authority that API servers trust stops every
 //! guarded write.
 //!
-//! Rights needed in the namespace: `get` and `update` on this Secret, `create` on Secrets.
+//! Rights needed in the namespace: `get`, `list`, `watch` and `update` on this Secret, `create` on Secrets.
 
 use std::collections::BTreeMap;
 

@@ -5,12 +5,15 @@
 //! time to put it back ([`Others`]). Only when no replica remembers the key is a new one made; then no
 //! signature is valid any more, and guards wait for `driftguard adopt`.
 //!
-//! Rights needed in the namespace: `get` on this Secret, `create` on Secrets and `list` on Leases.
+//! Rights needed in the namespace: `get`, `list` and `watch` on this Secret, `create` on Secrets and `list` on
+//! Leases.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Secret;
@@ -20,14 +23,18 @@ use kube::core::PartialObjectMeta;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use super::changes::{self, Told};
 use super::crypto_provider;
 use crate::api::names;
 use crate::core::signature::{KEY_LENGTH, SigningKey};
 
 /// Key of the Secret's data.
 const KEY: &str = "key";
-/// Pause between two looks. Another replica's key is used after so long at the latest.
+/// Pause between two looks while no watch tells of changes: another replica's key is used after so long at the
+/// latest.
 const LOOK: Duration = Duration::from_secs(10);
+/// The same while one does: a watch may be silent for a reason that nobody knows.
+const LOOK_WHEN_TOLD: Duration = Duration::from_secs(600);
 /// Pause after a failure.
 const RETRY: Duration = Duration::from_secs(2);
 /// Shortest pause between two looks: whoever sends bad signatures must not make us flood the API server.
@@ -212,6 +219,8 @@ impl SigningKeeper {
     pub async fn run(self) {
         let mut held: Option<Held> = None;
         let mut others = Others::default();
+        let mut changes = pin!(changes::of(&self.client, &self.namespace, names::SIGNING_SECRET));
+        let mut told = Told::Nothing;
         loop {
             let pause = match self.look(held.as_ref(), &mut others).await {
                 Ok(found) => {
@@ -228,7 +237,7 @@ impl SigningKeeper {
                         changed
                     });
                     held = Some(found);
-                    LOOK
+                    if told == Told::Changed { LOOK_WHEN_TOLD } else { LOOK }
                 }
                 Err(error @ SigningError::Awaited { .. }) => {
                     tracing::info!(reason = error.reason(), "{error}");
@@ -244,6 +253,7 @@ impl SigningKeeper {
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = self.asked.notified() => {}
+                Some(now) = changes.next() => told = now,
             }
         }
     }
@@ -427,6 +437,28 @@ mod tests {
         assert!(first != second && keys.accepted() == [second.clone(), first]);
         tokio::time::advance(OVERLAP).await;
         assert!(keys.accepted() == [second]);
+        running.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_the_secret_can_be_watched_it_is_read_rarely_and_another_key_is_seen_at_once() {
+        let first = secret("terrafusion-system", &[5; KEY_LENGTH]);
+        let server = Server { stored: Some(first), watchers: Some(Vec::new()), ..Server::default() };
+        let server = Arc::new(Mutex::new(server));
+        let (keeper, keys) = SigningKeeper::new(client(&server), "terrafusion-system".into());
+        let running = tokio::spawn(keeper.run());
+        let mut key = keys.watch();
+        key.wait_for(Option::is_some).await.unwrap();
+        let reads = || server.lock().unwrap().reads;
+        let before = reads();
+        tokio::time::sleep(Duration::from_secs(3_600)).await;
+        assert!((5..=8).contains(&(reads() - before)), "{} reads in an hour", reads() - before);
+        server.lock().unwrap().replace(secret("terrafusion-system", &[7; KEY_LENGTH]));
+        let second = SigningKey::new(&[7; KEY_LENGTH]);
+        tokio::time::timeout(Duration::from_secs(1), key.wait_for(|key| *key == second))
+            .await
+            .unwrap()
+            .unwrap();
         running.abort();
     }
 

@@ -1,11 +1,17 @@
 //! An API server for tests of the shared Secret, and files as somebody else would put them there.
 #![allow(clippy::unwrap_used)] // A test whose server fails should stop.
 
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::BodyExt as _;
+use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::channel::mpsc;
+use http::{Method, Request, Response, StatusCode, Uri};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::body::Frame;
 use k8s_openapi::api::core::v1::Secret;
 use kube::client::Body;
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, KeyPair};
@@ -25,17 +31,52 @@ pub(super) struct Server {
     pub(super) leases: Vec<(String, String)>,
     pub(super) writes: usize,
     pub(super) reads: usize,
+    /// Those who watch the Secret; `None` when nobody may.
+    pub(super) watchers: Option<Vec<mpsc::UnboundedSender<Bytes>>>,
 }
 
 impl Server {
-    fn answer(&mut self, method: &Method, path: &str, body: &[u8]) -> Response<Body> {
+    /// Somebody else stores another Secret, of which watches tell.
+    pub(super) fn replace(&mut self, secret: Secret) {
+        let metadata = json!({"name": secret.metadata.name, "resourceVersion": "9"});
+        let object = json!({
+            "apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": metadata,
+        });
+        let line = format!("{}\n", json!({"type": "MODIFIED", "object": object}));
+        self.stored = Some(secret);
+        for watcher in self.watchers.iter().flatten() {
+            // Who has gone hears nothing.
+            let _ = watcher.unbounded_send(Bytes::from(line.clone()));
+        }
+    }
+
+    fn watch(&mut self, query: &str) -> Response<Answer> {
+        let Some(watchers) = &mut self.watchers else { return status(StatusCode::FORBIDDEN, "Forbidden") };
+        if query.contains("watch=") {
+            let (sender, lines) = mpsc::unbounded();
+            watchers.push(sender);
+            let frames = lines.map(|line| Ok::<_, Infallible>(Frame::data(line)));
+            return Response::new(StreamBody::new(frames).boxed_unsync());
+        }
+        let list = json!({
+            "apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadataList",
+            "metadata": {"resourceVersion": "1"}, "items": [],
+        });
+        Response::new(whole(list.to_string().into_bytes()))
+    }
+
+    fn answer(&mut self, method: &Method, uri: &Uri, body: &[u8]) -> Response<Answer> {
+        let path = uri.path();
         if path.ends_with("/leases") {
             let item = |(name, version): &(String, String)| json!({"metadata": {"name": name, "resourceVersion": version}});
             let items: Vec<_> = self.leases.iter().map(item).collect();
             let list = json!({
                 "apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadataList", "metadata": {}, "items": items,
             });
-            return Response::builder().body(Body::from(list.to_string().into_bytes())).unwrap();
+            return Response::builder().body(whole(list.to_string().into_bytes())).unwrap();
+        }
+        if *method == Method::GET && path.ends_with("/secrets") {
+            return self.watch(uri.query().unwrap_or_default());
         }
         if *method == Method::POST {
             if let Some(winner) = self.wins_the_race.take() {
@@ -63,20 +104,25 @@ impl Server {
             self.reads += 1;
         }
         match &self.stored {
-            Some(secret) => {
-                Response::builder().body(Body::from(serde_json::to_vec(secret).unwrap())).unwrap()
-            }
+            Some(secret) => Response::builder().body(whole(serde_json::to_vec(secret).unwrap())).unwrap(),
             None => status(StatusCode::NOT_FOUND, "NotFound"),
         }
     }
 }
 
-fn status(code: StatusCode, reason: &str) -> Response<Body> {
+/// The body of an answer.
+type Answer = UnsyncBoxBody<Bytes, Infallible>;
+
+fn whole(bytes: Vec<u8>) -> Answer {
+    Full::from(bytes).boxed_unsync()
+}
+
+fn status(code: StatusCode, reason: &str) -> Response<Answer> {
     let status = json!({
         "kind": "Status", "apiVersion": "v1", "status": "Failure", "message": reason,
         "reason": reason, "code": code.as_u16(),
     });
-    Response::builder().status(code).body(Body::from(serde_json::to_vec(&status).unwrap())).unwrap()
+    Response::builder().status(code).body(whole(serde_json::to_vec(&status).unwrap())).unwrap()
 }
 
 pub(super) fn client(server: &Arc<Mutex<Server>>) -> kube::Client {
@@ -86,7 +132,7 @@ pub(super) fn client(server: &Arc<Mutex<Server>>) -> kube::Client {
         async move {
             let (parts, body) = request.into_parts();
             let body = body.collect().await?.to_bytes();
-            Ok::<_, kube::Error>(server.lock().unwrap().answer(&parts.method, parts.uri.path(), &body))
+            Ok::<_, kube::Error>(server.lock().unwrap().answer(&parts.method, &parts.uri, &body))
         }
     });
     kube::Client::new(service, "default")

@@ -25,6 +25,7 @@ pub const SETTLE: SignedDuration = SignedDuration::from_secs(60);
 const MARGIN: SignedDuration = SignedDuration::from_hours(1);
 /// Longest and shortest pause between two looks at the Secret and the clock.
 const LONGEST_LOOK: SignedDuration = SignedDuration::from_secs(60);
+const LONGEST_LOOK_WHEN_TOLD: SignedDuration = SignedDuration::from_secs(600);
 const SHORTEST_LOOK: SignedDuration = SignedDuration::from_millis(200);
 
 /// How long things last.
@@ -50,6 +51,13 @@ impl Lifetimes {
     #[must_use]
     pub fn look(&self) -> SignedDuration {
         (self.settle / 3).min(self.leaf / 12).min(LONGEST_LOOK).max(SHORTEST_LOOK)
+    }
+
+    /// The same while nothing is under way and a watch tells of changes of the Secret at once. Watches fall silent,
+    /// too.
+    #[must_use]
+    pub fn look_when_told(&self) -> SignedDuration {
+        (self.leaf / 12).min(LONGEST_LOOK_WHEN_TOLD).max(SHORTEST_LOOK)
     }
 }
 

@@ -166,7 +166,7 @@ const OWN_NAMESPACE: [Grant; 6] = [
         groups: &[""],
         resources: &["secrets"],
         names: &[names::CA_SECRET, names::SIGNING_SECRET],
-        verbs: &["get"],
+        verbs: &["get", "list", "watch"],
     },
     Grant {
         why: "the successor of the authority is written there, each time by the one replica that is first",
