@@ -17,8 +17,8 @@ use crate::manifests::targets::TargetKind;
 
 use super::access;
 
-/// A right that is held is asked for again after so long.
-const HELD_FOR: Duration = Duration::from_secs(300);
+/// A right that is held is asked for again after so long. That it was taken away shows sooner where it is used.
+const HELD_FOR: Duration = Duration::from_secs(1_800);
 /// One that is missing sooner: somebody may be waiting for the condition to go.
 const MISSING_FOR: Duration = Duration::from_secs(30);
 /// Longest one answer may take. The next look makes up for it.

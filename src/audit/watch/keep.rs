@@ -27,7 +27,7 @@ use super::shared::{Handle, Shared};
 use super::status::Mode;
 
 /// Objects in one page of a sweep.
-const PAGE: u32 = 1_000;
+const PAGE: u32 = 2_000;
 /// With more watches than this one list of all namespaces takes the place of a list for each.
 const MOST_LISTS: usize = 16;
 /// How long a watch has to tell what a sweep has seen before it.
