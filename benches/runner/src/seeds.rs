@@ -59,11 +59,27 @@ pub(crate) fn plant(cluster: &Cluster, kind: Kind, count: usize, in_one: usize) 
     let scope = Scope::new(kind.group, kind.kind, PathFilter::everything());
     let hash = hash_object(&serde_json::to_vec(&content)?, &scope)?.to_string();
     let numbers: Vec<usize> = (0..count).collect();
+    let namespaces: Vec<_> = (0..count.div_ceil(in_one)).map(namespace).collect();
+    cluster.seed(&namespaces)?;
     for batch in numbers.chunks(BATCH) {
         let pairs = batch.iter().flat_map(|&number| pair(kind, &content, &hash, number, in_one));
         cluster.seed(&pairs.collect::<Vec<_>>())?;
     }
     Ok(())
+}
+
+/// A namespace, without which no dry run of an object in it reaches a webhook.
+fn namespace(number: usize) -> (String, Vec<u8>) {
+    let name = format!("team-{number:03}");
+    let stored = json!({
+        "apiVersion": "v1", "kind": "Namespace",
+        "metadata": {
+            "name": name, "uid": uuid_of("namespace", "namespaces", number),
+            "creationTimestamp": "2026-01-05T09:30:00Z", "labels": {"kubernetes.io/metadata.name": name},
+        },
+        "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"},
+    });
+    (format!("/registry/namespaces/{name}"), stored.to_string().into_bytes())
 }
 
 /// One object and its guard, with their keys.
@@ -95,6 +111,9 @@ fn pair(kind: Kind, content: &Value, hash: &str, number: usize, in_one: usize) -
 
 /// A uid of its own for each.
 fn uuid_of(of: &str, resource: &str, number: usize) -> String {
-    let family = u16::from(of == "guard") << 8 | u16::from(resource == CONFIG_MAP.resource);
+    let family = match of {
+        "namespace" => 0x0200,
+        _ => u16::from(of == "guard") << 8 | u16::from(resource == CONFIG_MAP.resource),
+    };
     format!("00000000-{family:04x}-4000-8000-{number:012}")
 }
