@@ -37,10 +37,25 @@ const SHARE: f64 = 0.8;
 /// on which leases and statuses depend as well. Further ones wait within their own time.
 const AT_ONCE: usize = 8;
 /// Annotations by which a person has something done that takes the rights of an author, and how records call it.
-const ASKED: [(&str, &str); 2] = [
-    (crate::core::audit::RESTORE, "RestoreAsked"),
-    (crate::core::audit::ACKNOWLEDGE, "IncidentAcknowledged"),
+const ASKED: [Requested; 2] = [
+    Requested {
+        annotation: crate::core::audit::RESTORE,
+        reason: "RestoreAsked",
+        what: "asks for the approved content to be put back",
+    },
+    Requested {
+        annotation: crate::core::audit::ACKNOWLEDGE,
+        reason: "IncidentAcknowledged",
+        what: "has acknowledged an incident: remediation goes on",
+    },
 ];
+
+/// What an annotation asks for, how it is called in records, and what Events say of it.
+struct Requested {
+    annotation: &'static str,
+    reason: &'static str,
+    what: &'static str,
+}
 
 /// The keys of our annotations.
 const KEYS: AnnotationKeys<'static> =
@@ -165,10 +180,10 @@ impl<'a> Asking<'a> {
     }
 
     /// What an update asks to be done, beside all else, as records call it.
-    fn asked_for(&self) -> Option<&'static str> {
-        let (new, old) = (self.new.as_ref()?, self.old.as_ref()?);
+    fn requested(&self) -> Vec<&'static Requested> {
+        let (Some(new), Some(old)) = (&self.new, &self.old) else { return Vec::new() };
         let asks = |key| new.annotation(key).is_some_and(|value| old.annotation(key) != Some(value));
-        ASKED.into_iter().find(|(key, _)| asks(key)).map(|(_, done)| done)
+        ASKED.iter().filter(|asked| asks(asked.annotation)).collect()
     }
 
     /// What is recorded of it; nothing of a dry run.
@@ -187,6 +202,15 @@ impl<'a> Asking<'a> {
         let uid = stored.as_ref().map(|stored| stored.uid().as_str().to_owned()).unwrap_or_default();
         self.request.told(self.operation, (self.id(), uid), kind, refusal, done)
     }
+}
+
+/// A record of an update that asks for something, alone or beside what else it changes.
+fn with_requested(told: Option<OwnAttempt>, requested: &[&'static Requested]) -> Option<OwnAttempt> {
+    let told = told?;
+    let said: Vec<String> =
+        requested.iter().map(|request| format!("{} {}", told.user.name, request.what)).collect();
+    let message = if said.is_empty() { told.message } else { said.join("; ") };
+    Some(OwnAttempt { message, ..told })
 }
 
 /// What the gate decided.
@@ -255,18 +279,23 @@ impl GuardReviews {
                 return Some(OwnAnswer::refused(&uid, &refusal, told));
             }
         };
+        let requested = asking.requested();
         let done = match change {
-            Change::Untouched if asking.asked_for().is_some() => {
-                let done = asking.asked_for().unwrap_or_default();
+            Change::Untouched if !requested.is_empty() => {
+                let done = requested.first().map_or("Approved", |first| first.reason);
                 if let Err(refusal) = self.may_ask(&asking, deadline).await {
                     return Some(OwnAnswer::refused(&uid, &refusal, asking.told(Some(&refusal), done, None)));
                 }
-                self.announce_asked(&asking, done);
+                self.announce_requested(&asking, &requested);
                 if let Some(warning) = &relabelled {
                     self.announce_relabelling(&asking, warning);
                 }
                 let warnings: Vec<String> = relabelled.into_iter().collect();
-                return Some(allowed(done, &warnings, asking.told(None, done, None)));
+                return Some(allowed(
+                    done,
+                    &warnings,
+                    with_requested(asking.told(None, done, None), &requested),
+                ));
             }
             Change::Untouched => {
                 let Some(warning) = relabelled else { return Some(allowed("Approved", &[], None)) };
@@ -283,11 +312,12 @@ impl GuardReviews {
         let told = asking.told(result.as_ref().err(), done, proposed.as_ref());
         Some(match result {
             Ok(warnings) => {
+                self.announce_requested(&asking, &requested);
                 if let Some(warning) = &relabelled {
                     self.announce_relabelling(&asking, warning);
                 }
                 let all: Vec<String> = relabelled.into_iter().chain(warnings).collect();
-                allowed(done, &all, told)
+                allowed(done, &all, with_requested(told, &requested))
             }
             Err(refusal) => OwnAnswer::refused(&uid, &refusal, told),
         })
@@ -322,14 +352,12 @@ impl GuardReviews {
         self.rights(&id, asking, &proposed, deadline).await
     }
 
-    fn announce_asked(&self, asking: &Asking<'_>, done: &'static str) {
-        if let Some(told) = asking.told(None, done, None) {
-            let what = match done {
-                "RestoreAsked" => "asks for the approved content to be put back",
-                _ => "has acknowledged an incident: remediation goes on",
-            };
-            let note = format!("{} {what}", told.user.name);
-            self.notices.put(Notice { guard: told.object, uid: told.uid, reason: done, note });
+    fn announce_requested(&self, asking: &Asking<'_>, requested: &[&'static Requested]) {
+        for Requested { reason, what, .. } in requested {
+            if let Some(told) = asking.told(None, reason, None) {
+                let note = format!("{} {what}", told.user.name);
+                self.notices.put(Notice { guard: told.object, uid: told.uid, reason, note });
+            }
         }
     }
 
