@@ -37,7 +37,7 @@ use super::telling::Telling;
 use super::watch::{Settled, Sighting, WatchSettings, Watches};
 use super::{facts, say};
 use looks::Known;
-use steps::{Attempt, counted};
+use steps::{Attempt, Beside, counted};
 
 mod guards;
 mod looks;
@@ -50,7 +50,7 @@ const READS: usize = 8;
 const RESTORES: (usize, usize) = (16, 4);
 /// Sources that are asked at once although nothing drifted.
 const QUESTIONS: usize = 2;
-/// Looks that wait at once for what statuses say.
+/// Looks that wait at once for what statuses say, with whole objects.
 const WAITING: usize = 64;
 /// Pause before a status that could not be read is tried again.
 const RETRY: Duration = Duration::from_secs(5);
@@ -253,7 +253,7 @@ impl<'a> Leading<'a> {
                     }
                 }
                 // Looks hold whole objects, so that only so many may wait.
-                sighting = news.recv(), if self.waiting.len() < WAITING => match sighting {
+                sighting = news.recv(), if !self.is_full() => match sighting {
                     Some(sighting) => self.sighted(sighting).await,
                     None => return,
                 },
@@ -263,6 +263,12 @@ impl<'a> Leading<'a> {
                 Some(settled) = settled.recv(), if !self.saying.is_full() => self.settled(&settled),
             }
         }
+    }
+
+    /// Whether no more whole objects may be held.
+    fn is_full(&self) -> bool {
+        self.waiting.len() >= WAITING
+            && self.waiting.values().filter(|sighting| sighting.object.is_some()).count() >= WAITING
     }
 
     fn tick(&mut self) {
@@ -277,14 +283,20 @@ impl<'a> Leading<'a> {
                 let (Some((guard, terms)), Some(mut known)) = (self.guard(&sighting), known) else { return };
                 self.learned(known.version.take(), known.asked_at);
                 let remembered = (!self.book.knows(&uid)).then(|| facts::remembered(&known.status));
-                self.see(&guard, terms, &sighting, &known, remembered).await;
+                self.see(&guard, terms, &sighting, *known, remembered).await;
             }
             // Without what it says, what a person must decide could be undone.
             // Nor may the look be lost: no watch tells of it again.
             Ended::Unread(uid) => {
+                // Statuses that can never be read must not take the places of others.
+                if self.is_full()
+                    && let Some(sighting) = self.waiting.get_mut(&uid)
+                {
+                    sighting.object = None;
+                }
                 let guard = self.waiting.get(&uid).and_then(|sighting| self.guard(sighting));
                 match guard {
-                    Some((guard, _)) => self.read(&guard),
+                    Some((guard, _)) => self.read(&guard, false),
                     None => drop(self.waiting.remove(&uid)),
                 }
             }
@@ -305,7 +317,8 @@ impl<'a> Leading<'a> {
                 let now = Timestamp::now();
                 self.auditor.telling.attempted(&guard, terms, &transaction_id, &attempted, now);
                 let steps = self.book.restored(&guard, terms, &say::outcome(&attempted), now);
-                self.take(&guard, steps, Some(&attempted.sources));
+                let sources = Some(attempted.sources.as_slice());
+                self.take(&guard, steps, Beside { sources, ..Beside::default() });
             }
             Ended::Asked(uid, reports) => {
                 self.asked.remove(&uid);

@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Method, Request};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
 use crate::api::{DriftGuardSpec, names};
@@ -32,6 +33,8 @@ mod rights;
 
 /// Longest one request to the API server may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long what was asked beside a status counts.
+const PREPARED_FOR: SignedDuration = SignedDuration::from_secs(1);
 /// How often one attempt looks again when somebody else writes the object between look and write.
 const LOOKS: usize = 3;
 
@@ -66,6 +69,29 @@ pub(super) enum Outcome {
     Overtaken,
     /// Something failed; it may be tried again.
     Failed(String),
+}
+
+/// What was asked of the API server together with the guard's status, so that drift need not last for another
+/// question and answer.
+#[derive(Debug, Clone)]
+pub(super) struct Prepared {
+    /// The guard that it was asked for.
+    pub(super) of: Arc<Guard>,
+    /// Whether the target may be put back.
+    pub(super) rights: Result<(), Outcome>,
+    /// The target as a watch told of it, in a namespace that stays.
+    pub(super) live: Bytes,
+    /// When it was asked.
+    pub(super) at: Timestamp,
+}
+
+impl Prepared {
+    /// Whether it still counts for an attempt that begins now.
+    fn is_for(&self, guard: &Guard) -> bool {
+        let age = Timestamp::now().duration_since(self.at);
+        let is_recent = !age.is_negative() && age <= PREPARED_FOR;
+        is_recent && self.of.uid == guard.uid && self.of.generation == guard.generation
+    }
 }
 
 /// One attempt.
@@ -160,8 +186,14 @@ impl Verify for Trial<'_> {
 }
 
 impl Remediation {
-    /// Restores the target of a guard, if that may be done and a source has what is approved.
-    pub(super) async fn restore(&self, job: &Job, given_up: &Attempting) -> Attempted {
+    /// Restores the target of a guard, if that may be done and a source has what is approved. What was
+    /// `prepared` is not asked again.
+    pub(super) async fn restore(
+        &self,
+        job: &Job,
+        given_up: &Attempting,
+        prepared: Option<Prepared>,
+    ) -> Attempted {
         let guard = &job.guard;
         if given_up.is_given_up() {
             return Outcome::GivenUp("the guard was changed".into()).into();
@@ -170,10 +202,13 @@ impl Remediation {
             Ok(author) => Subject::from(author),
             Err(why) => return why.into(),
         };
-        // Drift lasts for as long as all this takes: what does not need the other's answer is asked at once.
-        let (ours, theirs, mut live) =
-            tokio::join!(self.may_write(guard), self.author_may_write(guard, &author), self.look(guard));
-        if let Err(why) = ours.and(theirs) {
+        let (rights, mut live) = match prepared.filter(|prepared| prepared.is_for(guard)) {
+            // Whoever wrote the object since makes the write fail; then it is looked at.
+            Some(Prepared { rights, live, .. }) => (rights, writable(guard, Some(live.into()))),
+            // Drift lasts for as long as all this takes: what does not need the other's answer is asked at once.
+            None => tokio::join!(self.rights_to(guard), self.look(guard)),
+        };
+        if let Err(why) = rights {
             return why.into();
         }
         let mut looks = 1;
@@ -234,16 +269,7 @@ impl Remediation {
     async fn look(&self, guard: &Guard) -> Result<Option<Vec<u8>>, Outcome> {
         let path = guard.target.url_path();
         let (live, namespace) = tokio::join!(self.read(&path), self.namespace_stays(guard));
-        let live = live?;
-        if let Some(live) = &live {
-            let unreadable = |problem| Outcome::Failed(format!("the object cannot be read: {problem}"));
-            if restore::is_terminating(live).map_err(unreadable)? {
-                return Err(Outcome::Terminating);
-            }
-            if is_right(live, guard) {
-                return Err(Outcome::AlreadyRight);
-            }
-        }
+        let live = writable(guard, live?)?;
         namespace.map(|()| live)
     }
 
@@ -439,6 +465,20 @@ impl Remediation {
     }
 }
 
+/// The live object, when something may be written to it.
+fn writable(guard: &Guard, live: Option<Vec<u8>>) -> Result<Option<Vec<u8>>, Outcome> {
+    if let Some(live) = &live {
+        let unreadable = |problem| Outcome::Failed(format!("the object cannot be read: {problem}"));
+        if restore::is_terminating(live).map_err(unreadable)? {
+            return Err(Outcome::Terminating);
+        }
+        if is_right(live, guard) {
+            return Err(Outcome::AlreadyRight);
+        }
+    }
+    Ok(live)
+}
+
 /// Whether an attempt that has looked so often looks once more: somebody else has written the object meanwhile.
 fn looks_again(outcome: &Outcome, looks: usize) -> bool {
     *outcome == Outcome::Overtaken && looks < LOOKS
@@ -458,6 +498,21 @@ fn is_right(object: &[u8], guard: &Guard) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_asked_beside_a_status_counts_at_once_and_for_that_guard_alone() {
+        let guard = Arc::new(crate::audit::watch::test_support::guard("prices", Some("trading"), "settings"));
+        let asked = |of: &Arc<Guard>, seconds: i64| Prepared {
+            of: Arc::clone(of),
+            rights: Ok(()),
+            live: Bytes::new(),
+            at: Timestamp::now() - SignedDuration::from_secs(seconds),
+        };
+        assert!(asked(&guard, 0).is_for(&guard));
+        assert!(!asked(&guard, 2).is_for(&guard), "too long ago");
+        let edited = Guard { generation: guard.generation + 1, ..(*guard).clone() };
+        assert!(!asked(&guard, 0).is_for(&edited), "it was edited since");
+    }
 
     #[test]
     fn an_attempt_that_somebody_overtakes_looks_again_and_does_not_go_on_for_ever() {

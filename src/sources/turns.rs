@@ -40,6 +40,13 @@ impl Turns {
         Turn { _of_namespace: of_namespace, _of_all: of_all }
     }
 
+    /// A place, if one is free.
+    pub(crate) fn turn_now(&self, namespace: &Text) -> Option<Turn> {
+        let of_namespace = self.namespace(namespace).try_acquire_owned().ok()?;
+        let of_all = Arc::clone(&self.all).try_acquire_owned().ok()?;
+        Some(Turn { _of_namespace: Some(of_namespace), _of_all: Some(of_all) })
+    }
+
     fn namespace(&self, namespace: &Text) -> Arc<Semaphore> {
         let mut namespaces = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
         // Whoever works or waits there holds it too.
@@ -70,6 +77,19 @@ mod tests {
         assert!(now(&turns, "third").is_none(), "there are no more");
         drop(other);
         assert!(now(&turns, "third").is_some());
+    }
+
+    #[test]
+    fn who_cannot_wait_gets_a_place_only_where_one_is_free() {
+        let turns = Turns::new(2, 1);
+        let working = turns.turn_now(&"a".into());
+        assert!(working.is_some());
+        assert!(turns.turn_now(&"a".into()).is_none(), "it has its share");
+        let other = turns.turn_now(&"b".into());
+        assert!(other.is_some());
+        assert!(turns.turn_now(&"c".into()).is_none(), "there are no more");
+        drop(working);
+        assert!(turns.turn_now(&"c".into()).is_some());
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::core::guard::{Guard, Target};
 use crate::core::text::Text;
 use crate::store::Seen;
 
+use super::steps::Beside;
 use super::{Leading, valid};
 
 /// Whether the status of a guard says that its target is as approved and writes of it are refused, and not that it
@@ -35,7 +36,7 @@ impl Leading<'_> {
         let now = Timestamp::now();
         let mut came_or_went = false;
         let mut steps: Vec<(Arc<Guard>, Vec<Step>)> = Vec::new();
-        let mut acknowledged: Vec<String> = Vec::new();
+        let mut acknowledged: Vec<(String, Text)> = Vec::new();
         let mut asked: Vec<(Arc<Guard>, String)> = Vec::new();
         let mut unchecked: Vec<Arc<Guard>> = Vec::new();
         let mut left: Vec<Target> = Vec::new();
@@ -80,10 +81,11 @@ impl Leading<'_> {
                 unchecked.push(Arc::clone(guard));
             }
             let word = |seen: &Seen| seen.stored.annotation(ACKNOWLEDGE).map(str::to_owned);
-            if let Some(incident) = is.and_then(|is| word(is))
+            if let Some(is) = is
+                && let Some(incident) = word(is)
                 && stays.and_then(|was| word(was)).as_ref() != Some(&incident)
             {
-                acknowledged.push(incident);
+                acknowledged.push((incident, is.stored.id().namespace.clone()));
             }
             if let Some(is) = is
                 && let Some(guard) = valid(&is.state)
@@ -104,7 +106,7 @@ impl Leading<'_> {
             self.book.census(census.into_iter().map(|(namespace, guards)| (namespace.into(), guards)));
         }
         for (guard, steps) in steps {
-            self.take(&guard, steps, None);
+            self.take(&guard, steps, Beside::default());
         }
         for target in left {
             self.look_for_others(&target);
@@ -112,13 +114,13 @@ impl Leading<'_> {
         for guard in unchecked {
             self.check(&guard);
         }
-        for incident in acknowledged {
-            let steps = self.book.acknowledge(&incident, now);
+        for (incident, namespace) in acknowledged {
+            let steps = self.book.acknowledge(&incident, &namespace, now);
             self.take_all(steps);
         }
         for (guard, request) in asked {
             let steps = self.book.restore_asked(&guard, request, now);
-            self.take(&guard, steps, None);
+            self.take(&guard, steps, Beside::default());
         }
     }
 

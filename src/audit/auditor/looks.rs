@@ -8,6 +8,7 @@ use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::api::DriftGuardStatus;
+use crate::audit::remediation::{Outcome, Prepared, Remediation};
 use crate::audit::watch::Sighting;
 use crate::audit::{facts, last_match};
 use crate::core::audit::attribution::{Evidence, attribute};
@@ -21,6 +22,7 @@ use crate::core::guard_spec::rival;
 use crate::store::Store;
 use crate::telemetry::traces;
 
+use super::steps::Beside;
 use super::{Ended, Leading, RETRY, new_id, spec, valid};
 
 /// Longest one read of an object or a namespace may take.
@@ -37,7 +39,10 @@ const VERSION_TRIES: u32 = 3;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Known {
     pub(super) status: DriftGuardStatus,
-    pub(super) namespace_terminating: bool,
+    /// Whether the namespace of the target is being deleted; `None` when that could not be told.
+    pub(super) namespace_terminating: Option<bool>,
+    /// Whether the target may be put back, where it was likely to be needed and so was asked, too.
+    pub(super) rights: Option<Result<(), Outcome>>,
     /// Which version the API server has, where that was asked, too.
     pub(super) version: Option<String>,
     pub(super) asked_at: Timestamp,
@@ -81,33 +86,38 @@ impl Leading<'_> {
             if audited.is_none_or(|said| said.generation != guard.generation) && !self.book.knows(&uid) {
                 self.ask_sources(&guard);
             }
-            self.see(&guard, terms, &sighting, &Known::default(), remembered).await;
+            self.see(&guard, terms, &sighting, Known::default(), remembered).await;
             return;
         }
+        let is_urgent = sighting.how == Look::Watch && terms.auto_remediate;
         if self.waiting.insert(uid, sighting).is_none() {
-            self.read(&guard);
+            self.read(&guard, is_urgent && self.auditor.settings.remediation);
         }
     }
 
-    /// Reads beside the loop what the status of a guard says, and whether its target's namespace goes.
-    pub(super) fn read(&mut self, guard: &Arc<Guard>) {
+    /// Reads beside the loop what the status of a guard says, and whether its target's namespace goes; when its
+    /// target is likely to be put back next, also whether it may be.
+    pub(super) fn read(&mut self, guard: &Arc<Guard>, restores: bool) {
         let (guard, statuses) = (Arc::clone(guard), self.statuses.clone());
+        let remediation = restores.then(|| Arc::clone(&self.remediation));
         let (store, reads) = (self.auditor.store.clone(), Arc::clone(&self.reads));
         let client = self.is_version_due().then(|| self.auditor.client.clone());
         self.tasks.spawn(async move {
             let turn = reads.acquire().await;
             let asked_at = Timestamp::now();
             // At once: drift lasts for as long as this takes.
-            let (status, terminating, version) = tokio::join!(
+            let (status, namespace_terminating, rights, version) = tokio::join!(
                 statuses.read(&guard.id, &guard.uid),
                 is_terminating(&store, &guard.target),
+                rights(remediation, &guard),
                 version(client),
             );
             drop(turn);
             match status {
                 Ok(status) => {
-                    let namespace_terminating = terminating;
-                    let known = |status| Box::new(Known { status, namespace_terminating, version, asked_at });
+                    let known = |status| {
+                        Box::new(Known { status, namespace_terminating, rights, version, asked_at })
+                    };
                     Ended::Read(guard.uid.clone(), status.map(known))
                 }
                 Err(error) => {
@@ -125,10 +135,10 @@ impl Leading<'_> {
         guard: &Arc<Guard>,
         terms: Terms,
         sighting: &Sighting,
-        known: &Known,
+        known: Known,
         remembered: Option<Remembered>,
     ) {
-        let read_before = self.read_before(guard, sighting, known);
+        let read_before = self.read_before(guard, sighting, &known);
         let built_in = facts::is_built_in(&guard.target.group);
         let decides = read_before.is_some() && built_in && guard.scope.has_server_defaults();
         self.learn_version(sighting, decides).await;
@@ -144,7 +154,7 @@ impl Leading<'_> {
             apply_grace: self.auditor.settings.apply_grace,
             pause_ended: facts::pause_ended(&known.status),
             conflict: rival(&GuardState::Valid(Arc::clone(guard)), index.guards_of(&guard.target)).is_some(),
-            namespace_terminating: known.namespace_terminating,
+            namespace_terminating: known.namespace_terminating.unwrap_or_default(),
             being_replaced: self
                 .attempts
                 .values()
@@ -161,7 +171,7 @@ impl Leading<'_> {
         };
         let span = traces::audit(&guard.id, sighting.how.as_str());
         let steps = span.in_scope(|| self.book.see(guard, &seen, now, &mut new_id));
-        self.take(guard, steps, None);
+        self.take(guard, steps, Beside { prepared: prepared(guard, sighting, known), ..Beside::default() });
     }
 
     /// As what exactly the version of the target that was seen was read before: by this process, or by
@@ -268,6 +278,17 @@ impl Leading<'_> {
     }
 }
 
+/// What an attempt to restore need not ask again that follows at once.
+fn prepared(guard: &Arc<Guard>, sighting: &Sighting, known: Known) -> Option<Prepared> {
+    let live = sighting.object.clone().filter(|_| known.namespace_terminating == Some(false))?;
+    Some(Prepared { of: Arc::clone(guard), rights: known.rights?, live, at: known.asked_at })
+}
+
+/// Whether a target may be put back, if somebody is to find out.
+async fn rights(remediation: Option<Arc<Remediation>>, guard: &Guard) -> Option<Result<(), Outcome>> {
+    Some(remediation?.rights_to(guard).await)
+}
+
 /// What a status that says "in sync" of exactly this guard would have said.
 fn calm(guard: &Guard) -> Remembered {
     Remembered {
@@ -297,13 +318,13 @@ pub(super) async fn version(client: Option<kube::Client>) -> Option<String> {
     Some(asked.ok()?.ok()?.git_version)
 }
 
-/// Whether the namespace of a target is being deleted; what cannot be told is taken to stay. Where it is gone
+/// Whether the namespace of a target is being deleted; `None` when that cannot be told. Where it is gone
 /// altogether, so is the target, which somebody should know of.
-async fn is_terminating(store: &Store, target: &Target) -> bool {
-    let Some(namespace) = &target.namespace else { return false };
+async fn is_terminating(store: &Store, target: &Target) -> Option<bool> {
+    let Some(namespace) = &target.namespace else { return Some(false) };
     match within(store.read_namespace(namespace)).await {
-        Some(Ok(Some(found))) => crate::core::audit::restore::is_terminating(&found).unwrap_or_default(),
-        Some(Ok(None) | Err(_)) | None => false,
+        Some(Ok(Some(found))) => crate::core::audit::restore::is_terminating(&found).ok(),
+        Some(Ok(None) | Err(_)) | None => None,
     }
 }
 

@@ -7,11 +7,12 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
-use crate::audit::remediation::{Attempting, Job, Outcome};
+use crate::audit::remediation::{Attempting, Job, Outcome, Prepared};
 use crate::audit::say::Told;
 use crate::core::audit::book::{Step, Terms};
 use crate::core::guard::Guard;
 use crate::core::text::Text;
+use crate::sources::SourceReport;
 use crate::telemetry::metrics::Restored;
 use crate::telemetry::traces;
 
@@ -25,6 +26,15 @@ pub(super) struct Attempt {
     /// The uid of its guard.
     pub(super) guard_uid: Text,
     pub(super) state: Arc<Attempting>,
+}
+
+/// What is known beside the steps that are taken.
+#[derive(Default)]
+pub(super) struct Beside<'a> {
+    /// What sources have answered.
+    pub(super) sources: Option<&'a [SourceReport]>,
+    /// What an attempt to restore need not ask again.
+    pub(super) prepared: Option<Prepared>,
 }
 
 impl Leading<'_> {
@@ -42,7 +52,7 @@ impl Leading<'_> {
             if let Some(steps) = by_uid.remove(seen.stored.uid())
                 && let Some(guard) = valid(&seen.state)
             {
-                self.take(guard, steps, None);
+                self.take(guard, steps, Beside::default());
             }
         }
         // That of a guard which is gone is over all the same.
@@ -54,12 +64,8 @@ impl Leading<'_> {
     }
 
     /// Does what the book has decided about a guard, in its order.
-    pub(super) fn take(
-        &mut self,
-        guard: &Arc<Guard>,
-        steps: Vec<Step>,
-        sources: Option<&[crate::sources::SourceReport]>,
-    ) {
+    pub(super) fn take(&mut self, guard: &Arc<Guard>, steps: Vec<Step>, beside: Beside<'_>) {
+        let Beside { sources, mut prepared } = beside;
         let mut said = false;
         let mut equivalents = Vec::new();
         for step in steps {
@@ -76,7 +82,7 @@ impl Leading<'_> {
                         told
                     });
                 }
-                Step::Restore { transaction_id } => self.restore(guard, transaction_id),
+                Step::Restore { transaction_id } => self.restore(guard, transaction_id, prepared.take()),
                 Step::GiveUp { transaction_id } => {
                     if let Some(attempt) = self.attempts.get(&transaction_id) {
                         attempt.state.give_up();
@@ -120,7 +126,7 @@ impl Leading<'_> {
         Some((Job { guard: Arc::clone(guard), spec: Arc::new(spec) }, terms))
     }
 
-    fn restore(&mut self, guard: &Arc<Guard>, transaction_id: String) {
+    fn restore(&mut self, guard: &Arc<Guard>, transaction_id: String, prepared: Option<Prepared>) {
         let Some((job, terms)) = self.job(guard) else { return };
         let (remediation, restores) = (Arc::clone(&self.remediation), Arc::clone(&self.restores));
         let state = Arc::new(Attempting::default());
@@ -132,10 +138,16 @@ impl Leading<'_> {
             before.state.give_up();
         }
         self.auditor.metrics.audit.queue(self.attempts.len());
+        let turn = restores.turn_now(&job.guard.id.namespace);
+        // Nor need whole objects be held for those that wait for a turn.
+        let prepared = prepared.filter(|_| turn.is_some());
         self.tasks.spawn(async move {
-            let _turn = restores.turn(&job.guard.id.namespace).await;
+            let _turn = match turn {
+                Some(turn) => turn,
+                None => restores.turn(&job.guard.id.namespace).await,
+            };
             let span = traces::remediation(&job.guard.id, &transaction_id);
-            let attempted = remediation.restore(&job, &state).instrument(span).await;
+            let attempted = remediation.restore(&job, &state, prepared).instrument(span).await;
             Ended::Restored { guard: job.guard, terms, transaction_id, number, attempted }
         });
     }

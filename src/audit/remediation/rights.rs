@@ -44,8 +44,15 @@ impl Remediation {
         lacking.map_or(Ok(author.as_ref()), |verb| Err(not_allowed(&guard.target, verb)))
     }
 
+    /// Whether the target may be put back: by us, and for whoever approved the guard.
+    pub(in crate::audit) async fn rights_to(&self, guard: &Guard) -> Result<(), Outcome> {
+        let author = Subject::from(self.author(guard)?);
+        let (ours, theirs) = tokio::join!(self.may_write(guard), self.author_may_write(guard, &author));
+        ours.and(theirs)
+    }
+
     /// Whether we may write the target.
-    pub(super) async fn may_write(&self, guard: &Guard) -> Result<(), Outcome> {
+    async fn may_write(&self, guard: &Guard) -> Result<(), Outcome> {
         let asked = VERBS.map(|verb| self.allows_us(&guard.target, verb));
         for (verb, allowed) in VERBS.into_iter().zip(futures::future::join_all(asked).await) {
             if !allowed? {
@@ -56,7 +63,7 @@ impl Remediation {
     }
 
     /// Whether whoever approved the guard may still write its target.
-    pub(super) async fn author_may_write(&self, guard: &Guard, author: &Subject) -> Result<(), Outcome> {
+    async fn author_may_write(&self, guard: &Guard, author: &Subject) -> Result<(), Outcome> {
         let rights = needed(&Aim::Known(guard.target.clone()), true, &[]);
         let asked = access::missing(&self.client, author, &rights);
         match tokio::time::timeout(REQUEST_TIMEOUT, asked).await {

@@ -292,9 +292,10 @@ impl Book {
         steps
     }
 
-    /// A person acknowledges an incident: what it held back may go on. Unknown ids do nothing.
-    pub fn acknowledge(&mut self, incident: &str, now: Timestamp) -> Vec<(Text, Step)> {
-        let Some(over) = self.breaker.acknowledge(incident) else { return Vec::new() };
+    /// A person acknowledges an incident by a guard of `namespace`: what it held back may go on. Unknown ids do
+    /// nothing, nor do those of incidents of another namespace, where its author may have no rights.
+    pub fn acknowledge(&mut self, incident: &str, namespace: &Text, now: Timestamp) -> Vec<(Text, Step)> {
+        let Some(over) = self.breaker.acknowledge(incident, namespace) else { return Vec::new() };
         let mut steps = Vec::new();
         if let Some(alert) = self.incidents.get(incident) {
             // Whoever it opened with may be gone.

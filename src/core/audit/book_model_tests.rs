@@ -2,6 +2,7 @@
 //! What always holds, whatever happens in whatever order: checked on random sequences of events over a
 //! few guards in two namespaces, with leaders that come and go.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -297,8 +298,10 @@ impl World {
 
     fn acknowledge_all(&mut self) {
         let open: Vec<String> = self.book.incidents().map(str::to_owned).collect();
-        for id in open {
-            for (uid, step) in self.book.acknowledge(&id, self.now) {
+        let namespaces: BTreeSet<Text> =
+            self.pairs.iter().map(|pair| pair.guard.id.namespace.clone()).collect();
+        for (id, namespace) in open.iter().flat_map(|id| namespaces.iter().map(move |by| (id, by))) {
+            for (uid, step) in self.book.acknowledge(id, namespace, self.now) {
                 self.follow(self.of(&uid), vec![step]);
             }
         }

@@ -102,7 +102,8 @@ pub struct Breaker {
     /// Of [`Self::recent`], those that are drifted still.
     drifted: BTreeSet<Text>,
     incidents: Vec<Incident>,
-    acknowledged: VecDeque<String>,
+    /// Ids of incidents, each with the namespace of the guard by which it was acknowledged.
+    acknowledged: VecDeque<(String, Text)>,
 }
 
 impl Breaker {
@@ -196,21 +197,28 @@ impl Breaker {
         self.end(|incident| incident.drifted.is_empty())
     }
 
-    /// Notes that a person has seen an incident. Gives it when it was open.
-    pub fn acknowledge(&mut self, id: &str) -> Option<Incident> {
-        if !self.acknowledged.iter().any(|known| known == id) {
-            self.acknowledged.push_back(id.to_owned());
+    /// Notes that a person has seen an incident, by a guard of `namespace`: that of another namespace says
+    /// nothing of it. Gives the incident when it was open.
+    pub fn acknowledge(&mut self, id: &str, namespace: &Text) -> Option<Incident> {
+        if !self.is_acknowledged(id, namespace) {
+            self.acknowledged.push_back((id.to_owned(), namespace.clone()));
             if self.acknowledged.len() > ACKNOWLEDGED {
                 self.acknowledged.pop_front();
             }
         }
-        self.end(|incident| incident.id == id).pop()
+        self.end(|incident| incident.id == id && incident.reach.covers(namespace)).pop()
+    }
+
+    /// Whether a person has seen an incident of a guard in `namespace`.
+    fn is_acknowledged(&self, id: &str, namespace: &Text) -> bool {
+        let reaches_all = id.starts_with(CLUSTER);
+        self.acknowledged.iter().any(|(known, by)| known == id && (reaches_all || by == namespace))
     }
 
     /// Goes on with an incident that another process began, of which the status of a drifted guard tells.
     /// False when a person has acknowledged it, when another has taken it up, or when it is no id of ours.
     pub fn resume(&mut self, id: &str, uid: &Text, namespace: &Text) -> bool {
-        if self.acknowledged.iter().any(|known| known == id) {
+        if self.is_acknowledged(id, namespace) {
             return false;
         }
         if let Some(wider) = self.incidents.iter_mut().find(|incident| incident.reach == Reach::Cluster)
@@ -387,8 +395,13 @@ mod tests {
     fn an_acknowledgement_ends_exactly_the_incident_that_it_names() {
         let mut breaker = breaker(&[("a", 8)]);
         drift(&mut breaker, "a", 6, 0).unwrap();
-        assert_eq!(breaker.acknowledge("namespace-other"), None);
-        let over = breaker.acknowledge("namespace-a1").unwrap();
+        assert_eq!(breaker.acknowledge("namespace-other", &"a".into()), None);
+        assert_eq!(
+            breaker.acknowledge("namespace-a1", &"b".into()),
+            None,
+            "who is nobody there says nothing"
+        );
+        let over = breaker.acknowledge("namespace-a1", &"a".into()).unwrap();
         assert_eq!(over.drifted.len(), 6);
         assert!(breaker.holds("a").is_none());
     }
@@ -400,8 +413,15 @@ mod tests {
         assert!(breaker.resume("namespace-7", &"y".into(), &"a".into()));
         assert_eq!(breaker.holds("a").unwrap().drifted.len(), 2);
         assert!(!breaker.resume("made up", &"x".into(), &"a".into()));
-        breaker.acknowledge("namespace-7");
+        breaker.acknowledge("namespace-7", &"a".into());
         assert!(!breaker.resume("namespace-7", &"z".into(), &"a".into()));
         assert!(breaker.holds("a").is_none());
+        breaker.acknowledge("namespace-8", &"b".into());
+        assert!(
+            breaker.resume("namespace-8", &"x".into(), &"a".into()),
+            "that of another namespace says nothing"
+        );
+        breaker.acknowledge("cluster-9", &"b".into());
+        assert!(!breaker.resume("cluster-9", &"x".into(), &"a".into()), "one of the cluster is everybody's");
     }
 }

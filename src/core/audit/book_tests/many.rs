@@ -58,9 +58,9 @@ fn an_acknowledgement_lets_remediation_go_on() {
         room.of(guard).write("bad");
         room.restored(&Outcome::GivenUp);
     }
-    assert_eq!(room.book.acknowledge("namespace-other", room.now), []);
+    assert_eq!(room.book.acknowledge("namespace-other", &"ns".into(), room.now), []);
     let id = room.book.incidents().next().unwrap().to_owned();
-    let steps = room.book.acknowledge(&id, room.now);
+    let steps = room.book.acknowledge(&id, &"ns".into(), room.now);
     let asked: BTreeSet<&Text> =
         steps.iter().filter(|(_, step)| *step == Step::Look).map(|(uid, _)| uid).collect();
     assert_eq!(asked.len(), 8);
