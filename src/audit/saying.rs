@@ -91,6 +91,15 @@ impl Saying {
         queue.push_back(uid.clone());
     }
 
+    /// The same at a later time, unless something of it is to be written before: what is told is about to change.
+    pub(super) fn say_at(&mut self, uid: &Text, at: Instant) {
+        let Some(spoken) = self.guards.get_mut(uid).filter(|spoken| spoken.turn == Turn::Never) else {
+            return;
+        };
+        spoken.turn = Turn::At(at);
+        self.later.insert((at, uid.clone()));
+    }
+
     /// The next statement to write; [`Self::written`] must be told how that went.
     pub(super) fn next(&mut self, now: Instant) -> Option<(Text, Statement)> {
         while let Some((at, uid)) = self.later.first().cloned().filter(|(at, _)| *at <= now) {
@@ -285,6 +294,23 @@ mod tests {
         assert_eq!(all(&mut saying, now), ["a"]);
         saying.written(&"a".into(), Written::Done, false, now);
         assert_eq!((saying.next_due(), saying.guards.len()), (None, 0));
+    }
+
+    #[test]
+    fn what_is_about_to_change_is_written_once_it_has_or_when_that_takes_too_long() {
+        let (mut saying, now) = (Saying::default(), Instant::now());
+        let soon = now + Duration::from_secs(1);
+        for uid in ["changes", "stays"] {
+            saying.tell(&uid.into(), |_| told(uid, Truth::True));
+            saying.say_at(&uid.into(), soon);
+        }
+        assert_eq!((all(&mut saying, now), saying.next_due()), (vec![], Some(soon)));
+        say(&mut saying, "changes", Truth::False);
+        assert_eq!(all(&mut saying, now), ["changes"]);
+        assert_eq!(all(&mut saying, soon), ["stays"]);
+        say(&mut saying, "new", Truth::True);
+        saying.say_at(&"new".into(), soon);
+        assert_eq!(all(&mut saying, soon), ["new"], "what is due already waits for nothing");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -17,6 +18,9 @@ use crate::telemetry::metrics::Restored;
 use crate::telemetry::traces;
 
 use super::{Ended, Leading, NO_TERMS, spec, valid};
+
+/// How long drift is kept from its guard's status while it is put back: mostly one status then tells of both.
+const RESTORED_FIRST: Duration = Duration::from_secs(1);
 
 /// An attempt to restore that runs.
 pub(super) struct Attempt {
@@ -67,6 +71,7 @@ impl Leading<'_> {
     pub(super) fn take(&mut self, guard: &Arc<Guard>, steps: Vec<Step>, beside: Beside<'_>) {
         let Beside { sources, mut prepared } = beside;
         let mut said = false;
+        let restores = steps.iter().any(|step| matches!(step, Step::Restore { .. }));
         let mut equivalents = Vec::new();
         for step in steps {
             match step {
@@ -116,8 +121,11 @@ impl Leading<'_> {
                 told.equivalent(&key, guard, hash, &self.version.0);
             }
         }
-        if said {
-            self.saying.say(&guard.uid);
+        match (said, restores) {
+            (false, _) => {}
+            // To write a status costs an API server more than to restore does.
+            (true, true) => self.saying.say_at(&guard.uid, Instant::now() + RESTORED_FIRST),
+            (true, false) => self.saying.say(&guard.uid),
         }
     }
 
