@@ -78,7 +78,7 @@ impl Request {
 }
 
 /// Objects in a page of a sweep of `serve`, by which sweeps are told from other lists.
-pub(crate) const SWEEP_PAGE: usize = 1_000;
+pub(crate) const SWEEP_PAGE: usize = driftguard::audit::watch::SWEEP_PAGE as usize;
 
 #[cfg(test)]
 mod tests {
@@ -103,7 +103,7 @@ mod tests {
         let leases = "/apis/coordination.k8s.io/v1/namespaces/x/leases/y";
         assert_eq!(purpose("update", "leases", leases), Purpose::Lease);
         assert_eq!(purpose("watch", "configmaps", "/api/v1/configmaps?watch=true"), Purpose::Watch);
-        assert_eq!(purpose("list", "configmaps", "/api/v1/configmaps?limit=1000&continue=x"), Purpose::Sweep);
+        assert_eq!(purpose("list", "configmaps", "/api/v1/configmaps?limit=2000&continue=x"), Purpose::Sweep);
         assert_eq!(purpose("get", "", "/version"), Purpose::Sweep);
         assert_eq!(purpose("list", "configmaps", "/api/v1/configmaps?limit=500"), Purpose::Other);
     }
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn a_request_knows_how_long_it_took() {
-        let asked = request("list", "configmaps", "/api/v1/configmaps?limit=1000");
+        let asked = request("list", "configmaps", "/api/v1/configmaps?limit=2000");
         assert!(asked.is_ours());
         assert_eq!(asked.ended.duration_since(asked.began).as_millis(), 250);
     }

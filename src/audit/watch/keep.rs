@@ -26,8 +26,8 @@ use super::settled::Window;
 use super::shared::{Handle, Shared};
 use super::status::Mode;
 
-/// Objects in one page of a sweep.
-const PAGE: u32 = 2_000;
+/// Objects in one page of a sweep. Fewer pages are fewer requests; of metadata, so many are some MiB.
+pub const SWEEP_PAGE: u32 = 2_000;
 /// With more watches than this one list of all namespaces takes the place of a list for each.
 const MOST_LISTS: usize = 16;
 /// How long a watch has to tell what a sweep has seen before it.
@@ -181,7 +181,7 @@ impl Keeper {
     /// Lists metadata and notes what is not known. Gives the version that it shows.
     async fn list(&self, place: &Place, pass: u32, suspects: &mut Vec<Suspect>) -> Result<Revision, Failure> {
         let floor = self.shared.known().newest(place);
-        let uri = format!("{}?limit={PAGE}{}", place.path(), place.selector());
+        let uri = format!("{}?limit={SWEEP_PAGE}{}", place.path(), place.selector());
         let mut listing = Listing::new(&self.shared.requests, uri, METADATA_LIST, Purpose::Sweep);
         while let Some(item) = listing.next().await? {
             let meta = meta(&item).map_err(|error| Failure::unreadable(&error))?;

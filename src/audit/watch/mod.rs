@@ -56,6 +56,7 @@ use request::Requests;
 use running::Running;
 use shared::{Handle, Obstacle, Shared};
 
+pub use keep::SWEEP_PAGE;
 pub use settled::Settled;
 use status::Mode;
 
