@@ -24,11 +24,13 @@ pub enum ConditionType {
     Conflict,
     /// Nobody is known to have approved the spec: there is no valid signature of an author.
     AuthorUnknown,
+    /// A watch tells of the target. Present only while none does, or one cannot be relied upon.
+    Watched,
 }
 
 impl ConditionType {
     /// Every type, in the order in which they are shown.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Ready,
         Self::Enforcing,
         Self::Drifted,
@@ -37,6 +39,7 @@ impl ConditionType {
         Self::Fighting,
         Self::Conflict,
         Self::AuthorUnknown,
+        Self::Watched,
     ];
 
     /// As it stands in `status.conditions[].type`.
@@ -51,6 +54,7 @@ impl ConditionType {
             Self::Fighting => "Fighting",
             Self::Conflict => "Conflict",
             Self::AuthorUnknown => "AuthorUnknown",
+            Self::Watched => "Watched",
         }
     }
 }

@@ -20,7 +20,8 @@ pub struct DriftGuardStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// Conditions: Ready, Enforcing, Drifted, SourceAvailable, Suspended, Fighting, Conflict.
+    /// Conditions: Ready, Enforcing, Drifted, SourceAvailable, Suspended, Fighting, Conflict,
+    /// AuthorUnknown, Watched.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,

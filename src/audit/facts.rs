@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use crate::api::DriftGuardStatus;
 use crate::api::reasons::{self, ConditionType};
-use crate::core::audit::seen::Remembered;
+use crate::core::audit::book::{Remembered, WATCH_MISSED_CHANGE};
 
 use super::status::find;
 
@@ -66,6 +66,8 @@ pub(super) fn remembered(status: &DriftGuardStatus) -> Remembered {
     let known = drifted.and_then(|said| {
         Some((said.status.parse().ok()?, said.reason.parse().ok()?, said.last_transition_time.0))
     });
+    let unwatched = find(status, ConditionType::Watched).filter(|said| said.status == "False");
+    let missed = unwatched.filter(|said| said.reason == WATCH_MISSED_CHANGE);
     Remembered {
         generation: drifted.and_then(|said| said.observed_generation).unwrap_or_default(),
         drifted: known,
@@ -78,6 +80,8 @@ pub(super) fn remembered(status: &DriftGuardStatus) -> Remembered {
         alerted: status.alerted.unwrap_or_default(),
         fighting: find(status, ConditionType::Fighting).is_some_and(|said| said.status == "True"),
         incident: status.incident.clone(),
+        unwatched: unwatched.is_some(),
+        missed_at: missed.map(|said| said.last_transition_time.0),
     }
 }
 

@@ -75,7 +75,10 @@ impl Told {
     /// Whether there is nothing that a later report would need.
     pub(super) fn is_calm(&self) -> bool {
         let report = &self.report;
-        report.drifted == Truth::False && report.consecutive_failures == 0 && report.fighting.is_none()
+        report.drifted == Truth::False
+            && report.consecutive_failures == 0
+            && report.fighting.is_none()
+            && report.unwatched.is_none()
     }
 
     /// Counts the guard where it is in trouble.
@@ -123,6 +126,11 @@ impl Told {
                 status: "True",
                 reason: REMEDIATION_UNDONE,
                 message: message.clone(),
+            }),
+            watched: report.unwatched.as_ref().map(|why| Says {
+                status: "False",
+                reason: why.reason,
+                message: why.message.clone(),
             }),
             current_hash: report.current_hash.map(|hash| hash.to_string()),
             hash_match: report.hash_match,
@@ -298,6 +306,7 @@ mod tests {
             reason: Reason::InSync,
             message: "as approved".into(),
             fighting: None,
+            unwatched: None,
             hash_match: Some(true),
             current_hash: None,
             consecutive_failures: 0,

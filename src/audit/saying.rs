@@ -216,6 +216,7 @@ mod tests {
             reason: if drifted == Truth::True { Reason::ContentDiffers } else { Reason::InSync },
             message: String::new(),
             fighting: None,
+            unwatched: None,
             hash_match: Some(drifted == Truth::False),
             current_hash: None,
             consecutive_failures: 0,

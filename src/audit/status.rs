@@ -43,6 +43,8 @@ pub(super) struct Statement {
     pub(super) drifted: Says,
     /// Absent while nobody fights.
     pub(super) fighting: Option<Says>,
+    /// Absent while a watch can be relied upon.
+    pub(super) watched: Option<Says>,
     /// Never of a Secret.
     pub(super) current_hash: Option<String>,
     pub(super) hash_match: Option<bool>,
@@ -82,6 +84,9 @@ impl Statement {
         say(ConditionType::Drifted, &self.drifted);
         if let Some(fighting) = &self.fighting {
             say(ConditionType::Fighting, fighting);
+        }
+        if let Some(watched) = &self.watched {
+            say(ConditionType::Watched, watched);
         }
         if let Some(available) = &self.source_available {
             say(ConditionType::SourceAvailable, available);
@@ -276,6 +281,7 @@ mod tests {
             generation: 3,
             drifted: Says { status, reason: "InSync", message: "as approved".into() },
             fighting: None,
+            watched: None,
             current_hash: Some("h".into()),
             hash_match: Some(status == "False"),
             consecutive_failures: 0,
@@ -302,6 +308,22 @@ mod tests {
         let third = statement("True", 3).status(&second);
         assert_eq!(third.last_checked, Some(Time(at(3))));
         assert_eq!(third.conditions[0].last_transition_time, Time(at(3)));
+    }
+
+    #[test]
+    fn a_watch_is_told_of_while_it_cannot_be_relied_upon_and_no_longer() {
+        let mut missed = statement("False", 1);
+        let why = "a sweep found a change".to_owned();
+        missed.watched = Some(Says { status: "False", reason: "WatchMissedChange", message: why });
+        let first = missed.status(&DriftGuardStatus::default());
+        let said = find(&first, ConditionType::Watched).unwrap();
+        assert_eq!((said.status.as_str(), said.reason.as_str()), ("False", "WatchMissedChange"));
+        assert_eq!(own(&first), first, "it is the auditor's");
+        missed.at = at(2);
+        assert_eq!(missed.status(&first), first, "it is said already");
+        let over = statement("False", 3).status(&first);
+        assert_eq!(find(&over, ConditionType::Watched), None);
+        assert_eq!(over.last_checked, Some(Time(at(3))));
     }
 
     #[test]

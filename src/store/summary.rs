@@ -71,6 +71,7 @@ impl Audited {
         let is_calm = said.status == "False"
             && said.reason == IN_SYNC
             && find(ConditionType::Fighting).is_none_or(|said| said.status != "True")
+            && find(ConditionType::Watched).is_none_or(|said| said.status != "False")
             && status.consecutive_failures.unwrap_or_default() == 0
             && status.alerted != Some(true)
             && status.incident.is_none()

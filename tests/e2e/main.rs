@@ -27,6 +27,7 @@ mod hostile;
 mod install;
 mod installation;
 mod living;
+mod lossy;
 mod model;
 mod one_actor;
 mod pauses;

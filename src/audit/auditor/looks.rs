@@ -159,6 +159,7 @@ impl Leading<'_> {
                 .attempts
                 .values()
                 .any(|attempt| attempt.guard_uid == guard.uid && attempt.state.is_replacing()),
+            missed: sighting.how == Look::Sweep,
             read_before,
             remembered,
         };

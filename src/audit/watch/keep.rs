@@ -230,38 +230,23 @@ impl Keeper {
         }
     }
 
-    /// Looks at what a watch should have told and did not.
+    /// Looks at what a watch should have told and did not. What is news of it is counted where it is told.
     async fn look_at(&self, suspects: Vec<Suspect>, lived: impl Fn(&Place) -> bool) -> Result<(), Failure> {
+        // A watch that was being begun again has missed nothing: it is about to tell.
+        let look = |place: &Place| if lived(place) { Look::Sweep } else { Look::Watch };
         if suspects.len() > MOST_READS {
             let places: HashSet<&Place> = suspects.iter().map(|suspect| &suspect.place).collect();
-            for suspect in &suspects {
-                self.note_missed(suspect, &lived);
-            }
             for (place, handle) in self.handles() {
                 if places.contains(&place) {
-                    handle.list_anew(Look::Sweep);
+                    handle.list_anew(look(&place));
                 }
             }
             return Ok(());
         }
         for suspect in &suspects {
-            if self.shared.look(&suspect.guard, Look::Sweep).await? {
-                self.note_missed(suspect, &lived);
-            }
+            self.shared.look(&suspect.guard, look(&suspect.place)).await?;
         }
         Ok(())
-    }
-
-    fn note_missed(&self, suspect: &Suspect, lived: impl Fn(&Place) -> bool) {
-        // A watch that was being begun again has missed nothing.
-        if lived(&suspect.place) {
-            self.shared.metrics.missed();
-            let Guard { id, target, .. } = &*suspect.guard;
-            tracing::error!(
-                namespace = %id.namespace, name = %id.name, %target,
-                "a sweep found a change that the watch had not told"
-            );
-        }
     }
 
     /// Whether stored objects may read otherwise than when this was last asked.

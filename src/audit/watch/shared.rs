@@ -220,6 +220,14 @@ impl Shared {
         let read_before = known.read_before(guard, &seen);
         let Outcome::News(how) = known.see(guard, &seen, source, true) else { return false };
         self.metrics.news(how.as_str());
+        if how == Look::Sweep {
+            self.metrics.missed();
+            let Guard { id, target, .. } = &**guard;
+            tracing::error!(
+                namespace = %id.namespace, name = %id.name, %target,
+                "a sweep found a change that the watch had not told"
+            );
+        }
         room.send(Sighting {
             guard: guard.id.clone(),
             guard_uid: guard.uid.clone(),

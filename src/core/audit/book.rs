@@ -26,7 +26,8 @@ use super::words::{self, EndedBy};
 pub use super::breaker::Limits;
 pub use super::seen::{Context, Details, Outcome, Remembered, Seen, Terms};
 pub use super::step::{
-    LastDrift, LastRemediation, Matched, Record, RecordKind, RemediationResult, Report, Step,
+    LastDrift, LastRemediation, Matched, NOT_WATCHED, Record, RecordKind, RemediationResult, Report, Step,
+    Unwatched, WATCH_MISSED_CHANGE,
 };
 
 /// A look that was doubtful is asked for again after so long, in case that the first one fails.
@@ -132,6 +133,7 @@ impl Book {
             }
         };
         open.interval = seen.context.audit_interval;
+        open.note_missed(seen.context.missed, now);
         let server = self.server(seen.context.server_version);
         let last = self.last.get(&guard.uid).copied();
         let asked = self.asked.contains_key(&guard.uid);
@@ -414,7 +416,8 @@ impl Book {
         }
         let Some(said) = &seen.context.remembered else { return true };
         let is_same_hash = guard.scope.is_secret() || said.current_hash == Some(present.hash);
-        let is_calm = said.consecutive_failures == 0 && !said.fighting && said.incident.is_none();
+        let is_calm =
+            said.consecutive_failures == 0 && !said.fighting && !said.unwatched && said.incident.is_none();
         let says = said.drifted.is_some_and(|(truth, why, _)| truth == Truth::False && why == *reason);
         !(says
             && is_same_hash

@@ -133,6 +133,12 @@ impl World {
             alerted: said.alerted,
             fighting: said.fighting.is_some(),
             incident: said.incident.clone(),
+            unwatched: said.unwatched.is_some(),
+            missed_at: said
+                .unwatched
+                .as_ref()
+                .filter(|why| why.reason == WATCH_MISSED_CHANGE)
+                .map(|_| said.checked_at),
         })
     }
 
@@ -158,6 +164,7 @@ impl World {
             conflict: pair.conflict,
             namespace_terminating: false,
             being_replaced: false,
+            missed: look == Look::Sweep,
             read_before: None,
             remembered: self.remembered(nth),
         };
@@ -404,6 +411,7 @@ impl World {
             let said = pair.said.as_ref().unwrap();
             assert_eq!((said.drifted, said.consecutive_failures), (Truth::False, 0));
             assert!(said.fighting.is_none() && said.incident.is_none() && !said.alerted);
+            assert_eq!(said.unwatched, None);
         }
     }
 }

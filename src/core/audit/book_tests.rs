@@ -26,6 +26,8 @@ mod pauses;
 mod representation;
 #[path = "book_tests/told.rs"]
 mod told;
+#[path = "book_tests/watched.rs"]
+mod watched;
 
 /// The audit interval and the grace of all tests.
 pub(super) const INTERVAL: i64 = 600;
@@ -88,6 +90,7 @@ struct Room {
     conflict: bool,
     namespace_terminating: bool,
     being_replaced: bool,
+    missed: bool,
     remembered: Option<Remembered>,
     read_before: Option<ReadBefore>,
     by: Option<&'static str>,
@@ -111,6 +114,7 @@ impl Room {
             conflict: false,
             namespace_terminating: false,
             being_replaced: false,
+            missed: false,
             remembered: None,
             read_before: None,
             by: None,
@@ -148,6 +152,7 @@ impl Room {
             conflict: self.conflict,
             namespace_terminating: self.namespace_terminating,
             being_replaced: self.being_replaced,
+            missed: self.missed,
             remembered: self.remembered.clone(),
             read_before: self.read_before.clone(),
         };

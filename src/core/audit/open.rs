@@ -17,6 +17,9 @@ use super::step::{LastDrift, LastRemediation, Report};
 const LOST: Duration = Duration::from_secs(300);
 /// Most approvals that a guard may have had within one grace for each of them to be awaited.
 const AWAITED: usize = 4;
+/// For how many audit intervals it is said that a watch has missed a change. Within two of them, each longer or
+/// shorter by a tenth, a sweep has looked again.
+const MISSED_INTERVALS: u32 = 2;
 
 /// What is open about one guard.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -45,6 +48,8 @@ pub(super) struct Open {
     pub(super) read_at: Option<Timestamp>,
     /// Whether no watch tells of the target, so that it must be read again and again.
     pub(super) is_unwatched: bool,
+    /// When a sweep last found what a watch should have told, while that is to be said.
+    pub(super) missed_at: Option<Timestamp>,
 }
 
 /// Content that is not approved.
@@ -150,6 +155,22 @@ impl Open {
             && self.equivalents.is_empty()
             && self.attempt.is_none()
             && !self.is_unwatched
+            && self.missed_at.is_none()
+    }
+
+    /// Notes whether a look shows what a watch should have told. By and by the sweeps have shown that no more
+    /// was missed.
+    pub(super) fn note_missed(&mut self, is_missed: bool, now: Timestamp) {
+        if is_missed {
+            self.missed_at = Some(now);
+        } else if self.missed_until().is_some_and(|until| until <= now) {
+            self.missed_at = None;
+        }
+    }
+
+    /// Until when it is said that a watch has missed a change, unless it misses another.
+    pub(super) fn missed_until(&self) -> Option<Timestamp> {
+        self.missed_at.map(|at| super::after(at, self.interval * MISSED_INTERVALS))
     }
 
     /// Failed checks in a row.

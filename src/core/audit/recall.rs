@@ -36,7 +36,7 @@ pub(super) fn recall(
     let clean_at = said.last_checked.filter(|_| state == State::Clean);
     let mut last = Last::remembered(state, said.current_hash, clean_at);
     last.is_outdated = is_edited;
-    let mut open = Box::<Open>::default();
+    let mut open = Box::new(Open { missed_at: said.missed_at, ..Open::default() });
     if state == State::Awaiting {
         open.awaited = Some(Awaited::new(said.current_hash, since));
     } else if state == State::Clean && is_edited && said.current_hash.is_some() {

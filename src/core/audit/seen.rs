@@ -57,6 +57,8 @@ pub struct Context<'a> {
     pub namespace_terminating: bool,
     /// Whether our own attempt to restore has deleted the target, which it makes again at once.
     pub being_replaced: bool,
+    /// Whether a watch should have told what this look shows, and a sweep has found it.
+    pub missed: bool,
     /// As what exactly this version of the object was read before, where that is known although the last
     /// look that the book was told of showed an earlier one, or none: writes that leave the hash as it is
     /// are not told.
@@ -101,6 +103,10 @@ pub struct Remembered {
     pub fighting: bool,
     /// The incident that held remediation back ([`super::step::Report::incident`]).
     pub incident: Option<String>,
+    /// Whether it says that no watch can be relied upon for the target ([`super::step::Report::unwatched`]).
+    pub unwatched: bool,
+    /// Since when it says that a watch has not told of a change; `None` where it does not.
+    pub missed_at: Option<Timestamp>,
 }
 
 /// How an attempt to put the approved content back ended.

@@ -59,6 +59,8 @@ pub struct Report {
     pub message: String,
     /// The message of the condition `Fighting` while it is true; `None` while nobody fights.
     pub fighting: Option<String>,
+    /// Why no watch can be relied upon for the target; `None` while one can.
+    pub unwatched: Option<Unwatched>,
     /// Whether the content is approved; `None` when it could not be read.
     pub hash_match: Option<bool>,
     /// Hash of the content; `None` for Secrets, for a missing target, and when it could not be read.
@@ -87,6 +89,20 @@ pub struct Report {
     /// read it otherwise: kept in the status, so that another leader can tell.
     pub matched: Option<Matched>,
 }
+
+/// Why drift of a target may be found no sooner than at the next sweep or read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unwatched {
+    /// A stable word: [`WATCH_MISSED_CHANGE`] or [`NOT_WATCHED`].
+    pub reason: &'static str,
+    /// What that means, in a sentence.
+    pub message: String,
+}
+
+/// Reason of [`Unwatched`]: a sweep has found what the watch should have told.
+pub const WATCH_MISSED_CHANGE: &str = "WatchMissedChange";
+/// Reason of [`Unwatched`]: it cannot be watched, and is read instead.
+pub const NOT_WATCHED: &str = "NotWatched";
 
 /// An object in one version, found as approved.
 #[derive(Debug, Clone, PartialEq, Eq)]

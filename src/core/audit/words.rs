@@ -280,6 +280,26 @@ pub(super) fn fighting(guard: &Guard, rival: Option<&str>) -> String {
     clean(&text, MAX_MESSAGE)
 }
 
+/// What is said of a target whose watch has not told of a change.
+pub(super) fn missed(guard: &Guard, interval: Duration) -> String {
+    let text = format!(
+        "a sweep found a change of {} that its watch had not told, so that drift may be found as late as {} after it began; said until no more is missed for two such intervals. Look for API servers, or proxies before them, that drop watch events",
+        guard.target,
+        span(interval)
+    );
+    clean(&text, MAX_MESSAGE)
+}
+
+/// What is said of a target that can be read and not be watched.
+pub(super) fn not_watched(guard: &Guard, interval: Duration) -> String {
+    let text = format!(
+        "no watch tells of {}, so it is read each {} and drift is found no sooner; where a right is missing, the condition Ready names it",
+        guard.target,
+        span(interval)
+    );
+    clean(&text, MAX_MESSAGE)
+}
+
 /// The text of an alert: what is so, and whom to ask.
 pub(super) fn alert(guard: &Guard, message: &str) -> String {
     let mut text = format!("DriftGuard {}: {message}", guard.id);

@@ -21,11 +21,17 @@ pub(super) fn remembers(steps: &[Step], generation: i64) -> Remembered {
         alerted: report.alerted,
         fighting: report.fighting.is_some(),
         incident: report.incident.clone(),
+        unwatched: report.unwatched.is_some(),
+        missed_at: report
+            .unwatched
+            .as_ref()
+            .filter(|why| why.reason == WATCH_MISSED_CHANGE)
+            .map(|_| report.checked_at),
     }
 }
 
 /// Another process leads from now on.
-fn take_over(room: &mut Room, steps: &[Step]) {
+pub(super) fn take_over(room: &mut Room, steps: &[Step]) {
     room.remembered = Some(remembers(steps, room.guard.generation));
     room.book = Book::new(room.book.settings);
 }

@@ -9,7 +9,9 @@ use crate::core::audit::finding::{Reason, Truth};
 use crate::core::audit::last::State;
 use crate::core::audit::open::Drift;
 use crate::core::audit::seen::{Seen, Terms};
-use crate::core::audit::step::{Record, RecordKind, Report, Step};
+use crate::core::audit::step::{
+    NOT_WATCHED, Record, RecordKind, Report, Step, Unwatched, WATCH_MISSED_CHANGE,
+};
 use crate::core::audit::words::{self, Next};
 use crate::core::guard::Guard;
 use crate::core::hash::ContentHash;
@@ -123,6 +125,9 @@ impl Course<'_> {
         if self.open.is_unwatched {
             self.is_due(after(self.now, self.open.interval));
         }
+        if let Some(until) = self.open.missed_until() {
+            self.is_due(until);
+        }
         if is_news || self.open.said.is_some() || !self.open.is_idle() || !self.steps.is_empty() {
             let report = Report {
                 generation: self.guard.generation,
@@ -152,6 +157,7 @@ impl Course<'_> {
                 current_hash: said.current_hash,
                 checked_at: said.checked_at,
                 matched: said.matched,
+                unwatched: said.unwatched,
                 ..self.kept()
             };
             if let Some(drift) = self.open.drift.as_ref().filter(|_| self.open.trouble.is_some()) {
@@ -171,6 +177,7 @@ impl Course<'_> {
             reason: self.reason,
             message: String::new(),
             fighting: self.open.fight.is_on().then(|| words::fighting(self.guard, self.open.fight.rival())),
+            unwatched: self.unwatched(),
             hash_match: None,
             current_hash: None,
             consecutive_failures: self.open.failures(),
@@ -183,6 +190,16 @@ impl Course<'_> {
             checked_at: self.now,
             matched: None,
         }
+    }
+
+    /// Why no watch can be relied upon. Of what cannot be read at all the look itself says more.
+    fn unwatched(&self) -> Option<Unwatched> {
+        let (guard, interval) = (self.guard, self.open.interval);
+        if self.open.is_unwatched && self.drifted != Truth::Unknown {
+            return Some(Unwatched { reason: NOT_WATCHED, message: words::not_watched(guard, interval) });
+        }
+        self.open.missed_at?;
+        Some(Unwatched { reason: WATCH_MISSED_CHANGE, message: words::missed(guard, interval) })
     }
 
     fn report(&mut self, report: Report) {
