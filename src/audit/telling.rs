@@ -7,8 +7,9 @@ use crate::alert::older::About;
 use crate::core::audit::alert::Alert;
 use crate::core::audit::book::{Record as Entry, RecordKind, Terms};
 use crate::core::guard::Guard;
+use crate::sources::SourceReport;
 use crate::telemetry::notices::{Notice, NoticeSink};
-use crate::trail::record::{Audited, Record};
+use crate::trail::record::{Audited, Record, Source};
 use crate::trail::sink::RecordSink;
 
 use super::remediation::{Attempted, Outcome};
@@ -41,9 +42,19 @@ impl Telling {
         self.delivery.put(alert);
     }
 
-    /// An entry of the trail.
-    pub(super) fn record(&self, guard: &Guard, terms: Terms, entry: &Entry, now: Timestamp) {
-        self.records.put(&Record::of_audit(guard, &Audited { entry, time: now, replica: &self.replica }));
+    /// An entry of the trail. `asked` is what each source said, where an attempt has asked them.
+    pub(super) fn record(
+        &self,
+        guard: &Guard,
+        terms: Terms,
+        entry: &Entry,
+        asked: &[SourceReport],
+        now: Timestamp,
+    ) {
+        let asked = if entry.kind == RecordKind::Remediation { asked } else { &[] };
+        let sources: Vec<Source<'_>> = asked.iter().map(source).collect();
+        let audited = Audited { entry, time: now, replica: &self.replica, sources: &sources };
+        self.records.put(&Record::of_audit(guard, &audited));
         tracing::info!(
             namespace = %guard.id.namespace,
             name = %guard.id.name,
@@ -94,6 +105,15 @@ impl Telling {
             reason: "RepresentationChanged",
             note: note.to_owned(),
         });
+    }
+}
+
+fn source(report: &SourceReport) -> Source<'_> {
+    Source {
+        source: &report.source,
+        result: report.result.as_str(),
+        reason: report.reason,
+        message: &report.sentence,
     }
 }
 

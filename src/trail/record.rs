@@ -114,6 +114,9 @@ pub struct Record<'a> {
     /// What lets writes pass, or did; only in records about that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pause: Option<Pause<'a>>,
+    /// What each source said that was asked for approved content, in that order; only of a remediation.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<Source<'a>>,
     /// What the user was told, or what is wrong.
     #[serde(skip_serializing_if = "str::is_empty")]
     pub message: &'a str,
@@ -174,6 +177,20 @@ pub struct Pause<'a> {
     /// Who asked for it, as far as is known.
     #[serde(skip_serializing_if = "str::is_empty")]
     pub by: &'a str,
+}
+
+/// What one source of truth said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Source<'a> {
+    /// Which one, such as `git team/repo config.yaml`.
+    pub source: &'a str,
+    /// `matched`, `mismatch`, `unavailable`, `forbidden` or `invalid`.
+    pub result: &'static str,
+    /// A stable word.
+    pub reason: &'static str,
+    /// One sentence without any value.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub message: &'a str,
 }
 
 /// The user of a record.

@@ -96,7 +96,8 @@ impl Leading<'_> {
                 Step::Alert(alert) | Step::Resolve(alert) => self.auditor.telling.alert(&alert),
                 Step::Record(record) => {
                     let terms = self.job(guard).map_or(NO_TERMS, |(_, terms)| terms);
-                    self.auditor.telling.record(guard, terms, &record, Timestamp::now());
+                    let (asked, now) = (sources.unwrap_or_default(), Timestamp::now());
+                    self.auditor.telling.record(guard, terms, &record, asked, now);
                 }
                 Step::CountDrift(look) => self.auditor.metrics.audit.drift(look.as_str()),
                 Step::Look => self.look(guard),

@@ -193,6 +193,7 @@ impl<'a> Record<'a> {
             image_hash: None,
             paths: Vec::new(),
             pause: None,
+            sources: Vec::new(),
             message: cut(circumstances.message, MAX_MESSAGE),
             review_uid: cut(circumstances.review_uid, MAX_TEXT),
             replica: circumstances.replica,
