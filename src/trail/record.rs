@@ -12,7 +12,7 @@ mod made;
 mod own;
 
 pub use audit::Audited;
-pub use made::Circumstances;
+pub use made::{Circumstances, new_transaction_id};
 pub use own::{OwnAttempt, OwnKind};
 
 /// Name and version of the schema, in every record.

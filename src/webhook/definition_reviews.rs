@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 
+use super::notes::Notes;
 use super::response;
 use super::reviews::{Asked, Reply, Reviews};
 use crate::core::definition;
@@ -24,7 +25,7 @@ impl Reviews {
             return None;
         }
         let review = definition::read(body, index).ok()??;
-        let mut warnings = Vec::new();
+        let (mut warnings, mut notes) = (Vec::new(), None);
         match review.alert {
             Some(alert) => {
                 let reason = alert.attempt.reason;
@@ -46,11 +47,17 @@ impl Reviews {
                 }
                 self.count("warn", reason.as_str(), asked);
                 self.note_would_denies(std::slice::from_ref(&alert.attempt), now);
-                self.tell(alert.attempt, false, &alert.message, &review.uid, now);
+                let noted = notes.insert(Notes::of("warn", reason.as_str()));
+                self.tell(alert.attempt, false, &alert.message, &review.uid, now, noted);
                 warnings.push(alert.warning);
             }
             None => self.count("allow", "Definition", asked),
         }
-        (!review.guarded).then(|| Reply::Review(response::allow(&review.uid, &warnings)))
+        (!review.guarded).then(|| {
+            Reply::Review(match &notes {
+                Some(notes) => response::allow_noted(&review.uid, &warnings, notes),
+                None => response::allow(&review.uid, &warnings),
+            })
+        })
     }
 }

@@ -56,7 +56,11 @@ async fn what_is_no_review_of_an_exception_is_nothing_to_decide() {
 async fn who_made_one_and_why_is_recorded_unless_it_is_a_dry_run() {
     let body = review("CREATE", exception(&ahead(1), "prices are wrong"), Value::Null);
     let made = answer(&body);
-    assert_eq!(response(&made), json!({"uid": "u-1", "allowed": true}));
+    assert_eq!(
+        response(&made),
+        json!({"uid": "u-1", "allowed": true, "auditAnnotations": {
+            "verdict": "allow", "reason": "ExceptionCreated", "transaction-id": made.transaction_id}})
+    );
     let told = made.told.unwrap();
     assert_eq!((told.reason, told.denied, told.user.name.as_str()), ("ExceptionCreated", false, "alice"));
     assert_eq!(told.object.to_string(), "shop/hotfix");

@@ -226,10 +226,16 @@ impl GuardReviews {
         let patch = self.signature(&asking, now);
         let uid = &asking.request.uid;
         let reply = match patch {
-            Some(patch) => response::allow_with_patch(uid, &[], &patch),
+            Some(patch) => response::allow_with_patch(uid, &[], &patch, None),
             None => response::allow(uid, &[]),
         };
-        Some(OwnAnswer { verdict: "allow", reason: "Mutate", reply, told: None })
+        Some(OwnAnswer {
+            verdict: "allow",
+            reason: "Mutate",
+            reply,
+            told: None,
+            transaction_id: String::new(),
+        })
     }
 
     /// The patch that signs what is written, or puts back the signature that stood there.

@@ -18,6 +18,7 @@ pub mod guards;
 mod handlers;
 pub mod health;
 mod lane;
+mod notes;
 mod own_review;
 pub mod readiness;
 mod relabelling;

@@ -6,11 +6,12 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::notes::Notes;
 use super::response;
 use crate::core::guard::GuardId;
 use crate::core::guard_spec::Refusal;
 use crate::core::verdict::{Operation, User};
-use crate::trail::record::{OwnAttempt, OwnKind};
+use crate::trail::record::{OwnAttempt, OwnKind, new_transaction_id};
 
 #[derive(Deserialize)]
 pub(super) struct Review<'a> {
@@ -108,6 +109,8 @@ pub(super) struct OwnAnswer {
     pub(super) reply: Vec<u8>,
     /// What to record.
     pub(super) told: Option<OwnAttempt>,
+    /// As what.
+    pub(super) transaction_id: String,
 }
 
 impl OwnAnswer {
@@ -119,12 +122,21 @@ impl OwnAnswer {
         told: Option<OwnAttempt>,
     ) -> Self {
         let verdict = if warnings.is_empty() { "allow" } else { "warn" };
-        Self { verdict, reason, reply: response::allow(uid, warnings), told }
+        let transaction_id = new_transaction_id();
+        let reply = if told.is_none() && warnings.is_empty() {
+            response::allow(uid, warnings)
+        } else {
+            let notes = Notes::of_own(verdict, reason, told.as_ref(), &transaction_id);
+            response::allow_noted(uid, warnings, &notes)
+        };
+        Self { verdict, reason, reply, told, transaction_id }
     }
 
     /// It is refused.
     pub(super) fn refused(uid: &str, refusal: &Refusal, told: Option<OwnAttempt>) -> Self {
-        let reply = response::deny(uid, &refusal.message, &[]);
-        Self { verdict: "deny", reason: refusal.reason, reply, told }
+        let transaction_id = new_transaction_id();
+        let notes = Notes::of_own("deny", refusal.reason, told.as_ref(), &transaction_id);
+        let reply = response::deny(uid, &refusal.message, &[], &notes);
+        Self { verdict: "deny", reason: refusal.reason, reply, told, transaction_id }
     }
 }

@@ -7,6 +7,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
+use super::notes::Notes;
+
 /// Longest warning, in characters. Past a total of 4,096 the API server cuts each to this.
 const MAX_WARNING: usize = 256;
 /// Longest sum of all warnings, in characters.
@@ -35,6 +37,9 @@ struct Response<'a> {
     /// Base64 of a JSON patch.
     #[serde(skip_serializing_if = "Option::is_none")]
     patch: Option<String>,
+    /// What the API server notes in its audit log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    audit_annotations: Option<&'a Notes>,
 }
 
 #[derive(Debug, Serialize)]
@@ -50,20 +55,50 @@ pub(super) fn allow(uid: &str, warnings: &[String]) -> Vec<u8> {
     encode(Response { warnings: passable(warnings), ..plain(uid) })
 }
 
-/// The review is allowed, and the object is to be changed by a JSON patch.
-pub(super) fn allow_with_patch(uid: &str, warnings: &[String], patch: &[u8]) -> Vec<u8> {
-    let patch = Some(STANDARD.encode(patch));
-    encode(Response { warnings: passable(warnings), patch_type: Some("JSONPatch"), patch, ..plain(uid) })
+/// The review is allowed, and that is noted.
+pub(super) fn allow_noted(uid: &str, warnings: &[String], notes: &Notes) -> Vec<u8> {
+    encode(Response { warnings: passable(warnings), audit_annotations: Some(notes), ..plain(uid) })
 }
 
-/// The review is refused with `message`.
-pub(super) fn deny(uid: &str, message: &str, warnings: &[String]) -> Vec<u8> {
+/// The review is allowed, and the object is to be changed by a JSON patch.
+pub(super) fn allow_with_patch(
+    uid: &str,
+    warnings: &[String],
+    patch: &[u8],
+    notes: Option<&Notes>,
+) -> Vec<u8> {
+    let patch = Some(STANDARD.encode(patch));
+    encode(Response {
+        warnings: passable(warnings),
+        patch_type: Some("JSONPatch"),
+        patch,
+        audit_annotations: notes,
+        ..plain(uid)
+    })
+}
+
+/// The review is refused with `message`, and that is noted.
+pub(super) fn deny(uid: &str, message: &str, warnings: &[String], notes: &Notes) -> Vec<u8> {
     let status = Status { status: "Failure", message, reason: "Forbidden", code: 403 };
-    encode(Response { allowed: false, status: Some(status), warnings: passable(warnings), ..plain(uid) })
+    encode(Response {
+        allowed: false,
+        status: Some(status),
+        warnings: passable(warnings),
+        audit_annotations: Some(notes),
+        ..plain(uid)
+    })
 }
 
 fn plain(uid: &str) -> Response<'_> {
-    Response { uid, allowed: true, status: None, warnings: Vec::new(), patch_type: None, patch: None }
+    Response {
+        uid,
+        allowed: true,
+        status: None,
+        warnings: Vec::new(),
+        patch_type: None,
+        patch: None,
+        audit_annotations: None,
+    }
 }
 
 fn encode(response: Response<'_>) -> Vec<u8> {
@@ -118,7 +153,7 @@ mod tests {
 
     #[test]
     fn a_patch_goes_along_in_base64() {
-        let response = &parsed(&allow_with_patch("u-1", &[], b"[]"))["response"];
+        let response = &parsed(&allow_with_patch("u-1", &[], b"[]", None))["response"];
         assert_eq!(
             *response,
             json!({"uid": "u-1", "allowed": true, "patchType": "JSONPatch", "patch": "W10="})
@@ -128,18 +163,20 @@ mod tests {
     #[test]
     fn a_refusal_is_403_forbidden_with_the_message_alone() {
         assert_eq!(
-            parsed(&deny("u-1", "first\nsecond", &[]))["response"],
+            parsed(&deny("u-1", "first\nsecond", &[], &Notes::of("deny", "HashMismatch")))["response"],
             json!({
                 "uid": "u-1",
                 "allowed": false,
                 "status": {"status": "Failure", "message": "first\nsecond", "reason": "Forbidden", "code": 403},
+                "auditAnnotations": {"verdict": "deny", "reason": "HashMismatch"},
             })
         );
     }
 
     #[test]
     fn a_patch_goes_out_in_base64_with_its_type() {
-        let answer = parsed(&allow_with_patch("u", &["said".into()], br#"[{"op":"remove","path":"/a"}]"#));
+        let patch = br#"[{"op":"remove","path":"/a"}]"#;
+        let answer = parsed(&allow_with_patch("u", &["said".into()], patch, None));
         assert_eq!(
             answer["response"],
             json!({

@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 
 use super::guard_reviews::GuardReviews;
 use super::guards::Guards;
+use super::notes::Notes;
 use super::response;
 use super::route::{Route, Subject};
 use crate::audit::observed::Observed;
@@ -212,7 +213,12 @@ impl Reviews {
         match (uid, patch) {
             (Some(uid), Some(patch)) => {
                 self.count("rewrite", "HashMismatch", asked);
-                Reply::Review(response::allow_with_patch(&uid, &[patch.warning], &patch.operations))
+                Reply::Review(response::allow_with_patch(
+                    &uid,
+                    &[patch.warning],
+                    &patch.operations,
+                    Some(&Notes::of("rewrite", "HashMismatch")),
+                ))
             }
             (Some(uid), None) => {
                 self.count("allow", "Mutate", asked);

@@ -58,14 +58,22 @@ async fn other_content_is_refused_and_recorded() {
     assert_eq!(record["message"], answered.response["status"]["message"]);
     assert_eq!(record["replica"], "replica-1");
     assert_eq!(record["authenticated"], false);
+    // By which the API server's audit log and the trail are joined.
+    assert_eq!(
+        answered.response["auditAnnotations"],
+        json!({"verdict": "deny", "reason": "HashMismatch", "guard": "trading/market-settings-guard",
+            "transaction-id": record["transactionId"]})
+    );
 }
 
 #[tokio::test]
 async fn a_dry_run_gets_the_same_answer_and_is_not_recorded() {
     let mut dry = review("u", "101");
     dry["request"]["dryRun"] = true.into();
-    let wet = answered(TestGuards::known(), "g1/fail", &review("u", "101")).await;
+    let mut wet = answered(TestGuards::known(), "g1/fail", &review("u", "101")).await;
     let dry = answered(TestGuards::known(), "g1/fail", &dry).await;
+    // But for the record, of which there is none.
+    wet.response["auditAnnotations"].as_object_mut().unwrap().remove("transaction-id").unwrap();
     assert_eq!(dry.response, wet.response);
     assert!(dry.records.is_empty());
 }
@@ -193,6 +201,7 @@ fn the_mutating_hook_puts_back_for_guards_that_ask_for_it_and_never_refuses() {
         json!([{"op": "add", "path": "/data/price", "value": APPROVED}])
     );
     assert!(answer["warnings"][0].as_str().unwrap().contains("/data/price was put back"), "{answer}");
+    assert_eq!(answer["auditAnnotations"], json!({"verdict": "rewrite", "reason": "HashMismatch"}));
 }
 
 #[tokio::test]
@@ -237,10 +246,12 @@ async fn the_deletion_of_a_definition_that_guards_rely_on_passes_and_is_told() {
             "object": null, "oldObject": definition,
         }})
     };
-    let told = answered(TestGuards::known(), "g1/ignore", &of(false)).await;
+    let mut told = answered(TestGuards::known(), "g1/ignore", &of(false)).await;
     assert_eq!(told.response["allowed"], true);
     assert_eq!(told.response["warnings"].as_array().unwrap().len(), 1);
     assert_eq!(told.records[0]["reason"], "DefinitionDeleted");
+    let noted = told.response["auditAnnotations"].as_object_mut().unwrap().remove("transaction-id");
+    assert_eq!(noted.as_ref(), Some(&told.records[0]["transactionId"]));
     assert_eq!(told.records[0]["user"]["name"], "eve");
     assert!(told.page.contains(r#"definition_changes_total{result="deleted"} 1"#), "{}", told.page);
     let dry = answered(TestGuards::known(), "g1/ignore", &of(true)).await;

@@ -15,6 +15,12 @@ pub(super) const MAX_TEXT: usize = 512;
 /// Longest message, in bytes. Ours are far shorter.
 const MAX_MESSAGE: usize = 4096;
 
+/// A transaction id: a UUID of version 7.
+#[must_use]
+pub fn new_transaction_id() -> String {
+    uuid::Uuid::now_v7().to_string()
+}
+
 /// What a record holds besides the attempt itself.
 #[derive(Debug, Clone)]
 pub struct Circumstances<'a> {

@@ -10,7 +10,7 @@ use crate::core::index::Index;
 use crate::core::registration::{Hook, own};
 use crate::core::signature::SigningKey;
 use crate::core::verdict::ReviewError;
-use crate::trail::record::Record;
+use crate::trail::record::{Circumstances, Record};
 use crate::webhook::own_review::OwnAnswer;
 
 /// What a request is counted as that came by no path of ours.
@@ -91,7 +91,10 @@ impl Reviews {
     fn own(&self, answer: OwnAnswer, asked: Asked, now: Timestamp) -> Reply {
         self.count(answer.verdict, answer.reason, asked);
         if let Some(told) = answer.told {
-            let circumstances = self.circumstances(told.denied, &told.message, &told.review_uid, now);
+            let circumstances = Circumstances {
+                transaction_id: answer.transaction_id,
+                ..self.circumstances(told.denied, &told.message, &told.review_uid, now)
+            };
             self.records.put(&Record::of_own(&told, circumstances));
         }
         Reply::Review(answer.reply)

@@ -13,7 +13,8 @@ use crate::core::breakglass;
 use crate::core::guard::{Enforcement, FailurePolicy, GuardState};
 use crate::core::verdict::{Attempt, Judgement, Reason, ReviewError, Unguarded, Verdict};
 use crate::telemetry::traces;
-use crate::trail::record::{Circumstances, Record};
+use crate::trail::record::{Circumstances, Record, new_transaction_id};
+use crate::webhook::notes::Notes;
 use crate::webhook::response;
 
 /// Longest text of an attempt that is kept, in bytes. A forged review may hold megabytes.
@@ -52,9 +53,6 @@ impl Reviews {
             .map(|nonce| proof::warning(&nonce, &self.replica, asked.route.generation))
             .into_iter()
             .collect();
-        let told = |denied: bool, message: &str, attempt: Attempt| {
-            self.tell(attempt, denied, message, &uid, now);
-        };
         match verdict {
             Verdict::Allow => self.count("allow", "Approved", asked),
             Verdict::NotGuarded(_) => self.count("allow", "NotGuarded", asked),
@@ -68,24 +66,31 @@ impl Reviews {
             }
             Verdict::AllowWith { warnings: words, attempts } => {
                 let reason = attempts.first().map_or("Approved", |attempt| attempt.reason.as_str());
-                self.count(if words.is_empty() { "audit" } else { "warn" }, reason, asked);
+                let verdict = if words.is_empty() { "audit" } else { "warn" };
+                self.count(verdict, reason, asked);
                 self.note_would_denies(&attempts, now);
+                let message = words.first().map_or("", String::as_str);
+                let mut notes = Notes::of(verdict, reason);
                 for attempt in attempts {
-                    told(false, words.first().map_or("", String::as_str), attempt);
+                    self.tell(attempt, false, message, &uid, now, &mut notes);
                 }
                 warnings.extend(words);
+                return Reply::Review(response::allow_noted(&uid, &warnings, &notes));
             }
             Verdict::Deny { message, attempt } => {
-                self.count("deny", attempt.reason.as_str(), asked);
+                let reason = attempt.reason.as_str();
+                self.count("deny", reason, asked);
                 self.note_would_denies(std::slice::from_ref(&*attempt), now);
-                told(true, &message, *attempt);
-                return Reply::Review(response::deny(&uid, &message, &warnings));
+                let mut notes = Notes::of("deny", reason);
+                self.tell(*attempt, true, &message, &uid, now, &mut notes);
+                return Reply::Review(response::deny(&uid, &message, &warnings, &notes));
             }
         }
         Reply::Review(response::allow(&uid, &warnings))
     }
 
-    /// Records an attempt and makes an Event of it; a dry run is neither.
+    /// Records an attempt and makes an Event of it; a dry run is neither. Notes which guard it was, and which
+    /// record.
     pub(in crate::webhook) fn tell(
         &self,
         mut attempt: Attempt,
@@ -93,14 +98,18 @@ impl Reviews {
         message: &str,
         uid: &str,
         now: Timestamp,
+        notes: &mut Notes,
     ) {
         if attempt.dry_run {
+            notes.note(&attempt.guard, None);
             return;
         }
         bound(&mut attempt);
         self.observed.note(&attempt, !denied, self.authenticated, now);
         self.events.offer(&attempt, denied);
-        self.records.put(&Record::of(&attempt, self.circumstances(denied, message, uid, now)));
+        let circumstances = self.circumstances(denied, message, uid, now);
+        notes.note(&attempt.guard, Some(&circumstances.transaction_id));
+        self.records.put(&Record::of(&attempt, circumstances));
     }
 
     /// Makes an Event of an attempt that is recorded once for several guards.
@@ -138,7 +147,7 @@ impl Reviews {
         time: Timestamp,
     ) -> Circumstances<'a> {
         Circumstances {
-            transaction_id: uuid::Uuid::now_v7().to_string(),
+            transaction_id: new_transaction_id(),
             time,
             denied,
             review_uid,
@@ -164,7 +173,8 @@ impl Reviews {
             return Reply::Failed(StatusCode::BAD_REQUEST, "this is no admission review");
         };
         let denied = !asked.is_broken();
-        self.count(if denied { "deny" } else { "warn" }, UNDECODABLE, asked);
+        let verdict = if denied { "deny" } else { "warn" };
+        self.count(verdict, UNDECODABLE, asked);
         let message = if denied {
             format!("DriftGuard refuses a write that it cannot read: {}", error.message)
         } else {
@@ -174,11 +184,13 @@ impl Reviews {
             )
         };
         let circumstances = self.circumstances(denied, &message, uid, now);
+        let mut notes = Notes::of(verdict, UNDECODABLE);
+        notes.record(Some(&circumstances.transaction_id));
         self.records.put(&Record::unjudged(UNDECODABLE, None, circumstances));
         Reply::Review(if denied {
-            response::deny(uid, &message, &[])
+            response::deny(uid, &message, &[], &notes)
         } else {
-            response::allow(uid, &[message])
+            response::allow_noted(uid, &[message], &notes)
         })
     }
 
@@ -192,7 +204,9 @@ impl Reviews {
         now: Timestamp,
     ) -> Reply {
         let denied = asked.route.failure_policy == FailurePolicy::Fail;
-        self.count(if denied { "deny" } else { "warn" }, GUARDS_UNREAD, asked);
+        let verdict = if denied { "deny" } else { "warn" };
+        self.count(verdict, GUARDS_UNREAD, asked);
+        let mut notes = Notes::of(verdict, GUARDS_UNREAD);
         let message = if denied {
             "DriftGuard cannot tell whether this object is guarded, since its guards could not be read \
              in time; try again"
@@ -201,12 +215,13 @@ impl Reviews {
         };
         if !is_dry_run(body) {
             let circumstances = self.circumstances(denied, message, &judgement.uid, now);
+            notes.record(Some(&circumstances.transaction_id));
             self.records.put(&Record::unjudged(GUARDS_UNREAD, Some(object), circumstances));
         }
         if denied {
-            Reply::Review(response::deny(&judgement.uid, message, &[]))
+            Reply::Review(response::deny(&judgement.uid, message, &[], &notes))
         } else {
-            Reply::Review(response::allow(&judgement.uid, &[message.to_owned()]))
+            Reply::Review(response::allow_noted(&judgement.uid, &[message.to_owned()], &notes))
         }
     }
 }
