@@ -23,6 +23,7 @@ mod gaps;
 mod garbage;
 mod gate;
 mod git;
+mod given_up;
 mod grace;
 mod hostile;
 mod install;

@@ -132,12 +132,12 @@ fn another_replica_puts_back_what_drifts_soon_after_a_kill_and_at_once_after_an_
 
 /// A source that answers with the approved content, at once or when it is let go.
 #[derive(Clone)]
-struct Source {
+pub(crate) struct Source {
     state: Arc<(Mutex<(bool, usize)>, Condvar)>,
 }
 
 impl Source {
-    fn start() -> Result<(Self, String)> {
+    pub(crate) fn start() -> Result<(Self, String)> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let url = format!("http://{}", listener.local_addr()?);
         let source = Self { state: Arc::default() };
@@ -170,13 +170,13 @@ impl Source {
         Ok(())
     }
 
-    fn hold(&self, is_held: bool) {
+    pub(crate) fn hold(&self, is_held: bool) {
         self.state.0.lock().unwrap_or_else(PoisonError::into_inner).0 = is_held;
         self.state.1.notify_all();
     }
 
     /// How many requests were held.
-    fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         self.state.0.lock().unwrap_or_else(PoisonError::into_inner).1
     }
 }
