@@ -481,8 +481,7 @@ impl Book {
                 self.after_clear(course);
             }
             Reading::Drifted(found) => {
-                course.drifted(&found, seen, new_id);
-                if found.counts {
+                if course.drifted(&found, seen, new_id) {
                     self.count(course, new_id);
                 }
                 let incident = self.breaker.holds(&course.guard.id.namespace);

@@ -153,8 +153,14 @@ impl<'a> Course<'a> {
         }
     }
 
-    /// The content is not approved. [`Self::decide`] says what becomes of it.
-    pub(super) fn drifted(&mut self, found: &Found, seen: &Seen<'_>, new_id: &mut dyn FnMut() -> String) {
+    /// The content is not approved. [`Self::decide`] says what becomes of it. Tells whether it counts as drifted
+    /// anew where many guards drift at once.
+    pub(super) fn drifted(
+        &mut self,
+        found: &Found,
+        seen: &Seen<'_>,
+        new_id: &mut dyn FnMut() -> String,
+    ) -> bool {
         let (now, interval) = (self.now, self.open.interval);
         let is_excused = self.is_excused(seen);
         let episode = self.open.episode.get_or_insert_with(|| Episode::begin(new_id(), now));
@@ -186,6 +192,8 @@ impl<'a> Course<'a> {
             None if reason == Reason::Missing && !found.was_there => after(now, seen.context.apply_grace),
             None => now,
         };
+        let counts = found.counts || before.is_some_and(|drift| drift.is_uncounted);
+        let is_uncounted = counts && seen.context.namespace_terminating;
         self.open.fight.drifted(details.attribution.name(), now);
         if failure == Failure::New {
             self.steps.push(Step::CountDrift(seen.look));
@@ -200,6 +208,7 @@ impl<'a> Course<'a> {
             reason,
             is_excepted: found.is_excepted && !self.is_asked,
             is_asked,
+            is_uncounted,
             alert_from,
         });
         self.state = if *seen.sight == Sight::Absent { State::Absent } else { State::Drifted };
@@ -209,6 +218,7 @@ impl<'a> Course<'a> {
             let message = words::what(self.guard, reason, self.open.last_drift.as_ref());
             self.record(kind, reason.as_str(), message, id, hash_of(seen));
         }
+        counts && !is_uncounted
     }
 
     /// Whether nobody is to be told, and nothing counts as a failed check.

@@ -61,6 +61,8 @@ pub(super) struct Drift {
     pub(super) is_excepted: bool,
     /// A person has asked for it to be put back, whatever the guard says of that by itself.
     pub(super) is_asked: bool,
+    /// It began while its namespace was being deleted: should it outlast that, it counts as begun then.
+    pub(super) is_uncounted: bool,
     /// From when on it is alerted by its reason alone, where that is alerted at once.
     pub(super) alert_from: Timestamp,
 }

@@ -66,7 +66,8 @@ fn drift(said: &Remembered, state: State, reason: Reason, alert_from: Timestamp)
         (_, None) => Content::Unknown,
     };
     let excepted = [Reason::Excepted, Reason::SuspendedBySpec, Reason::ExceptionEnded];
-    Drift { content, reason, is_excepted: excepted.contains(&reason), is_asked: false, alert_from }
+    let is_excepted = excepted.contains(&reason);
+    Drift { content, reason, is_excepted, is_asked: false, is_uncounted: false, alert_from }
 }
 
 fn episode(said: &Remembered, truth: Truth, since: Timestamp, new_id: &mut dyn FnMut() -> String) -> Episode {

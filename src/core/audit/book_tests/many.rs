@@ -113,6 +113,23 @@ fn edits_grace_exceptions_and_representations_open_no_incident() {
 }
 
 #[test]
+fn what_goes_with_its_namespace_is_no_incident_until_the_namespace_is_gone() {
+    let guards = many("ns", 30);
+    let mut room = Room::with(&guards);
+    room.namespace_terminating = true;
+    let told: Vec<AlertReason> = guards.iter().flat_map(|guard| alerts(&room.of(guard).delete())).collect();
+    assert_eq!((told, room.book.incidents().count()), (vec![], 0));
+    // Whoever guards what was in it from elsewhere is told, by few alerts.
+    room.namespace_terminating = false;
+    room.wait(INTERVAL);
+    let absent = Sight::Absent;
+    let told: Vec<AlertReason> =
+        guards.iter().flat_map(|guard| alerts(&room.of(guard).look(&absent, Look::Live))).collect();
+    assert_eq!(told[..6], [Missing, Missing, Missing, Missing, Missing, Missing]);
+    assert_eq!(told[6..], [RemediationStopped]);
+}
+
+#[test]
 fn a_new_leader_goes_on_with_an_incident() {
     let guards = many("ns", 8);
     let mut room = Room::with(&guards);
