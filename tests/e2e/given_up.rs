@@ -108,28 +108,45 @@ fn nothing_is_put_back_into_a_namespace_that_goes_and_nobody_is_woken_for_it() -
     let mut blocker = config_map(GOING, "blocker", &json!({}));
     blocker["metadata"]["finalizers"] = json!(["example.com/waits"]);
     on.apply(&blocker)?.success()?;
-    let targets = ["a", "b", "c", "d"];
+    // More than may drift at once without being an incident, whose guards stay or go along.
+    let targets = ["a", "b", "c", "d", "e", "f", "g"];
+    let mut all = Vec::new();
     for name in targets {
-        let object = config_map(GOING, name, &json!({"limit": "1000"}));
-        on.apply(&object)?.success()?;
-        let spec = json!({"autoRemediate": true, "maxFailuresBeforeAlert": 1, "targetNamespace": GOING});
-        on.pin(&keeping, &format!("configmap/{name}"), &hash_of(&object)?, &spec)?;
+        for (name, at) in [(name.to_owned(), keeping.as_str()), (format!("own-{name}"), GOING)] {
+            let object = config_map(GOING, &name, &json!({"limit": "1000"}));
+            all.push(json!({
+                "apiVersion": "terrafusion.ai/v1", "kind": "DriftGuard",
+                "metadata": {"name": name, "namespace": at},
+                "spec": {"targetKind": "ConfigMap", "targetName": name, "targetNamespace": GOING,
+                    "expectedHash": hash_of(&object)?, "autoRemediate": true, "maxFailuresBeforeAlert": 1},
+            }));
+            all.insert(0, object);
+        }
     }
+    on.apply(&json!({"apiVersion": "v1", "kind": "List", "items": all}))?.success()?;
     for name in targets {
-        wait_for(on, &keeping, &format!("{name}-guard"), "Drifted", "False", "InSync")?;
+        for (name, at) in [(name.to_owned(), keeping.as_str()), (format!("own-{name}"), GOING)] {
+            on.wait_enforcing(at, &name)?;
+            wait_for(on, at, &name, "Drifted", "False", "InSync")?;
+        }
     }
     on.admin.kubectl(&["delete", "namespace", GOING, "--wait=false"])?.success()?;
     for name in targets {
-        let guard = wait_for(on, &keeping, &format!("{name}-guard"), "Drifted", "True", "Missing")?;
+        let guard = wait_for(on, &keeping, name, "Drifted", "True", "Missing")?;
         let said = condition(&guard, "Drifted").unwrap_or_default();
         ensure!(said["message"].to_string().contains("its namespace is being deleted"), "{said}");
         ensure!(guard["status"]["consecutiveFailures"] == 0, "{}", guard["status"]);
     }
-    let left = on.admin.kubectl(&["get", "configmaps", "-n", GOING, "-o", "name"])?.success()?;
-    ensure!(left.trim() == "configmap/blocker", "{left}");
+    until("all else is gone", LIMIT, || {
+        let left = ["get", "configmaps,driftguards", "-n", GOING, "-o", "name"];
+        let left = on.admin.kubectl(&left)?.success()?;
+        ensure!(left.trim() == "configmap/blocker", "{left}");
+        Ok(())
+    })?;
     let is_ours = |entry: &Value| entry["user"]["username"].to_string().contains("driftguard-operator");
     let is_written = |entry: &Value| {
         entry["objectRef"]["namespace"] == GOING
+            && entry["objectRef"]["resource"] == "configmaps"
             && ["create", "update", "patch", "delete"].iter().any(|verb| entry["verb"] == *verb)
     };
     let log = on.plane.audit_log()?;
@@ -138,7 +155,12 @@ fn nothing_is_put_back_into_a_namespace_that_goes_and_nobody_is_woken_for_it() -
     let ours: Vec<&Value> =
         log.iter().filter(|entry| is_ours(entry) && is_written(entry) && !is_dry(entry)).collect();
     ensure!(ours.is_empty(), "{ours:#?}");
-    // Alerts are put into the outbox before statuses say so.
+    // They are counted before statuses say so, and delivered when they are.
+    let metrics = on.health("/metrics")?;
+    let mut alerts = metrics
+        .lines()
+        .filter(|line| line.starts_with("driftguard_alerts_total") && line.contains(r#"state="firing""#));
+    ensure!(alerts.all(|line| line.ends_with(" 0")), "{metrics}");
     let firing = receiver.of(204, "firing");
     ensure!(firing.is_empty(), "{firing:#?}");
     let log = on.serve.log();
