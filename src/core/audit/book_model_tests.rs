@@ -30,6 +30,8 @@ enum Event {
     Approve(usize, usize),
     Enforce(bool),
     Conflict(usize, bool),
+    /// The namespace of the target is being deleted, or stays.
+    Going(usize, bool),
     AskRestore(usize),
     Acknowledge,
     TakeOver,
@@ -53,6 +55,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (of(), content()).prop_map(|(nth, content)| Event::Approve(nth, content)),
         1 => any::<bool>().prop_map(Event::Enforce),
         1 => (of(), any::<bool>()).prop_map(|(nth, is)| Event::Conflict(nth, is)),
+        1 => (of(), any::<bool>()).prop_map(|(nth, is)| Event::Going(nth, is)),
         1 => of().prop_map(Event::AskRestore),
         1 => Just(Event::Acknowledge),
         1 => Just(Event::TakeOver),
@@ -66,6 +69,7 @@ struct Pair {
     revision: u64,
     is_blind: bool,
     conflict: bool,
+    is_going: bool,
     attempt: Option<String>,
     said: Option<Report>,
     since: Timestamp,
@@ -92,6 +96,7 @@ impl World {
             revision: 1,
             is_blind: false,
             conflict: false,
+            is_going: false,
             attempt: None,
             said: None,
             since: now,
@@ -162,7 +167,7 @@ impl World {
             apply_grace: Duration::from_secs(INTERVAL.unsigned_abs()),
             pause_ended: None,
             conflict: pair.conflict,
-            namespace_terminating: false,
+            namespace_terminating: pair.is_going,
             being_replaced: false,
             missed: look == Look::Sweep,
             read_before: None,
@@ -232,6 +237,7 @@ impl World {
         let pair = &mut self.pairs[nth];
         assert!(pair.guard.paused(self.now).is_none(), "while paused");
         assert!(!pair.conflict, "while in conflict");
+        assert!(!pair.is_going, "into a namespace that is being deleted");
         assert!(may, "while remediation is stopped");
         assert_eq!(pair.attempt.replace(transaction_id), None, "one attempt at a time");
     }
@@ -356,6 +362,7 @@ impl World {
             }),
             Event::Enforce(on) => self.enforcing_since = on.then_some(self.now),
             Event::Conflict(nth, is) => self.pairs[nth].conflict = is,
+            Event::Going(nth, is) => self.pairs[nth].is_going = is,
             Event::AskRestore(nth) => {
                 let asked = self.now.to_string();
                 let steps = self.book.restore_asked(&self.pairs[nth].guard, asked, self.now);
@@ -388,6 +395,7 @@ impl World {
     fn comes_to_rest(&mut self) {
         for nth in 0..GUARDS {
             self.pairs[nth].conflict = false;
+            self.pairs[nth].is_going = false;
             self.pairs[nth].is_blind = false;
             self.change(nth, |guard| guard.pauses.clear());
             let expected = self.pairs[nth].guard.expected;
