@@ -368,5 +368,15 @@ fn cases_43_57_and_58_lying_and_lost_sources_change_nothing_and_what_was_seen_li
     ensure!(messages[0].contains("169.254.169.254 is a link-local address"), "{messages:#?}");
     ensure!(messages[1].contains("redirects to http://169.254.169.254"), "{messages:#?}");
     ensure!(status["lastRemediation"]["source"] == "last known good", "{status}");
+    // The trail keeps it when the status says something else by and by.
+    let log = on.serve.log();
+    let mut lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let record = lines.find(|line| line["kind"] == "remediation").context("the attempt is not recorded")?;
+    let of = |field: &str| -> Vec<String> {
+        let all = record["sources"].as_array().into_iter().flatten();
+        all.map(|one| one[field].as_str().unwrap_or_default().to_lowercase()).collect()
+    };
+    ensure!(of("result") == wanted.map(str::to_lowercase), "{record}");
+    ensure!(of("message") == messages.iter().map(|one| one.to_lowercase()).collect::<Vec<_>>(), "{record}");
     Ok(())
 }
