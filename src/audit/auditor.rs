@@ -190,7 +190,7 @@ fn valid(state: &GuardState) -> Option<&Arc<Guard>> {
 
 /// The spec of a guard that could be converted, and what of it only the auditor reads.
 fn spec(seen: &Seen) -> Option<(DriftGuardSpec, Terms)> {
-    let spec: DriftGuardSpec = serde_json::from_str(seen.stored.spec()).ok()?;
+    let spec: DriftGuardSpec = serde_json::from_str(&seen.stored.spec()).ok()?;
     let most = u32::try_from(spec.max_failures_before_alert).unwrap_or(1).max(1);
     let terms = Terms { auto_remediate: spec.auto_remediate, max_failures_before_alert: most };
     Some((spec, terms))

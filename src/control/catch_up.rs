@@ -113,7 +113,7 @@ mod tests {
                 id: stored.id().clone(),
                 generation: 1,
                 uid: "".into(),
-                pauses: Vec::new(),
+                pauses: Default::default(),
                 authorship: crate::core::guard::Authorship::Unknown,
                 target: None,
                 reason: "Test",

@@ -331,12 +331,12 @@ mod tests {
             },
             scope: Scope::new("", "ConfigMap", PathFilter::everything()),
             expected: ContentHash::of(content),
-            also_approved: Box::default(),
-            equivalents: Box::default(),
+            also_approved: Default::default(),
+            equivalents: Default::default(),
             enforcement,
             failure_policy: FailurePolicy::Fail,
             deletion_policy: DeletionPolicy::Allow,
-            pauses: Vec::new(),
+            pauses: Default::default(),
             authorship: Authorship::Unknown,
             replicas_path: None,
             versions: Versions::default(),
@@ -393,7 +393,7 @@ mod tests {
     fn a_pause_is_told_while_it_lasts_and_ends_by_itself() {
         let GuardState::Valid(mut paused) = guard("a", b"1", Enforcement::Deny) else { unreachable!() };
         let by = PausedBy::Exception("incident".into());
-        Arc::make_mut(&mut paused).pauses = vec![Pause { by, reason: "page 7".into(), until: at(10) }];
+        Arc::make_mut(&mut paused).pauses = vec![Pause { by, reason: "page 7".into(), until: at(10) }].into();
         let state = GuardState::Valid(paused);
         let index = Index::build(vec![state.clone()]);
         let during = status(&state, &index, &Coverage::Proved, None, at(9));
@@ -411,7 +411,7 @@ mod tests {
     fn a_pause_that_was_ended_is_told_until_no_replica_lets_writes_pass() {
         let GuardState::Valid(mut paused) = guard("a", b"1", Enforcement::Deny) else { unreachable!() };
         let by = PausedBy::Exception("incident".into());
-        Arc::make_mut(&mut paused).pauses = vec![Pause { by, reason: "page 7".into(), until: at(10) }];
+        Arc::make_mut(&mut paused).pauses = vec![Pause { by, reason: "page 7".into(), until: at(10) }].into();
         let paused = GuardState::Valid(paused);
         let during = of(&paused, &Coverage::Proved);
         let state = guard("a", b"1", Enforcement::Deny);
@@ -442,7 +442,7 @@ mod tests {
             id: GuardId { namespace: "g".into(), name: "a".into() },
             generation: 2,
             uid: "".into(),
-            pauses: Vec::new(),
+            pauses: Default::default(),
             authorship: Authorship::Unknown,
             target: None,
             reason: "TargetUnknown",
@@ -462,7 +462,7 @@ mod tests {
             uid: "u".into(),
             generation: 2,
             target: guard("a", b"1", Enforcement::Deny).target().cloned(),
-            pauses: vec![pause],
+            pauses: vec![pause].into(),
             authorship: Authorship::Unknown,
             reason: "InvalidSpec",
             message: "expectedHash is no SHA-256".into(),

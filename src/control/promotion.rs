@@ -70,7 +70,7 @@ fn asked(seen: &Seen) -> Option<Duration> {
     if !seen.stored.asks_for_promotion() {
         return None;
     }
-    let asks: Asks = serde_json::from_str(seen.stored.spec()).ok()?;
+    let asks: Asks = serde_json::from_str(&seen.stored.spec()).ok()?;
     promotion::duration(&asks.enforce_after_clean?)
 }
 

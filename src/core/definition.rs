@@ -229,7 +229,7 @@ mod tests {
             id: GuardId { namespace: "n".into(), name: "g".into() },
             generation: 1,
             uid: "".into(),
-            pauses: Vec::new(),
+            pauses: Default::default(),
             authorship: crate::core::guard::Authorship::Unknown,
             target: Some(Target {
                 group: "example.com".into(),

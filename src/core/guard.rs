@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::few::Few;
 use super::hash::ContentHash;
 use super::pause::{self, Pause};
 use super::scope::Scope;
@@ -203,7 +204,7 @@ pub struct Versions {
     /// version as an equivalent of it, and calls nobody for writes through them.
     pub is_gone: bool,
     /// Other versions: all when the hashed one is gone, else those with the subresource `scale`.
-    pub others: Vec<OtherVersion>,
+    pub others: Few<OtherVersion>,
 }
 
 /// One other version.
@@ -242,9 +243,9 @@ pub struct Guard {
     /// The approved hash.
     pub expected: ContentHash,
     /// Further approved hashes.
-    pub also_approved: Box<[AlsoApproved]>,
+    pub also_approved: Few<AlsoApproved>,
     /// Hashes as which the API server now reads the expected content, by our own signature.
-    pub equivalents: Box<[ContentHash]>,
+    pub equivalents: Few<ContentHash>,
     /// Effective enforcement: the spec's, or the default of this installation.
     pub enforcement: Enforcement,
     /// Effective failure policy.
@@ -252,7 +253,7 @@ pub struct Guard {
     /// What deletion of the target means.
     pub deletion_policy: DeletionPolicy,
     /// Why writes may pass for a while: `spec.suspend`, and exceptions that name this guard.
-    pub pauses: Vec<Pause>,
+    pub pauses: Few<Pause>,
     /// Who approved what the guard says.
     pub authorship: Authorship,
     /// Where the count stands that the `scale` subresource of the target changes, as keys from the
@@ -277,7 +278,7 @@ impl Guard {
 
     /// The versions by which writes of the whole target must be matched.
     pub(crate) fn written_in(&self) -> impl Iterator<Item = &str> {
-        let others = if self.versions.is_gone { self.versions.others.as_slice() } else { &[] };
+        let others = if self.versions.is_gone { &*self.versions.others } else { &[] };
         let others = others.iter().map(|other| other.version.as_str());
         std::iter::once(self.target.version.as_str()).chain(others)
     }
@@ -350,7 +351,7 @@ pub struct InvalidGuard {
     /// What it would pin, where that much is known.
     pub target: Option<Target>,
     /// Why writes to the target may pass for a while, although nothing tells what is approved.
-    pub pauses: Vec<Pause>,
+    pub pauses: Few<Pause>,
     /// Who approved what the guard says.
     pub authorship: Authorship,
     /// A stable word for conditions and metrics, such as `TargetAmbiguous`.

@@ -131,7 +131,7 @@ mod tests {
             id: GuardId { namespace: "guards".into(), name: name.into() },
             generation: 1,
             uid: "".into(),
-            pauses: Vec::new(),
+            pauses: Default::default(),
             authorship: crate::core::guard::Authorship::Unknown,
             target: Some(Target {
                 group: "".into(),

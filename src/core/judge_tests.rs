@@ -37,12 +37,12 @@ fn guard_of(kind: &str, approved: &str) -> Guard {
         target: target(kind),
         expected: hash_object(approved.as_bytes(), &scope).unwrap(),
         scope,
-        also_approved: Box::default(),
-        equivalents: Box::default(),
+        also_approved: Default::default(),
+        equivalents: Default::default(),
         enforcement: Enforcement::Deny,
         failure_policy: FailurePolicy::Fail,
         deletion_policy: DeletionPolicy::Allow,
-        pauses: Vec::new(),
+        pauses: Default::default(),
         authorship: Authorship::Unknown,
         replicas_path: None,
         versions: Versions::default(),
@@ -150,14 +150,14 @@ fn a_further_approval_passes_until_the_moment_it_ends() {
     let hash = hash_object(changed("2").as_bytes(), &guard().scope).unwrap();
     let with_until = |until: &str| {
         let also = AlsoApproved { hash, until: Some(until.parse().unwrap()), reason: None };
-        index([Guard { also_approved: Box::new([also]), ..guard() }])
+        index([Guard { also_approved: vec![also].into(), ..guard() }])
     };
     let body = update(&changed("2"), APPROVED);
     assert_eq!(verdict_of(&body, &with_until("2026-06-01T12:00:01Z")), Verdict::Allow);
     denied(&body, &with_until("2026-06-01T12:00:00Z"));
     let forever = AlsoApproved { hash, until: None, reason: None };
     assert_eq!(
-        verdict_of(&body, &index([Guard { also_approved: Box::new([forever]), ..guard() }])),
+        verdict_of(&body, &index([Guard { also_approved: vec![forever].into(), ..guard() }])),
         Verdict::Allow
     );
 }
@@ -193,7 +193,7 @@ fn a_guard_that_cannot_be_evaluated_lets_nothing_change() {
         id: GuardId { namespace: "g".into(), name: "broken".into() },
         generation: 1,
         uid: "".into(),
-        pauses: Vec::new(),
+        pauses: Default::default(),
         authorship: Authorship::Unknown,
         target: Some(target("ConfigMap")),
         reason: "InvalidSpec",
@@ -214,7 +214,7 @@ fn a_pause_lets_writes_pass_a_guard_that_cannot_be_evaluated_until_it_is_over() 
             uid: "u".into(),
             generation: 1,
             target: Some(target("ConfigMap")),
-            pauses: vec![pause(until)],
+            pauses: vec![pause(until)].into(),
             authorship: Authorship::Unknown,
             reason: "InvalidSpec",
             message: "expectedHash is no SHA-256".into(),
@@ -367,7 +367,7 @@ fn a_guard_whose_version_is_gone_is_judged_beside_those_of_the_version_that_came
     let mut older = guard();
     older.id.name = "older-guard".into();
     older.target.version = "v1alpha1".into();
-    older.versions = Versions { is_gone: true, others };
+    older.versions = Versions { is_gone: true, others: others.into() };
     let mut newer = guard();
     newer.expected = hash_object(changed("2").as_bytes(), &newer.scope).unwrap();
     let both = index([older, newer]);
@@ -463,7 +463,7 @@ fn pause(until: &str) -> Pause {
 fn a_paused_guard_lets_through_with_a_warning_until_the_pause_is_over() {
     let body = update(&changed("2"), APPROVED);
     for enforcement in [Enforcement::Deny, Enforcement::Rewrite, Enforcement::Audit] {
-        let paused = Guard { enforcement, pauses: vec![pause("2026-06-01T12:00:01Z")], ..guard() };
+        let paused = Guard { enforcement, pauses: vec![pause("2026-06-01T12:00:01Z")].into(), ..guard() };
         let (warnings, attempt) = allowed_with(&body, &index([paused]));
         assert_eq!(
             warnings,
@@ -473,9 +473,9 @@ fn a_paused_guard_lets_through_with_a_warning_until_the_pause_is_over() {
         );
         assert_eq!(attempt.unwrap().reason, Reason::Paused);
     }
-    denied(&body, &index([Guard { pauses: vec![pause("2026-06-01T12:00:00Z")], ..guard() }]));
+    denied(&body, &index([Guard { pauses: vec![pause("2026-06-01T12:00:00Z")].into(), ..guard() }]));
     // Approved content needs no pause.
-    let paused = Guard { pauses: vec![pause("2026-06-01T12:00:01Z")], ..guard() };
+    let paused = Guard { pauses: vec![pause("2026-06-01T12:00:01Z")].into(), ..guard() };
     assert_eq!(verdict_of(&update(APPROVED, &changed("2")), &index([paused])), Verdict::Allow);
 }
 
@@ -556,7 +556,7 @@ fn only_a_guard_that_blocks_and_is_not_paused_refuses_a_deletion() {
     let soft = [
         Guard { enforcement: Enforcement::Warn, ..undeletable() },
         Guard { enforcement: Enforcement::Audit, ..undeletable() },
-        Guard { pauses: vec![pause("2026-06-01T13:00:00Z")], ..undeletable() },
+        Guard { pauses: vec![pause("2026-06-01T13:00:00Z")].into(), ..undeletable() },
     ];
     for guard in soft {
         allowed_with(&body, &index([guard]));
@@ -692,7 +692,7 @@ fn a_scale_through_another_version_counts_only_where_the_count_stands_alike() {
         let expected = hash_object(workload("3").as_bytes(), &scope).unwrap();
         index([Guard {
             replicas_path: own.map(keys),
-            versions: Versions { is_gone: false, others },
+            versions: Versions { is_gone: false, others: others.into() },
             expected,
             scope,
             ..guard_of("Workload", &workload("3"))

@@ -12,6 +12,7 @@ mod covering;
 pub mod definition;
 pub mod diff;
 pub mod exceptions;
+pub mod few;
 pub mod guard;
 pub mod guard_spec;
 pub mod guard_spec_rivals;

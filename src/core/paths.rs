@@ -8,6 +8,8 @@
 //! what a guard pins. At most [`MAX_PATHS`] paths are allowed, which lets "the paths still in
 //! play" be one machine word and a step cost no allocation.
 
+use super::few::Few;
+
 /// Most paths of one guard. The schema's bound, and the number of bits in [`Live`].
 pub const MAX_PATHS: usize = 64;
 /// Most characters of one path. The schema's bound.
@@ -78,7 +80,7 @@ fn selector(text: &str) -> Option<(&str, &str)> {
 /// Compiled paths.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PathSet {
-    paths: Vec<Vec<Segment>>,
+    paths: Few<Vec<Segment>>,
 }
 
 /// Which paths have matched every step so far, one bit each, and how many steps that were.

@@ -32,12 +32,12 @@ fn guard(group: &str, kind: &str, approved: &str, filter: PathFilter, name: &str
         },
         expected: hash_object(approved.as_bytes(), &scope).unwrap(),
         scope,
-        also_approved: Box::default(),
-        equivalents: Box::default(),
+        also_approved: Default::default(),
+        equivalents: Default::default(),
         enforcement: Enforcement::Rewrite,
         failure_policy: FailurePolicy::Fail,
         deletion_policy: DeletionPolicy::Allow,
-        pauses: Vec::new(),
+        pauses: Default::default(),
         authorship: Authorship::Unknown,
         replicas_path: None,
         versions: Versions::default(),
@@ -296,7 +296,7 @@ fn with_any_mix_of_guards_the_gate_passes_what_was_put_back() {
     let pause = Pause { by: PausedBy::Suspend, reason: String::new(), until: Timestamp::MAX };
     let pick = |key: &str, mode: Enforcement, paused: bool| Guard {
         enforcement: mode,
-        pauses: if paused { vec![pause.clone()] } else { Vec::new() },
+        pauses: paused.then(|| pause.clone()).into_iter().collect(),
         ..guard("", "ConfigMap", &old, PathFilter::only(&[format!("/data/{key}")]).unwrap(), key)
     };
     for mode in modes {
@@ -330,12 +330,12 @@ fn a_paused_guard_or_one_that_cannot_be_evaluated_puts_nothing_back() {
     let body = update(&edited(r#"{"a":"2"}"#), &old);
     let one = || guard("", "ConfigMap", &old, PathFilter::Everything, "one");
     let pause = Pause { by: PausedBy::Exception("e".into()), reason: String::new(), until: Timestamp::MAX };
-    assert_eq!(patch_of(&body, &index([Guard { pauses: vec![pause.clone()], ..one() }])), None);
+    assert_eq!(patch_of(&body, &index([Guard { pauses: vec![pause.clone()].into(), ..one() }])), None);
     let broken = InvalidGuard {
         id: GuardId { namespace: "g".into(), name: "zz".into() },
         generation: 1,
         uid: "".into(),
-        pauses: Vec::new(),
+        pauses: Default::default(),
         authorship: Authorship::Unknown,
         target: Some(one().target),
         reason: "InvalidSpec",
@@ -348,6 +348,6 @@ fn a_paused_guard_or_one_that_cannot_be_evaluated_puts_nothing_back() {
     let both = beside(&broken);
     assert_eq!(patch_of(&body, &both), None);
     assert!(why(&body, &both).contains("\nnot put back: DriftGuard g/zz cannot be evaluated"));
-    let paused = InvalidGuard { pauses: vec![pause], ..broken };
+    let paused = InvalidGuard { pauses: vec![pause].into(), ..broken };
     assert!(patch_of(&body, &beside(&paused)).is_some(), "it says nothing while it is paused");
 }

@@ -13,6 +13,7 @@ use crate::api::status::EnforceAfterClean;
 use crate::api::{self, DriftGuardSpec, names, reasons};
 use crate::core::audit::equivalent;
 use crate::core::author::{self, Approved};
+use crate::core::few::Few;
 use crate::core::guard::{
     AlsoApproved, Authorship, DeletionPolicy, Enforcement, FailurePolicy, Guard, GuardState, InvalidGuard,
     ManagedBy, OtherVersion, Target, Versions,
@@ -60,8 +61,9 @@ pub(super) fn convert_as(
     settings: &Settings,
     key: Option<&SigningKey>,
 ) -> GuardState {
-    let aim = serde_json::from_str(stored.spec());
-    match (Conversion { stored, found, catalog, settings, key, aim }).finish() {
+    let spec = stored.spec();
+    let aim = serde_json::from_str(&spec);
+    match (Conversion { stored, spec, found, catalog, settings, key, aim }).finish() {
         Ok(guard) => GuardState::Valid(Arc::new(guard)),
         Err(invalid) => GuardState::Invalid(invalid.into()),
     }
@@ -96,6 +98,7 @@ struct Asked {
 
 struct Conversion<'a> {
     stored: &'a Stored,
+    spec: String,
     found: Option<&'a KindEntry>,
     catalog: &'a Catalog,
     settings: &'a Settings,
@@ -111,7 +114,7 @@ impl Conversion<'_> {
             self.invalid(reasons::INVALID_SPEC, message, blocks.then(|| target.clone()))
         };
         let spec: DriftGuardSpec =
-            serde_json::from_str(self.stored.spec()).map_err(|error| held(unreadable(&error)))?;
+            serde_json::from_str(&self.spec).map_err(|error| held(unreadable(&error)))?;
         let expected = hash("spec.expectedHash", &spec.expected_hash).map_err(held)?;
         let also_approved = also_approved(&spec).map_err(held)?;
         let filter = filter(&spec).map_err(held)?;
@@ -145,8 +148,7 @@ impl Conversion<'_> {
     /// Who signed exactly this guard. Without a key nobody can be told from a forger.
     fn authorship(&self) -> Authorship {
         let id = self.stored.id();
-        let approved =
-            Approved { namespace: &id.namespace, name: &id.name, spec: self.stored.spec().as_bytes() };
+        let approved = Approved { namespace: &id.namespace, name: &id.name, spec: self.spec.as_bytes() };
         self.key
             .zip(self.stored.annotation(names::ANNOTATION_AUTHOR))
             .and_then(|(key, annotation)| author::verify(key, approved, annotation))
@@ -225,8 +227,8 @@ impl Conversion<'_> {
     /// The hashes that DriftGuard noted as equivalents of the expected one, for exactly this spec of exactly this
     /// guard.
     #[must_use]
-    fn equivalents(stored: &Stored, key: Option<&SigningKey>, expected: ContentHash) -> Box<[ContentHash]> {
-        let Some(key) = key else { return Box::default() };
+    fn equivalents(stored: &Stored, key: Option<&SigningKey>, expected: ContentHash) -> Few<ContentHash> {
+        let Some(key) = key else { return Few::default() };
         let noted = stored.status().equivalents().iter().filter_map(|noted| {
             let hash = noted.hash.parse().ok()?;
             equivalent::verifies(key, stored.uid(), stored.generation(), expected, hash, &noted.signature)
@@ -252,7 +254,7 @@ impl Conversion<'_> {
 
     fn invalid(&self, reason: &'static str, message: String, target: Option<Target>) -> Box<InvalidGuard> {
         // What pins nothing needs no way through.
-        let asked = target.as_ref().and_then(|_| serde_json::from_str::<Asked>(self.stored.spec()).ok());
+        let asked = target.as_ref().and_then(|_| serde_json::from_str::<Asked>(&self.spec).ok());
         let suspend = asked.and_then(|asked| asked.suspend);
         Box::new(InvalidGuard {
             id: self.stored.id().clone(),
@@ -308,7 +310,7 @@ fn hash(field: &str, text: &str) -> Result<ContentHash, String> {
     text.parse().map_err(|error| format!("{field} is {error}"))
 }
 
-fn also_approved(spec: &DriftGuardSpec) -> Result<Box<[AlsoApproved]>, String> {
+fn also_approved(spec: &DriftGuardSpec) -> Result<Few<AlsoApproved>, String> {
     spec.also_approved
         .iter()
         .enumerate()

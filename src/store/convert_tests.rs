@@ -252,7 +252,8 @@ fn a_guard_names_its_author_only_by_a_signature_that_is_valid_for_it() {
         groups: vec!["a".into()],
         at: "2026-06-01T12:00:00Z".parse().unwrap(),
     };
-    let approved = Approved { namespace: "team", name: "g", spec: plain.spec().as_bytes() };
+    let spec = plain.spec();
+    let approved = Approved { namespace: "team", name: "g", spec: spec.as_bytes() };
     let annotation = sign(&key(1), approved, &author).unwrap();
     let with = |spec: Value, name: &str| {
         let metadata = json!({"name": name, "annotations": {(names::ANNOTATION_AUTHOR): annotation}});

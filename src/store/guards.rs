@@ -19,6 +19,7 @@ use crate::core::kinds::{Catalog, KindEntry};
 use crate::core::signature::SigningKey;
 
 use super::Shared;
+use super::by_id::ById;
 use super::catalog::Unresolved;
 use super::convert::{Settings, noted};
 use super::exceptions::Exceptions;
@@ -174,7 +175,7 @@ struct Keeper {
     key: Option<SigningKey>,
     catalog: Option<Arc<Catalog>>,
     exceptions: Arc<Exceptions>,
-    guards: BTreeMap<GuardId, Arc<Seen>>,
+    guards: ById,
     /// What the kinds of guards were ever found to mean, each held once.
     kinds: BTreeSet<Arc<KindEntry>>,
     /// Guards of a list that is not complete yet; until it is, the old ones stand.
@@ -194,7 +195,7 @@ impl Keeper {
             key: None,
             catalog: None,
             exceptions: Arc::default(),
-            guards: BTreeMap::new(),
+            guards: ById::default(),
             kinds: BTreeSet::new(),
             listing: None,
             has_listed: false,
@@ -229,7 +230,8 @@ impl Keeper {
 
     fn finish_listing(&mut self) {
         let listed = self.listing.take().unwrap_or_default();
-        let gone: Vec<GuardId> = self.guards.keys().filter(|id| !listed.contains_key(id)).cloned().collect();
+        let ids = self.guards.iter().map(|seen| seen.stored.id());
+        let gone: Vec<GuardId> = ids.filter(|id| !listed.contains_key(*id)).cloned().collect();
         gone.iter().for_each(|id| self.remove(id));
         listed.into_values().for_each(|stored| self.apply(stored));
         self.has_listed = true;
@@ -259,21 +261,20 @@ impl Keeper {
             None => stored,
         };
         let stored = stored.holding(&self.kinds);
-        let id = stored.id().clone();
         if let Some(old) = &old
             && old.stored.means_the_same(&stored)
             && self.is_promotion_same(old, &stored)
             && old.stored.status().equivalents() == stored.status().equivalents()
             && !self.is_turned(old, &stored)
         {
-            self.guards.insert(id, Arc::new(Seen { stored, ..Seen::clone(old) }));
+            self.guards.put(Arc::new(Seen { stored, ..Seen::clone(old) }));
             return;
         }
         let seen = self.convert(&stored, old.as_deref());
         if is_unresolved(&seen.state) {
             self.unresolved.count += 1;
         }
-        self.guards.insert(id, Arc::new(seen));
+        self.guards.put(Arc::new(seen));
         self.is_index_stale = true;
     }
 
@@ -346,17 +347,17 @@ impl Keeper {
             } else {
                 (new.since, new.needed)
             };
-            self.guards.insert(new.stored.id().clone(), Arc::new(Seen { since, needed, ..new }));
+            self.guards.put(Arc::new(Seen { since, needed, ..new }));
         }
         self.is_changed = true;
-        self.is_index_stale |= !self.guards.is_empty();
+        self.is_index_stale |= self.guards.len() > 0;
     }
 
     fn convert_all(&mut self) {
         for old in self.all() {
             let new = self.convert(&old.stored, Some(&old));
             if !is_same_resolution(&old.state, &new.state) || old.kept != new.kept {
-                self.guards.insert(new.stored.id().clone(), Arc::new(new));
+                self.guards.put(Arc::new(new));
                 self.is_index_stale = true;
             }
         }
@@ -371,7 +372,7 @@ impl Keeper {
             if old.state.pauses() != new.state.pauses() {
                 // What is registered and proved for it does not depend on pauses.
                 let new = Seen { since: old.since, ..new };
-                self.guards.insert(new.stored.id().clone(), Arc::new(new));
+                self.guards.put(Arc::new(new));
                 self.is_index_stale = true;
             }
         }
@@ -382,28 +383,30 @@ impl Keeper {
     /// looked at anew, of a hundred thousand.
     fn concerned(&self, before: &Exceptions) -> BTreeMap<GuardId, Arc<Seen>> {
         let mut concerned = BTreeMap::new();
+        let entry = |seen: &Arc<Seen>| (seen.stored.id().clone(), Arc::clone(seen));
         for exception in before.differing(&self.exceptions) {
             let id =
                 |name: &str| GuardId { namespace: exception.namespace.as_str().into(), name: name.into() };
             if let Some(names) = exception.terms.names() {
-                let found = names.iter().filter_map(|name| self.guards.get_key_value(&id(name)));
-                concerned.extend(found.map(|(id, seen)| (id.clone(), Arc::clone(seen))));
+                let found = names.iter().filter_map(|name| self.guards.get(&id(name)));
+                concerned.extend(found.map(entry));
                 continue;
             }
+            let first = id("");
             let of_namespace = self
                 .guards
-                .range(id("")..)
-                .take_while(|(id, _)| id.namespace.as_str() == exception.namespace.as_str());
+                .starting_at(&first)
+                .take_while(|seen| seen.stored.namespace() == exception.namespace.as_str());
             let meant = of_namespace
-                .filter(|(id, seen)| exception.terms.covers(&id.name, |key| seen.stored.label(key)));
-            concerned.extend(meant.map(|(id, seen)| (id.clone(), Arc::clone(seen))));
+                .filter(|seen| exception.terms.covers(seen.stored.name(), |key| seen.stored.label(key)));
+            concerned.extend(meant.map(entry));
         }
         concerned
     }
 
     /// The guards as they stand, to go through while they are replaced.
     fn all(&self) -> Vec<Arc<Seen>> {
-        self.guards.values().cloned().collect()
+        self.guards.iter().cloned().collect()
     }
 
     /// The snapshot, when something changed since the last one and all is known that it needs.
@@ -414,15 +417,14 @@ impl Keeper {
         }
         if std::mem::take(&mut self.is_index_stale) {
             self.version += 1;
-            self.index =
-                Arc::new(Index::build(self.guards.values().map(|seen| seen.state.clone()).collect()));
+            self.index = Arc::new(Index::build(self.guards.iter().map(|seen| seen.state.clone()).collect()));
         }
-        self.unresolved.any = self.guards.values().any(|seen| is_unresolved(&seen.state));
+        self.unresolved.any = self.guards.iter().any(|seen| is_unresolved(&seen.state));
         Some(Observation {
             version: self.version,
             index: Arc::clone(&self.index),
-            guards: self.guards.values().cloned().collect(),
-            revision: self.guards.values().map(|seen| seen.stored.revision()).max().unwrap_or_default(),
+            guards: self.guards.iter().cloned().collect(),
+            revision: self.guards.iter().map(|seen| seen.stored.revision()).max().unwrap_or_default(),
             exceptions: Some(self.exceptions.digest(self.settings.longest_pause)),
         })
     }

@@ -383,7 +383,7 @@ fn noted(seen: &Seen, revision: u64) -> Received {
 }
 
 fn with_status(stored: &Stored, revision: u64, status: &serde_json::Value) -> Received {
-    let spec: serde_json::Value = serde_json::from_str(stored.spec()).unwrap();
+    let spec: serde_json::Value = serde_json::from_str(&stored.spec()).unwrap();
     let metadata = json!({"name": stored.id().name, "namespace": "n", "uid": stored.uid(),
         "generation": stored.generation(), "resourceVersion": revision.to_string()});
     serde_json::from_str(&json!({"metadata": metadata, "spec": spec, "status": status}).to_string()).unwrap()
@@ -486,7 +486,7 @@ fn what_is_noted_of_a_guard_that_cannot_be_used_stays_if_it_is_ours() {
         id: signed.id().clone(),
         generation: 1,
         uid: "".into(),
-        pauses: Vec::new(),
+        pauses: Default::default(),
         authorship: crate::core::guard::Authorship::Unknown,
         target: None,
         reason: reasons::INVALID_SPEC,

@@ -16,6 +16,7 @@ use crate::core::index::Index;
 use crate::core::kinds::Catalog;
 use crate::core::signature::SigningKey;
 
+mod by_id;
 mod catalog;
 pub mod configurations;
 pub mod convert;
@@ -23,6 +24,7 @@ pub mod exceptions;
 mod guards;
 mod live;
 mod observation;
+mod packed;
 mod proposed;
 mod refused;
 pub mod resolution;

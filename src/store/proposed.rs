@@ -25,7 +25,7 @@ impl Store {
         let catalog = self.shared.catalog.borrow().clone()?;
         let key = self.shared.keys.borrow().clone();
         let state = convert(stored, &catalog, &self.shared.settings, key.as_ref());
-        Some(Proposed { state, spec: serde_json::from_str(stored.spec()).ok() })
+        Some(Proposed { state, spec: serde_json::from_str(&stored.spec()).ok() })
     }
 }
 
@@ -138,7 +138,7 @@ mod tests {
             id,
             generation: 1,
             uid: "".into(),
-            pauses: Vec::new(),
+            pauses: Default::default(),
             authorship: crate::core::guard::Authorship::Unknown,
             target: None,
             reason: reasons::TARGET_UNKNOWN,

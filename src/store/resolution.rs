@@ -63,7 +63,7 @@ pub(super) fn resolve(
     key: Option<&SigningKey>,
 ) -> Resolved {
     let state = convert(stored, catalog, settings, key);
-    let same = old.filter(|old| old.stored.uid() == stored.uid() && old.stored.spec() == stored.spec());
+    let same = old.filter(|old| old.stored.uid() == stored.uid() && old.stored.has_spec_of(stored));
     let noted = key.and_then(|key| noted(stored, key));
     let before = noted.as_ref().or_else(|| same.and_then(|old| old.found.as_deref()));
     match before.and_then(|entry| Some((entry, departure(entry, &state)?))) {

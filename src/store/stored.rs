@@ -22,6 +22,7 @@ use crate::core::guard::GuardId;
 use crate::core::kinds::KindEntry;
 use crate::core::text::Text;
 
+use super::packed::Packed;
 use super::summary::Summary;
 
 /// The annotations that anything depends on. Others may be larger than the object
@@ -165,10 +166,16 @@ struct Source {
     uid: Text,
     generation: i64,
     created: Option<Timestamp>,
+    marks: Option<Box<Marks>>,
+    spec: Packed,
+    asks_for_promotion: bool,
+}
+
+/// Labels, and the annotations that are kept. Many guards have none.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Marks {
     labels: Pairs,
     annotations: Pairs,
-    spec: Box<str>,
-    asks_for_promotion: bool,
 }
 
 /// Sorted keys with their values.
@@ -194,15 +201,18 @@ impl From<Received> for Stored {
     fn from(received: Received) -> Self {
         let status = Summary::of(&received.status::<DriftGuardStatus>());
         let spec = received.spec();
+        let marks = Marks {
+            labels: pairs(received.meta.labels.as_ref(), |_| true),
+            annotations: pairs(received.meta.annotations.as_ref(), |key| ANNOTATIONS.contains(&key)),
+        };
         let source = Source {
             id: received.id(),
             uid: received.uid().into(),
             generation: received.meta.generation.unwrap_or_default(),
             created: received.created(),
-            labels: pairs(received.meta.labels.as_ref(), |_| true),
-            annotations: pairs(received.meta.annotations.as_ref(), |key| ANNOTATIONS.contains(&key)),
+            marks: (marks != Marks::default()).then(|| Box::new(marks)),
             asks_for_promotion: spec.contains("enforceAfterClean"),
-            spec: spec.into(),
+            spec: Packed::of(spec, received.name()),
         };
         let revision = Revision::of(received.resource_version());
         Self { source: Arc::new(source), revision, status, noted: None }
@@ -283,20 +293,25 @@ impl Stored {
     /// A label.
     #[must_use]
     pub fn label(&self, key: &str) -> Option<&str> {
-        value(&self.source.labels, key)
+        self.source.marks.as_ref().and_then(|marks| value(&marks.labels, key))
     }
 
     /// An annotation, of those that are kept.
     #[must_use]
     pub fn annotation(&self, key: &str) -> Option<&str> {
         debug_assert!(ANNOTATIONS.contains(&key), "{key} is not kept");
-        value(&self.source.annotations, key)
+        self.source.marks.as_ref().and_then(|marks| value(&marks.annotations, key))
     }
 
-    /// The raw spec, `null` when there is none.
+    /// The raw spec, `null` when there is none. Made anew: it is kept in fewer bytes.
     #[must_use]
-    pub fn spec(&self) -> &str {
-        &self.source.spec
+    pub fn spec(&self) -> String {
+        self.source.spec.text(&self.source.id.name)
+    }
+
+    /// Whether another version of this guard has the same spec.
+    pub(super) fn has_spec_of(&self, other: &Self) -> bool {
+        self.source.spec == other.source.spec && self.source.id.name == other.source.id.name
     }
 
     /// Whether the spec may ask for `enforceAfterClean`: nearly none does, and no other need be parsed.

@@ -36,15 +36,21 @@ const PAUSED: [&str; 3] =
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Summary {
     digest: [u8; 16],
-    enforce_after_clean: Option<Box<EnforceAfterClean>>,
     resolved_target: Option<Box<Resolved>>,
     is_empty: bool,
     was_suspended: bool,
     audited: Option<Audited>,
-    equivalents: Box<[Equivalent]>,
-    heeded_restore: Option<Box<str>>,
+    rare: Option<Box<Rare>>,
+}
+
+/// What few statuses hold.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Rare {
+    enforce_after_clean: Option<EnforceAfterClean>,
+    equivalents: Vec<Equivalent>,
+    heeded_restore: Option<String>,
     /// The condition `Suspended` while it is true: it may have to go on being said.
-    suspended: Option<Box<Condition>>,
+    suspended: Option<Condition>,
 }
 
 /// What a status says of the guard's target.
@@ -127,29 +133,32 @@ impl Summary {
     pub fn of(status: &DriftGuardStatus) -> Self {
         let is = |condition: &&Condition| condition.type_ == ConditionType::Suspended.as_str();
         let suspended = status.conditions.iter().find(is);
+        let rare = Rare {
+            enforce_after_clean: status.enforce_after_clean.clone(),
+            equivalents: status.equivalents.clone(),
+            heeded_restore: status.heeded_restore.clone(),
+            suspended: suspended.filter(|one| one.status == "True").cloned(),
+        };
         Self {
             digest: digest(status),
-            enforce_after_clean: status.enforce_after_clean.clone().map(Box::new),
             resolved_target: status.resolved_target.as_ref().map(Resolved::of).map(Box::new),
             is_empty: *status == DriftGuardStatus::default(),
             was_suspended: suspended.is_some(),
-            suspended: suspended.filter(|one| one.status == "True").cloned().map(Box::new),
             audited: Audited::of(status),
-            equivalents: status.equivalents.clone().into(),
-            heeded_restore: status.heeded_restore.as_deref().map(Box::from),
+            rare: (rare != Rare::default()).then(|| Box::new(rare)),
         }
     }
 
     /// The hashes that are said to be equivalents; signatures are not verified.
     #[must_use]
     pub fn equivalents(&self) -> &[Equivalent] {
-        &self.equivalents
+        self.rare.as_ref().map_or(&[], |rare| &rare.equivalents)
     }
 
     /// The request to put the approved content back that was heeded last.
     #[must_use]
     pub fn heeded_restore(&self) -> Option<&str> {
-        self.heeded_restore.as_deref()
+        self.rare.as_ref().and_then(|rare| rare.heeded_restore.as_deref())
     }
 
     /// What was last said of drift; `None` when nothing was.
@@ -180,7 +189,7 @@ impl Summary {
     /// What is known about `enforceAfterClean`.
     #[must_use]
     pub fn enforce_after_clean(&self) -> Option<&EnforceAfterClean> {
-        self.enforce_after_clean.as_deref()
+        self.rare.as_ref().and_then(|rare| rare.enforce_after_clean.as_ref())
     }
 
     /// What the kind of the guard is said to have been found to mean, and the signature of it, which is
@@ -219,10 +228,11 @@ impl Summary {
             observed_generation: None,
             last_transition_time: Time(Timestamp::UNIX_EPOCH),
         };
-        let suspended = self.was_suspended.then(|| self.suspended.as_deref().cloned().unwrap_or_else(ended));
+        let suspended = self.rare.as_ref().and_then(|rare| rare.suspended.clone());
+        let suspended = self.was_suspended.then(|| suspended.unwrap_or_else(ended));
         DriftGuardStatus {
             conditions: suspended.into_iter().collect(),
-            enforce_after_clean: self.enforce_after_clean.as_deref().cloned(),
+            enforce_after_clean: self.enforce_after_clean().cloned(),
             resolved_target: self.resolved_target.as_deref().map(Resolved::whole),
             ..DriftGuardStatus::default()
         }

@@ -59,7 +59,7 @@ impl<'a> Asking<'a> {
 
     /// What is recorded of it; nothing of a dry run.
     fn told(&self, refusal: Option<&Refusal>, done: &'static str) -> Option<OwnAttempt> {
-        let terms = self.subject().and_then(|stored| Terms::parse(stored.spec()).ok());
+        let terms = self.subject().and_then(|stored| Terms::parse(&stored.spec()).ok());
         let kind = OwnKind::Exception {
             until: terms.as_ref().map(|terms| terms.until),
             why: terms.map(|terms| terms.reason).unwrap_or_default(),
@@ -93,7 +93,7 @@ impl GuardReviews {
 
     /// What its maker should know.
     fn made(&self, id: &GuardId, new: &Stored, now: Timestamp) -> Result<Vec<String>, Refusal> {
-        let terms = exceptions::check(new.spec(), now, self.longest_pause)
+        let terms = exceptions::check(&new.spec(), now, self.longest_pause)
             .map_err(|why| exceptions::invalid(id, &why))?;
         if !self.store.is_synced() {
             return Ok(Vec::new());
@@ -108,7 +108,7 @@ impl GuardReviews {
 
 /// Whether two specs say the same, however they are written.
 fn is_same_spec(old: &Stored, new: &Stored) -> bool {
-    let parsed = |stored: &Stored| serde_json::from_str::<serde_json::Value>(stored.spec()).ok();
+    let parsed = |stored: &Stored| serde_json::from_str::<serde_json::Value>(&stored.spec()).ok();
     old.spec() == new.spec() || parsed(old).is_some_and(|old| Some(old) == parsed(new))
 }
 

@@ -150,7 +150,7 @@ async fn adopting_does_not_begin_a_suspension_anew() {
                 id: id.clone(),
                 generation: 1,
                 uid: "".into(),
-                pauses: Vec::new(),
+                pauses: Default::default(),
                 authorship: crate::core::guard::Authorship::Unknown,
                 target: None,
                 reason: crate::api::reasons::TARGET_UNKNOWN,

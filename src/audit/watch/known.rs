@@ -192,6 +192,8 @@ impl KnownTargets {
         let old = std::mem::replace(&mut self.index, Arc::clone(index));
         let mut before = old.guards().iter().zip(std::mem::take(&mut self.known)).peekable();
         let mut fresh = HashSet::new();
+        // Of very many guards half as much again would stay unused.
+        self.known.reserve_exact(index.guards().len());
         for (position, state) in (0..).zip(index.guards()) {
             while before.next_if(|(earlier, _)| earlier.id() < state.id()).is_some() {}
             let known = match before.next_if(|(earlier, _)| earlier.id() == state.id()) {

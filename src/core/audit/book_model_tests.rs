@@ -353,7 +353,7 @@ impl World {
             Event::Pause(nth, seconds) => {
                 let until = after(self.now, Duration::from_secs(seconds.into()));
                 let pause = Pause { by: PausedBy::Suspend, reason: "why".into(), until };
-                self.change(nth, |guard| guard.pauses = vec![pause]);
+                self.change(nth, |guard| guard.pauses = vec![pause].into());
             }
             Event::Unpause(nth) => self.change(nth, |guard| guard.pauses.clear()),
             Event::Approve(nth, content) => self.change(nth, |guard| {

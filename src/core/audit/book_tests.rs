@@ -59,12 +59,12 @@ pub(super) fn guard(namespace: &str, name: &str) -> Guard {
         // Of a kind with defaults: only those may read otherwise by another version of the server.
         scope: Scope::new("apps", "Deployment", PathFilter::everything()),
         expected: hash("good"),
-        also_approved: Box::default(),
-        equivalents: Box::default(),
+        also_approved: Default::default(),
+        equivalents: Default::default(),
         enforcement: Enforcement::Deny,
         failure_policy: FailurePolicy::Fail,
         deletion_policy: DeletionPolicy::Allow,
-        pauses: Vec::new(),
+        pauses: Default::default(),
         authorship: Authorship::Signed(Arc::new(Author {
             user: "alice".into(),
             groups: Vec::new(),
@@ -231,7 +231,7 @@ impl Room {
         let until = after(self.now, Duration::from_secs(seconds.unsigned_abs()));
         let before = self.guard.clone();
         self.guard.pauses =
-            vec![Pause { by: PausedBy::Exception("incident".into()), reason: "why".into(), until }];
+            vec![Pause { by: PausedBy::Exception("incident".into()), reason: "why".into(), until }].into();
         self.book.guard_changed(&before, Some(&self.guard), self.now)
     }
 }

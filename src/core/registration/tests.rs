@@ -44,12 +44,12 @@ fn guard(target: Target) -> Guard {
         scope: Scope::new(&target.group, &target.kind, PathFilter::everything()),
         target,
         expected: ContentHash::of(b""),
-        also_approved: Box::default(),
-        equivalents: Box::default(),
+        also_approved: Default::default(),
+        equivalents: Default::default(),
         enforcement: Enforcement::Deny,
         failure_policy: FailurePolicy::Fail,
         deletion_policy: DeletionPolicy::Allow,
-        pauses: Vec::new(),
+        pauses: Default::default(),
         authorship: Authorship::Unknown,
         replicas_path: None,
         versions: Versions::default(),
@@ -143,7 +143,7 @@ fn a_guard_that_cannot_be_evaluated_fails_open() {
         id: GuardId { namespace: "guards".into(), name: "g".into() },
         generation: 1,
         uid: "".into(),
-        pauses: Vec::new(),
+        pauses: Default::default(),
         authorship: Authorship::Unknown,
         target: Some(target("configmaps", Some("a"), "x")),
         reason: "InvalidSpec",
@@ -225,7 +225,7 @@ fn what_the_version_of_a_guard_does_not_bring_is_asked_for_in_others() {
         replicas_path: path.map(|field| Arc::from(["spec".to_owned(), field.to_owned()])),
     };
     let of = |is_gone, others: Vec<OtherVersion>| Guard {
-        versions: Versions { is_gone, others },
+        versions: Versions { is_gone, others: others.into() },
         ..guard(target("widgets", Some("a"), "x"))
     };
     let asked = |guard: Guard| -> Vec<String> {

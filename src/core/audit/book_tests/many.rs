@@ -100,7 +100,7 @@ fn edits_grace_exceptions_and_representations_open_no_incident() {
         room.write("bad");
     }
     for guard in &guards[20..] {
-        room.of(guard).edit(|guard| guard.also_approved = Box::default());
+        room.of(guard).edit(|guard| guard.also_approved = Default::default());
         room.edit(|guard| guard.expected = hash("next"));
         room.shows("good", Look::Live);
     }

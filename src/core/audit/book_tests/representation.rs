@@ -43,7 +43,7 @@ fn an_equivalent_outlives_an_edit_that_approves_nothing_else_and_is_signed_anew(
     let mut room = represented();
     let steps = room.edit(|guard| {
         guard.enforcement = Enforcement::Warn;
-        guard.equivalents = Box::default();
+        guard.equivalents = Default::default();
     });
     assert_eq!(steps, [Step::Look]);
     let steps = room.shows("otherwise", Look::Live);
@@ -58,7 +58,7 @@ fn an_equivalent_of_what_was_approved_before_awaits_the_apply_as_that_does() {
     let mut room = represented();
     room.edit(|guard| {
         guard.expected = hash("next");
-        guard.equivalents = Box::default();
+        guard.equivalents = Default::default();
     });
     assert_eq!(reason(&room.shows("otherwise", Look::Live)), (Truth::False, Reason::AwaitingApply));
     room.wait_until_due();
@@ -153,7 +153,7 @@ fn what_is_read_otherwise_after_the_guard_was_changed_tells_nothing_of_the_serve
     let mut room = Room::in_sync();
     room.edit(|guard| {
         guard.expected = hash("next");
-        guard.also_approved = Box::default();
+        guard.also_approved = Default::default();
     });
     room.server = "v1.38.0";
     let steps = room.shows("otherwise", Look::Live);
