@@ -9,7 +9,7 @@
 //! The loop stands here. What it does by the way lies below: [`guards`] follows those, [`looks`] takes in what is
 //! seen, [`steps`] carries out what was decided, and [`notes`] keeps in statuses what later leaders need.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,10 +36,12 @@ use super::status::{Statuses, Written};
 use super::telling::Telling;
 use super::watch::{Settled, Sighting, WatchSettings, Watches};
 use super::{facts, say};
+use line::Line;
 use looks::Known;
 use steps::{Attempt, Beside, counted};
 
 mod guards;
+mod line;
 mod looks;
 mod notes;
 mod steps;
@@ -164,9 +166,9 @@ struct Leading<'a> {
     numbers: u64,
     saying: Saying,
     /// Guards whose sources are asked although nothing drifted.
-    asked: HashSet<Text>,
+    asked: Line,
     /// Guards whose target is looked at since writes of it are refused.
-    checking: HashSet<Text>,
+    checking: Line,
     /// Whether what is told of any guard has changed since it was counted.
     is_news: bool,
     counted_at: Instant,
@@ -223,10 +225,10 @@ impl<'a> Leading<'a> {
             attempts: HashMap::new(),
             numbers: 0,
             saying: Saying::default(),
-            asked: HashSet::new(),
+            asked: Line::default(),
             is_news: false,
             counted_at: Instant::now(),
-            checking: HashSet::new(),
+            checking: Line::default(),
             version: (String::new(), None),
         }
     }
@@ -236,6 +238,7 @@ impl<'a> Leading<'a> {
         self.follow();
         loop {
             self.say();
+            self.ask();
             self.count();
             let due = self.book.next_due().map(instant);
             let retry = self.saying.next_due();
@@ -303,7 +306,7 @@ impl<'a> Leading<'a> {
             Ended::Looked(Some(sighting)) => self.sighted(sighting).await,
             Ended::Looked(None) => {}
             Ended::Noted(uid) => self.saying.release(&uid),
-            Ended::Checked(uid) => drop(self.checking.remove(&uid)),
+            Ended::Checked(uid) => self.checking.done(&uid),
             Ended::Restored { guard, terms, transaction_id, number, attempted } => {
                 // Of one that was given up and has a successor nobody wants to know.
                 if self.attempts.get(&transaction_id).is_none_or(|attempt| attempt.number != number) {
@@ -321,16 +324,15 @@ impl<'a> Leading<'a> {
                 self.take(&guard, steps, Beside { sources, ..Beside::default() });
             }
             Ended::Asked(uid, reports) => {
-                self.asked.remove(&uid);
+                self.asked.done(&uid);
                 if reports.is_empty() {
                     self.saying.needs_no_more(&uid);
-                } else if let Some(told) = self.saying.told(&uid) {
-                    told.asked(&reports, Timestamp::now());
+                } else if self.saying.add(&uid, |told| told.asked(&reports, Timestamp::now())) {
                     self.saying.say(&uid);
                 }
             }
             Ended::Said(uid, written) => {
-                let is_needed = self.asked.contains(&uid);
+                let is_needed = self.asked.has(&uid);
                 self.saying.written(&uid, written, is_needed, Instant::now());
             }
         }
@@ -345,6 +347,16 @@ impl<'a> Leading<'a> {
         }
         (self.is_news, self.counted_at) = (false, now);
         self.auditor.metrics.audit.troubled(self.saying.troubled());
+    }
+
+    /// Asks sources, and checks targets, for guards whose turn has come.
+    fn ask(&mut self) {
+        while let Some(guard) = self.asked.next(QUESTIONS) {
+            self.ask_sources(&guard);
+        }
+        while let Some(guard) = self.checking.next(QUESTIONS) {
+            self.check(&guard);
+        }
     }
 
     /// Starts to say what may be said now.

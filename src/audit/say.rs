@@ -1,5 +1,7 @@
 //! From what the book reports to what the status of a guard says.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -9,7 +11,7 @@ use crate::core::audit::attribution::Attribution;
 use crate::core::audit::book::{self, Report};
 use crate::core::audit::equivalent;
 use crate::core::audit::finding::{Reason, Truth};
-use crate::core::guard::{Guard, GuardId};
+use crate::core::guard::Guard;
 use crate::core::hash::ContentHash;
 use crate::core::signature::SigningKey;
 use crate::sources::{CANNOT_DRY_RUN, SourceReport, SourceResult};
@@ -32,8 +34,7 @@ const MAX_TEXT: usize = 1024;
 /// say what that one would have said.
 #[derive(Debug, Clone)]
 pub(super) struct Told {
-    guard: GuardId,
-    uid: String,
+    guard: Arc<Guard>,
     report: Report,
     /// What each source said, with when it was asked.
     sources: Option<Vec<SourceStatus>>,
@@ -44,7 +45,7 @@ pub(super) struct Told {
 
 impl Told {
     /// A report that takes the place of an earlier one.
-    pub(super) fn of(guard: &GuardId, uid: &str, mut report: Report, before: Option<Self>) -> Self {
+    pub(super) fn of(guard: &Arc<Guard>, mut report: Report, before: Option<Self>) -> Self {
         let (mut sources, mut available, mut equivalents, mut last_match) = (None, None, None, None);
         if let Some(before) = before {
             report.last_drift = report.last_drift.or(before.report.last_drift);
@@ -53,15 +54,20 @@ impl Told {
             (sources, available, equivalents) = (before.sources, before.available, before.equivalents);
             last_match = before.last_match;
         }
-        Self {
-            guard: guard.clone(),
-            uid: uid.to_owned(),
-            report,
-            sources,
-            available,
-            equivalents,
-            last_match,
-        }
+        Self { guard: Arc::clone(guard), report, sources, available, equivalents, last_match }
+    }
+
+    /// The same in few bytes, where it is what anybody could say who knows the guard and the time. Not what the book
+    /// found, which [`Self::matched`] has noted by now.
+    pub(super) fn brief(&self) -> Option<Brief> {
+        let Self { guard, report, sources, available, equivalents, last_match } = self;
+        let is_more = sources.is_some() || available.is_some() || equivalents.is_some();
+        let plain = Report { matched: report.matched.clone(), ..Report::in_sync(guard, report.checked_at) };
+        (!is_more && *report == plain).then(|| Brief {
+            guard: Arc::clone(guard),
+            at: report.checked_at,
+            last_match: last_match.clone().map(Box::new),
+        })
     }
 
     /// Notes what the sources said that were asked at `now`; none were where there are no reports.
@@ -114,8 +120,8 @@ impl Told {
     pub(super) fn statement(&self) -> Statement {
         let report = &self.report;
         Statement {
-            guard: self.guard.clone(),
-            uid: self.uid.clone(),
+            guard: self.guard.id.clone(),
+            uid: (&self.guard.uid).into(),
             generation: report.generation,
             drifted: Says {
                 status: report.drifted.as_str(),
@@ -147,6 +153,21 @@ impl Told {
             last_match: self.last_match.clone(),
             at: report.checked_at,
         }
+    }
+}
+
+/// That the target of a guard is as approved, and nothing more.
+#[derive(Debug)]
+pub(super) struct Brief {
+    guard: Arc<Guard>,
+    at: Timestamp,
+    last_match: Option<Box<LastMatch>>,
+}
+
+impl From<&Brief> for Told {
+    fn from(brief: &Brief) -> Self {
+        let report = Report::in_sync(&brief.guard, brief.at);
+        Self { last_match: brief.last_match.as_deref().cloned(), ..Self::of(&brief.guard, report, None) }
     }
 }
 
@@ -323,8 +344,8 @@ mod tests {
 
     #[test]
     fn what_was_not_written_yet_is_said_by_the_statement_that_takes_its_place() {
-        let guard = GuardId { namespace: "n".into(), name: "g".into() };
-        let told = |report, before| Told::of(&guard, "u", report, before);
+        let guard = Arc::new(crate::audit::watch::test_support::guard("g", Some("n"), "x"));
+        let told = |report, before| Told::of(&guard, report, before);
         let restored = book::LastRemediation {
             time: Timestamp::UNIX_EPOCH,
             source: Some("configmap n/approved".into()),

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::core::text::Text;
 use crate::telemetry::metrics::Troubled;
 
-use super::say::Told;
+use super::say::{Brief, Told};
 use super::status::{Statement, Written};
 
 /// Statuses that are written at once.
@@ -34,11 +34,39 @@ pub(super) struct Saying {
 
 #[derive(Debug)]
 struct Spoken {
-    told: Told,
+    told: Kept,
     turn: Turn,
     is_running: bool,
     /// How long it waits after its next failure.
     pause: Duration,
+}
+
+/// What is told of a guard. Of a new installation all guards may wait to be written, and nearly all of them are as
+/// approved, which takes few bytes.
+#[derive(Debug)]
+enum Kept {
+    Brief(Brief),
+    Whole(Box<Told>),
+}
+
+impl Kept {
+    fn of(told: Told) -> Self {
+        told.brief().map_or_else(|| Self::Whole(Box::new(told)), Self::Brief)
+    }
+
+    fn whole(&self) -> Told {
+        match self {
+            Self::Brief(brief) => brief.into(),
+            Self::Whole(told) => Told::clone(told),
+        }
+    }
+
+    fn is_calm(&self) -> bool {
+        match self {
+            Self::Brief(_) => true,
+            Self::Whole(told) => told.is_calm(),
+        }
+    }
 }
 
 /// When it is to be written.
@@ -55,18 +83,27 @@ enum Turn {
 impl Saying {
     /// Puts what is told of a guard into the place of what was told before.
     pub(super) fn tell(&mut self, uid: &Text, told: impl FnOnce(Option<Told>) -> Told) {
-        if let Some(mut spoken) = self.guards.remove(uid) {
-            spoken.told = told(Some(spoken.told));
-            self.guards.insert(uid.clone(), spoken);
+        if let Some(spoken) = self.guards.get_mut(uid) {
+            spoken.told = Kept::of(told(Some(spoken.told.whole())));
         } else {
-            let spoken = Spoken { told: told(None), turn: Turn::Never, is_running: false, pause: PAUSE };
+            let told = Kept::of(told(None));
+            let spoken = Spoken { told, turn: Turn::Never, is_running: false, pause: PAUSE };
             self.guards.insert(uid.clone(), spoken);
         }
     }
 
-    /// What is told of a guard.
-    pub(super) fn told(&mut self, uid: &Text) -> Option<&mut Told> {
-        self.guards.get_mut(uid).map(|spoken| &mut spoken.told)
+    /// Adds to what is told of a guard. Whether anything is.
+    pub(super) fn add(&mut self, uid: &Text, add: impl FnOnce(&mut Told)) -> bool {
+        let Some(spoken) = self.guards.get_mut(uid) else { return false };
+        let mut told = spoken.told.whole();
+        add(&mut told);
+        spoken.told = Kept::of(told);
+        true
+    }
+
+    /// Whether a guard is known to be in trouble.
+    pub(super) fn is_in_trouble(&self, uid: &Text) -> bool {
+        self.guards.get(uid).is_some_and(|spoken| !spoken.told.is_calm())
     }
 
     /// What is told of a guard is to be written as soon as may be.
@@ -112,7 +149,7 @@ impl Saying {
             if matches!(spoken.turn, Turn::Calm | Turn::Urgent) && !spoken.is_running {
                 (spoken.turn, spoken.is_running) = (Turn::Never, true);
                 self.running += 1;
-                return Some((uid, spoken.told.statement()));
+                return Some((uid, spoken.told.whole().statement()));
             }
         }
         None
@@ -135,7 +172,7 @@ impl Saying {
             }
             Turn::Never | Turn::At(_) => {
                 if spoken.told.is_calm() && !is_needed {
-                    self.guards.remove(uid);
+                    self.remove(uid);
                 }
             }
         }
@@ -173,8 +210,18 @@ impl Saying {
         let is_over =
             |spoken: &Spoken| spoken.told.is_calm() && spoken.turn == Turn::Never && !spoken.is_running;
         if self.guards.get(uid).is_some_and(is_over) {
-            self.guards.remove(uid);
+            self.remove(uid);
         }
+    }
+
+    fn remove(&mut self, uid: &Text) -> Option<Spoken> {
+        let removed = self.guards.remove(uid);
+        // What very many took that waited at once is given back.
+        if self.guards.len() < self.guards.capacity() / 8 {
+            self.guards.shrink_to(self.guards.len() * 2);
+            self.calm.shrink_to(self.calm.len() * 2);
+        }
+        removed
     }
 
     /// When the next one may be tried that failed before.
@@ -184,7 +231,7 @@ impl Saying {
 
     /// Nothing of a guard that is gone is kept.
     pub(super) fn forget(&mut self, uid: &Text) {
-        if let Some(Spoken { turn: Turn::At(at), .. }) = self.guards.remove(uid) {
+        if let Some(Spoken { turn: Turn::At(at), .. }) = self.remove(uid) {
             self.later.remove(&(at, uid.clone()));
         }
     }
@@ -193,7 +240,9 @@ impl Saying {
     pub(super) fn troubled(&self) -> Troubled {
         let mut troubled = Troubled::default();
         for spoken in self.guards.values() {
-            spoken.told.count(&mut troubled);
+            if let Kept::Whole(told) = &spoken.told {
+                told.count(&mut troubled);
+            }
         }
         troubled
     }
@@ -202,12 +251,15 @@ impl Saying {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+    use std::sync::Arc;
+
     use jiff::Timestamp;
 
     use super::*;
+    use crate::audit::watch::test_support::guard;
     use crate::core::audit::book::Report;
     use crate::core::audit::finding::{Reason, Truth};
-    use crate::core::guard::GuardId;
+    use crate::core::signature::SigningKey;
 
     fn told(uid: &str, drifted: Truth) -> Told {
         let report = Report {
@@ -229,7 +281,7 @@ mod tests {
             matched: None,
             checked_at: Timestamp::UNIX_EPOCH,
         };
-        Told::of(&GuardId { namespace: "n".into(), name: uid.into() }, uid, report, None)
+        Told::of(&Arc::new(guard(uid, Some("n"), "x")), report, None)
     }
 
     fn say(saying: &mut Saying, uid: &str, drifted: Truth) {
@@ -334,10 +386,10 @@ mod tests {
             assert_eq!(all(&mut saying, now), [uid]);
             saying.written(&uid.into(), Written::Done, is_needed, now);
         }
-        assert!(saying.told(&"calm".into()).is_none());
-        assert!(saying.told(&"asked".into()).is_some());
+        let is_kept = |saying: &Saying, uid: &str| saying.guards.contains_key(uid);
+        assert!(!is_kept(&saying, "calm") && is_kept(&saying, "asked"));
         saying.needs_no_more(&"asked".into());
-        assert!(saying.told(&"asked".into()).is_none());
+        assert!(!is_kept(&saying, "asked"));
         assert_eq!(saying.troubled().drifted, 1);
         saying.forget(&"drifted".into());
         assert_eq!(saying.troubled(), Troubled::default());
@@ -353,6 +405,25 @@ mod tests {
         saying.release(&"a".into());
         assert!(!saying.hold(&"a".into()), "there is something to say");
         assert_eq!(all(&mut saying, now), ["a"]);
+    }
+
+    #[test]
+    fn a_guard_in_sync_waits_in_few_bytes_and_is_told_as_if_all_were_kept() {
+        assert!(size_of::<Spoken>() <= 80, "{} bytes", size_of::<Spoken>());
+        let (mut saying, now) = (Saying::default(), Instant::now());
+        let guard = Arc::new(guard("a", Some("n"), "x"));
+        let at = Timestamp::UNIX_EPOCH;
+        let told = |before| Told::of(&guard, Report::in_sync(&guard, at), before);
+        let whole = told(None).statement();
+        saying.tell(&guard.uid, told);
+        assert!(matches!(saying.guards["a"].told, Kept::Brief(_)) && !saying.is_in_trouble(&guard.uid));
+        saying.say(&guard.uid);
+        let (_, statement) = saying.next(now).unwrap();
+        assert_eq!(statement, whole);
+        let key = SigningKey::new(&[1; 32]).unwrap();
+        assert!(saying.add(&guard.uid, |told| told.equivalent(&key, &guard, guard.expected, "v1.37.2")));
+        assert!(matches!(saying.guards["a"].told, Kept::Whole(_)), "what else is to be said is kept");
+        assert_eq!(saying.guards["a"].told.whole().statement().equivalents.map(|all| all.len()), Some(1));
     }
 
     #[test]

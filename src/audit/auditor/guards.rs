@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::audit::saying::Saying;
 use crate::core::audit::book::Step;
 use crate::core::audit::{ACKNOWLEDGE, RESTORE, restore_asked};
 use crate::core::guard::{Guard, Target};
@@ -18,7 +17,7 @@ use super::{Leading, valid};
 
 /// Whether the status of a guard says that its target is as approved and writes of it are refused, and not that it
 /// was seen so since.
-fn is_unchecked(seen: &Seen, guard: &Guard) -> bool {
+pub(super) fn is_unchecked(seen: &Seen, guard: &Guard) -> bool {
     let audited = seen.stored.status().audited();
     audited.is_some_and(|said| said.is_calm && said.is_unchecked && said.generation == guard.generation)
 }
@@ -111,9 +110,7 @@ impl Leading<'_> {
         for target in left {
             self.look_for_others(&target);
         }
-        for guard in unchecked {
-            self.check(&guard);
-        }
+        unchecked.iter().for_each(|guard| self.checking.join(guard));
         for (incident, namespace) in acknowledged {
             let steps = self.book.acknowledge(&incident, &namespace, now);
             self.take_all(steps);
@@ -127,13 +124,10 @@ impl Leading<'_> {
     /// A guard of this target has changed or gone: what stood in the way of others may do so no longer.
     fn look_for_others(&mut self, target: &Target) {
         let observation = Arc::clone(&self.observation);
-        let guards = || observation.index.guards_of(target).filter_map(valid);
-        let in_trouble =
-            |saying: &mut Saying, guard: &Guard| saying.told(&guard.uid).is_some_and(|told| !told.is_calm());
-        let others: Vec<Arc<Guard>> =
-            guards().filter(|guard| in_trouble(&mut self.saying, guard)).map(Arc::clone).collect();
-        for guard in others {
-            self.look(&guard);
+        for guard in observation.index.guards_of(target).filter_map(valid) {
+            if self.saying.is_in_trouble(&guard.uid) {
+                self.look(guard);
+            }
         }
     }
 

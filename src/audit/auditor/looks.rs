@@ -19,7 +19,7 @@ use crate::core::canonical::hash_object;
 use crate::core::diff::changed_paths;
 use crate::core::guard::{Guard, GuardState, Target};
 use crate::core::guard_spec::rival;
-use crate::store::Store;
+use crate::store::{Seen, Store};
 use crate::telemetry::traces;
 
 use super::steps::Beside;
@@ -56,6 +56,12 @@ impl Leading<'_> {
         Some((Arc::clone(guard), spec(seen)?.1))
     }
 
+    /// A guard that could be used, as it stands now; `None` when it is gone, or no longer can be.
+    pub(super) fn now(&self, guard: &Guard) -> Option<(&Seen, &Arc<Guard>)> {
+        let seen = self.observation.guard(&guard.id)?;
+        Some((seen, valid(&seen.state).filter(|now| now.uid == guard.uid)?))
+    }
+
     /// Whether a look was made at what its guard pins now.
     fn is_of_what_is_pinned(&self, sighting: &Sighting) -> bool {
         self.guard(sighting).is_none_or(|(now, _)| sighting.is_of(&now))
@@ -84,7 +90,7 @@ impl Leading<'_> {
         {
             let remembered = is_said.then(|| calm(&guard));
             if audited.is_none_or(|said| said.generation != guard.generation) && !self.book.knows(&uid) {
-                self.ask_sources(&guard);
+                self.have_sources_asked(&guard);
             }
             self.see(&guard, terms, &sighting, Known::default(), remembered).await;
             return;

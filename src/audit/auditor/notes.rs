@@ -11,6 +11,7 @@ use crate::core::audit::book::Matched;
 use crate::core::audit::sight::Present;
 use crate::core::guard::Guard;
 
+use super::guards::is_unchecked;
 use super::looks::present;
 use super::{Ended, Leading, RETRY, valid};
 
@@ -55,9 +56,12 @@ impl Leading<'_> {
     /// Looks at a target that is not known to have been as approved since writes of it are refused, and notes
     /// that. By it a leader that comes after a gap knows that what changed in it passed admission by.
     pub(super) fn check(&mut self, guard: &Arc<Guard>) {
-        if !self.checking.insert(guard.uid.clone()) {
+        let now = self.now(guard).filter(|(seen, now)| is_unchecked(seen, now));
+        let Some((_, guard)) = now else {
+            // It was noted, or went, while it waited.
+            self.checking.done(&guard.uid);
             return;
-        }
+        };
         let (guard, statuses, remediation) =
             (Arc::clone(guard), self.statuses.clone(), Arc::clone(&self.remediation));
         let (questions, version) = (Arc::clone(&self.questions), self.version.0.clone());

@@ -80,7 +80,7 @@ impl Leading<'_> {
                     self.is_news = true;
                     let (key, version) = (self.auditor.keys.borrow(), &self.version.0);
                     self.saying.tell(&guard.uid, |before| {
-                        let mut told = Told::of(&guard.id, &guard.uid, *report, before);
+                        let mut told = Told::of(guard, *report, before);
                         if let Some(key) = key.as_ref() {
                             told.matched(key, guard, version);
                         }
@@ -111,16 +111,15 @@ impl Leading<'_> {
             }
         }
         // Behind all reports: what is kept of a guard begins with its first one.
-        let Some(told) = self.saying.told(&guard.uid) else { return };
-        if let Some(reports) = sources {
-            said |= !reports.is_empty();
-            told.asked(reports, Timestamp::now());
+        if let Some(reports) = sources.filter(|reports| !reports.is_empty()) {
+            said |= self.saying.add(&guard.uid, |told| told.asked(reports, Timestamp::now()));
         }
-        if let (false, Some(key)) = (equivalents.is_empty(), self.auditor.keys.borrow().clone()) {
-            said = true;
-            for hash in equivalents {
-                told.equivalent(&key, guard, hash, &self.version.0);
-            }
+        if let (false, Some(key)) = (equivalents.is_empty(), self.auditor.keys.borrow().as_ref()) {
+            said |= self.saying.add(&guard.uid, |told| {
+                for hash in equivalents {
+                    told.equivalent(key, guard, hash, &self.version.0);
+                }
+            });
         }
         match (said, restores) {
             (false, _) => {}
@@ -161,14 +160,23 @@ impl Leading<'_> {
         });
     }
 
-    /// Asks the sources of a guard that is new whether they have what is approved, so that its status tells
+    /// Has the sources of a guard that is new asked whether they have what is approved, so that its status tells
     /// before they are needed.
-    pub(super) fn ask_sources(&mut self, guard: &Arc<Guard>) {
+    pub(super) fn have_sources_asked(&mut self, guard: &Arc<Guard>) {
         let Some((job, _)) = self.job(guard) else { return };
-        if job.spec.source_of_truth_ref.is_none() && job.spec.fallback_source_refs.is_empty() {
-            return;
+        if job.spec.source_of_truth_ref.is_some() || !job.spec.fallback_source_refs.is_empty() {
+            self.asked.join(guard);
         }
-        self.asked.insert(guard.uid.clone());
+    }
+
+    /// Asks the sources of a guard whose turn it is.
+    pub(super) fn ask_sources(&mut self, guard: &Arc<Guard>) {
+        let now = self.now(guard).map(|(_, now)| Arc::clone(now));
+        let Some((job, _)) = now.and_then(|guard| self.job(&guard)) else {
+            self.asked.done(&guard.uid);
+            self.saying.needs_no_more(&guard.uid);
+            return;
+        };
         let (remediation, questions) = (Arc::clone(&self.remediation), Arc::clone(&self.questions));
         self.tasks.spawn(async move {
             let _turn = questions.acquire().await;
