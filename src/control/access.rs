@@ -14,7 +14,7 @@ use kube::Api;
 use kube::api::PostParams;
 
 use crate::core::author_access::Access;
-use crate::core::guard::Author;
+use crate::core::guard::{Author, Signer};
 
 /// Questions under way at once for one guard.
 const CONCURRENCY: usize = 16;
@@ -34,7 +34,8 @@ pub struct Subject {
 
 impl From<&Author> for Subject {
     fn from(author: &Author) -> Self {
-        Self { user: author.user.clone(), groups: author.groups.clone(), ..Self::default() }
+        let Signer { user, groups } = &*author.signer;
+        Self { user: user.clone(), groups: groups.clone(), ..Self::default() }
     }
 }
 

@@ -310,7 +310,7 @@ mod tests {
 
     use super::*;
     use crate::core::guard::{
-        Author, DeletionPolicy, FailurePolicy, GuardId, InvalidGuard, Target, Versions,
+        Author, DeletionPolicy, FailurePolicy, GuardId, InvalidGuard, Signer, Target, Versions,
     };
     use crate::core::hash::ContentHash;
     use crate::core::paths::PathFilter;
@@ -553,7 +553,8 @@ mod tests {
         let message = &condition(&unsigned, "AuthorUnknown").unwrap().message;
         assert!(message.contains("`driftguard adopt -n g a`"), "{message}");
         let GuardState::Valid(guard) = state else { unreachable!() };
-        let author = Author { user: "alice".into(), groups: Vec::new(), at: at(1) };
+        let author =
+            Author { signer: Arc::new(Signer { user: "alice".into(), groups: Vec::new() }), at: at(1) };
         let signed = Guard { authorship: Authorship::Signed(Arc::new(author)), ..Guard::clone(&guard) };
         let signed = GuardState::Valid(Arc::new(signed));
         let index = Index::build(vec![signed.clone()]);

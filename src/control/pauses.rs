@@ -68,7 +68,7 @@ impl Alarm {
         tracing::warn!(namespace = %id.namespace, name = %id.name, reason, "{message}");
         let by = match (pause.map(|pause| &pause.by), state.authorship()) {
             // Whoever changed the spec last said so.
-            (Some(PausedBy::Suspend), Authorship::Signed(author)) => author.user.as_str(),
+            (Some(PausedBy::Suspend), Authorship::Signed(author)) => author.signer.user.as_str(),
             _ => "",
         };
         let paused = pause.map(|pause| record::Pause {

@@ -4,12 +4,14 @@
 //! copied from another guard, kept over a change of the spec, or made under another key is worth
 //! nothing. The annotation moves only with what it is about, so that dry runs are stable.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::canonical::object::Object;
 use super::canonical::{CanonicalError, canonical_object};
-use super::guard::Author;
+use super::guard::{Author, Signer};
 use super::json::Cursor;
 use super::paths::PathFilter;
 use super::scope::Scope;
@@ -96,8 +98,9 @@ pub fn sign(key: &SigningKey, approved: Approved<'_>, author: &Author) -> Option
         return None;
     }
     let signature = with_parts(approved, author, |parts| key.sign(Purpose::Author, parts))?;
+    let signer = &author.signer;
     let written =
-        Written { user: author.user.clone(), groups: author.groups.clone(), at: author.at, signature };
+        Written { user: signer.user.clone(), groups: signer.groups.clone(), at: author.at, signature };
     serde_json::to_string(&written).ok().filter(|text| text.len() <= MAX_ANNOTATION)
 }
 
@@ -108,7 +111,7 @@ pub fn verify(key: &SigningKey, approved: Approved<'_>, annotation: &str) -> Opt
         return None;
     }
     let Written { user, groups, at, signature } = serde_json::from_str(annotation).ok()?;
-    let author = Author { user, groups, at };
+    let author = Author { signer: Arc::new(Signer { user, groups }), at };
     let verified = with_parts(approved, &author, |parts| key.verifies(Purpose::Author, parts, &signature))?;
     verified.then_some(author)
 }
@@ -121,10 +124,10 @@ fn with_parts<T>(approved: Approved<'_>, author: &Author, use_them: impl FnOnce(
         approved.name.as_bytes(),
         &spec,
         at.as_bytes(),
-        author.user.as_bytes(),
+        author.signer.user.as_bytes(),
     ];
     let parts: Vec<&[u8]> =
-        fixed.into_iter().chain(author.groups.iter().map(|group| group.as_bytes())).collect();
+        fixed.into_iter().chain(author.signer.groups.iter().map(|group| group.as_bytes())).collect();
     Some(use_them(&parts))
 }
 

@@ -12,8 +12,7 @@ fn key(byte: u8) -> SigningKey {
 
 fn author() -> Author {
     Author {
-        user: "alice".into(),
-        groups: vec!["a".into(), "b".into()],
+        signer: Arc::new(Signer { user: "alice".into(), groups: vec!["a".into(), "b".into()] }),
         at: "2026-06-01T12:00:00.25Z".parse().unwrap(),
     }
 }
@@ -81,7 +80,8 @@ fn defaults_order_and_spelling_of_a_spec_change_nothing_and_the_rest_does() {
 #[test]
 fn a_guard_without_a_name_and_an_endless_author_are_not_signed() {
     assert_eq!(sign(&key(1), Approved { name: "", ..approved(SPEC) }, &author()), None);
-    let endless = Author { groups: vec!["group".repeat(100); 200], ..author() };
+    let signer = Signer { user: "alice".into(), groups: vec!["group".repeat(100); 200] };
+    let endless = Author { signer: Arc::new(signer), ..author() };
     assert_eq!(sign(&key(1), approved(SPEC), &endless), None);
 }
 

@@ -188,12 +188,19 @@ pub enum Authorship {
 /// The author of a guard: whoever made it, or changed its spec last.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Author {
-    /// User name, as the API server authenticated it.
+    /// Who it is. Few people approve many guards, so that guards share it.
+    pub signer: Arc<Signer>,
+    /// When the spec was signed.
+    pub at: Timestamp,
+}
+
+/// Who signs, as the API server authenticated them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Signer {
+    /// User name.
     pub user: String,
     /// Groups, in the order in which the API server sent them.
     pub groups: Vec<String>,
-    /// When the spec was signed.
-    pub at: Timestamp,
 }
 
 /// What is served of the target's resource beside the version that is hashed, as far as writes through
@@ -394,6 +401,18 @@ impl GuardState {
         match self {
             Self::Valid(guard) => &guard.authorship,
             Self::Invalid(invalid) => &invalid.authorship,
+        }
+    }
+
+    /// Its author, as long as nobody else holds this state.
+    pub fn author_mut(&mut self) -> Option<&mut Author> {
+        let authorship = match self {
+            Self::Valid(guard) => &mut Arc::get_mut(guard)?.authorship,
+            Self::Invalid(invalid) => &mut Arc::get_mut(invalid)?.authorship,
+        };
+        match authorship {
+            Authorship::Signed(author) => Arc::get_mut(author),
+            Authorship::Unknown => None,
         }
     }
 

@@ -150,8 +150,8 @@ impl Conversion<'_> {
         let id = self.stored.id();
         let approved = Approved { namespace: &id.namespace, name: &id.name, spec: self.spec.as_bytes() };
         self.key
-            .zip(self.stored.annotation(names::ANNOTATION_AUTHOR))
-            .and_then(|(key, annotation)| author::verify(key, approved, annotation))
+            .zip(self.stored.author())
+            .and_then(|(key, annotation)| author::verify(key, approved, &annotation))
             .map_or(Authorship::Unknown, |author| Authorship::Signed(Arc::new(author)))
     }
 

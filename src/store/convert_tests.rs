@@ -244,12 +244,11 @@ fn contact_and_runbook_come_from_the_annotations() {
 #[test]
 fn a_guard_names_its_author_only_by_a_signature_that_is_valid_for_it() {
     use crate::core::author::{Approved, sign};
-    use crate::core::guard::Author;
+    use crate::core::guard::{Author, Signer};
     let key = |byte| SigningKey::new(&[byte; crate::core::signature::KEY_LENGTH]).unwrap();
     let plain = stored_with(json!({}), json!({}));
     let author = Author {
-        user: "alice".into(),
-        groups: vec!["a".into()],
+        signer: Arc::new(Signer { user: "alice".into(), groups: vec!["a".into()] }),
         at: "2026-06-01T12:00:00Z".parse().unwrap(),
     };
     let spec = plain.spec();

@@ -1,6 +1,6 @@
 //! The watch of guards, and the snapshots made of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::api::reasons;
-use crate::core::guard::{GuardId, GuardState, Target};
+use crate::core::guard::{GuardId, GuardState, Signer, Target};
 use crate::core::index::Index;
 use crate::core::kinds::{Catalog, KindEntry};
 use crate::core::signature::SigningKey;
@@ -178,6 +178,8 @@ struct Keeper {
     guards: ById,
     /// What the kinds of guards were ever found to mean, each held once.
     kinds: BTreeSet<Arc<KindEntry>>,
+    /// Who approved guards, each held once.
+    signers: HashSet<Arc<Signer>>,
     /// Guards of a list that is not complete yet; until it is, the old ones stand.
     listing: Option<BTreeMap<GuardId, Stored>>,
     has_listed: bool,
@@ -197,6 +199,7 @@ impl Keeper {
             exceptions: Arc::default(),
             guards: ById::default(),
             kinds: BTreeSet::new(),
+            signers: HashSet::new(),
             listing: None,
             has_listed: false,
             version: 0,
@@ -312,7 +315,10 @@ impl Keeper {
         let catalog = self.catalog.as_deref().unwrap_or(&none);
         let Resolved { state, found, kept } =
             resolve(stored, old, catalog, &self.settings, self.key.as_ref());
-        let state = self.exceptions.apply(state, stored, self.settings.longest_pause);
+        let mut state = self.exceptions.apply(state, stored, self.settings.longest_pause);
+        if let Some(author) = state.author_mut() {
+            author.signer = self.signer(&author.signer);
+        }
         let (since, needed) = (self.version + 1, stored.revision());
         let found = found.map(|entry| self.shared(entry));
         Seen { stored: stored.clone(), state, since, needed, found, kept: kept.map(Into::into) }
@@ -328,6 +334,15 @@ impl Keeper {
         let entry = Arc::new(entry);
         self.kinds.insert(Arc::clone(&entry));
         entry
+    }
+
+    /// The same signer, held once for all guards that they approved.
+    fn signer(&mut self, signer: &Arc<Signer>) -> Arc<Signer> {
+        if let Some(known) = self.signers.get(signer) {
+            return Arc::clone(known);
+        }
+        self.signers.insert(Arc::clone(signer));
+        Arc::clone(signer)
     }
 
     /// Looks up every kind anew.
@@ -417,6 +432,7 @@ impl Keeper {
         }
         if std::mem::take(&mut self.is_index_stale) {
             self.version += 1;
+            self.signers.retain(|signer| Arc::strong_count(signer) > 1);
             self.index = Arc::new(Index::build(self.guards.iter().map(|seen| seen.state.clone()).collect()));
         }
         self.unresolved.any = self.guards.iter().any(|seen| is_unresolved(&seen.state));

@@ -74,7 +74,9 @@ impl Packed {
                 PLAIN => out.extend(bytes.by_ref()),
                 NAME => out.extend(name.bytes()),
                 HASH => {
-                    out.extend(bytes.by_ref().take(32).flat_map(|byte| [digit(byte >> 4), digit(byte & 0xf)]))
+                    out.extend(
+                        bytes.by_ref().take(32).flat_map(|byte| [digit(byte >> 4), digit(byte & 0xf)]),
+                    );
                 }
                 _ => match codes().find(|(code, _)| *code == byte) {
                     Some((_, phrase)) => out.extend(phrase),

@@ -18,6 +18,7 @@ use serde_json::value::RawValue;
 use crate::api::status::EnforceAfterClean;
 use crate::api::{DriftGuard, DriftGuardStatus, names};
 use crate::core::audit::{ACKNOWLEDGE, RESTORE};
+use crate::core::few::Few;
 use crate::core::guard::GuardId;
 use crate::core::kinds::KindEntry;
 use crate::core::text::Text;
@@ -25,12 +26,11 @@ use crate::core::text::Text;
 use super::packed::Packed;
 use super::summary::Summary;
 
-/// The annotations that anything depends on. Others may be larger than the object
+/// The annotations that anything depends on, beside the author's. Others may be larger than the object
 /// (`last-applied-configuration` is), and are not kept.
-const ANNOTATIONS: [&str; 7] = [
+const ANNOTATIONS: [&str; 6] = [
     ACKNOWLEDGE,
     RESTORE,
-    names::ANNOTATION_AUTHOR,
     names::ANNOTATION_CONTACT,
     names::ANNOTATION_RUNBOOK,
     "argocd.argoproj.io/tracking-id",
@@ -115,6 +115,11 @@ impl Received {
         self.meta.name.as_deref().unwrap_or_default()
     }
 
+    /// An annotation.
+    fn annotation(&self, key: &str) -> Option<&str> {
+        self.meta.annotations.as_ref()?.get(key).map(String::as_str)
+    }
+
     /// `metadata.uid`.
     pub(crate) fn uid(&self) -> &str {
         self.meta.uid.as_deref().unwrap_or_default()
@@ -171,15 +176,49 @@ struct Source {
     asks_for_promotion: bool,
 }
 
+impl Source {
+    /// Holds once, with another guard, what many guards have in common.
+    fn share(&mut self, other: &Self) {
+        if self.id.namespace == other.id.namespace {
+            self.id.namespace = other.id.namespace.clone();
+        }
+        let (Some(own), Some(other)) = (&mut self.marks, &other.marks) else { return };
+        if own.labels == other.labels {
+            own.labels = Arc::clone(&other.labels);
+        }
+        if let (Some(own), Some(other)) = (&mut own.author, &other.author)
+            && own.who == other.who
+        {
+            own.who = other.who.clone();
+        }
+    }
+}
+
 /// Labels, and the annotations that are kept. Many guards have none.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Marks {
-    labels: Pairs,
-    annotations: Pairs,
+    labels: Labels,
+    annotations: Few<(&'static str, Box<str>)>,
+    author: Option<AuthorText>,
 }
 
-/// Sorted keys with their values.
-type Pairs = Box<[(Box<str>, Box<str>)]>;
+/// Sorted keys with their values. Guards of one team mostly have the same ones.
+type Labels = Arc<[(Text, Text)]>;
+
+/// The annotation that names the author, in two parts: who it is, which many guards share, and the rest.
+#[derive(Debug, PartialEq, Eq)]
+struct AuthorText {
+    who: Text,
+    rest: Packed,
+}
+
+impl AuthorText {
+    /// Where the annotation is not as we write it, all of it is the rest.
+    fn of(text: &str) -> Self {
+        let (who, rest) = text.split_at(text.find(r#""at":"#).unwrap_or_default());
+        Self { who: who.into(), rest: Packed::of(rest, "") }
+    }
+}
 
 /// A resource version. API servers count, and a number takes no allocation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -201,9 +240,14 @@ impl From<Received> for Stored {
     fn from(received: Received) -> Self {
         let status = Summary::of(&received.status::<DriftGuardStatus>());
         let spec = received.spec();
+        let labels = received.meta.labels.iter().flatten();
         let marks = Marks {
-            labels: pairs(received.meta.labels.as_ref(), |_| true),
-            annotations: pairs(received.meta.annotations.as_ref(), |key| ANNOTATIONS.contains(&key)),
+            labels: labels.map(|(key, value)| (key.into(), value.into())).collect(),
+            annotations: ANNOTATIONS
+                .iter()
+                .filter_map(|key| Some((*key, received.annotation(key)?.into())))
+                .collect(),
+            author: received.annotation(names::ANNOTATION_AUTHOR).map(AuthorText::of),
         };
         let source = Source {
             id: received.id(),
@@ -217,16 +261,6 @@ impl From<Received> for Stored {
         let revision = Revision::of(received.resource_version());
         Self { source: Arc::new(source), revision, status, noted: None }
     }
-}
-
-fn pairs(all: Option<&BTreeMap<String, String>>, is_kept: impl Fn(&str) -> bool) -> Pairs {
-    let kept = all.into_iter().flatten().filter(|(key, _)| is_kept(key));
-    kept.map(|(key, value)| (key.as_str().into(), value.as_str().into())).collect()
-}
-
-fn value<'a>(pairs: &'a Pairs, key: &str) -> Option<&'a str> {
-    let at = pairs.binary_search_by(|(known, _)| (**known).cmp(key)).ok()?;
-    Some(&pairs[at].1)
 }
 
 impl<'de> Deserialize<'de> for Stored {
@@ -293,14 +327,24 @@ impl Stored {
     /// A label.
     #[must_use]
     pub fn label(&self, key: &str) -> Option<&str> {
-        self.source.marks.as_ref().and_then(|marks| value(&marks.labels, key))
+        let labels = &self.source.marks.as_ref()?.labels;
+        let at = labels.binary_search_by(|(known, _)| known.as_str().cmp(key)).ok()?;
+        Some(&labels[at].1)
     }
 
     /// An annotation, of those that are kept.
     #[must_use]
     pub fn annotation(&self, key: &str) -> Option<&str> {
         debug_assert!(ANNOTATIONS.contains(&key), "{key} is not kept");
-        self.source.marks.as_ref().and_then(|marks| value(&marks.annotations, key))
+        let annotations = &self.source.marks.as_ref()?.annotations;
+        annotations.iter().find(|(known, _)| *known == key).map(|(_, value)| &**value)
+    }
+
+    /// The annotation that names the author. Made anew: guards share who it is.
+    #[must_use]
+    pub fn author(&self) -> Option<String> {
+        let author = self.source.marks.as_ref()?.author.as_ref()?;
+        Some(format!("{}{}", author.who, author.rest.text("")))
     }
 
     /// The raw spec, `null` when there is none. Made anew: it is kept in fewer bytes.
@@ -351,14 +395,13 @@ impl Stored {
         self
     }
 
-    /// The same, sharing with `other` what is equal: all but the status, or the namespace, and its kind.
+    /// The same, sharing with `other` what is equal: all but the status, or the namespace, labels and author, and its
+    /// kind.
     pub(super) fn sharing(mut self, other: &Self) -> Self {
         if self.means_the_same(other) {
             self.source = Arc::clone(&other.source);
-        } else if self.source.id.namespace == other.source.id.namespace
-            && let Some(source) = Arc::get_mut(&mut self.source)
-        {
-            source.id.namespace = other.source.id.namespace.clone();
+        } else if let Some(source) = Arc::get_mut(&mut self.source) {
+            source.share(&other.source);
         }
         self.status.share(&other.status);
         self

@@ -39,8 +39,19 @@ pub struct Summary {
     resolved_target: Option<Box<Resolved>>,
     is_empty: bool,
     was_suspended: bool,
-    audited: Option<Audited>,
+    /// With the two below what [`Audited`] is made of: apart they take a word less, of very many guards.
+    audited: Option<Answers>,
+    generation: i64,
+    matched: u64,
     rare: Option<Box<Rare>>,
+}
+
+/// The answers that [`Audited`] gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Answers {
+    is_calm: bool,
+    changed_under_pause: bool,
+    is_unchecked: bool,
 }
 
 /// What few statuses hold.
@@ -133,6 +144,7 @@ impl Summary {
     pub fn of(status: &DriftGuardStatus) -> Self {
         let is = |condition: &&Condition| condition.type_ == ConditionType::Suspended.as_str();
         let suspended = status.conditions.iter().find(is);
+        let audited = Audited::of(status);
         let rare = Rare {
             enforce_after_clean: status.enforce_after_clean.clone(),
             equivalents: status.equivalents.clone(),
@@ -144,7 +156,13 @@ impl Summary {
             resolved_target: status.resolved_target.as_ref().map(Resolved::of).map(Box::new),
             is_empty: *status == DriftGuardStatus::default(),
             was_suspended: suspended.is_some(),
-            audited: Audited::of(status),
+            audited: audited.map(|said| Answers {
+                is_calm: said.is_calm,
+                changed_under_pause: said.changed_under_pause,
+                is_unchecked: said.is_unchecked,
+            }),
+            generation: audited.map(|said| said.generation).unwrap_or_default(),
+            matched: audited.map(|said| said.matched).unwrap_or_default(),
             rare: (rare != Rare::default()).then(|| Box::new(rare)),
         }
     }
@@ -164,7 +182,9 @@ impl Summary {
     /// What was last said of drift; `None` when nothing was.
     #[must_use]
     pub fn audited(&self) -> Option<Audited> {
-        self.audited
+        let Answers { is_calm, changed_under_pause, is_unchecked } = self.audited?;
+        let (generation, matched) = (self.generation, self.matched);
+        Some(Audited { is_calm, changed_under_pause, generation, matched, is_unchecked })
     }
 
     /// Whether a status computed on [`Self::ground`] says what this one says already. Times of

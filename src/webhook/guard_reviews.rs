@@ -7,6 +7,7 @@
 //! [`guard_spec`], [`crate::core::author_access`]).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -23,7 +24,7 @@ use crate::api::names;
 use crate::cert::signing::SigningKeys;
 use crate::control::access::{self, Subject};
 use crate::core::author::{self, AnnotationKeys, Approved, Change, Image};
-use crate::core::guard::{Author, GuardId};
+use crate::core::guard::{Author, GuardId, Signer};
 use crate::core::guard_spec::{self, Refusal};
 use crate::core::signature::SigningKey;
 use crate::core::verdict::Operation;
@@ -166,7 +167,8 @@ impl<'a> Asking<'a> {
 
     fn author(&self, at: Timestamp) -> Author {
         let user = &self.request.user_info;
-        Author { user: user.username.clone(), groups: user.groups.clone(), at }
+        let signer = Signer { user: user.username.clone(), groups: user.groups.clone() };
+        Author { signer: Arc::new(signer), at }
     }
 
     fn subject(&self) -> Subject {
@@ -457,8 +459,9 @@ impl GuardReviews {
         let Some(annotation) = image.author.filter(|_| !image.adopt) else { return Err(refusal()) };
         let approved = Approved { namespace: &id.namespace, name: &id.name, spec: image.spec };
         let by_this_user = |key: &SigningKey| {
-            author::verify(key, approved, annotation)
-                .is_some_and(|author| author.user == user.username && author.groups == user.groups)
+            author::verify(key, approved, annotation).is_some_and(|author| {
+                author.signer.user == user.username && author.signer.groups == user.groups
+            })
         };
         if self.keys.current().is_some_and(|key| by_this_user(&key)) {
             return Ok(());

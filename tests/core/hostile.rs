@@ -11,7 +11,7 @@ use driftguard::core::author::{self, Approved};
 use driftguard::core::canonical::hash_object;
 use driftguard::core::guard::{
     Author, Authorship, DeletionPolicy, Enforcement, FailurePolicy, Guard, GuardId, GuardState, InvalidGuard,
-    Target, Versions,
+    Signer, Target, Versions,
 };
 use driftguard::core::guard_spec::{self, SourceFields};
 use driftguard::core::index::Index;
@@ -239,7 +239,10 @@ fn catalog() -> Catalog {
 pub(crate) fn guard_spec(spec: &[u8]) {
     let key = SigningKey::new(&[7; 32]).unwrap();
     let approved = Approved { namespace: "n", name: "g", spec };
-    let author = Author { user: "alice".to_owned(), groups: vec!["team".to_owned()], at: NOW };
+    let author = Author {
+        signer: Arc::new(Signer { user: "alice".to_owned(), groups: vec!["team".to_owned()] }),
+        at: NOW,
+    };
     if let Some(annotation) = author::sign(&key, approved, &author) {
         assert_eq!(author::verify(&key, approved, &annotation), Some(author), "it does not verify");
     }

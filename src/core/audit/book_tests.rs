@@ -9,7 +9,8 @@ use super::super::attribution::Attribution;
 use super::super::sight::{Present, ReadBefore};
 use super::*;
 use crate::core::guard::{
-    AlsoApproved, Author, Authorship, DeletionPolicy, Enforcement, FailurePolicy, GuardId, Target, Versions,
+    AlsoApproved, Author, Authorship, DeletionPolicy, Enforcement, FailurePolicy, GuardId, Signer, Target,
+    Versions,
 };
 use crate::core::hash::ContentHash;
 use crate::core::paths::PathFilter;
@@ -66,8 +67,7 @@ pub(super) fn guard(namespace: &str, name: &str) -> Guard {
         deletion_policy: DeletionPolicy::Allow,
         pauses: Default::default(),
         authorship: Authorship::Signed(Arc::new(Author {
-            user: "alice".into(),
-            groups: Vec::new(),
+            signer: Arc::new(Signer { user: "alice".into(), groups: Vec::new() }),
             at: at(0),
         })),
         replicas_path: None,
