@@ -14,6 +14,7 @@ use jiff::SignedDuration;
 use tokio::time::Instant;
 
 use crate::core::guard::{Authorship, GuardState, Target};
+use crate::core::index::Index;
 use crate::store::{Observation, SeenException, Store};
 use crate::telemetry::metrics::Metrics;
 
@@ -135,12 +136,18 @@ impl Control {
             agreement.ask(&self.roll, &observation).await;
             let now = jiff::Timestamp::now();
             let due = self.promotions.due(&observation, &self.roll, watched_since, now);
-            let mut reported = self.report(&observation, &standing, &agreement, &due).await;
+            let exceptions = Arc::clone(&excepted.borrow_and_update());
+            let index = Arc::clone(&observation.index);
+            // Statuses of exceptions name guards. Else each guard is let go when its status is written: all of
+            // them would be held in two versions.
+            let named = (!exceptions.is_empty()).then(|| Arc::clone(&observation));
+            let mut reported = self.report(observation, &standing, &agreement, &due).await;
             if reported.failed == 0 && !due.promoted.is_empty() {
                 self.promotions.tell(&self.client, &due.promoted).await;
             }
-            let exceptions = Arc::clone(&excepted.borrow_and_update());
-            reported += self.report_exceptions(&exceptions, &observation, &agreement).await;
+            if let Some(observation) = named {
+                reported += self.report_exceptions(&exceptions, &observation, &agreement).await;
+            }
             let retry = match (attempt, reported) {
                 (Some(pause), _) => Some(Instant::now() + pause),
                 (None, Written { failed: 1.., .. }) => Some(Instant::now() + RETRY),
@@ -151,7 +158,7 @@ impl Control {
             };
             let now = jiff::Timestamp::now();
             let ended = exceptions::next_end(&exceptions, self.longest_pause, now).map(instant);
-            let wake = [retry, next_end(&observation, now).map(instant), ended].into_iter().flatten().min();
+            let wake = [retry, next_end(&index, now).map(instant), ended].into_iter().flatten().min();
             tokio::select! {
                 _ = observations.changed() => {}
                 _ = excepted.changed() => {}
@@ -243,7 +250,7 @@ impl Control {
     /// Writes what changed in the status of guards.
     async fn report(
         &self,
-        observation: &Observation,
+        observation: Arc<Observation>,
         standing: &Standing,
         agreement: &Agreement,
         due: &Due,
@@ -394,8 +401,8 @@ fn moment(time: jiff::Timestamp) -> Instant {
 }
 
 /// When the next pause of a guard ends, which its conditions must tell.
-fn next_end(observation: &Observation, now: jiff::Timestamp) -> Option<jiff::Timestamp> {
-    let pauses = observation.index.guards().iter().flat_map(GuardState::pauses);
+fn next_end(index: &Index, now: jiff::Timestamp) -> Option<jiff::Timestamp> {
+    let pauses = index.guards().iter().flat_map(GuardState::pauses);
     pauses.map(|pause| pause.until).filter(|end| *end > now).min()
 }
 

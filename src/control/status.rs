@@ -15,6 +15,7 @@ use serde_json::json;
 
 use crate::api::reasons::ConditionType;
 use crate::api::{DriftGuard, DriftGuardStatus, names};
+use crate::core::index::Index;
 use crate::core::signature::SigningKey;
 use crate::store::{Observation, Reported, Seen, resolution};
 use crate::telemetry::metrics::Metrics;
@@ -55,7 +56,7 @@ impl std::ops::AddAssign for Written {
 /// What a status is made of besides its guard.
 #[derive(Clone, Copy)]
 struct Facts<'a> {
-    observation: &'a Observation,
+    index: &'a Index,
     standing: &'a Standing,
     agreement: &'a Agreement,
     /// Whether every replica lets pass what the exceptions do, and nothing else.
@@ -93,23 +94,31 @@ pub(super) struct StatusWriter<'a> {
 }
 
 impl StatusWriter<'_> {
-    /// Brings the status of every guard of `observation` up to date.
+    /// Brings the status of every guard of `observation` up to date, and lets each go with that: what is written comes
+    /// back by the watch as another version of the guard.
     pub(super) async fn write_all(
         &self,
-        observation: &Observation,
+        observation: Arc<Observation>,
         standing: &Standing,
         agreement: &Agreement,
         due: &Due,
         now: Timestamp,
     ) -> Written {
         let mut result = Written::default();
-        let are_exceptions_settled = agreement.exceptions_pending(observation).is_none();
-        let facts = Facts { observation, standing, agreement, are_exceptions_settled, due, now };
+        let are_exceptions_settled = agreement.exceptions_pending(&observation).is_none();
+        let mut guards = observation.guards.clone().into_iter();
+        let index = Arc::clone(&observation.index);
+        drop(observation);
+        let facts = Facts { index: &index, standing, agreement, are_exceptions_settled, due, now };
         // Some at a time: the new statuses of a hundred thousand guards would fill the memory.
-        for part in observation.guards.chunks(BATCH) {
+        loop {
+            let part: Vec<Arc<Seen>> = guards.by_ref().take(BATCH).collect();
+            if part.is_empty() {
+                return result;
+            }
             // Boxed, since the compiler cannot yet see that a stream of borrowing futures may be sent.
             let mut writes: Vec<BoxFuture<'_, bool>> = Vec::new();
-            for seen in part {
+            for seen in &part {
                 let coverage = facts.coverage(seen);
                 let known = seen.stored.status();
                 // Where a pause ended, a replica that lags may not know that yet.
@@ -128,7 +137,6 @@ impl StatusWriter<'_> {
             // Where nothing is to be written nothing above waits, and reviews want their turn.
             tokio::task::yield_now().await;
         }
-        result
     }
 
     /// The status that a guard should have, built on `before`.
@@ -139,7 +147,7 @@ impl StatusWriter<'_> {
         coverage: &Coverage,
         before: &DriftGuardStatus,
     ) -> DriftGuardStatus {
-        let (index, now) = (&facts.observation.index, facts.now);
+        let (index, now) = (facts.index, facts.now);
         let mut status = conditions::status(&seen.state, index, coverage, Some(before), now);
         if !facts.are_exceptions_settled {
             conditions::keep_pause(&mut status, &seen.state, before);
