@@ -13,7 +13,7 @@ use crate::core::scope::Scope;
 use crate::core::text::Text;
 
 /// Most bytes in all: no more than leaves room for a hundred thousand guards in 150 MiB.
-const MOST_BYTES: usize = 16 << 20;
+const MOST_BYTES: usize = 8 << 20;
 /// Most bytes of one object. What is larger is rare, and would push out many others.
 const MOST_OF_ONE: usize = 1 << 20;
 /// What an entry costs beside its bytes: keys in both maps, and their nodes.
