@@ -16,6 +16,7 @@ use crate::core::index::Index;
 use crate::core::kinds::Catalog;
 use crate::core::signature::SigningKey;
 
+mod apart;
 mod by_id;
 mod catalog;
 pub mod configurations;
@@ -33,6 +34,7 @@ mod schedule;
 mod stored;
 mod summary;
 
+pub use apart::apart;
 pub(crate) use catalog::catalog_of;
 pub use configurations::Configurations;
 pub use convert::Settings;

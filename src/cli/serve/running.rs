@@ -89,7 +89,7 @@ impl Running {
         background.spawn(signing.run());
         let signing_key = keys.watch();
         let (store, watching) = Store::verifying(client.clone(), settings, keys.watch());
-        background.spawn(watching);
+        background.spawn(store::apart(watching));
 
         // Two processes of one name (a pod that was replaced) must never take each other's lease.
         let holder = format!("{replica}_{}", uuid::Uuid::now_v7().simple());
