@@ -196,6 +196,7 @@ fn context() -> Context<'static> {
         conflict: false,
         namespace_terminating: false,
         being_replaced: false,
+        missed: false,
         read_before: None,
         remembered: None,
     }

@@ -127,6 +127,7 @@ impl Report {
             reason: Reason::InSync,
             message: words::in_sync(guard, Reason::InSync, None),
             fighting: None,
+            unwatched: None,
             hash_match: Some(true),
             current_hash: (!guard.scope.is_secret()).then_some(guard.expected),
             consecutive_failures: 0,

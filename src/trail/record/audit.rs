@@ -98,7 +98,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::core::guard::{Author, Authorship, DeletionPolicy, FailurePolicy, GuardId, Target, Versions};
+    use crate::core::few::Few;
+    use crate::core::guard::{
+        Author, Authorship, DeletionPolicy, FailurePolicy, GuardId, Signer, Target, Versions,
+    };
     use crate::core::hash::ContentHash;
     use crate::core::paths::PathFilter;
     use crate::core::scope::Scope;
@@ -118,15 +121,14 @@ mod tests {
             },
             scope: Scope::new("", "ConfigMap", PathFilter::everything()),
             expected: ContentHash::of(b"{}"),
-            also_approved: Box::default(),
-            equivalents: Box::default(),
+            also_approved: Few::default(),
+            equivalents: Few::default(),
             enforcement: Enforcement::Deny,
             failure_policy: FailurePolicy::Fail,
             deletion_policy: DeletionPolicy::Allow,
-            pauses: Vec::new(),
+            pauses: Few::default(),
             authorship: Authorship::Signed(Arc::new(Author {
-                user: "alice".into(),
-                groups: Vec::new(),
+                signer: Arc::new(Signer { user: "alice".into(), groups: Vec::new() }),
                 at: Timestamp::UNIX_EPOCH,
             })),
             replicas_path: None,
