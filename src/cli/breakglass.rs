@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 use super::cluster::{Cluster, ClusterArgs};
 use super::exit::Exit;
 use super::output;
+use super::terms::{parse_duration, parse_reason};
 use crate::api::names;
 use crate::core::guard::FailurePolicy;
 use crate::core::registration::{NAME_PREFIX, glass};
@@ -53,22 +54,6 @@ pub struct BreakglassArgs {
     end: bool,
     #[command(flatten)]
     cluster: ClusterArgs,
-}
-
-fn parse_duration(text: &str) -> Result<SignedDuration, String> {
-    let duration: SignedDuration =
-        text.parse().map_err(|_| "want a duration such as 30m or 2h".to_owned())?;
-    if duration.is_positive() { Ok(duration) } else { Err("must be longer than nothing".to_owned()) }
-}
-
-fn parse_reason(text: &str) -> Result<String, String> {
-    let text = text.trim();
-    match text.chars().count() {
-        0 => Err("say why".to_owned()),
-        // As long as the reason of an exception may be.
-        1..=512 => Ok(text.to_owned()),
-        _ => Err("must have at most 512 characters".to_owned()),
-    }
 }
 
 /// What is written to both configurations.
@@ -334,16 +319,5 @@ mod tests {
         let again = patch(&open, &broken()).unwrap().unwrap();
         assert_eq!(again.as_array().unwrap().len(), 2, "the entries are open already: {again}");
         assert!(!patched(&open, &again).annotations().contains_key(&seen));
-    }
-
-    #[test]
-    fn a_duration_is_positive_and_a_reason_says_something() {
-        assert_eq!(parse_duration("1h30m"), Ok(SignedDuration::from_mins(90)));
-        assert!(
-            parse_duration("-1h").is_err()
-                && parse_duration("0s").is_err()
-                && parse_duration("soon").is_err()
-        );
-        assert!(parse_reason("  ").is_err() && parse_reason(&"x".repeat(513)).is_err());
     }
 }

@@ -13,16 +13,25 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 pub mod adopt;
 pub mod breakglass;
 pub mod cluster;
+pub mod exception;
 pub mod exit;
 pub mod guard;
+mod guards;
 pub mod hash;
 pub mod install;
 pub mod manifests;
 pub mod output;
+pub mod restore;
+pub mod resume;
 pub mod serve;
 mod subject;
+pub mod suspend;
+mod table;
+mod terms;
 pub mod uninstall;
 pub mod version;
+mod wait;
+mod write;
 
 use exit::Exit;
 
@@ -56,6 +65,14 @@ pub enum Command {
     Guard(guard::GuardArgs),
     /// Vouch for guards that nobody is known to have approved
     Adopt(adopt::AdoptArgs),
+    /// Put approved content back, once
+    Restore(restore::RestoreArgs),
+    /// Let writes to the targets of guards pass for a while
+    Suspend(suspend::SuspendArgs),
+    /// End the suspension of guards
+    Resume(resume::ResumeArgs),
+    /// Open, list and close exceptions: ways through for several guards
+    Exception(exception::ExceptionArgs),
     /// Install DriftGuard into a cluster
     Install(install::InstallArgs),
     /// Remove DriftGuard from a cluster
@@ -72,24 +89,28 @@ pub enum Command {
 #[must_use]
 pub fn command() -> clap::Command {
     let mut command = Cli::command();
-    // kubectl's `--server` is an address. `hash` and `guard` have a switch of that name, so there
-    // the address is `-s` and `--api-server` only.
-    let with_address: Vec<String> = command
-        .get_subcommands()
-        .filter(|sub| sub.get_arguments().any(|arg| arg.get_id() == cluster::ADDRESS_ID))
-        .filter(|sub| sub.get_arguments().all(|arg| arg.get_long() != Some("server")))
-        .map(|sub| sub.get_name().to_owned())
-        .collect();
-    for name in with_address {
-        command = command.mut_subcommand(name, |sub| {
-            sub.mut_arg(cluster::ADDRESS_ID, |address| address.visible_alias("server"))
-        });
-    }
+    command = with_address(command);
     // These two do not go by the context's namespace: they mean that of the installation.
     for name in ["install", "uninstall"] {
         command = command.mut_subcommand(name, |sub| {
             let help = format!("Namespace of the installation [default: {}]", crate::api::names::NAMESPACE);
             sub.mut_arg("namespace", |namespace| namespace.help(help))
+        });
+    }
+    command
+}
+
+/// kubectl's `--server` is an address. `hash` and `guard` have a switch of that name, so there the address is
+/// `-s` and `--api-server` only.
+fn with_address(mut command: clap::Command) -> clap::Command {
+    let has = |sub: &clap::Command, id: &str| sub.get_arguments().any(|arg| arg.get_id() == id);
+    let is_free = |sub: &clap::Command| sub.get_arguments().all(|arg| arg.get_long() != Some("server"));
+    let names: Vec<String> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
+    for name in names {
+        command = command.mut_subcommand(name, |sub| {
+            let takes = has(&sub, cluster::ADDRESS_ID) && is_free(&sub);
+            let named = |address: clap::Arg| address.visible_alias("server");
+            with_address(if takes { sub.mut_arg(cluster::ADDRESS_ID, named) } else { sub })
         });
     }
     command
@@ -128,6 +149,10 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Hash(args) => one_thread()?.block_on(hash::run(args)),
         Command::Guard(args) => one_thread()?.block_on(guard::run(args)),
         Command::Adopt(args) => one_thread()?.block_on(adopt::run(args)),
+        Command::Restore(args) => one_thread()?.block_on(restore::run(args)),
+        Command::Suspend(args) => one_thread()?.block_on(suspend::run(args)),
+        Command::Resume(args) => one_thread()?.block_on(resume::run(args)),
+        Command::Exception(args) => one_thread()?.block_on(exception::run(args)),
         Command::Install(args) => one_thread()?.block_on(install::run(args)),
         Command::Uninstall(args) => one_thread()?.block_on(uninstall::run(args)),
         Command::Breakglass(args) => one_thread()?.block_on(breakglass::run(args)),
@@ -169,6 +194,7 @@ mod tests {
     fn the_address_is_spelled_as_in_kubectl_where_no_switch_has_that_name() {
         let parse = |args: &[&str]| command().try_get_matches_from(args);
         assert!(parse(&["driftguard", "install", "--server", "https://host:6443"]).is_ok());
+        assert!(parse(&["driftguard", "exception", "list", "--server", "https://host:6443"]).is_ok());
         assert!(parse(&["driftguard", "hash", "-s", "https://host:6443", "configmap", "a"]).is_ok());
     }
 

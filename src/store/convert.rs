@@ -115,9 +115,7 @@ impl Conversion<'_> {
         };
         let spec: DriftGuardSpec =
             serde_json::from_str(&self.spec).map_err(|error| held(unreadable(&error)))?;
-        let expected = hash("spec.expectedHash", &spec.expected_hash).map_err(held)?;
-        let also_approved = also_approved(&spec).map_err(held)?;
-        let filter = filter(&spec).map_err(held)?;
+        let Approvals { expected, also_approved, filter } = Approvals::of(&spec).map_err(held)?;
         let scope = Scope::new(&target.group, &target.kind, filter);
         let (replicas_path, versions) = self.versions(&target);
         Ok(Guard {
@@ -310,6 +308,38 @@ fn hash(field: &str, text: &str) -> Result<ContentHash, String> {
     text.parse().map_err(|error| format!("{field} is {error}"))
 }
 
+/// What a spec approves, whatever its target is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Approvals {
+    /// `expectedHash`.
+    pub expected: ContentHash,
+    /// `alsoApproved`.
+    pub also_approved: Few<AlsoApproved>,
+    /// `ignorePaths` or `onlyPaths`.
+    pub filter: PathFilter,
+}
+
+impl Approvals {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// In words that name the field, when one of them cannot be used.
+    pub fn of(spec: &DriftGuardSpec) -> Result<Self, String> {
+        Ok(Self {
+            expected: hash("spec.expectedHash", &spec.expected_hash)?,
+            also_approved: also_approved(spec)?,
+            filter: filter(spec)?,
+        })
+    }
+
+    /// Whether content of this hash is approved at `now`.
+    #[must_use]
+    pub fn approve(&self, hash: ContentHash, now: Timestamp) -> bool {
+        let is_also = |also: &AlsoApproved| also.hash == hash && also.until.is_none_or(|until| now < until);
+        hash == self.expected || self.also_approved.iter().any(is_also)
+    }
+}
+
 fn also_approved(spec: &DriftGuardSpec) -> Result<Few<AlsoApproved>, String> {
     spec.also_approved
         .iter()
@@ -342,9 +372,7 @@ fn filter(spec: &DriftGuardSpec) -> Result<PathFilter, String> {
 /// What is wrong with fields that mean the same whatever the target is; for guards whose kind is not
 /// known yet.
 pub(super) fn check_fields(spec: &DriftGuardSpec) -> Result<(), String> {
-    hash("spec.expectedHash", &spec.expected_hash)?;
-    also_approved(spec)?;
-    filter(spec).map(drop)
+    Approvals::of(spec).map(drop)
 }
 
 fn enforcement(given: api::Enforcement) -> Enforcement {
@@ -368,7 +396,8 @@ fn failure_policy(spec: &DriftGuardSpec, target: &Target) -> FailurePolicy {
 
 /// Which tool applies the guard, by the marks that the tools leave. Argo CD and Flux go first: what
 /// they render from a chart bears Helm's label as well.
-fn managed_by(stored: &Stored) -> Option<ManagedBy> {
+#[must_use]
+pub fn managed_by(stored: &Stored) -> Option<ManagedBy> {
     let argo = stored.annotation("argocd.argoproj.io/tracking-id").is_some()
         || stored.label("argocd.argoproj.io/instance").is_some();
     let flux = stored.label("kustomize.toolkit.fluxcd.io/name").is_some()

@@ -131,6 +131,38 @@ fn guards() {
 }
 
 #[test]
+fn ways_through() {
+    check("suspend-help", &["suspend", "-h"], "");
+    check("suspend-without-reason", &["suspend", "a-guard", "--for", "1h"], "");
+    check("suspend-without-end", &["suspend", "a-guard", "--reason", "why"], "");
+    check(
+        "suspend-in-the-past",
+        &["suspend", "a-guard", "--until", "2020-01-01T00:00:00Z", "--reason", "why"],
+        "",
+    );
+    check("suspend-no-moment", &["suspend", "a-guard", "--until", "tomorrow", "--reason", "why"], "");
+    check(
+        "suspend-refused-connection",
+        &["suspend", "a-guard", "--for", "1h", "--reason", "why", "-s", "http://127.0.0.1:1"],
+        "",
+    );
+    check("resume-help", &["resume", "-h"], "");
+    check("restore-help", &["restore", "--help"], "");
+    check("restore-nothing-named", &["restore"], "");
+    check("exception-help", &["exception", "--help"], "");
+    check("exception-open-help", &["exception", "open", "-h"], "");
+    check("exception-open-no-guards", &["exception", "open", "--for", "1h", "--reason", "why"], "");
+    check(
+        "exception-open-bad-selector",
+        &["exception", "open", "-l", "a in b", "--for", "1h", "--reason", "why"],
+        "",
+    );
+    check("exception-list-help", &["exception", "list", "-h"], "");
+    check("exception-close-help", &["exception", "close", "-h"], "");
+    check("exception-mistyped", &["exception", "opne"], "");
+}
+
+#[test]
 fn broken_glass() {
     check("breakglass-help", &["breakglass", "--help"], "");
     check("breakglass-without-reason", &["breakglass", "--for", "1h"], "");

@@ -15,6 +15,7 @@ mod certificates;
 mod condition_cost;
 mod draining;
 mod events;
+mod everyday;
 mod fights;
 mod files;
 mod fleet;

@@ -7,7 +7,7 @@ use crate::cli::cluster::{CallError, Cluster};
 use crate::core::kinds::KindEntry;
 
 /// The path of a resource, or of one object of it.
-pub(super) fn path(entry: &KindEntry, namespace: Option<&str>, name: Option<&str>) -> String {
+pub(crate) fn path(entry: &KindEntry, namespace: Option<&str>, name: Option<&str>) -> String {
     let mut path = if entry.group.is_empty() { "/api".to_owned() } else { format!("/apis/{}", entry.group) };
     path.push('/');
     path.push_str(&entry.version);
@@ -22,6 +22,13 @@ pub(super) fn path(entry: &KindEntry, namespace: Option<&str>, name: Option<&str
         push_segment(name, &mut path);
     }
     path
+}
+
+/// A text as one segment of a path, or one value of a query.
+pub(crate) fn segment(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    push_segment(text, &mut out);
+    out
 }
 
 /// Appends one segment. Names of RBAC objects may hold nearly any character.
@@ -40,7 +47,7 @@ fn push_segment(segment: &str, path: &mut String) {
 ///
 /// # Errors
 /// One line that names `doing`, such as `reading ConfigMap/a/b`.
-pub(super) async fn get(cluster: &Cluster, path: &str, doing: &str) -> anyhow::Result<Vec<u8>> {
+pub(crate) async fn get(cluster: &Cluster, path: &str, doing: &str) -> anyhow::Result<Vec<u8>> {
     let request = Request::get(path).body(Vec::new()).context("cannot build the request")?;
     match cluster.client.request_text(request).await {
         Ok(text) => Ok(text.into_bytes()),
@@ -52,7 +59,7 @@ pub(super) async fn get(cluster: &Cluster, path: &str, doing: &str) -> anyhow::R
 ///
 /// # Errors
 /// As [`get`].
-pub(super) async fn get_opt(cluster: &Cluster, path: &str, doing: &str) -> anyhow::Result<Option<Vec<u8>>> {
+pub(crate) async fn get_opt(cluster: &Cluster, path: &str, doing: &str) -> anyhow::Result<Option<Vec<u8>>> {
     match get(cluster, path, doing).await {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.downcast_ref::<CallError>().is_some_and(CallError::is_not_found) => Ok(None),

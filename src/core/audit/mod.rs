@@ -33,7 +33,7 @@ pub mod sight;
 pub mod step;
 mod words;
 
-pub use words::{ACKNOWLEDGE, RESTORE, restore_asked};
+pub use words::{ACKNOWLEDGE, RESTORE, UNDER_WAY, WAITS, restore_asked};
 
 /// `wait` after `time`.
 fn after(time: Timestamp, wait: Duration) -> Timestamp {

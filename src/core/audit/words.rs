@@ -25,6 +25,10 @@ pub const ACKNOWLEDGE: &str = "driftguard.terrafusion.ai/acknowledge";
 /// The annotation by which a person asks for the approved content to be put back once. Any value that was not heeded
 /// before asks.
 pub const RESTORE: &str = "driftguard.terrafusion.ai/restore";
+/// What the condition `Drifted` says while the approved content is being put back.
+pub const UNDER_WAY: &str = "the approved content is being put back";
+/// What it says while another attempt waits for its time.
+pub const WAITS: &str = "the approved content is put back again after";
 /// Longest value of [`RESTORE`] that is told apart, in characters; what follows is not looked at.
 const MAX_ASKED: usize = 256;
 /// Approves what the API server shows now, of every guard that goes by an equivalent.
@@ -162,10 +166,8 @@ pub(super) fn drifted(
 fn becomes(guard: &Guard, next: &Next) -> String {
     let id = &guard.id;
     match next {
-        Next::UnderWay => "the approved content is being put back".to_owned(),
-        Next::Waits(until) => {
-            format!("the approved content is put back again after {}, since it did not last", moment(*until))
-        }
+        Next::UnderWay => UNDER_WAY.to_owned(),
+        Next::Waits(until) => format!("{WAITS} {}, since it did not last", moment(*until)),
         Next::Held(Hold::Paused { until }) => format!("nothing is put back before {}", moment(*until)),
         Next::Held(Hold::ExceptionEnded) => format!(
             "it is not put back until somebody approves it (spec.expectedHash) or asks for it to be restored: {}",

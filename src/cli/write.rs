@@ -1,0 +1,99 @@
+//! Writes to the API server, with its warnings shown as kubectl shows them.
+//!
+//! kube's client drops the `Warning` headers of an answer. DriftGuard's own reviews speak through them, so
+//! that commands which write send their requests here.
+
+use http::Request;
+use http_body_util::BodyExt as _;
+use kube::client::Body;
+use kube::core::Status;
+use serde_json::Value;
+
+use super::cluster::Cluster;
+use super::output;
+
+/// Field manager of what everyday commands write into guards, so that it can be told from `serve`.
+pub(crate) const FIELD_MANAGER: &str = "driftguard-cli";
+
+/// What an answer may say instead of being one.
+const NO_STATUS: &str = "Failed to parse error data";
+
+/// Sends a request, prints the warnings of the answer to stderr and gives its body.
+///
+/// # Errors
+/// As [`kube::Client::request_text`].
+pub(crate) async fn send(cluster: &Cluster, request: Request<Vec<u8>>) -> Result<Vec<u8>, kube::Error> {
+    let answer = cluster.client.send(request.map(Body::from)).await?;
+    let (head, body) = answer.into_parts();
+    let body = body.collect().await?.to_bytes().to_vec();
+    let values = head.headers.get_all(http::header::WARNING).iter();
+    for text in values.filter_map(|value| value.to_str().ok()).filter_map(warning) {
+        output::message(&format!("Warning: {text}"));
+    }
+    if head.status.is_client_error() || head.status.is_server_error() {
+        let status = serde_json::from_slice::<Status>(&body).unwrap_or_else(|_| {
+            let text = String::from_utf8_lossy(&body);
+            Status::failure(text.trim(), NO_STATUS).with_code(head.status.as_u16())
+        });
+        return Err(kube::Error::Api(status.boxed()));
+    }
+    Ok(body)
+}
+
+/// A merge patch of one object by the path of its URL, under our field manager.
+///
+/// # Errors
+/// When the patch cannot be put into a request, or as [`send`].
+pub(crate) async fn merge(cluster: &Cluster, path: &str, patch: &Value) -> Result<Vec<u8>, kube::Error> {
+    let request = Request::patch(format!("{path}?fieldManager={FIELD_MANAGER}"))
+        .header(http::header::CONTENT_TYPE, "application/merge-patch+json")
+        .body(patch.to_string().into_bytes())
+        .map_err(kube::Error::HttpError)?;
+    send(cluster, request).await
+}
+
+/// A patch of one object by RFC 6902, under our field manager; a dry run is checked by the API server and everybody
+/// it asks, and not stored.
+///
+/// # Errors
+/// As [`merge`].
+pub(crate) async fn patch(
+    cluster: &Cluster,
+    path: &str,
+    operations: &[Value],
+    is_dry_run: bool,
+) -> Result<Vec<u8>, kube::Error> {
+    let dry_run = if is_dry_run { "dryRun=All&" } else { "" };
+    let request = Request::patch(format!("{path}?{dry_run}fieldManager={FIELD_MANAGER}"))
+        .header(http::header::CONTENT_TYPE, "application/json-patch+json")
+        .body(serde_json::to_vec(operations).map_err(kube::Error::SerdeError)?)
+        .map_err(kube::Error::HttpError)?;
+    send(cluster, request).await
+}
+
+/// The text of a `Warning` header: `299 - "text"`, in which quotes and backslashes are escaped.
+fn warning(header: &str) -> Option<String> {
+    let quoted = header.splitn(3, ' ').nth(2)?.strip_prefix('"')?;
+    let mut text = String::new();
+    let mut characters = quoted.chars();
+    loop {
+        match characters.next()? {
+            '"' => return Some(text),
+            '\\' => text.push(characters.next()?),
+            other if other.is_control() => text.push(' '),
+            other => text.push(other),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_warning_is_read_without_its_quotes() {
+        assert_eq!(warning(r#"299 - "a \"b\" c\\d""#).as_deref(), Some(r#"a "b" c\d"#));
+        assert_eq!(warning("299 - unquoted"), None);
+        assert_eq!(warning(r#"299 - "never closed"#), None);
+    }
+}
