@@ -138,7 +138,10 @@ async fn of_files(args: &GuardArgs) -> anyhow::Result<Vec<Approved>> {
             refuse_hopeless(&subject, Some(entry))?;
             let hash = match dry_run::write(&subject, entry, &cluster).await? {
                 Stored::Object(json) => subject.hash_of(&json)?,
-                Stored::Refused(hash) => hash,
+                Stored::Refused { hash, by } => {
+                    dry_run::note_refused(&subject, &by);
+                    hash
+                }
             };
             let api_version = api_version_needed(&subject, Some(&served));
             approved.push((index, Approved { subject, hash, api_version }));

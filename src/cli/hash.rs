@@ -105,7 +105,10 @@ impl Hashed {
     ) -> anyhow::Result<Self> {
         Ok(match dry_run::write(&subject, entry, cluster).await? {
             Stored::Object(json) => Self { hash: subject.hash_of(&json)?, json: Some(json), subject },
-            Stored::Refused(hash) => Self { hash, json: None, subject },
+            Stored::Refused { hash, by } => {
+                dry_run::note_refused(&subject, &by);
+                Self { hash, json: None, subject }
+            }
         })
     }
 }

@@ -13,6 +13,7 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 pub mod adopt;
 pub mod breakglass;
 pub mod cluster;
+pub mod diff;
 pub mod exception;
 pub mod exit;
 pub mod guard;
@@ -21,6 +22,7 @@ pub mod hash;
 pub mod install;
 pub mod manifests;
 pub mod output;
+mod pinned;
 pub mod restore;
 pub mod resume;
 pub mod serve;
@@ -29,6 +31,7 @@ pub mod suspend;
 mod table;
 mod terms;
 pub mod uninstall;
+pub mod verify;
 pub mod version;
 mod wait;
 mod write;
@@ -65,6 +68,10 @@ pub enum Command {
     Guard(guard::GuardArgs),
     /// Vouch for guards that nobody is known to have approved
     Adopt(adopt::AdoptArgs),
+    /// Compare approved content with what is live
+    Diff(diff::DiffArgs),
+    /// Compare files with what their guards approve
+    Verify(verify::VerifyArgs),
     /// Put approved content back, once
     Restore(restore::RestoreArgs),
     /// Let writes to the targets of guards pass for a while
@@ -149,6 +156,8 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Hash(args) => one_thread()?.block_on(hash::run(args)),
         Command::Guard(args) => one_thread()?.block_on(guard::run(args)),
         Command::Adopt(args) => one_thread()?.block_on(adopt::run(args)),
+        Command::Diff(args) => one_thread()?.block_on(diff::run(args)),
+        Command::Verify(args) => one_thread()?.block_on(verify::run(args)),
         Command::Restore(args) => one_thread()?.block_on(restore::run(args)),
         Command::Suspend(args) => one_thread()?.block_on(suspend::run(args)),
         Command::Resume(args) => one_thread()?.block_on(resume::run(args)),

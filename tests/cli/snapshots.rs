@@ -131,6 +131,35 @@ fn guards() {
 }
 
 #[test]
+fn everyday_commands() {
+    check("verify-help", &["verify", "--help"], "");
+    check("verify-no-files", &["verify"], "");
+    check("verify-offline", &["verify", "-f", "examples", "--guard", "examples"], "");
+    check(
+        "verify-offline-json",
+        &["verify", "-f", "examples/configmap.yaml", "--guard", "examples", "-o", "json"],
+        "",
+    );
+    check(
+        "verify-offline-differs",
+        &["verify", "-f", "-", "--guard", "examples", "-n", "terrafusion-system"],
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: market-settings}\ndata: {region: moon}\n",
+    );
+    check(
+        "verify-without-guards",
+        &["verify", "-f", "-", "--guard", "examples/configmap.yaml"],
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n",
+    );
+    check(
+        "verify-only-guards",
+        &["verify", "-f", "-"],
+        "apiVersion: terrafusion.ai/v1\nkind: DriftGuard\nmetadata: {name: a}\n",
+    );
+    check("diff-help", &["diff", "--help"], "");
+    check("diff-refused-connection", &["diff", "a-guard", "-s", "http://127.0.0.1:1"], "");
+}
+
+#[test]
 fn ways_through() {
     check("suspend-help", &["suspend", "-h"], "");
     check("suspend-without-reason", &["suspend", "a-guard", "--for", "1h"], "");

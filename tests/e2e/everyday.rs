@@ -5,7 +5,7 @@ use driftguard_control_plane::{Output, until};
 use serde_json::{Value, json};
 
 use crate::auditing::{auditing, pinned, wait_for};
-use crate::installation::{Installation, LIMIT, config_map, driftguard};
+use crate::installation::{Installation, LIMIT, config_map, deployment, driftguard, hash_of};
 
 const TARGET: &str = "configmap/settings";
 
@@ -116,5 +116,108 @@ fn a_restore_that_no_source_can_serve_tells_what_each_source_said() -> Result<()
         last.starts_with("error: driftguard/settings-guard: ConfigMap/every-no-source/settings"),
         "{told}"
     );
+    Ok(())
+}
+
+/// A file with these lines.
+fn file(folder: &std::path::Path, name: &str, manifest: &Value) -> Result<String> {
+    let path = folder.join(name);
+    std::fs::write(&path, manifest.to_string())?;
+    Ok(path.display().to_string())
+}
+
+#[test]
+fn a_file_is_held_against_its_guard_with_the_defaults_that_the_api_server_fills_in() -> Result<()> {
+    let on = auditing()?;
+    let ns = &on.namespace("every-verify")?;
+    let web = deployment(ns, "web");
+    on.apply(&web)?.success()?;
+    on.pin_live(ns, "deployment/web")?;
+    guarded(on, ns)?;
+    let folder = tempfile::tempdir()?;
+    let same = file(folder.path(), "same.json", &web)?;
+    let mut other = web.clone();
+    other["spec"]["replicas"] = json!(7);
+    let other = file(folder.path(), "other.json", &other)?;
+    let map = file(folder.path(), "map.json", &config_map(ns, "settings", &json!({"limit": "1000"})))?;
+    let free = file(folder.path(), "free.json", &config_map(ns, "approved", &json!({"limit": "1000"})))?;
+
+    let verify = |files: &[&str], more: &[&str]| {
+        let files = files.iter().flat_map(|file| ["-f", file]);
+        driftguard(
+            &on.admin,
+            &["verify"].into_iter().chain(files).chain(more.iter().copied()).collect::<Vec<_>>(),
+        )
+    };
+    let said = verify(&[&same, &map, &free], &[])?;
+    ensure!(said.code == Some(0), "{said}");
+    let rows = format!(
+        "Deployment/{ns}/web: matches\nConfigMap/{ns}/settings: matches\nConfigMap/{ns}/approved: not guarded\n"
+    );
+    ensure!(said.stdout == rows, "{said}");
+    let said = verify(&[&free], &["--all-guarded"])?;
+    ensure!(said.code == Some(1), "{said}");
+    let said = verify(&[&other], &[])?;
+    ensure!(
+        said.code == Some(1) && said.stdout.starts_with(&format!("Deployment/{ns}/web: differs (")),
+        "{said}"
+    );
+    Ok(())
+}
+
+#[test]
+fn what_drifted_is_shown_line_by_line_and_of_secrets_by_key_alone() -> Result<()> {
+    let on = auditing()?;
+    let ns = &on.namespace("every-diff")?;
+    let guard = &guarded(on, ns)?;
+    let web = deployment(ns, "web");
+    on.apply(&web)?.success()?;
+    on.pin_live(ns, "deployment/web")?;
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "login", "namespace": ns},
+        "stringData": {"password": "planted-old-value", "user": "me"},
+    });
+    on.apply(&secret)?.success()?;
+    let hash = hash_of(&on.get(ns, "secret/login")?)?;
+    let patch = json!({
+        "apiVersion": "terrafusion.ai/v1", "kind": "DriftGuard", "metadata": {"name": "login-guard", "namespace": ns},
+        "spec": {"targetKind": "Secret", "targetName": "login", "expectedHash": hash, "enforcement": "Audit"},
+    });
+    on.apply(&patch)?.success()?;
+    let same = driftguard(&on.admin, &["diff", guard, "-n", ns])?;
+    ensure!(same.code == Some(0) && same.stdout.is_empty(), "{same}");
+
+    let open = ["exception", "open", guard, "-n", ns, "--for", "1h", "--reason", "test"];
+    driftguard(&on.admin, &open)?.success()?;
+    edit(on, ns, "2000")?.success()?;
+    let differs = driftguard(&on.admin, &["diff", TARGET, "-n", ns])?;
+    ensure!(differs.code == Some(1), "{differs}");
+    let wanted = format!(
+        "--- configmap {ns}/approved\n+++ ConfigMap/{ns}/settings (live)\n@@ -1 +1 @@\n-limit: \"1000\"\n+limit: \"2000\"\n"
+    );
+    ensure!(differs.stdout == wanted, "{differs}");
+    let paths = driftguard(&on.admin, &["diff", TARGET, "-n", ns, "-o", "paths"])?;
+    ensure!(paths.stdout.ends_with("(live)\n~ /data/limit\n"), "{paths}");
+
+    // A file of a kind with defaults, although the gate lets nobody write it.
+    let folder = tempfile::tempdir()?;
+    let mut other = web.clone();
+    other["spec"]["replicas"] = json!(7);
+    let other = file(folder.path(), "other.json", &other)?;
+    let differs = driftguard(&on.admin, &["diff", "deploy/web", "-n", ns, "-f", &other])?;
+    ensure!(differs.code == Some(1) && differs.stderr.contains("is not what DriftGuard"), "{differs}");
+    let changed: Vec<&str> =
+        differs.stdout.lines().skip(2).filter(|line| line.starts_with(['-', '+'])).collect();
+    ensure!(changed == ["-replicas: 7", "+replicas: 1"], "{differs}");
+
+    let mut later = secret;
+    later["stringData"] = json!({"password": "planted-new-value", "more": "planted-key-value"});
+    let later = file(folder.path(), "secret.json", &later)?;
+    let differs = driftguard(&on.admin, &["diff", "secret/login", "-n", ns, "-f", &later])?;
+    ensure!(differs.code == Some(1), "{differs}");
+    ensure!(differs.stdout.ends_with("- /data/more\n~ /data/password\n+ /data/user\n"), "{differs}");
+    ensure!(!differs.to_string().contains("planted") && !differs.to_string().contains(&hash), "{differs}");
+    let missing = driftguard(&on.admin, &["diff", "secret/login", "-n", ns])?;
+    ensure!(missing.code == Some(0), "its live content is approved: {missing}");
     Ok(())
 }

@@ -34,8 +34,21 @@ const VALUES_ON_WRITE: [(&str, &str, &str); 4] = [
 pub(crate) enum Stored {
     /// The object as it would be stored.
     Object(Vec<u8>),
-    /// A guard refused it; this is the hash of what was refused.
-    Refused(ContentHash),
+    /// A guard refused it.
+    Refused {
+        /// The hash of what was refused.
+        hash: ContentHash,
+        /// `namespace/name` of the guard.
+        by: String,
+    },
+}
+
+/// Says that a hash is of the part that a guard pins.
+pub(crate) fn note_refused(subject: &Subject, by: &str) {
+    output::message(&format!(
+        "note: DriftGuard {by} refuses this {}; the hash is of the part that it pins",
+        subject.kind
+    ));
 }
 
 /// A file's object with its kind and namespace as the API server knows them.
@@ -59,13 +72,11 @@ pub(crate) fn subject<'a>(
 pub(crate) async fn write(subject: &Subject, entry: &KindEntry, cluster: &Cluster) -> anyhow::Result<Stored> {
     let namespace = subject.namespace.as_deref();
     let object = request::path(entry, namespace, Some(&subject.name));
-    let manager = format!("{}{}", names::HASH_FIELD_MANAGER_PREFIX, Uuid::now_v7().simple());
-    // Strict, as kubectl: a misspelt field must not vanish from what is approved.
-    let query = format!("dryRun=All&fieldManager={manager}&fieldValidation=Strict");
+    let query = query(&manager());
     for _ in 0..TRIES {
         let live = request::get_opt(cluster, &object, &format!("reading {subject}")).await?;
         let version = live.as_deref().map(resource_version).transpose()?.flatten();
-        let body = prepared(&subject.json, namespace, version.as_deref())?;
+        let body = prepared(&subject.json, namespace, version.as_deref(), None)?;
         let (method, path) = match live {
             Some(_) => (http::Method::PUT, object.clone()),
             None => (http::Method::POST, request::path(entry, namespace, None)),
@@ -88,6 +99,41 @@ pub(crate) async fn write(subject: &Subject, entry: &KindEntry, cluster: &Cluste
     bail!("{}: {subject} changes all the time; try again when its writer pauses", subject.place())
 }
 
+/// What the API server would store of the object under another name, which no guard pins: the content of an object
+/// that the gate does not let be written, with its defaults.
+///
+/// # Errors
+/// When the API server refuses it, such as where the name is part of the content.
+pub(crate) async fn write_beside(
+    subject: &Subject,
+    entry: &KindEntry,
+    cluster: &Cluster,
+) -> anyhow::Result<Vec<u8>> {
+    let namespace = subject.namespace.as_deref();
+    let nonce = Uuid::now_v7().simple().to_string();
+    let stem: String = subject.name.chars().filter(|c| c.is_ascii_alphanumeric()).take(40).collect();
+    let body =
+        prepared(&subject.json, namespace, None, Some(&format!("{stem}-{nonce}").to_ascii_lowercase()))?;
+    let path = request::path(entry, namespace, None);
+    let request = Request::post(format!("{path}?{}", query(&manager())))
+        .header(http::header::CONTENT_TYPE, "application/json")
+        .body(body)
+        .context("cannot build the request")?;
+    let doing = format!("{}: asking for the defaults of {subject}", subject.place());
+    let text = cluster.client.request_text(request).await.map_err(|error| cluster.explain(doing, &error))?;
+    Ok(text.into_bytes())
+}
+
+/// A field manager of our own, by which our webhook knows a dry run.
+fn manager() -> String {
+    format!("{}{}", names::HASH_FIELD_MANAGER_PREFIX, Uuid::now_v7().simple())
+}
+
+/// Strict, as kubectl: a misspelt field must not vanish from what is approved.
+fn query(manager: &str) -> String {
+    format!("dryRun=All&fieldManager={manager}&fieldValidation=Strict")
+}
+
 fn refused(subject: &Subject, cluster: &Cluster, error: &kube::Error) -> anyhow::Result<Stored> {
     if let kube::Error::Api(status) = error {
         if let Some(refusal) = Refusal::read(&status.message) {
@@ -103,13 +149,7 @@ fn refused(subject: &Subject, cluster: &Cluster, error: &kube::Error) -> anyhow:
 
 fn own_refusal(subject: &Subject, refusal: &Refusal) -> anyhow::Result<Stored> {
     match refusal.image {
-        Some(hash) => {
-            output::message(&format!(
-                "note: DriftGuard {} refuses this {}; the hash is of the part that it pins",
-                refusal.guard, subject.kind
-            ));
-            Ok(Stored::Refused(hash))
-        }
+        Some(hash) => Ok(Stored::Refused { hash, by: refusal.guard.clone() }),
         // A Secret has no defaults, so that its file has its hash, which no refusal may hold.
         None if !subject.scope.has_server_defaults() => Ok(Stored::Object(subject.json.clone())),
         None => bail!("{}: {}", subject.place(), refusal.line),
@@ -156,7 +196,13 @@ fn note_values_on_write(subject: &Subject) {
 }
 
 /// The object with the metadata that a write needs: its namespace, and the version it replaces.
-fn prepared(json: &[u8], namespace: Option<&str>, version: Option<&str>) -> Result<Vec<u8>, JsonError> {
+/// With `name`, under that one.
+fn prepared(
+    json: &[u8],
+    namespace: Option<&str>,
+    version: Option<&str>,
+    name: Option<&str>,
+) -> Result<Vec<u8>, JsonError> {
     let mut out = Vec::with_capacity(json.len() + 64);
     let mut cursor = Cursor::new(json);
     let mut members = cursor.enter_object()?;
@@ -165,7 +211,11 @@ fn prepared(json: &[u8], namespace: Option<&str>, version: Option<&str>) -> Resu
         let value = cursor.skip_value()?;
         push_key(&mut out, key.span.of(json));
         if key.is(json, "metadata") && value.of(json).starts_with(b"{") {
-            write_metadata(at, namespace, version, &mut out)?;
+            write_metadata(
+                at,
+                [("name", name), ("namespace", namespace), ("resourceVersion", version)],
+                &mut out,
+            )?;
         } else {
             out.extend_from_slice(value.of(json));
         }
@@ -176,8 +226,7 @@ fn prepared(json: &[u8], namespace: Option<&str>, version: Option<&str>) -> Resu
 
 fn write_metadata(
     mut cursor: Cursor<'_>,
-    namespace: Option<&str>,
-    version: Option<&str>,
+    given: [(&str, Option<&str>); 3],
     out: &mut Vec<u8>,
 ) -> Result<(), JsonError> {
     // What a dumped object says about its past would make the write a conflict.
@@ -187,12 +236,13 @@ fn write_metadata(
     let mut members = cursor.enter_object()?;
     while let Some(key) = cursor.next_member(&mut members)? {
         let value = cursor.skip_value()?;
-        if !REPLACED.iter().any(|name| key.is(json, name)) {
+        let is_given = |(name, value): &(&str, Option<&str>)| value.is_some() && key.is(json, name);
+        if !REPLACED.iter().any(|name| key.is(json, name)) && !given.iter().any(is_given) {
             push_key(&mut inner, key.span.of(json));
             inner.extend_from_slice(value.of(json));
         }
     }
-    for (name, value) in [("namespace", namespace), ("resourceVersion", version)] {
+    for (name, value) in given {
         if let Some(value) = value {
             push_key(&mut inner, name.as_bytes());
             inner.extend_from_slice(serde_json::Value::from(value).to_string().as_bytes());
@@ -241,7 +291,7 @@ mod tests {
     fn a_write_carries_namespace_and_version_and_nothing_of_the_past() {
         let file = r#"{"apiVersion":"v1","metadata":{"name":"a","uid":"u","resourceVersion":"1","namespace":""},"spec":{"n":1.50}}"#;
         let text = |namespace, version| {
-            String::from_utf8(prepared(file.as_bytes(), namespace, version).unwrap()).unwrap()
+            String::from_utf8(prepared(file.as_bytes(), namespace, version, None).unwrap()).unwrap()
         };
         assert_eq!(
             text(Some("ns"), Some("7")),
