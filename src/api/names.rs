@@ -73,6 +73,8 @@ pub const ANNOTATION_DEFAULT_ENFORCEMENT: &str = "driftguard.terrafusion.ai/defa
 pub const ANNOTATION_CONTACT: &str = "driftguard.terrafusion.ai/contact";
 /// Guard annotation: where the way forward is written down. Shown in the refusal.
 pub const ANNOTATION_RUNBOOK: &str = "driftguard.terrafusion.ai/runbook";
+/// Guard annotation: why its content was approved last, in the words of whoever did by `driftguard approve`.
+pub const ANNOTATION_APPROVED_BECAUSE: &str = "driftguard.terrafusion.ai/approved-because";
 /// Guard annotation: who approved its spec, signed. Written by the mutating webhook alone.
 pub const ANNOTATION_AUTHOR: &str = "driftguard.terrafusion.ai/author";
 /// Guard annotation: asks the mutating webhook to sign the guard anew as whoever writes it, which takes

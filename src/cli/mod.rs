@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 pub mod adopt;
+pub mod approve;
 pub mod breakglass;
 pub mod cluster;
 pub mod diff;
@@ -72,6 +73,8 @@ pub enum Command {
     Diff(diff::DiffArgs),
     /// Compare files with what their guards approve
     Verify(verify::VerifyArgs),
+    /// Make new content the approved one
+    Approve(Box<approve::ApproveArgs>),
     /// Put approved content back, once
     Restore(restore::RestoreArgs),
     /// Let writes to the targets of guards pass for a while
@@ -158,6 +161,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Adopt(args) => one_thread()?.block_on(adopt::run(args)),
         Command::Diff(args) => one_thread()?.block_on(diff::run(args)),
         Command::Verify(args) => one_thread()?.block_on(verify::run(args)),
+        Command::Approve(args) => one_thread()?.block_on(approve::run(*args)),
         Command::Restore(args) => one_thread()?.block_on(restore::run(args)),
         Command::Suspend(args) => one_thread()?.block_on(suspend::run(args)),
         Command::Resume(args) => one_thread()?.block_on(resume::run(args)),

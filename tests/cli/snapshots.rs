@@ -157,6 +157,10 @@ fn everyday_commands() {
     );
     check("diff-help", &["diff", "--help"], "");
     check("diff-refused-connection", &["diff", "a-guard", "-s", "http://127.0.0.1:1"], "");
+    check("approve-help", &["approve", "--help"], "");
+    check("approve-nothing", &["approve", "a-guard"], "");
+    check("approve-two-contents", &["approve", "a-guard", "--live", "--hash", "ab"], "");
+    check("approve-bad-hash", &["approve", "a-guard", "--hash", "ab"], "");
 }
 
 #[test]

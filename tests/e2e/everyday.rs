@@ -221,3 +221,123 @@ fn what_drifted_is_shown_line_by_line_and_of_secrets_by_key_alone() -> Result<()
     ensure!(missing.code == Some(0), "its live content is approved: {missing}");
     Ok(())
 }
+
+#[test]
+fn case_68_new_content_is_approved_and_written_without_a_moment_of_drift() -> Result<()> {
+    let on = auditing()?;
+    let ns = &on.namespace("every-approve")?;
+    let guard = &guarded(on, ns)?;
+    let folder = tempfile::tempdir()?;
+    let new = file(folder.path(), "new.json", &config_map(ns, "settings", &json!({"limit": "2000"})))?;
+    let approve = |more: &[&str]| {
+        driftguard(&on.admin, &[&["approve", guard.as_str(), "-n", ns.as_str()][..], more].concat())
+    };
+    let before = on.get(ns, &format!("dg/{guard}"))?;
+    let unasked = approve(&["-f", &new])?;
+    ensure!(unasked.code == Some(2) && unasked.stderr.contains("repeat it with --yes"), "{unasked}");
+    ensure!(unasked.stderr.contains("+limit: \"2000\""), "the difference is shown: {unasked}");
+    for place in ["client", "server"] {
+        approve(&["-f", &new, "--dry-run", place])?.success()?;
+    }
+    let after = on.get(ns, &format!("dg/{guard}"))?;
+    ensure!(before["spec"] == after["spec"], "a dry run changed {after}");
+
+    on.admin.kubectl(&["label", TARGET, "-n", ns, "kept=yes"])?.success()?;
+    let said = approve(&["-f", &new, "--yes", "--reason", "release 12"])?.success()?;
+    ensure!(said == format!("configmap/settings changed\ndriftguard/{guard} approved\n"), "{said}");
+    let map = on.get(ns, TARGET)?;
+    ensure!(map["data"]["limit"] == "2000" && map["metadata"]["labels"]["kept"] == "yes", "{map}");
+    let now = on.get(ns, &format!("dg/{guard}"))?;
+    ensure!(now["spec"]["expectedHash"] == hash_of(&map)?.as_str(), "{now}");
+    ensure!(now["spec"]["alsoApproved"].as_array().is_none_or(Vec::is_empty), "{now}");
+    ensure!(
+        now["metadata"]["annotations"]["driftguard.terrafusion.ai/approved-because"] == "release 12",
+        "{now}"
+    );
+    let now = wait_for(on, ns, guard, "Drifted", "False", "InSync")?;
+    ensure!(now["status"]["lastDrift"].is_null(), "it drifted in between: {}", now["status"]);
+    ensure!(approve(&["-f", &new, "--yes"])?.success()?.ends_with("approves this already\n"));
+
+    // What a refusal named is approved by its hash, and then passes.
+    let refused = on.refused(ns, TARGET, || edit(on, ns, "3000"))?;
+    let image = refused.lines().find_map(|line| line.strip_prefix("image ")).context("no image")?;
+    approve(&["--hash", image, "--yes"])?.success()?;
+    until("the approved write passes", LIMIT, || edit(on, ns, "3000")?.success())?;
+    on.refused(ns, TARGET, || edit(on, ns, "4000"))?;
+
+    // What is written under an exception is approved as it stands.
+    let open = ["exception", "open", guard, "-n", ns, "--for", "1h", "--reason", "test", "--name", "night"];
+    driftguard(&on.admin, &open)?.success()?;
+    edit(on, ns, "4000")?.success()?;
+    approve(&["--live", "--yes"])?.success()?;
+    driftguard(&on.admin, &["exception", "close", "night", "-n", ns])?.success()?;
+    wait_for(on, ns, guard, "Drifted", "False", "InSync")?;
+    ensure!(on.get(ns, TARGET)?["data"]["limit"] == "4000");
+    Ok(())
+}
+
+#[test]
+fn an_approval_that_cannot_be_written_leaves_what_was_approved() -> Result<()> {
+    let on = auditing()?;
+    let ns = &on.namespace("every-unwritten")?;
+    let guard = &guarded(on, ns)?;
+    let before = on.get(ns, &format!("dg/{guard}"))?["spec"].clone();
+    // Whoever may change the guard's target by the letter of the law, but not this way.
+    let folder = tempfile::tempdir()?;
+    let new = file(folder.path(), "new.json", &config_map(ns, "settings", &json!({"limit": "2000"})))?;
+    on.admin
+        .kubectl(&["annotate", &format!("dg/{guard}"), "-n", ns, "argocd.argoproj.io/tracking-id=app"])?
+        .success()?;
+    let refused = driftguard(&on.admin, &["approve", guard, "-n", ns, "-f", &new, "--yes"])?;
+    ensure!(
+        refused.code == Some(2) && refused.stderr.contains("Argo CD applies driftguard/settings-guard"),
+        "{refused}"
+    );
+    let manifest = format!(
+        "# reviewed by risk\napiVersion: terrafusion.ai/v1\nkind: DriftGuard\nmetadata: {{name: {guard}}}\nspec:\n  targetKind: ConfigMap\n  targetName: settings\n  expectedHash: {} # release 11\n",
+        before["expectedHash"].as_str().unwrap_or_default()
+    );
+    let path = folder.path().join("guard.yaml");
+    std::fs::write(&path, &manifest)?;
+    let write = path.display().to_string();
+    let said =
+        driftguard(&on.admin, &["approve", guard, "-n", ns, "-f", &new, "--write", &write])?.success()?;
+    ensure!(said == format!("{write} edited\n"), "{said}");
+    let after = std::fs::read_to_string(&path)?;
+    ensure!(
+        after.starts_with("# reviewed by risk\n") && after.ends_with(" # release 11\n") && after != manifest,
+        "{after}"
+    );
+    ensure!(on.get(ns, &format!("dg/{guard}"))?["spec"] == before, "the cluster was changed");
+
+    // Refused by another rule of the cluster: the first half is undone.
+    let quota = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy",
+        "metadata": {"name": "every-unwritten"},
+        "spec": {
+            "failurePolicy": "Fail",
+            "matchConstraints": {"resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["UPDATE"], "resources": ["configmaps"]}]},
+            "validations": [{"expression": "object.metadata.namespace != 'every-unwritten'", "message": "frozen"}],
+        },
+    });
+    on.apply(&quota)?.success()?;
+    on.apply(&json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding",
+        "metadata": {"name": "every-unwritten"},
+        "spec": {"policyName": "every-unwritten", "validationActions": ["Deny"]},
+    }))?
+    .success()?;
+    until("the policy is in force", LIMIT, || {
+        let said =
+            on.admin.kubectl(&["label", TARGET, "-n", ns, "a=b", "--overwrite", "--dry-run=server"])?;
+        ensure!(said.stderr.contains("frozen"), "{said}");
+        Ok(())
+    })?;
+    let failed = driftguard(&on.admin, &["approve", guard, "-n", ns, "-f", &new, "--yes", "--force"])?;
+    ensure!(failed.code == Some(2) && failed.stderr.contains("frozen"), "{failed}");
+    ensure!(failed.stderr.contains("nothing was approved"), "{failed}");
+    let spec = on.get(ns, &format!("dg/{guard}"))?["spec"].clone();
+    ensure!(spec["expectedHash"] == before["expectedHash"], "{spec}");
+    ensure!(spec["alsoApproved"].as_array().is_none_or(Vec::is_empty), "{spec}");
+    Ok(())
+}
