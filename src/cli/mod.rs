@@ -14,9 +14,11 @@ pub mod adopt;
 pub mod approve;
 pub mod breakglass;
 pub mod cluster;
+pub mod completion;
 pub mod diff;
 pub mod exception;
 pub mod exit;
+pub mod explain;
 pub mod guard;
 mod guards;
 pub mod hash;
@@ -69,6 +71,8 @@ pub enum Command {
     Guard(guard::GuardArgs),
     /// Vouch for guards that nobody is known to have approved
     Adopt(adopt::AdoptArgs),
+    /// Tell what is known of a guard, in sentences
+    Explain(explain::ExplainArgs),
     /// Compare approved content with what is live
     Diff(diff::DiffArgs),
     /// Compare files with what their guards approve
@@ -91,6 +95,8 @@ pub enum Command {
     Breakglass(breakglass::BreakglassArgs),
     /// Print the manifests that `install` applies
     Manifests(manifests::ManifestsArgs),
+    /// Print a script by which a shell completes commands
+    Completion(completion::CompletionArgs),
     /// Print the versions of this program and of the API server
     Version(version::VersionArgs),
 }
@@ -159,6 +165,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Hash(args) => one_thread()?.block_on(hash::run(args)),
         Command::Guard(args) => one_thread()?.block_on(guard::run(args)),
         Command::Adopt(args) => one_thread()?.block_on(adopt::run(args)),
+        Command::Explain(args) => one_thread()?.block_on(explain::run(args)),
         Command::Diff(args) => one_thread()?.block_on(diff::run(args)),
         Command::Verify(args) => one_thread()?.block_on(verify::run(args)),
         Command::Approve(args) => one_thread()?.block_on(approve::run(*args)),
@@ -170,6 +177,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Uninstall(args) => one_thread()?.block_on(uninstall::run(args)),
         Command::Breakglass(args) => one_thread()?.block_on(breakglass::run(args)),
         Command::Manifests(args) => one_thread()?.block_on(manifests::run(args)),
+        Command::Completion(args) => completion::run(&args),
         Command::Version(args) => one_thread()?.block_on(version::run(args)),
     }
 }

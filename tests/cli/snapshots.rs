@@ -161,6 +161,10 @@ fn everyday_commands() {
     check("approve-nothing", &["approve", "a-guard"], "");
     check("approve-two-contents", &["approve", "a-guard", "--live", "--hash", "ab"], "");
     check("approve-bad-hash", &["approve", "a-guard", "--hash", "ab"], "");
+    check("explain-help", &["explain", "-h"], "");
+    check("completion-help", &["completion", "--help"], "");
+    check("completion-kubectl", &["completion", "kubectl", "--", "exception", ""], "");
+    check("completion-no-shell", &["completion", "tcsh"], "");
 }
 
 #[test]
