@@ -108,7 +108,7 @@ fn a_change_of_pinned_content_is_denied_with_the_guard_the_path_and_the_next_ste
     let first = message.lines().next().unwrap();
     assert_eq!(
         first,
-        "DriftGuard g/x-guard pins ConfigMap/n/x: /data/price would change; to approve, set its expectedHash (`driftguard hash -f FILE`)"
+        "DriftGuard g/x-guard pins ConfigMap/n/x: /data/price would change; to approve, `driftguard approve x-guard -n g -f FILE`"
     );
     let image = hash_object(changed("2").as_bytes(), &guard().scope).unwrap();
     assert_eq!(message.lines().nth(1).unwrap(), format!("image sha256:{image}"));

@@ -17,13 +17,15 @@ pub const MAX_WARNING: usize = 256;
 /// Longest annotation repeated in a message, in characters.
 const MAX_ANNOTATION: usize = 500;
 
-/// How to find the hash of new content.
-const HASH_COMMAND: &str = "driftguard hash -f FILE";
+/// How to approve new content, where the guard's own name leaves no room for the rest of the line.
+const APPROVE_COMMAND: &str = "driftguard approve GUARD -f FILE";
+/// Longest namespace and name of a guard together, in bytes, that a command repeats.
+const MAX_NAMED: usize = 64;
 
 /// The commands that messages suggest, as a user would type them.
 #[must_use]
 pub fn commands() -> &'static [&'static str] {
-    &[HASH_COMMAND]
+    &[APPROVE_COMMAND]
 }
 
 /// The message of a refused write.
@@ -226,7 +228,12 @@ pub fn deleted(guard: &GuardId, target: &Target) -> String {
 fn next_step(guard: &Guard) -> String {
     match guard.managed_by {
         Some(tool) => format!("to approve, change the guard in Git ({})", tool.as_str()),
-        None => format!("to approve, set its expectedHash (`{HASH_COMMAND}`)"),
+        None if guard.id.namespace.len() + guard.id.name.len() > MAX_NAMED => {
+            format!("to approve, `{APPROVE_COMMAND}`")
+        }
+        None => {
+            format!("to approve, `driftguard approve {} -n {} -f FILE`", guard.id.name, guard.id.namespace)
+        }
     }
 }
 

@@ -55,7 +55,7 @@ fn case_60_a_suspension_ends_by_itself_and_what_changed_under_it_waits_for_a_per
     ensure!(seen["status"]["lastRemediation"].is_null(), "{}", seen["status"]);
     ensure!(on.get(ns, "configmap/settings")?["data"]["limit"] == "2000", "it was put back");
     let said = condition(&seen, "Drifted").context("nothing is said of drift")?;
-    ensure!(said["message"].as_str().is_some_and(|said| said.contains(RESTORE)), "{said}");
+    ensure!(said["message"].as_str().is_some_and(|said| said.contains("driftguard restore -n ")), "{said}");
     wait_for(on, ns, unchanged, "Suspended", "False", "PauseEnded")?;
     wait_for(on, ns, unchanged, "Drifted", "False", "InSync")?;
     on.refused(ns, "configmap/settings", || edit(on, ns, "configmap/settings", "3000"))?;

@@ -211,10 +211,7 @@ pub fn restore_asked(annotation: &str) -> Option<String> {
 
 /// The command that has the approved content put back once.
 fn restore(guard: &Guard) -> String {
-    format!(
-        "kubectl annotate driftguards.terrafusion.ai -n {} {} {RESTORE}=\"$(date -u +%FT%TZ)\" --overwrite",
-        guard.id.namespace, guard.id.name
-    )
+    format!("driftguard restore -n {} {}", guard.id.namespace, guard.id.name)
 }
 
 /// The command that acknowledges an incident.

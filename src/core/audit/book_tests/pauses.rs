@@ -84,7 +84,7 @@ fn a_person_may_have_put_back_what_the_guard_leaves_alone_or_awaits() {
     room.terms.auto_remediate = false;
     let steps = room.write("bad");
     assert!(!restores(&steps));
-    assert!(report(&steps).message.contains("driftguard.terrafusion.ai/restore="), "{steps:?}");
+    assert!(report(&steps).message.contains("driftguard restore -n "), "{steps:?}");
     room.ask("1");
     assert!(restores(&room.shows("bad", Look::Live)));
     room.restored(&Outcome::Failed { source: None, message: "no".into() });
