@@ -266,13 +266,147 @@ fn case_68_new_content_is_approved_and_written_without_a_moment_of_drift() -> Re
     on.refused(ns, TARGET, || edit(on, ns, "4000"))?;
 
     // What is written under an exception is approved as it stands.
-    let open = ["exception", "open", guard, "-n", ns, "--for", "1h", "--reason", "test", "--name", "night"];
+    let open = ["exception", "open", TARGET, "-n", ns, "--for", "1h", "--reason", "test", "--name", "night"];
     driftguard(&on.admin, &open)?.success()?;
     edit(on, ns, "4000")?.success()?;
     approve(&["--live", "--yes"])?.success()?;
     driftguard(&on.admin, &["exception", "close", "night", "-n", ns])?.success()?;
     wait_for(on, ns, guard, "Drifted", "False", "InSync")?;
     ensure!(on.get(ns, TARGET)?["data"]["limit"] == "4000");
+    let told = driftguard(&on.admin, &["explain", TARGET, "-n", ns])?;
+    ensure!(told.stderr.is_empty(), "something could not be read: {told}");
+    let told = told.success()?;
+    for part in [
+        "pins ConfigMap/every-approve/settings.\n",
+        "It was approved by administrator at 2",
+        "The last approval by command says: release 12.",
+        "are refused; that is proved",
+        "The content is approved since 2",
+    ] {
+        ensure!(told.contains(part), "{part}: {told}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_workload_is_approved_with_its_defaults_and_what_is_not_pinned_stays() -> Result<()> {
+    let on = auditing()?;
+    let ns = &on.namespace("every-workload")?;
+    let web = deployment(ns, "web");
+    on.apply(&web)?.success()?;
+    let ignore = ["--ignore-path", "/spec/replicas"];
+    let guard = driftguard(&on.admin, &[&["guard", "deploy/web", "-n", ns.as_str()][..], &ignore].concat())?
+        .success()?;
+    on.admin.kubectl_with(&["apply", "-f", "-"], guard)?.success()?;
+    on.wait_enforcing(ns, "web-guard")?;
+    on.admin.kubectl(&["scale", "deploy/web", "-n", ns, "--replicas=3"])?.success()?;
+    let folder = tempfile::tempdir()?;
+    let mut next = web;
+    next["spec"]["template"]["spec"]["containers"][0]["image"] = json!("registry.example/app:2");
+    let next = file(folder.path(), "next.json", &next)?;
+    let approved = driftguard(&on.admin, &["approve", "deploy/web", "-n", ns, "-f", &next, "--yes"])?;
+    let shown: Vec<&str> =
+        approved.stderr.lines().filter(|line| line.starts_with(['-', '+'])).skip(2).collect();
+    ensure!(
+        shown == ["-    - image: registry.example/app:1", "+    - image: registry.example/app:2"],
+        "{approved}"
+    );
+    approved.success()?;
+    let live = on.get(ns, "deploy/web")?;
+    ensure!(live["spec"]["replicas"] == 3, "what is not pinned was written: {}", live["spec"]);
+    ensure!(live["spec"]["template"]["spec"]["containers"][0]["image"] == "registry.example/app:2", "{live}");
+    let seen = wait_for(on, ns, "web-guard", "Drifted", "False", "InSync")?;
+    ensure!(seen["status"]["lastDrift"].is_null(), "{}", seen["status"]);
+    let verified = driftguard(&on.admin, &["verify", "-f", &next])?;
+    ensure!(verified.code == Some(0), "{verified}");
+    Ok(())
+}
+
+#[test]
+fn case_42_no_command_tells_a_value_or_a_hash_of_a_secret() -> Result<()> {
+    let on = auditing()?;
+    let ns = &on.namespace("every-secret")?;
+    let rights =
+        driftguard(&on.admin, &["manifests", "rbac", "--for", "Secret", "--in", ns, "--remediation"])?;
+    on.admin.kubectl_with(&["apply", "-f", "-"], rights.success()?)?.success()?;
+    let secret = |password: &str| {
+        json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "login", "namespace": ns},
+            "stringData": {"password": password},
+        })
+    };
+    on.apply(&secret("planted-old-value"))?.success()?;
+    let hash = hash_of(&on.get(ns, "secret/login")?)?;
+    on.pin(ns, "secret/login", &hash, &json!({}))?;
+    let folder = tempfile::tempdir()?;
+    let next = file(folder.path(), "next.json", &secret("planted-new-value"))?;
+    let mut said = String::new();
+    for command in [
+        &["verify", "-f", &next][..],
+        &["verify", "-f", &next, "-o", "json"],
+        &["diff", "secret/login", "-n", ns, "-f", &next],
+        &["diff", "secret/login", "-n", ns, "-f", &next, "-o", "json"],
+        &["approve", "secret/login", "-n", ns, "-f", &next],
+        &["approve", "secret/login", "-n", ns, "-f", &next, "--dry-run", "server"],
+        &["approve", "secret/login", "-n", ns, "-f", &next, "--yes"],
+        &["diff", "secret/login", "-n", ns],
+        &["restore", "secret/login", "-n", ns],
+        &["explain", "secret/login", "-n", ns],
+    ] {
+        let ran = driftguard(&on.admin, command)?;
+        said.push_str(&format!("{}{}", ran.stdout, ran.stderr));
+    }
+    let now = hash_of(&on.get(ns, "secret/login")?)?;
+    ensure!(now != hash, "the new content was approved and written: {said}");
+    for leak in ["planted", "cGxhbnRlZ", &hash, &now] {
+        ensure!(!said.contains(leak), "{leak} is told: {said}");
+    }
+    ensure!(said.contains("~ /data/password"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn who_lacks_a_right_is_told_in_a_line_and_changes_nothing() -> Result<()> {
+    let on = auditing()?;
+    let ns = &on.namespace("every-rights")?;
+    let guard = &guarded(on, ns)?;
+    let before = on.get(ns, &format!("dg/{guard}"))?["spec"].clone();
+    // May change guards of the namespace and look at its objects, and not change these.
+    let rule = [
+        "create",
+        "role",
+        "guards",
+        "--verb=get,list,patch",
+        "--resource=driftguards.terrafusion.ai",
+        "-n",
+        ns,
+    ];
+    on.admin.kubectl(&rule)?.success()?;
+    let bind = |name: &str, role: &str| {
+        on.admin.kubectl(&["create", "rolebinding", name, role, "--user=ivy", "-n", ns])?.success()
+    };
+    bind("guards", "--role=guards")?;
+    bind("view", "--clusterrole=view")?;
+    let ivy = on.plane.user("ivy", &[])?;
+    let folder = tempfile::tempdir()?;
+    let new = file(folder.path(), "new.json", &config_map(ns, "settings", &json!({"limit": "2000"})))?;
+    until("the rights are there", LIMIT, || {
+        ivy.kubectl(&["get", &format!("dg/{guard}"), "-n", ns])?.success().map(drop)
+    })?;
+    for command in [
+        &["approve", guard, "-n", ns, "-f", &new, "--yes"][..],
+        &["approve", TARGET, "-n", ns, "--hash", &"ab".repeat(32), "--yes"],
+        &["suspend", guard, "-n", ns, "--for", "1h", "--reason", "why"],
+        &["restore", guard, "-n", ns],
+        &["exception", "open", guard, "-n", ns, "--for", "1h", "--reason", "why"],
+    ] {
+        let refused = driftguard(&ivy, command)?;
+        ensure!(refused.code == Some(2) && refused.stdout.is_empty(), "{refused}");
+        let last = refused.stderr.lines().last().unwrap_or_default();
+        ensure!(last.starts_with("error: "), "{refused}");
+    }
+    ensure!(on.get(ns, &format!("dg/{guard}"))?["spec"] == before, "the guard was changed");
+    ensure!(on.get(ns, TARGET)?["data"]["limit"] == "1000", "the object was changed");
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! `exception open`.
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ use crate::cli::cluster::{Cluster, ClusterArgs};
 use crate::cli::exit::Exit;
 use crate::cli::terms::Terms;
 use crate::cli::wait::{Seen, Waiting};
-use crate::cli::{output, write};
+use crate::cli::{guards, output, write};
 
 /// Arguments of `exception open`.
 #[derive(Debug, clap::Args)]
@@ -24,8 +24,8 @@ use crate::cli::{output, write};
                   driftguard exception open --all -n trading --for 30m --reason 'restore of the database'"
 )]
 pub(super) struct OpenArgs {
-    /// Guards to pause, by their names
-    #[arg(value_name = "NAME", required_unless_present_any = ["selector", "all"])]
+    /// Guards to pause: NAME, or KIND/NAME of what they pin
+    #[arg(value_name = "GUARD", required_unless_present_any = ["selector", "all"])]
     guards: Vec<String>,
     /// Pause the guards with these labels, such as team=risk or 'tier in (a,b)'
     #[arg(short = 'l', long, value_name = "SELECTOR", conflicts_with_all = ["guards", "all"], value_parser = selector::parse)]
@@ -53,7 +53,8 @@ pub(super) async fn run(args: OpenArgs) -> anyhow::Result<Exit> {
     let until = args.terms.end(now)?;
     let cluster = args.cluster.connect().await?;
     let name = args.name.clone().unwrap_or_else(|| now.strftime("exception-%Y%m%d-%H%M%S").to_string());
-    let manifest = manifest(&args, &cluster.namespace, &name, &until);
+    let guards = named(&cluster, &args.guards).await?;
+    let manifest = manifest(&args, &guards, &cluster.namespace, &name, &until);
     let request = http::Request::post(format!(
         "{}?fieldManager={}",
         super::path(Some(&cluster.namespace), None),
@@ -76,17 +77,41 @@ pub(super) async fn run(args: OpenArgs) -> anyhow::Result<Exit> {
     Ok(Exit::Clean)
 }
 
-fn manifest(args: &OpenArgs, namespace: &str, name: &str, until: &str) -> Value {
-    let guards = match &args.selector {
+/// Names of guards. Those given by their own names are not read: the right to make exceptions is enough, and the
+/// gate warns of those that do not exist.
+async fn named(cluster: &Cluster, words: &[String]) -> anyhow::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for word in words {
+        if !word.contains('/') {
+            names.push(word.clone());
+            continue;
+        }
+        for guard in guards::chosen(cluster, std::slice::from_ref(word)).await? {
+            let place = guard.namespace();
+            ensure!(
+                place == cluster.namespace,
+                "{word} is pinned from namespace {place}; open the exception there, with -n {place}"
+            );
+            names.push(guard.name().to_owned());
+        }
+    }
+    // The list is a set.
+    names.sort();
+    names.dedup();
+    Ok(names)
+}
+
+fn manifest(args: &OpenArgs, names: &[String], namespace: &str, name: &str, until: &str) -> Value {
+    let paused = match &args.selector {
         Some(selector) => json!({"selector": selector}),
         None if args.all => json!({"all": true}),
-        None => json!({"names": args.guards}),
+        None => json!({"names": names}),
     };
     json!({
         "apiVersion": format!("{}/{}", crate::api::names::GROUP, crate::api::names::VERSION),
         "kind": "DriftGuardException",
         "metadata": {"name": name, "namespace": namespace},
-        "spec": {"guards": guards, "until": until, "reason": args.terms.reason},
+        "spec": {"guards": paused, "until": until, "reason": args.terms.reason},
     })
 }
 
