@@ -1,6 +1,7 @@
 //! `driftguard verify`: whether files are what their guards approve, before anybody applies them.
 
 use anyhow::{Context as _, ensure};
+use futures::StreamExt as _;
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -16,6 +17,9 @@ use crate::core::paths::PathFilter;
 use crate::core::scope::Scope;
 use crate::document::{self, Document};
 use crate::store::convert::Approvals;
+
+/// How many objects are asked about at a time.
+const AT_A_TIME: usize = 8;
 
 /// Arguments of `driftguard verify`.
 #[derive(Debug, clap::Args)]
@@ -142,10 +146,10 @@ fn end(rows: &[Row], all_guarded: bool) -> anyhow::Result<Exit> {
 async fn of_cluster(args: &VerifyArgs, objects: Vec<Document>) -> anyhow::Result<Vec<Row>> {
     let cluster = args.cluster.connect().await?;
     let served = Served::load(&cluster).await?;
-    let mut rows = Vec::new();
-    for document in objects {
+    let (cluster, served) = (&cluster, &served);
+    let rows = objects.into_iter().map(|document| async move {
         let (place, title) = (document.origin.to_string(), format!("{}/{}", document.kind, document.name));
-        let row = match live_row(args, document, &cluster, &served).await {
+        match live_row(args, document, cluster, served).await {
             Ok(row) => row,
             // One that cannot be told must not hide the others.
             Err(error) => Row {
@@ -155,10 +159,9 @@ async fn of_cluster(args: &VerifyArgs, objects: Vec<Document>) -> anyhow::Result
                 guard: None,
                 problem: Some(format!("{error:#}")),
             },
-        };
-        rows.push(row);
-    }
-    Ok(rows)
+        }
+    });
+    Ok(futures::stream::iter(rows).buffered(AT_A_TIME).collect().await)
 }
 
 async fn live_row(

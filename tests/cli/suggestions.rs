@@ -78,7 +78,15 @@ fn problem(command: &str) -> Option<String> {
         Ok(_) => None,
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => None,
         // The name of a command alone, as in prose: it exists.
-        Err(error) if words(command).len() == 2 && error.kind() == ErrorKind::MissingRequiredArgument => None,
+        Err(error)
+            if words(command).len() == 2
+                && matches!(
+                    error.kind(),
+                    ErrorKind::MissingRequiredArgument | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+                ) =>
+        {
+            None
+        }
         Err(error) => Some(error.to_string()),
     }
 }
