@@ -34,10 +34,11 @@ use change::{Change, DryRun};
                   A guard that Argo CD, Flux or Helm applies is changed where it comes from: --write edits its manifest \
                   in a file and touches no cluster; --force changes the cluster all the same, until the tool takes it \
                   back.\n\n\
-                  Examples:\n  driftguard approve market-settings-guard -f market-settings.yaml --reason 'release 12'\n  \
-                  driftguard approve deploy/web -n shop --live --yes\n  driftguard approve a-guard --hash \
-                  b75b4a7f9f7efdcf195b2062d332b3ffaa4a184527a83ad6e1733ef5f9543cb3\n  driftguard approve \
-                  market-settings-guard -f settings.yaml --write guard.yaml"
+                  Examples:
+  driftguard approve market-settings-guard -f market-settings.yaml --reason 'release 12'
+  driftguard approve deploy/web -n shop --live --yes
+  driftguard approve a-guard --hash b75b4a7f9f7efdcf195b2062d332b3ffaa4a184527a83ad6e1733ef5f9543cb3
+  driftguard approve market-settings-guard -f settings.yaml --write guard.yaml"
 )]
 pub struct ApproveArgs {
     /// A guard: NAME, or KIND/NAME of what it pins

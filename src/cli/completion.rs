@@ -15,10 +15,10 @@ const DEFAULT: &str = ":0";
 
 /// Arguments of `driftguard completion`.
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Examples:\n  source <(driftguard completion bash)\n  driftguard completion zsh > \"${fpath[1]}/_driftguard\"\n  \
-                        driftguard completion fish > ~/.config/fish/completions/driftguard.fish"
-)]
+#[command(after_help = "Examples:
+  source <(driftguard completion bash)
+  driftguard completion zsh > \"${fpath[1]}/_driftguard\"
+  driftguard completion fish > ~/.config/fish/completions/driftguard.fish")]
 pub struct CompletionArgs {
     /// For which shell; kubectl prints candidates for the words that follow
     #[arg(value_name = "SHELL")]

@@ -27,8 +27,10 @@ use show::Format;
                         ConfigMaps and Secrets. Lines with - are approved, lines with + are live. Of Secrets only the \
                         names of keys are shown.\n\n\
                         Exit code 0: the same; 1: they differ; 2: it could not be told.\n\n\
-                        Examples:\n  driftguard diff market-settings-guard\n  driftguard diff deploy/web -n shop -f \
-                        deployment.yaml\n  driftguard diff market-settings-guard -o paths"
+                        Examples:
+  driftguard diff market-settings-guard
+  driftguard diff deploy/web -n shop -f deployment.yaml
+  driftguard diff market-settings-guard -o paths"
 )]
 pub struct DiffArgs {
     /// A guard: NAME, or KIND/NAME of what it pins

@@ -20,8 +20,10 @@ mod selector;
 #[command(
     subcommand_required = true,
     arg_required_else_help = true,
-    after_help = "Examples:\n  driftguard exception open market-settings-guard --for 1h --reason 'incident 7'\n  \
-                  driftguard exception list -A\n  driftguard exception close incident-7"
+    after_help = "Examples:
+  driftguard exception open market-settings-guard --for 1h --reason 'incident 7'
+  driftguard exception list -A
+  driftguard exception close incident-7"
 )]
 pub struct ExceptionArgs {
     #[command(subcommand)]

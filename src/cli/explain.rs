@@ -31,7 +31,9 @@ const LONGEST_NOTE: usize = 300;
 #[command(
     after_help = "It tells from the guard's status, from Events about it and from managedFields of its target, which any \
                         writer can forge.\n\n\
-                        Examples:\n  driftguard explain market-settings-guard\n  driftguard explain deploy/web -n shop"
+                        Examples:
+  driftguard explain market-settings-guard
+  driftguard explain deploy/web -n shop"
 )]
 pub struct ExplainArgs {
     /// A guard: NAME, or KIND/NAME of what it pins

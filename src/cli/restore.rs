@@ -25,8 +25,9 @@ use crate::core::audit::{RESTORE, UNDER_WAY, WAITS};
                         under an exception. You need the rights that it takes to make the guard. Exit code 2 when it is \
                         not as approved in the end; the line says what stands in the way. What only has to wait, as for the end of an \
                         exception, stays asked for.\n\n\
-                        Examples:\n  driftguard restore market-settings-guard\n  \
-                        driftguard restore configmap/market-settings -n trading --timeout 2m"
+                        Examples:
+  driftguard restore market-settings-guard
+  driftguard restore configmap/market-settings -n trading --timeout 2m"
 )]
 pub struct RestoreArgs {
     /// Guards: NAME, or KIND/NAME of what they pin

@@ -13,7 +13,9 @@ use crate::api::reasons::{self, ConditionType};
 /// Arguments of `driftguard resume`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "An exception that pauses a guard is ended by closing it, not by this.\n\n\
-                        Examples:\n  driftguard resume market-settings-guard\n  driftguard resume deploy/web -n shop")]
+                        Examples:
+  driftguard resume market-settings-guard
+  driftguard resume deploy/web -n shop")]
 pub struct ResumeArgs {
     /// Guards: NAME, or KIND/NAME of what they pin
     #[arg(value_name = "GUARD", required = true)]

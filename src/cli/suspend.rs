@@ -18,8 +18,9 @@ use crate::api::reasons::{self, ConditionType};
     after_help = "Suspending changes the guard: it takes the rights that it takes to make one, and is recorded \
                         with your name. It ends by itself, at the latest after serve's --max-exception (8h unless told \
                         otherwise). What changes meanwhile is not put back afterwards until somebody says so.\n\n\
-                        Examples:\n  driftguard suspend market-settings-guard --for 30m --reason 'migration 12'\n  \
-                        driftguard suspend deploy/web -n shop --until 2026-11-27T06:00:00Z --reason 'incident 7'"
+                        Examples:
+  driftguard suspend market-settings-guard --for 30m --reason 'migration 12'
+  driftguard suspend deploy/web -n shop --until 2026-11-27T06:00:00Z --reason 'incident 7'"
 )]
 pub struct SuspendArgs {
     /// Guards: NAME, or KIND/NAME of what they pin

@@ -30,8 +30,10 @@ const AT_A_TIME: usize = 8;
                         such a kind that does not match as it stands is `unknown`.\n\n\
                         Exit code 0: nothing differs; 1: something does, or has no guard though --all-guarded is \
                         given; 2: something could not be told.\n\n\
-                        Examples:\n  driftguard verify -f market-settings.yaml\n  driftguard verify -f manifests/ -n trading \
-                        --all-guarded\n  driftguard verify -f manifests/ --guard manifests/guards.yaml"
+                        Examples:
+  driftguard verify -f market-settings.yaml
+  driftguard verify -f manifests/ -n trading --all-guarded
+  driftguard verify -f manifests/ --guard manifests/guards.yaml"
 )]
 pub struct VerifyArgs {
     /// File, directory (searched for .yaml, .yml and .json) or - for standard input; may be repeated

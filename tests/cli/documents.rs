@@ -31,13 +31,14 @@ fn program() -> Command {
     program
 }
 
-/// The flags of one command, with their dashes. Some are for tests alone.
+/// The flags of one command and of those below it, with their dashes. Some are for tests alone.
 fn flags(command: &Command) -> BTreeSet<String> {
     let shown = || command.get_arguments().filter(|argument| !argument.is_hide_set());
     let long = shown().flat_map(|argument| argument.get_long_and_visible_aliases());
     let short = shown().flat_map(|argument| argument.get_short_and_visible_aliases());
     let long = long.flatten().map(|flag| format!("--{flag}"));
-    long.chain(short.flatten().map(|flag| format!("-{flag}"))).collect()
+    let below = command.get_subcommands().flat_map(flags);
+    long.chain(short.flatten().map(|flag| format!("-{flag}"))).chain(below).collect()
 }
 
 fn flags_of_any() -> BTreeSet<String> {

@@ -13,7 +13,9 @@ use crate::cli::output;
 #[command(
     after_help = "The guards are enforced again at once. What was changed under the exception stays as it is until \
                   somebody approves it, or has the approved content put back.\n\n\
-                  Examples:\n  driftguard exception close incident-7\n  driftguard exception close release-12 -n trading"
+                  Examples:
+  driftguard exception close incident-7
+  driftguard exception close release-12 -n trading"
 )]
 pub(super) struct CloseArgs {
     /// Exceptions to end

@@ -18,7 +18,9 @@ const NARROW: usize = 3;
 #[command(
     after_help = "CHANGED names the guards whose targets were changed under an exception; what became of each stands \
                         in its own status.\n\n\
-                        Examples:\n  driftguard exception list\n  driftguard exception list -A -o wide"
+                        Examples:
+  driftguard exception list
+  driftguard exception list -A -o wide"
 )]
 pub(super) struct ListArgs {
     /// Those of every namespace

@@ -19,9 +19,10 @@ use crate::cli::{guards, output, write};
     after_help = "It pauses guards of its own namespace. Writes to their targets pass with a warning and are recorded, \
                   nothing is put back, and it ends by itself, at the latest after serve's --max-exception (8h unless \
                   told otherwise). It cannot be changed: close it and open another.\n\n\
-                  Examples:\n  driftguard exception open market-settings-guard --for 1h --reason 'incident 7'\n  \
-                  driftguard exception open -l team=risk --for 2h --reason 'release 12' --name release-12\n  \
-                  driftguard exception open --all -n trading --for 30m --reason 'restore of the database'"
+                  Examples:
+  driftguard exception open market-settings-guard --for 1h --reason 'incident 7'
+  driftguard exception open -l team=risk --for 2h --reason 'release 12' --name release-12
+  driftguard exception open --all -n trading --for 30m --reason 'restore of the database'"
 )]
 pub(super) struct OpenArgs {
     /// Guards to pause: NAME, or KIND/NAME of what they pin
