@@ -35,7 +35,7 @@ fn assert_free_of(folder: &str, forbidden: &[&str]) {
     }
 }
 
-const OTHER_LAYERS: [&str; 12] = [
+const OTHER_LAYERS: [&str; 13] = [
     "crate::alert",
     "crate::audit",
     "crate::sources",
@@ -48,6 +48,7 @@ const OTHER_LAYERS: [&str; 12] = [
     "crate::cli",
     "crate::manifests",
     "crate::document",
+    "crate::report",
 ];
 
 #[test]
@@ -92,4 +93,25 @@ fn the_api_types_know_no_other_layer() {
 fn no_review_ever_fetches_from_a_source() {
     assert_free_of("webhook", &["crate::sources"]);
     assert_free_of("sources", &["crate::cli", "crate::webhook", "crate::manifests"]);
+}
+
+#[test]
+fn a_report_is_written_without_asking_anybody() {
+    assert_free_of(
+        "report",
+        &[
+            "kube::",
+            "k8s_openapi",
+            "tokio",
+            "std::fs",
+            "std::env",
+            "std::net",
+            "Timestamp::now",
+            "crate::cli",
+        ],
+    );
+    assert_free_of(
+        "report",
+        &["crate::api", "crate::audit", "crate::store", "crate::sources", "crate::control"],
+    );
 }
