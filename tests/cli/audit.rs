@@ -2,7 +2,7 @@
 
 use std::io::BufRead as _;
 
-use driftguard_control_plane::User;
+use driftguard_control_plane::{ControlPlane, User, Version};
 use serde_json::{Value, json};
 
 use crate::live::{Cluster, cluster};
@@ -109,9 +109,7 @@ fn each_guard_is_told_with_its_state_and_what_is_known() {
     assert_eq!(guards[4]["also"], json!(["Suspended"]));
     assert_eq!(guards[1]["source"]["state"], "NotNamed");
     assert_eq!(guards[1]["by"]["knownBy"], "Unknown", "two managers each own a key: {}", guards[1]);
-    for word in ["geheim", "Z2VoZWlt"] {
-        assert!(!ran.stdout.contains(word), "{}", ran.stdout);
-    }
+    fits(&all, &schema(), &schema(), "report");
     assert!(guards[3].get("expectedHash").is_none() && guards[3].get("currentHash").is_none());
     assert!(guards[1]["currentHash"].as_str().unwrap().len() == 64);
 
@@ -121,6 +119,85 @@ fn each_guard_is_told_with_its_state_and_what_is_known() {
     assert!(lines[0].starts_with("STATE") && lines.len() == 6, "{}", table.stdout);
     assert!(lines[5].starts_with("Missing") && lines[5].ends_with("also Suspended"), "{}", table.stdout);
     assert_eq!(table.stderr, "5 guards: 1 in sync, 2 drifted, 2 missing\n");
+}
+
+#[test]
+fn no_format_holds_a_value_or_a_hash_of_a_secret() {
+    let on = cluster();
+    fill(on, "audit-secrets");
+    let live = on.hash(&["-n", "audit-secrets", "secret/keys"], "");
+    let get = ["get", "dg/keys-guard", "-n", "audit-secrets", "-o", "jsonpath={.spec.expectedHash}"];
+    let approved = on.admin.kubectl(&get).unwrap().success().unwrap();
+    assert_eq!((live.len(), approved.len()), (64, 64));
+    for format in ["table", "wide", "json", "yaml", "csv", "junit", "sarif", "html", "openreports"] {
+        let Ran { code, stdout, stderr } = audit(on, &["-n", "audit-secrets", "-o", format]);
+        assert_eq!(code, Some(1), "{stderr}");
+        assert!(stdout.contains("keys-guard"), "{format}: {stdout}");
+        for word in ["geheim", "Z2VoZWlt", &live, &approved] {
+            assert!(!stdout.contains(word) && !stderr.contains(word), "{word} in {format}: {stdout}");
+        }
+    }
+}
+
+/// The published schema of reports.
+fn schema() -> Value {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference/audit-report-v1.schema.json");
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// Holds a value against a schema, as far as ours use the language; no field may be unknown to it.
+#[track_caller]
+fn fits(value: &Value, schema: &Value, root: &Value, at: &str) {
+    if let Some(name) = schema["$ref"].as_str() {
+        return fits(value, root.pointer(name.trim_start_matches('#')).unwrap(), root, at);
+    }
+    for choice in ["oneOf", "anyOf"] {
+        if let Some(choices) = schema[choice].as_array() {
+            let of = |choice: &&Value| match &choice["const"] {
+                Value::Null => value.is_null() == (choice["type"] == "null"),
+                word => word == value,
+            };
+            let chosen =
+                choices.iter().find(of).unwrap_or_else(|| panic!("{at}: {value} is none of {choices:?}"));
+            return fits(value, chosen, root, at);
+        }
+    }
+    match value {
+        Value::Object(fields) => {
+            for name in schema["required"].as_array().into_iter().flatten() {
+                assert!(fields.contains_key(name.as_str().unwrap()), "{at} lacks {name}");
+            }
+            for (name, field) in fields {
+                let known = schema["properties"].get(name).or(schema.get("additionalProperties"));
+                let known = known.unwrap_or_else(|| panic!("{at}/{name} is not in the schema"));
+                fits(field, known, root, &format!("{at}/{name}"));
+            }
+        }
+        Value::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                fits(item, &schema["items"], root, &format!("{at}/{index}"));
+            }
+        }
+        scalar => {
+            let of = match scalar {
+                Value::String(_) => "string",
+                Value::Bool(_) => "boolean",
+                Value::Null => "null",
+                _ => "integer",
+            };
+            let types = &schema["type"];
+            let is = types == of || types.as_array().is_some_and(|all| all.iter().any(|one| one == of));
+            let is_enum = schema["enum"].as_array().is_none_or(|words| words.contains(scalar));
+            assert!((is || schema["const"] == *scalar) && is_enum, "{at}: {scalar} is not {schema}");
+        }
+    }
+}
+
+#[test]
+fn every_field_that_a_report_can_have_is_in_the_published_schema() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/report/snapshots/report.json");
+    let report: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    fits(&report, &schema(), &schema(), "report");
 }
 
 #[test]
@@ -255,6 +332,16 @@ fn a_report_is_written_to_a_file_and_compared_with_later() {
         ran.failure()
             .contains("other.json holds no report; want a file written by `driftguard audit -o json`")
     );
+}
+
+#[test]
+fn a_cluster_that_knows_no_guards_is_told_in_one_line() {
+    let admin = ControlPlane::shared(Version::Older).admin().unwrap();
+    for args in [["-A"].as_slice(), &["some-guard"]] {
+        let said = audit_as(&admin, args).failure();
+        assert!(said.starts_with("error: this cluster knows no DriftGuards"), "{said}");
+        assert!(said.contains("driftguard install") && said.lines().count() == 1, "{said}");
+    }
 }
 
 #[test]
