@@ -4,6 +4,7 @@
 mod adoption;
 mod alerting;
 mod api;
+mod audit_report;
 mod audit_watch;
 mod auditing;
 mod authors;
