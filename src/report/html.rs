@@ -58,7 +58,10 @@ pub(super) fn render(report: &Report) -> String {
         let _ = write!(out, "<th scope=\"col\">{title}</th>");
     }
     out.push_str("</tr></thead>\n<tbody>\n");
-    report.guards.iter().for_each(|entry| row(entry, compared, &mut out));
+    // The worst first: whoever opens the page looks for that.
+    let mut entries: Vec<&Entry> = report.guards.iter().collect();
+    entries.sort_by_key(|entry| entry.state);
+    entries.into_iter().for_each(|entry| row(entry, compared, &mut out));
     let _ = write!(out, "</tbody>\n</table></div>\n<script>{SCRIPT}</script>\n</body>\n</html>\n");
     out
 }
@@ -191,7 +194,7 @@ fn row(entry: &Entry, compared: bool, out: &mut String) {
     }
     let _ = write!(
         out,
-        "</td><td><code>{}</code></td><td><code>{}</code></td><td>{}</td>",
+        "</td><td class=\"name\"><code>{}</code></td><td class=\"name\"><code>{}</code></td><td class=\"known\">{}</td>",
         markup(&entry.guard.to_string()),
         markup(&entry.target.to_string()),
         known(entry)
@@ -205,7 +208,7 @@ fn row(entry: &Entry, compared: bool, out: &mut String) {
     };
     let last = entry.last_remediation.as_ref().map(|last| format!("{} at {}", last.result, last.time));
     for cell in [since, mode, source(entry).to_owned(), last.unwrap_or_default()] {
-        let _ = write!(out, "<td>{}</td>", markup(&cell));
+        let _ = write!(out, "<td class=\"time\">{}</td>", markup(&cell));
     }
     if compared {
         let _ = write!(out, "<td>{}</td>", entry.change.map_or("", Change::as_str));
