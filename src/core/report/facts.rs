@@ -119,12 +119,11 @@ impl Facts {
     /// Until when or why writes pass, if they do at `now`. The controller knows best how long a pause may
     /// last; without its word about this very spec the guard's own counts.
     pub(super) fn pause(&self, now: Timestamp) -> Option<String> {
-        match self.suspended.as_ref().filter(|_| self.is_current) {
-            Some(said) => (said.truth == Truth::True).then(|| said.message.clone()),
-            None => self
-                .suspend_until
-                .filter(|until| now < *until)
-                .map(|until| format!("writes pass until {until:.0} by spec.suspend")),
+        if self.is_current {
+            let said = self.suspended.as_ref().filter(|said| said.truth == Truth::True);
+            return said.map(|said| said.message.clone());
         }
+        let until = self.suspend_until.filter(|until| now < *until)?;
+        Some(format!("writes pass until {until:.0} by spec.suspend"))
     }
 }
