@@ -52,8 +52,7 @@ pub(super) fn render(report: &Report) -> String {
          <span id=\"shown\" class=\"soft\" role=\"status\"></span></div>\n<div class=\"scroll\"><table>\n<thead><tr>",
     );
     let compared = report.compared.is_some();
-    let titles =
-        ["State", "Guard", "Target", "What is known", "Since", "Enforcement", "Source", "Last remediation"];
+    let titles = ["State", "Guard", "Target", "What is known", "Since", "Enforcement", "Source"];
     for title in titles.iter().copied().chain(compared.then_some("Change")) {
         let _ = write!(out, "<th scope=\"col\">{title}</th>");
     }
@@ -206,8 +205,7 @@ fn row(entry: &Entry, compared: bool, out: &mut String) {
         "False" => format!("{mode}, not enforced"),
         _ => mode.to_owned(),
     };
-    let last = entry.last_remediation.as_ref().map(|last| format!("{} at {}", last.result, last.time));
-    for cell in [since, mode, source(entry).to_owned(), last.unwrap_or_default()] {
+    for cell in [since, mode, source(entry).to_owned()] {
         let _ = write!(out, "<td class=\"time\">{}</td>", markup(&cell));
     }
     if compared {
@@ -234,6 +232,10 @@ fn known(entry: &Entry) -> String {
             markup(&answer.result),
             markup(&answer.message)
         ));
+    }
+    if let Some(last) = &entry.last_remediation {
+        let from = last.source.as_ref().map(|source| format!(" from {}", markup(source))).unwrap_or_default();
+        lines.push(format!("last remediation: {}{from} at {}", markup(&last.result), last.time));
     }
     for (what, place) in [("guard", &entry.guard_file), ("object", &entry.target_file)] {
         if let Some(place) = place {

@@ -13,6 +13,10 @@ use super::{age, by, paths, source};
 const MAX_WHY: usize = 100;
 /// Narrowest that a column is made to fit a terminal.
 const LEAST: usize = 10;
+/// Narrowest that a column of names is made.
+const LEAST_NAME: usize = 15;
+/// Columns that go where all of them are too many, the first first.
+const SPARED: [&str; 2] = ["SINCE", "WHY"];
 /// Between two columns.
 const GAP: usize = 2;
 /// Ends a colour.
@@ -172,6 +176,21 @@ fn why(entry: &Entry) -> String {
     text
 }
 
+/// Whether a column holds names, whose ends tell more than their beginnings.
+fn is_name(title: &str) -> bool {
+    matches!(title, "GUARD" | "TARGET")
+}
+
+fn least(title: &str) -> usize {
+    if is_name(title) { LEAST_NAME } else { LEAST }
+}
+
+fn cut_front(text: &str, most: usize) -> String {
+    let Some(over) = length(text).checked_sub(most).filter(|over| *over > 0) else { return text.to_owned() };
+    let kept: String = text.chars().skip(over + CUT.len()).collect();
+    format!("{CUT}{kept}")
+}
+
 /// The length of a line of columns so wide.
 fn total(widths: &[usize]) -> usize {
     widths.iter().sum::<usize>() + GAP * widths.len().saturating_sub(1)
@@ -217,34 +236,40 @@ impl Table {
         }
     }
 
-    /// Makes columns narrower, the widest first, until a line fits; where that is not enough, the last column
-    /// goes. The state is never cut.
+    /// Makes columns narrower, the widest first, until a line fits; where that is not enough, columns go. The
+    /// state is never cut.
     fn fit(&mut self, width: usize) {
         let mut widths = self.widths();
         while let Some(over) = total(&widths).checked_sub(width).filter(|over| *over > 0) {
-            let widest = (1..widths.len()).max_by_key(|column| widths[*column]);
-            let Some(widest) = widest.filter(|column| widths[*column] > LEAST) else {
-                if self.titles.len() <= 3 {
+            let can_give = |column: &usize| widths[*column] > least(self.titles[*column]);
+            let Some(widest) = (1..widths.len()).filter(can_give).max_by_key(|column| widths[*column]) else {
+                if !self.spare() {
                     break;
-                }
-                self.titles.pop();
-                for (_, cells) in &mut self.rows {
-                    cells.pop();
                 }
                 widths = self.widths();
                 continue;
             };
             // Down to the next widest at most, so that all give.
             let others = (1..widths.len()).filter(|column| *column != widest);
-            let next = others.map(|column| widths[column]).max().unwrap_or(LEAST);
-            let down_to = next.clamp(LEAST, widths[widest] - 1);
+            let next = others.map(|column| widths[column]).max().unwrap_or_default();
+            let down_to = next.max(least(self.titles[widest])).min(widths[widest] - 1);
             widths[widest] = down_to.max(widths[widest].saturating_sub(over));
         }
         for (_, cells) in &mut self.rows {
-            for (cell, width) in cells.iter_mut().zip(&widths) {
-                *cell = cut(cell, *width);
+            for ((cell, width), title) in cells.iter_mut().zip(&widths).zip(&self.titles) {
+                *cell = if is_name(title) { cut_front(cell, *width) } else { cut(cell, *width) };
             }
         }
+    }
+
+    /// Leaves out one column; `false` when none can be spared.
+    fn spare(&mut self) -> bool {
+        let found = SPARED.iter().find_map(|spared| self.titles.iter().position(|title| title == spared));
+        if let Some(column) = found {
+            self.titles.remove(column);
+            self.rows.iter_mut().for_each(|(_, cells)| drop(cells.remove(column)));
+        }
+        found.is_some()
     }
 
     fn text(&self, colour: bool) -> String {
