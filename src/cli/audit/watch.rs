@@ -117,7 +117,7 @@ fn tell(args: &AuditArgs, report: &Report, known: Option<&BTreeMap<Name, Entry>>
         match known.map(|known| known.get(&entry.guard)) {
             None => add("Is", &entry.guard, Some(entry))?,
             Some(old) if old.is_none_or(|old| !is_as(old, entry)) => {
-                add("Became", &entry.guard, Some(entry))?
+                add("Became", &entry.guard, Some(entry))?;
             }
             Some(_) => {}
         }
