@@ -7,6 +7,7 @@ use kube::api::ListParams;
 
 use super::AuditArgs;
 use super::facts::{Asked, facts};
+use super::progress::Progress;
 use crate::api::{DriftGuardStatus, names};
 use crate::cli::cluster::Cluster;
 use crate::cli::subject::served::Served;
@@ -78,7 +79,11 @@ pub(super) async fn find(args: &AuditArgs, cluster: &Cluster, served: &Served) -
     };
     let mut guards = Vec::new();
     let mut is_installed = false;
+    let progress = Progress::of(0, !args.watch);
+    let mut seen = 0;
     let mut take = |received: Reported| {
+        seen += 1;
+        progress.found(seen);
         let status: DriftGuardStatus = received.status();
         is_installed |= status.observed_generation.is_some();
         let guarded = guarded(&received.into(), &status, served.catalog());

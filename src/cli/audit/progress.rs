@@ -35,14 +35,26 @@ impl Progress {
     /// One more is done.
     pub(super) fn step(&self) {
         self.done.set(self.done.get() + 1);
+        self.show(|done| {
+            let full = BAR * done / self.total.max(1);
+            let bar: String = (0..BAR).map(|cell| if cell < full { '#' } else { '.' }).collect();
+            format!("[{bar}] {done}/{} guards", self.total)
+        });
+    }
+
+    /// So many were found, and nobody knows how many there are.
+    pub(super) fn found(&self, count: usize) {
+        self.done.set(count);
+        self.show(|count| format!("{count} guards found"));
+    }
+
+    fn show(&self, line: impl FnOnce(usize) -> String) {
         let now = Instant::now();
         if self.is_shown && now >= self.due.get() {
             self.due.set(now + PAUSE);
             self.was_written.set(true);
-            let full = BAR * self.done.get() / self.total.max(1);
-            let bar: String = (0..BAR).map(|cell| if cell < full { '#' } else { '.' }).collect();
             // There is nowhere to report that this failed.
-            let _ = write!(std::io::stderr(), "\r[{bar}] {}/{} guards", self.done.get(), self.total);
+            let _ = write!(std::io::stderr(), "\r{}", line(self.done.get()));
         }
     }
 }

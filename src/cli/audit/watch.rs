@@ -4,7 +4,7 @@
 //! and whatever they say is looked into at once. Below that lies an audit each `--interval`, which needs nobody
 //! to run and no right to watch.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant};
 
 use futures::{Stream, StreamExt as _};
@@ -122,8 +122,8 @@ fn tell(args: &AuditArgs, report: &Report, known: Option<&BTreeMap<Name, Entry>>
             Some(_) => {}
         }
     }
-    let is_left = |name: &Name| report.guards.iter().any(|entry| entry.guard == *name);
-    for gone in known.into_iter().flatten().map(|(name, _)| name).filter(|name| !is_left(name)) {
+    let left: HashSet<&Name> = report.guards.iter().map(|entry| &entry.guard).collect();
+    for gone in known.into_iter().flatten().map(|(name, _)| name).filter(|name| !left.contains(name)) {
         add("Gone", gone, None)?;
     }
     Ok(output::data(lines.as_bytes())?)
