@@ -207,7 +207,8 @@ pub async fn run(args: AuditArgs) -> anyhow::Result<Exit> {
     }
     args.write(&report, now)?;
     let outcome = report::outcome(&report.guards, &args.counted());
-    if args.output.is_table() || outcome != Outcome::Clean {
+    let is_told = args.output.is_table() && !report.guards.is_empty();
+    if is_told || outcome != Outcome::Clean {
         output::message(&summary(&report));
     }
     Ok(outcome.into())

@@ -99,10 +99,11 @@ pub fn summary(report: &Report) -> String {
     let mut line = if states.is_empty() { guards } else { format!("{guards}: {}", states.join(", ")) };
     if let Some(compared) = &report.compared {
         line.push_str(&format!(
-            "; since {}: {} new, {} changed, {} resolved, {} gone",
+            "; since {}: {} new, {} changed, {} unchanged, {} resolved, {} gone",
             compared.earlier,
             compared.new,
             compared.changed,
+            compared.unchanged,
             compared.resolved,
             compared.gone.len()
         ));

@@ -220,8 +220,7 @@ impl Table {
     /// Leaves out columns in which nothing stands.
     fn drop_empty(&mut self) {
         let empty = |column: usize| self.rows.iter().all(|(_, cells)| cells[column].is_empty());
-        let kept: Vec<usize> =
-            (0..self.titles.len()).filter(|column| self.rows.is_empty() || !empty(*column)).collect();
+        let kept: Vec<usize> = (0..self.titles.len()).filter(|column| !empty(*column)).collect();
         self.titles = kept.iter().map(|column| self.titles[*column]).collect();
         for (_, cells) in &mut self.rows {
             *cells = kept.iter().map(|column| std::mem::take(&mut cells[*column])).collect();
@@ -272,7 +271,11 @@ impl Table {
         found.is_some()
     }
 
+    /// Titles and rows; nothing at all without rows.
     fn text(&self, colour: bool) -> String {
+        if self.rows.is_empty() {
+            return String::new();
+        }
         let widths = self.widths();
         let mut out = String::new();
         let titles: Vec<String> = self.titles.iter().map(|title| (*title).to_owned()).collect();

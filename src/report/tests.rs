@@ -212,10 +212,11 @@ fn the_summary_is_one_line_with_the_good_news_first() {
     let line = summary(&report());
     assert_eq!(
         line,
-        "8 guards: 1 in sync, 1 awaiting their apply, 1 suspended, 1 not enforcing, 2 drifted, 1 missing, 1 could not be told; since 2026-05-31T12:00:00Z: 1 new, 0 changed, 0 resolved, 1 gone"
+        "8 guards: 1 in sync, 1 awaiting their apply, 1 suspended, 1 not enforcing, 2 drifted, 1 missing, 1 could not be told; since 2026-05-31T12:00:00Z: 1 new, 0 changed, 1 unchanged, 0 resolved, 1 gone"
     );
     let empty = Report::new(Vec::new(), Origin::default(), now().into());
     assert_eq!(summary(&empty), "0 guards");
+    assert_eq!(render(&empty, Format::Table, &screen(None)).unwrap(), b"");
 }
 
 #[test]

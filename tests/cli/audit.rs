@@ -223,6 +223,9 @@ fn guards_are_chosen_by_name_label_and_kind_of_their_target() {
     );
     let ran = audit(on, &["-n", "audit-chosen", "--kind", "gizmo"]);
     assert!(ran.failure().contains("serves no kind gizmo"));
+    let ran = audit(on, &["-n", "no-such-namespace"]);
+    let said = "no DriftGuard in namespace no-such-namespace was found to audit\n";
+    assert_eq!((ran.code, ran.stdout.as_str(), ran.stderr.as_str()), (Some(0), "", said));
     let everywhere = audit(on, &["-A", "-o", "json"]);
     assert!(states(&report(&everywhere)).len() >= 5);
 }

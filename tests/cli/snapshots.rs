@@ -228,6 +228,24 @@ fn audits_of_files() {
 }
 
 #[test]
+fn a_reader_that_has_enough_changes_nothing_about_how_an_audit_of_files_ends() {
+    use std::io::Write as _;
+    let guard = |n: usize| {
+        format!(
+            "{{apiVersion: terrafusion.ai/v1, kind: DriftGuard, metadata: {{name: g{n}, namespace: trading}}, spec: {{targetKind: ConfigMap, targetName: t{n}, expectedHash: '{:064}'}}}}\n---\n",
+            0
+        )
+    };
+    let guards: String = (0..2_000).map(guard).collect();
+    let mut child = command(&["audit", "-f", "-"]).stdin(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    child.stdin.take().unwrap().write_all(guards.as_bytes()).unwrap();
+    let ended = child.wait_with_output().unwrap();
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!((ended.status.code(), said.as_str()), (Some(1), "2000 guards: 2000 missing\n"));
+}
+
+#[test]
 fn clusters_that_cannot_be_reached() {
     check("version-client", &["version", "--client"], "");
     check("version-without-cluster", &["version", "-o", "json"], "");

@@ -341,7 +341,11 @@ fn by_the_object(guard: &Guard, facts: &Facts, found: Option<(&[u8], ContentHash
             known_by: ActorKnownBy::ManagedFields,
             detail: clean(&attribution.to_string(), MAX_MESSAGE),
         },
-        Attribution::Unknown { why } => unknown(clean(why, MAX_MESSAGE)),
+        Attribution::Unknown { .. } if paths.is_empty() => unknown("it is not known what changed"),
+        Attribution::Unknown { why } => {
+            let why = why.replace("what changed", "a part of what is pinned");
+            unknown(clean(&format!("it is not known what changed, and {why}"), MAX_MESSAGE))
+        }
         Attribution::ObservedAtAdmission { .. } => unknown("nothing was read that could tell"),
     }
 }
