@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use jiff::Timestamp;
 
-use crate::core::report::{Change, Entry, Name, Report, State};
+use crate::core::report::{Change, Entry, Name, Report, SinceKnownBy, State};
 
 use super::{age, by, paths, source};
 
@@ -50,7 +50,11 @@ pub(super) fn narrow(report: &Report, screen: &Screen) -> String {
         titles.insert(1, "CHANGE");
     }
     let row = |entry: &Entry| {
-        let since = entry.since.as_ref().map(|since| age(since.time.timestamp(), screen.now));
+        let since = entry.since.as_ref().map(|since| {
+            let age = age(since.time.timestamp(), screen.now);
+            // That long at least.
+            if since.known_by == SinceKnownBy::EarlierReport { format!("{age}+") } else { age }
+        });
         let mut cells = vec![
             entry.state.to_string(),
             guard(entry, screen),

@@ -83,7 +83,11 @@ fn report() -> Report {
         change: Some(Change::Unchanged),
         ..entry("market-settings", State::Drifted)
     };
-    let missing = Entry { current_hash: None, ..entry("prices", State::Missing) };
+    let missing = Entry {
+        current_hash: None,
+        since: Some(Since { time: at("2026-05-31T12:00:00Z"), known_by: SinceKnownBy::EarlierReport }),
+        ..entry("prices", State::Missing)
+    };
     let elsewhere = TargetName {
         api_version: Some("rbac.authorization.k8s.io/v1".into()),
         kind: "ClusterRole".into(),
