@@ -69,7 +69,7 @@ lint: needs-rust ## Checks format and lints
 deny: $(CARGO_DENY) ## Checks licences, sources and banned crates of all dependencies
 	$(CARGO_DENY) --locked check --hide-inclusion-graph bans licenses sources
 
-generate: needs-rust ## Writes crds/, webhook-config/ and deploy/ anew from the code
+generate: needs-rust ## Writes crds/, webhook-config/, deploy/ and the schema of reports anew from the code
 	DRIFTGUARD_WRITE_GENERATED=1 cargo test --locked --workspace --test generated
 
 check-generated: needs-rust ## Fails when a generated file is stale

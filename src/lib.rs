@@ -15,6 +15,7 @@
 //! - [`cert`], [`telemetry`] and [`trail`] serve all of them: certificates; logs, metrics and Events;
 //!   records of what was refused.
 //! - [`alert`] tells somebody: alerts and telemetry, spooled and delivered.
+//! - [`report`] writes down what an audit found, for people and programs.
 //! - [`manifests`] is what gets installed, [`document`] reads files, and [`cli`] is the command line,
 //!   which may use everything.
 //!
@@ -29,6 +30,7 @@ pub mod control;
 pub mod core;
 pub mod document;
 pub mod manifests;
+pub mod report;
 pub mod sources;
 pub mod store;
 pub mod telemetry;

@@ -15,6 +15,8 @@ pub enum Exit {
     Clean,
     /// It worked and found what it looks for, such as drift: 1.
     Finding,
+    /// It worked, and of something it could not be told: 2.
+    CouldNotTell,
 }
 
 /// Exit code for wrong usage and for "could not tell".
@@ -25,6 +27,7 @@ impl From<Exit> for ExitCode {
         match exit {
             Exit::Clean => Self::SUCCESS,
             Exit::Finding => Self::from(1),
+            Exit::CouldNotTell => Self::from(COULD_NOT_TELL),
         }
     }
 }

@@ -12,6 +12,7 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 pub mod adopt;
 pub mod approve;
+pub mod audit;
 pub mod breakglass;
 pub mod cluster;
 pub mod completion;
@@ -65,6 +66,8 @@ pub struct Cli {
 pub enum Command {
     /// Run the admission server and its controller
     Serve(Box<serve::ServeArgs>),
+    /// Report which guarded objects are as approved
+    Audit(Box<audit::AuditArgs>),
     /// Print the hash of files or of a live object
     Hash(hash::HashArgs),
     /// Make a DriftGuard for a live object or a file
@@ -162,6 +165,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             let runtime = tokio::runtime::Runtime::new().context("cannot start worker threads")?;
             runtime.block_on(serve::run(*args))
         }
+        Command::Audit(args) => one_thread()?.block_on(audit::run(*args)),
         Command::Hash(args) => one_thread()?.block_on(hash::run(args)),
         Command::Guard(args) => one_thread()?.block_on(guard::run(args)),
         Command::Adopt(args) => one_thread()?.block_on(adopt::run(args)),

@@ -27,6 +27,7 @@ pub mod paths;
 pub mod pause;
 pub mod promotion;
 pub mod registration;
+pub mod report;
 pub mod resolution;
 mod review;
 pub mod rewrite;

@@ -10,6 +10,9 @@ use super::{Document, Head, lists, split};
 
 /// Extensions looked for in directories, as in kubectl.
 const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
+/// What kustomize reads itself: no object of any cluster. Found beside manifests, so that a directory of them
+/// could not be read at all.
+const KUSTOMIZATIONS: [&str; 2] = ["kustomization.yaml", "kustomization.yml"];
 /// How messages call standard input.
 const STDIN: &str = "standard input";
 
@@ -50,7 +53,7 @@ fn read_path(path: &Path, documents: &mut Vec<Document>) -> Result<(), DocumentE
     files.iter().try_for_each(|file| read_file(file, documents))
 }
 
-/// Files with our extensions under a directory. As in kubectl, links to directories are not
+/// Files with our extensions under a directory, but for those of kustomize. As in kubectl, links to directories are not
 /// followed, so there is no way round in circles.
 fn find_files(root: &Path) -> Result<Vec<PathBuf>, DocumentError> {
     let mut found = Vec::new();
@@ -62,7 +65,9 @@ fn find_files(root: &Path) -> Result<Vec<PathBuf>, DocumentError> {
             let entry = entry.map_err(fail)?;
             let kind = entry.file_type().map_err(fail)?;
             let path = entry.path();
-            let wanted = path.extension().is_some_and(|ext| EXTENSIONS.iter().any(|known| ext == *known));
+            let is_ours = path.extension().is_some_and(|ext| EXTENSIONS.iter().any(|known| ext == *known));
+            let is_of_kustomize = KUSTOMIZATIONS.iter().any(|name| path.ends_with(name));
+            let wanted = is_ours && !is_of_kustomize;
             if kind.is_dir() {
                 waiting.push(path);
             } else if wanted && !(kind.is_symlink() && path.is_dir()) {
@@ -166,6 +171,17 @@ mod tests {
         assert!(matches!(problem(&blown.repeat(3)), Problem::ExcessiveAliasing));
         let named = format!("{}data: {{b: [{}1]}}\n", named("a"), "1,".repeat(200_000));
         assert_eq!(names(&read(&["-"], &mut named.as_bytes()).unwrap()), ["a"]);
+    }
+
+    #[test]
+    fn what_kustomize_reads_itself_is_left_out_of_a_directory_and_not_when_it_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let kustomization = folder.path().join("kustomization.yaml");
+        std::fs::write(&kustomization, "kind: Kustomization\nresources: [a.yaml]\n").unwrap();
+        std::fs::write(folder.path().join("a.yaml"), named("a")).unwrap();
+        let found = read(&[folder.path().to_str().unwrap()], &mut std::io::empty()).unwrap();
+        assert_eq!(names(&found), ["a"]);
+        assert!(read(&[kustomization.to_str().unwrap()], &mut std::io::empty()).is_err());
     }
 
     #[test]

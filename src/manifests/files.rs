@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::{ManifestError, Settings, monitoring, yaml};
+use crate::core::report::Report;
 
 /// The command that writes the files anew.
 pub const REFRESH: &str = "make generate";
@@ -46,6 +47,9 @@ configMapGenerator:
       grafana_dashboard: \"1\"
 ";
 
+/// Where the schema of reports is published.
+const REPORT_SCHEMA: &str = "docs/reference/audit-report-v1.schema.json";
+
 /// One generated file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GeneratedFile {
@@ -85,7 +89,17 @@ pub fn all() -> Result<Vec<GeneratedFile>, ManifestError> {
     // JSON has no comments: that it is generated stands in the kustomization beside it.
     let dashboard = format!("{:#}\n", monitoring::dashboard());
     files.push(GeneratedFile { path: "deploy/monitoring/dashboard.json", content: dashboard });
+    // It says so itself.
+    files.push(GeneratedFile { path: REPORT_SCHEMA, content: format!("{:#}\n", report_schema()) });
     Ok(files)
+}
+
+/// The JSON Schema of what `driftguard audit -o json` writes.
+fn report_schema() -> Value {
+    let mut schema = schemars::schema_for!(Report);
+    let comment = format!("Generated from the code by `{REFRESH}`; do not edit.");
+    schema.insert("$comment".to_owned(), comment.into());
+    schema.to_value()
 }
 
 /// A kustomization of files beside it.

@@ -210,6 +210,111 @@ fn broken_glass() {
 }
 
 #[test]
+fn audits_that_cannot_be_made() {
+    check("audit-help", &["audit", "-h"], "");
+    check("audit-long-help", &["audit", "--help"], "");
+    check("audit-wrong-format", &["audit", "-o", "jsn"], "");
+    check("audit-wrong-finding", &["audit", "--fail-on", "drifted"], "");
+    check("audit-names-and-selector", &["audit", "a", "-l", "x=y"], "");
+    check("audit-everywhere-and-namespace", &["audit", "-A", "-n", "trading"], "");
+    check("audit-watch-as-page", &["audit", "--watch", "-o", "html"], "");
+    check("audit-interval-alone", &["audit", "--interval", "1m"], "");
+    check("audit-wrong-since", &["audit", "--since", "yesterday"], "");
+    check("audit-no-earlier-report", &["audit", "--from-report", "no/such.json"], "");
+    check("audit-without-cluster", &["audit"], "");
+    check("audit-refused-connection", &["audit", "-A", "-s", "http://127.0.0.1:1"], "");
+}
+
+/// Guards of the examples, of one that is in no file, and of a Deployment whose file does not tell.
+const GUARDS: &str = r"
+apiVersion: terrafusion.ai/v1
+kind: DriftGuard
+metadata: {name: gone, namespace: trading}
+spec: {targetKind: configmap, targetName: gone, expectedHash: 'HASH'}
+---
+apiVersion: terrafusion.ai/v1
+kind: DriftGuard
+metadata: {name: changed, namespace: trading}
+spec: {targetKind: ConfigMap, targetName: changed, expectedHash: 'HASH', enforcement: Audit}
+---
+apiVersion: terrafusion.ai/v1
+kind: DriftGuard
+metadata: {name: web, namespace: trading}
+spec: {targetKind: Deployment, targetName: web, expectedHash: 'HASH'}
+---
+apiVersion: terrafusion.ai/v1
+kind: DriftGuard
+metadata: {name: replicas, namespace: trading}
+spec: {targetKind: Deployment, targetName: scaled, expectedHash: 'HASH', onlyPaths: [/spec/replicas]}
+---
+apiVersion: terrafusion.ai/v1
+kind: DriftGuard
+metadata: {name: gizmo, namespace: trading}
+spec: {targetKind: Gizmo, targetName: x, expectedHash: 'HASH'}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: changed, namespace: trading}
+data: {a: b}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, namespace: trading}
+spec: {replicas: 3}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: scaled, namespace: trading}
+spec: {replicas: 3}
+";
+
+#[test]
+fn audits_of_files() {
+    let guards = run(&["guard", "-f", "examples/configmap.yaml", "-f", "examples/secret.yaml"]).success();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("guards.yaml");
+    std::fs::write(&file, guards).unwrap();
+    let in_sync = [
+        "audit",
+        "-f",
+        file.to_str().unwrap(),
+        "-f",
+        "examples/configmap.yaml",
+        "-f",
+        "examples/secret.yaml",
+    ];
+    let ran = run(&in_sync);
+    assert_eq!((ran.code, ran.stdout.matches("InSync").count()), (Some(0), 2), "{ran:?}");
+    let all = GUARDS.replace("HASH", &"0".repeat(64));
+    check("audit-files", &["audit", "-f", "-"], &all);
+    check("audit-files-wide", &["audit", "-f", "-", "-o", "wide"], &all);
+    check("audit-files-csv", &["audit", "-f", "-", "-o", "csv"], &all);
+    check("audit-files-some", &["audit", "-f", "-", "changed", "--fail-on", "missing"], &all);
+    check("audit-files-kind", &["audit", "-f", "-", "--kind", "configmaps"], &all);
+    check("audit-files-no-such-guard", &["audit", "-f", "-", "nobody"], &all);
+    check("audit-files-without-guards", &["audit", "-f", "examples/configmap.yaml"], "");
+    check("audit-files-and-everywhere", &["audit", "-A", "-f", "examples"], "");
+}
+
+#[test]
+fn a_reader_that_has_enough_changes_nothing_about_how_an_audit_of_files_ends() {
+    use std::io::Write as _;
+    let guard = |n: usize| {
+        format!(
+            "{{apiVersion: terrafusion.ai/v1, kind: DriftGuard, metadata: {{name: g{n}, namespace: trading}}, spec: {{targetKind: ConfigMap, targetName: t{n}, expectedHash: '{:064}'}}}}\n---\n",
+            0
+        )
+    };
+    let guards: String = (0..2_000).map(guard).collect();
+    let mut child = command(&["audit", "-f", "-"]).stdin(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    child.stdin.take().unwrap().write_all(guards.as_bytes()).unwrap();
+    let ended = child.wait_with_output().unwrap();
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!((ended.status.code(), said.as_str()), (Some(1), "2000 guards: 2000 missing\n"));
+}
+
+#[test]
 fn clusters_that_cannot_be_reached() {
     check("version-client", &["version", "--client"], "");
     check("version-without-cluster", &["version", "-o", "json"], "");

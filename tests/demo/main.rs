@@ -80,6 +80,7 @@ impl Demo {
         self.drift()?;
         self.refuse_a_lie()?;
         self.look()?;
+        self.audit()?;
         self.uninstall(&serve)
     }
 
@@ -289,6 +290,17 @@ impl Demo {
             Ok(())
         })?;
         println!("  -> not written; the price {price}, last seen approved, was put back instead");
+        Ok(())
+    }
+
+    fn audit(&self) -> Result<()> {
+        heading("The report that a person, or a job, asks for: it ends with 0 when all is as approved");
+        until("all is as approved", LIMIT, || {
+            let ran = self.run(&["audit", "-A"])?;
+            ensure!(ran.succeeded(), "{ran}");
+            Ok(())
+        })?;
+        self.driftguard(&["audit", "-A"])?.success()?;
         Ok(())
     }
 

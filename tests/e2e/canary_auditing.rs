@@ -81,6 +81,7 @@ fn case_42_what_is_found_in_secrets_and_put_back_stands_in_no_output() -> Result
 
     let mut said = Said::default();
     read_the_cluster(on, &mut said)?;
+    report(on, &mut said)?;
     in_the_audit_log(on, &mut said)?;
     let mut canaries = canaries(on)?;
     on.serve.signal(Signal::Terminate)?;
@@ -118,6 +119,24 @@ fn case_42_what_is_found_in_secrets_and_put_back_stands_in_no_output() -> Result
     said.holds_none_of(&canaries)?;
     let outside: Vec<_> = said.0.into_iter().filter(|(by, _)| !by.contains("guards")).collect();
     Said(outside).holds_none_of(&approved_hashes()?)
+}
+
+/// What `audit` tells of all this, in every way.
+fn report(on: &Installation, said: &mut Said) -> Result<()> {
+    for format in ["json", "yaml", "table", "wide", "csv", "junit", "sarif", "html", "openreports"] {
+        let ran = driftguard(&on.admin, &["audit", "-A", "-o", format])?;
+        ensure!(ran.code == Some(1) && ran.stdout.contains("stuck"), "{ran}");
+        if format == "json" {
+            let report: serde_json::Value = serde_json::from_str(&ran.stdout)?;
+            let guards = report["guards"].as_array().context("a report has guards")?;
+            let stuck = guards.iter().find(|entry| entry["guard"]["name"] == "stuck").context("stuck")?;
+            ensure!(stuck["state"] == "Drifted" && stuck["reason"] == "BypassedAdmission", "{stuck}");
+            ensure!(stuck["also"] == json!(["SourceDown"]) && stuck["source"]["state"] == "Down", "{stuck}");
+            ensure!(stuck["lastRemediation"]["result"] == "NoVerifiedSource", "{stuck}");
+        }
+        said.note(&format!("the report as {format}"), ran.to_string());
+    }
+    Ok(())
 }
 
 fn hash(secret: &serde_json::Value) -> Result<ContentHash> {

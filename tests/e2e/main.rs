@@ -5,6 +5,7 @@ mod adoption;
 mod alerting;
 mod api;
 mod audit_log;
+mod audit_report;
 mod audit_watch;
 mod auditing;
 mod authors;

@@ -64,10 +64,10 @@ pub(super) fn event(line: &[u8]) -> Result<Event<'_>, JsonError> {
 
 /// The metadata of an object, as far as watching needs it.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Meta<'a> {
-    pub(super) name: Cow<'a, str>,
+pub(crate) struct Meta<'a> {
+    pub(crate) name: Cow<'a, str>,
     /// Empty for cluster-scoped objects.
-    pub(super) namespace: Cow<'a, str>,
+    pub(crate) namespace: Cow<'a, str>,
     pub(super) uid: Cow<'a, str>,
     pub(super) revision: Cow<'a, str>,
     /// `metadata.generation` as it stands.
@@ -83,7 +83,7 @@ pub(super) struct Meta<'a> {
 ///
 /// # Errors
 /// When it is no JSON object with a `metadata` object.
-pub(super) fn meta(object: &[u8]) -> Result<Meta<'_>, JsonError> {
+pub(crate) fn meta(object: &[u8]) -> Result<Meta<'_>, JsonError> {
     let mut cursor = Cursor::new(object);
     let mut members = cursor.enter_object()?;
     while let Some(key) = cursor.next_member(&mut members)? {

@@ -31,7 +31,7 @@ use crate::core::text::Text;
 use crate::store::{Observation, Store};
 use crate::telemetry::metrics::Metrics;
 
-mod event;
+pub(crate) mod event;
 mod follow;
 mod keep;
 mod known;
@@ -39,7 +39,7 @@ mod list;
 mod pace;
 mod plan;
 mod poll;
-mod request;
+pub(crate) mod request;
 mod running;
 mod settled;
 mod shared;

@@ -18,7 +18,7 @@ use crate::telemetry::metrics::watches::WatchMetrics;
 use super::text::{Items, Part, TextError};
 
 /// Whole objects.
-pub(super) const OBJECTS: &str = "application/json";
+pub(crate) const OBJECTS: &str = "application/json";
 /// The metadata of many objects.
 pub(super) const METADATA_LIST: &str = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io";
 /// The metadata of one object.
@@ -35,7 +35,7 @@ const MOST_REFUSAL: usize = 64 << 10;
 
 /// What a request is for, as metrics tell it.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Purpose {
+pub(crate) enum Purpose {
     Watch,
     List,
     Sweep,
@@ -58,13 +58,13 @@ impl Purpose {
 /// Why there is no answer, or not all of one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}{}", if *.code == 0 { String::new() } else { format!(" ({})", .code) })]
-pub(super) struct Failure {
+pub(crate) struct Failure {
     /// HTTP status; 0 when the API server did not answer.
-    pub(super) code: u16,
+    pub(crate) code: u16,
     /// What the API server, or the client, says.
-    pub(super) message: String,
+    pub(crate) message: String,
     /// The object that a 404 is about; `None` when it is the resource that is not there.
-    pub(super) about: Option<String>,
+    pub(crate) about: Option<String>,
 }
 
 impl Failure {
@@ -116,7 +116,7 @@ impl Failure {
     }
 
     /// Whether the API server works but not for this: it may be unable to decode an object.
-    pub(super) fn may_be_undecodable(&self) -> bool {
+    pub(crate) fn may_be_undecodable(&self) -> bool {
         matches!(self.code, 429 | 500 | 503 | 504)
     }
 }
@@ -132,13 +132,13 @@ pub(super) type Chunks = BoxStream<'static, Result<Bytes, Failure>>;
 
 /// Asks one API server.
 #[derive(Clone)]
-pub(super) struct Requests {
+pub(crate) struct Requests {
     client: Client,
     metrics: WatchMetrics,
 }
 
 impl Requests {
-    pub(super) fn new(client: Client, metrics: WatchMetrics) -> Self {
+    pub(crate) fn new(client: Client, metrics: WatchMetrics) -> Self {
         Self { client, metrics }
     }
 
@@ -172,7 +172,7 @@ impl Requests {
     ///
     /// # Errors
     /// As [`Requests::open`], and when it breaks off.
-    pub(super) async fn read(&self, uri: &str, accept: &str, purpose: Purpose) -> Result<Bytes, Failure> {
+    pub(crate) async fn read(&self, uri: &str, accept: &str, purpose: Purpose) -> Result<Bytes, Failure> {
         let mut chunks = self.open(uri, accept, purpose).await?;
         collect(&mut chunks, MOST_BYTES).await
     }
@@ -201,7 +201,7 @@ async fn next_chunk(chunks: &mut Chunks) -> Result<Option<Bytes>, Failure> {
 }
 
 /// A collection, page by page and item by item: one item at a time is held.
-pub(super) struct Listing {
+pub(crate) struct Listing {
     requests: Requests,
     uri: String,
     accept: &'static str,
@@ -220,7 +220,7 @@ struct Page {
 
 impl Listing {
     /// A list of the newest state; `uri` has a query already.
-    pub(super) fn new(requests: &Requests, uri: String, accept: &'static str, purpose: Purpose) -> Self {
+    pub(crate) fn new(requests: &Requests, uri: String, accept: &'static str, purpose: Purpose) -> Self {
         let requests = requests.clone();
         Self { requests, uri, accept, purpose, page: None, revision: None, next_page: Some(String::new()) }
     }
@@ -229,7 +229,7 @@ impl Listing {
     ///
     /// # Errors
     /// When the API server refuses, or an answer breaks off: then the list is not complete.
-    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
         loop {
             let page = match &mut self.page {
                 Some(page) => page,

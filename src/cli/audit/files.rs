@@ -1,0 +1,211 @@
+//! An audit of files, without a cluster: do the manifests hold what their guards approve.
+//!
+//! Kinds that get no defaults hash in a file as in the cluster. Of others a file tells only where its own hash
+//! is the approved one, or where the guard names the paths that it pins: otherwise the API server may store
+//! what is approved all the same, and it is not told.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, ensure};
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::AuditArgs;
+use super::guards::{Found, Guarded, guarded};
+use crate::api::{DriftGuardStatus, names, reasons};
+use crate::cli::subject::builtin;
+use crate::core::canonical::hash_object;
+use crate::core::guard::{Guard, GuardState, InvalidGuard};
+use crate::core::kinds::{Catalog, KindEntry};
+use crate::core::paths::PathFilter;
+use crate::core::report::{Entry, Known, Origin, Place, Report, Sight, invalid, judge};
+use crate::document::{self, Document, Origin as DocumentOrigin};
+use crate::store::Stored;
+
+/// What a file cannot tell of kinds with defaults.
+const NEEDS_SERVER: &str = "the file's own hash is not the approved one, but the API server fills in defaults of this kind, so that what it would store may be; audit the cluster, compare `driftguard hash --server -f FILE`, or pin parts with onlyPaths";
+
+/// Objects of the files, by group, kind in lower case, namespace (empty for kinds without) and name.
+type Objects = BTreeMap<(String, String, String, String), Vec<Document>>;
+
+/// The report on the files of `-f`.
+///
+/// # Errors
+/// When a file cannot be read, or there is no guard in them.
+pub(super) fn report(args: &AuditArgs, now: Timestamp) -> anyhow::Result<Report> {
+    let documents = document::read(&args.filename, &mut std::io::stdin().lock())?;
+    let (guards, others): (Vec<_>, Vec<_>) = documents.into_iter().partition(is_guard);
+    ensure!(
+        !guards.is_empty(),
+        "there is no DriftGuard in {}; name the files that hold guards as well",
+        args.files()
+    );
+    let namespace = args.cluster.default_namespace()?;
+    let catalog = catalog(&others, &guards);
+    let objects = objects(others, &namespace);
+    let mut places = Vec::new();
+    let mut found = Vec::new();
+    for document in guards {
+        if !args.names.is_empty() && !args.names.contains(&document.name) {
+            continue;
+        }
+        let stored = stored(&document, &namespace).with_context(|| document.origin.to_string())?;
+        let guarded = guarded(&stored, &DriftGuardStatus::default(), &catalog);
+        if args.is_of_kind(&guarded) {
+            places.push(place(&document.origin));
+            found.push(guarded);
+        }
+    }
+    for name in &args.names {
+        let is_there = found.iter().any(|one| one.state.id().name.as_str() == name);
+        ensure!(is_there, "there is no DriftGuard {name} in {}", args.files());
+    }
+    let known = Known { now, is_installed: false };
+    let found = Found::of(found, false);
+    let entries = found.guards.iter().zip(places).map(|(guarded, place)| Entry {
+        guard_file: Some(place),
+        // A file does not say who wrote it; its history does.
+        by: None,
+        ..entry(guarded, &objects, &known)
+    });
+    let origin = Origin {
+        files: args.filename.clone(),
+        names: args.names.clone(),
+        kinds: args.kind.clone(),
+        ..Origin::default()
+    };
+    Ok(Report::new(entries.collect(), origin, now.into()))
+}
+
+impl AuditArgs {
+    /// The files, for messages.
+    fn files(&self) -> String {
+        let name = |file: &String| if file == "-" { "standard input".to_owned() } else { file.clone() };
+        self.filename.iter().map(name).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Whether a guard of a file is of a kind that was asked for; without a server only kinds themselves are
+    /// known, and no short names.
+    fn is_of_kind(&self, guarded: &Guarded) -> bool {
+        let kind = match (guarded.state.target(), &guarded.spelled) {
+            (Some(target), _) => target.kind.as_str(),
+            (None, Some((kind, _))) => kind,
+            (None, None) => return self.kind.is_empty(),
+        };
+        let is = |word: &String| {
+            word.eq_ignore_ascii_case(kind)
+                || word.strip_suffix(['s', 'S']).is_some_and(|word| word.eq_ignore_ascii_case(kind))
+        };
+        self.kind.is_empty() || self.kind.iter().any(is)
+    }
+}
+
+fn is_guard(document: &Document) -> bool {
+    document.group() == names::GROUP && document.kind == "DriftGuard"
+}
+
+/// A guard of a file as the API server would store it: in its namespace, without a status.
+fn stored(document: &Document, namespace: &str) -> anyhow::Result<Stored> {
+    let mut object: Value = serde_json::from_slice(&document.json).context("the guard cannot be read")?;
+    object["metadata"]["namespace"] = document.namespace.as_deref().unwrap_or(namespace).into();
+    object["status"] = Value::Null;
+    Ok(serde_json::from_slice(&serde_json::to_vec(&object)?)?)
+}
+
+fn place(origin: &DocumentOrigin) -> Place {
+    Place { file: origin.file.clone(), line: origin.line as u64 }
+}
+
+/// What the kinds of the files mean, and those that guards name outright.
+fn catalog(objects: &[Document], guards: &[Document]) -> Catalog {
+    let entry = |api_version: &str, kind: &str| {
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        KindEntry {
+            group: group.into(),
+            version: version.into(),
+            kind: kind.into(),
+            plural: format!("{}s", kind.to_ascii_lowercase()).as_str().into(),
+            namespaced: builtin::is_namespaced(group, kind),
+            preferred: true,
+        }
+    };
+    let mut entries = vec![
+        entry("v1", "ConfigMap"),
+        entry("v1", "Secret"),
+        entry(&format!("{}/{}", names::GROUP, names::VERSION), "GAMAConfig"),
+    ];
+    entries.extend(objects.iter().map(|object| entry(&object.api_version, &object.kind)));
+    for guard in guards {
+        let spec = serde_json::from_slice::<Value>(&guard.json).unwrap_or_default();
+        let text = |field: &str| spec["spec"][field].as_str().filter(|text| !text.is_empty());
+        if let (Some(api_version), Some(kind)) = (text("targetApiVersion"), text("targetKind")) {
+            let is_known =
+                |one: &KindEntry| one.api_version() == api_version && one.kind.eq_ignore_ascii_case(kind);
+            if !entries.iter().any(is_known) {
+                entries.push(entry(api_version, kind));
+            }
+        }
+    }
+    Catalog::new(entries)
+}
+
+fn objects(documents: Vec<Document>, namespace: &str) -> Objects {
+    let mut objects = Objects::new();
+    for document in documents {
+        let place = if builtin::is_namespaced(document.group(), &document.kind) {
+            document.namespace.clone().unwrap_or_else(|| namespace.to_owned())
+        } else {
+            String::new()
+        };
+        let key =
+            (document.group().to_owned(), document.kind.to_ascii_lowercase(), place, document.name.clone());
+        objects.entry(key).or_default().push(document);
+    }
+    objects
+}
+
+fn entry(guarded: &Guarded, objects: &Objects, known: &Known) -> Entry {
+    let guard = match &guarded.state {
+        GuardState::Valid(guard) => guard,
+        GuardState::Invalid(state) => {
+            let (kind, name) = guarded.spelled.as_ref().map_or(("", ""), |(kind, name)| (kind, name));
+            if state.reason != reasons::TARGET_UNKNOWN {
+                return invalid(state, kind, name, &guarded.facts, known);
+            }
+            let message = format!(
+                "no file holds a {kind} {name}, and without a server it is not known what kind that is"
+            );
+            let state = InvalidGuard { reason: "NotInFiles", message, ..InvalidGuard::clone(state) };
+            return invalid(&state, kind, name, &guarded.facts, known);
+        }
+    };
+    let target = &guard.target;
+    let key = (
+        target.group.to_string(),
+        target.kind.to_ascii_lowercase(),
+        target.namespace.as_deref().unwrap_or_default().to_owned(),
+        target.name.to_string(),
+    );
+    let Some(documents) = objects.get(&key) else {
+        return judge(guard, &guarded.facts, Sight::Absent("no file holds it"), known);
+    };
+    // One that stands in several files must be approved in each.
+    let is_approved = |document: &&Document| {
+        hash_object(&document.json, &guard.scope).is_ok_and(|hash| guard.approves(hash, known.now))
+    };
+    let worst = documents.iter().find(|document| !is_approved(document)).or(documents.first());
+    let Some(document) = worst else {
+        return judge(guard, &guarded.facts, Sight::Absent("no file holds it"), known);
+    };
+    let sight = if is_approved(&document) || tells(guard) {
+        Sight::Present(&document.json)
+    } else {
+        Sight::Undecided(NEEDS_SERVER)
+    };
+    Entry { target_file: Some(place(&document.origin)), ..judge(guard, &guarded.facts, sight, known) }
+}
+
+/// Whether another hash of a file is another content.
+fn tells(guard: &Guard) -> bool {
+    !guard.scope.has_server_defaults() || matches!(guard.scope.filter(), PathFilter::Only(_))
+}

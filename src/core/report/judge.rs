@@ -1,0 +1,397 @@
+//! From how a target stands, and what is known of its guard, to an entry of the report.
+//!
+//! Approved is what the guard's own spec approves. A status can add since when, by whom and why, but never
+//! that content is approved, with one exception that is told as such: a hash that the status calls another
+//! reading of the approved content.
+
+use jiff::Timestamp;
+
+use crate::core::audit::attribution::{Attribution, Evidence, attribute};
+use crate::core::audit::finding::{Reason, Truth};
+use crate::core::canonical::hash_object;
+use crate::core::diff::changed_paths;
+use crate::core::guard::{Guard, InvalidGuard};
+use crate::core::hash::ContentHash;
+use crate::core::message::clean;
+use crate::core::scope::{Scope, ScopeKind};
+
+use super::facts::{Facts, KnownBy, Said};
+use super::model::{
+    Actor, ActorKnownBy, Entry, Name, Remediation, Since, SinceKnownBy, Source, SourceAnswer, SourceState,
+    TargetName,
+};
+use super::state::State;
+
+/// Longest sentence of somebody else, in characters: what a condition holds.
+const MAX_MESSAGE: usize = 1024;
+/// Longest name of an actor, in characters.
+const MAX_NAME: usize = 128;
+/// Most paths of an entry: what a status holds.
+const MAX_PATHS: usize = 64;
+
+/// How a target stands.
+#[derive(Debug, Clone, Copy)]
+pub enum Sight<'a> {
+    /// It is there: its whole JSON text.
+    Present(&'a [u8]),
+    /// There is no such object; in one sentence.
+    Absent(&'a str),
+    /// It could not be read: why, in one word and in one sentence.
+    Unreadable {
+        /// A stable word, such as `Forbidden`.
+        reason: &'static str,
+        /// One sentence.
+        why: &'a str,
+    },
+    /// There is a file of it, and its hash is not an approved one; but the API server would change what it
+    /// stores of it, so that this tells nothing.
+    Undecided(&'a str),
+}
+
+/// What is known beside one guard.
+#[derive(Debug, Clone, Copy)]
+pub struct Known {
+    /// The time.
+    pub now: Timestamp,
+    /// Whether DriftGuard runs, or has run, where the guards are: only then is a guard of which nothing is
+    /// said one that is not enforced.
+    pub is_installed: bool,
+}
+
+/// What the content of a target comes to.
+struct Content {
+    state: State,
+    reason: String,
+    message: String,
+    hash: Option<ContentHash>,
+    since: Option<Timestamp>,
+    paths: Vec<String>,
+    by: Option<Actor>,
+    transaction_id: Option<String>,
+}
+
+impl Content {
+    fn new(state: State, reason: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            state,
+            reason: reason.into(),
+            message: message.into(),
+            hash: None,
+            since: None,
+            paths: Vec::new(),
+            by: None,
+            transaction_id: None,
+        }
+    }
+}
+
+/// The entry of a guard.
+#[must_use]
+pub fn judge(guard: &Guard, facts: &Facts, sight: Sight<'_>, known: &Known) -> Entry {
+    let content = content(guard, facts, sight, known.now);
+    let enforcement = facts.enforcement.unwrap_or(guard.enforcement);
+    let target = TargetName {
+        api_version: Some(guard.target.api_version()),
+        kind: guard.target.kind.to_string(),
+        namespace: guard.target.namespace.as_deref().map(str::to_owned),
+        name: guard.target.name.to_string(),
+    };
+    let id = Name { namespace: guard.id.namespace.to_string(), name: guard.id.name.to_string() };
+    let mut entry = entry(id, target, content, facts, enforcement.blocks(), known);
+    if facts.enforcement.is_some() || facts.names_enforcement {
+        entry.enforcement = Some(enforcement.as_str().to_owned());
+    }
+    if guard.scope.is_secret() {
+        entry.current_hash = None;
+    } else {
+        entry.expected_hash = Some(guard.expected.to_string());
+    }
+    entry
+}
+
+/// The entry of a guard that cannot be understood: of its target nothing is told. `kind` and `name` are as
+/// the guard spells them.
+#[must_use]
+pub fn invalid(guard: &InvalidGuard, kind: &str, name: &str, facts: &Facts, known: &Known) -> Entry {
+    let target = match &guard.target {
+        Some(target) => TargetName {
+            api_version: Some(target.api_version()),
+            kind: target.kind.to_string(),
+            namespace: target.namespace.as_deref().map(str::to_owned),
+            name: target.name.to_string(),
+        },
+        None => TargetName {
+            api_version: None,
+            kind: clean(kind, MAX_NAME),
+            namespace: None,
+            name: clean(name, MAX_NAME * 2),
+        },
+    };
+    let id = Name { namespace: guard.id.namespace.to_string(), name: guard.id.name.to_string() };
+    let content = Content::new(State::Unreadable, guard.reason, guard.message.clone());
+    entry(id, target, content, facts, false, known)
+}
+
+fn entry(
+    guard: Name,
+    target: TargetName,
+    content: Content,
+    facts: &Facts,
+    blocks: bool,
+    known: &Known,
+) -> Entry {
+    let mut holds: Vec<(State, String, String)> = vec![(content.state, content.reason, content.message)];
+    let mut add = |state, reason: &str, message: String| holds.push((state, reason.to_owned(), message));
+    let pause = facts.pause(known.now);
+    if let Some(rival) = &facts.rival {
+        let message = format!("guard {rival} pins {target} differently: delete one of the two");
+        add(State::Conflict, "ConflictingGuards", message);
+    } else if let Some(said) = facts.conflict.as_ref().filter(|said| said.truth == Truth::True) {
+        add(State::Conflict, &said.reason, said.message.clone());
+    }
+    if let Some(message) = &pause {
+        let reason = facts.suspended.as_ref().map_or("SuspendedBySpec", |said| &said.reason);
+        add(State::Suspended, reason, message.clone());
+    } else if blocks && let Some((reason, message)) = not_enforcing(facts, known) {
+        add(State::NotEnforcing, &reason, message);
+    }
+    for (state, said) in [(State::Fighting, &facts.fighting), (State::AuthorUnknown, &facts.author_unknown)] {
+        if let Some(said) = said.as_ref().filter(|said| said.truth == Truth::True) {
+            add(state, &said.reason, said.message.clone());
+        }
+    }
+    let source = source(facts);
+    if source.state == SourceState::Down {
+        add(State::SourceDown, "NoVerifiedSource", source.message.clone());
+    }
+    // What is in sync is only told where nothing else is.
+    if holds.len() > 1 {
+        holds.retain(|(state, ..)| *state != State::InSync);
+    }
+    holds.sort_by_key(|(state, ..)| *state);
+    let also = holds.iter().skip(1).map(|(state, ..)| *state).collect();
+    let (state, reason, message) =
+        holds.into_iter().next().unwrap_or((State::Unreadable, String::new(), String::new()));
+    let enforcing = facts.enforcing.as_ref().filter(|_| facts.is_current);
+    Entry {
+        guard,
+        target,
+        state,
+        also,
+        reason: clean(&reason, MAX_NAME),
+        message: clean(&message, MAX_MESSAGE),
+        enforcement: None,
+        enforcing: enforcing.map_or(Truth::Unknown, |said| said.truth).as_str().to_owned(),
+        expected_hash: None,
+        current_hash: content.hash.map(|hash| hash.to_string()),
+        changed_paths: content.paths.iter().take(MAX_PATHS).map(|path| clean(path, MAX_MESSAGE)).collect(),
+        since: content.since.map(|time| Since { time: time.into(), known_by: SinceKnownBy::Status }),
+        by: content.by,
+        source,
+        last_remediation: remediation(facts),
+        transaction_id: content.transaction_id,
+        guard_file: None,
+        target_file: None,
+        change: None,
+    }
+}
+
+/// Why nothing says that a guard is enforced which should be; `None` where it is said, and where nothing is
+/// known at all.
+fn not_enforcing(facts: &Facts, known: &Known) -> Option<(String, String)> {
+    match facts.enforcing.as_ref().filter(|_| facts.is_current) {
+        Some(said) => (said.truth != Truth::True).then(|| (said.reason.clone(), said.message.clone())),
+        None => known.is_installed.then(|| {
+            let message =
+                "its status says nothing of this version of the guard yet; is `driftguard serve` running?";
+            ("NotObserved".to_owned(), message.to_owned())
+        }),
+    }
+}
+
+fn content(guard: &Guard, facts: &Facts, sight: Sight<'_>, now: Timestamp) -> Content {
+    let target = &guard.target;
+    let json = match sight {
+        Sight::Unreadable { reason, why } => {
+            let message = format!("{target} could not be read: {why}");
+            return Content::new(State::Unreadable, reason, message);
+        }
+        Sight::Undecided(why) => return Content::new(State::Unreadable, "NeedsServer", why),
+        Sight::Absent(why) => return drift(guard, facts, None, why, now),
+        Sight::Present(json) => json,
+    };
+    let hash = match hash_object(json, &guard.scope) {
+        Ok(hash) => hash,
+        Err(error) => {
+            let message = format!("{target} cannot be hashed: {error}");
+            return Content::new(State::Unreadable, "Undecodable", message);
+        }
+    };
+    let mut content = if guard.approves(hash, now) {
+        Content::new(State::InSync, Reason::InSync.as_str(), format!("{target} is as approved"))
+    } else if guard.scope.has_server_defaults() && facts.equivalents.contains(&hash) {
+        let message = format!(
+            "{target} reads otherwise than when it was approved; by the word of the status, whose signature is not checked here, only since the API server was replaced"
+        );
+        Content::new(State::InSync, Reason::RepresentationChanged.as_str(), message)
+    } else {
+        drift(guard, facts, Some((json, hash)), "", now)
+    };
+    content.hash = Some(hash).filter(|_| !guard.scope.is_secret());
+    if content.state == State::InSync {
+        let said = said_of(guard, facts, Some(hash), now).filter(|said| said.truth == Truth::False);
+        content.since = said.map(|said| said.since);
+    }
+    content
+}
+
+/// What the auditor said of exactly this content under exactly this spec, as far as that can be told.
+fn said_of<'a>(
+    guard: &Guard,
+    facts: &'a Facts,
+    hash: Option<ContentHash>,
+    now: Timestamp,
+) -> Option<&'a Said> {
+    let said = facts.drifted.as_ref().filter(|said| said.generation == guard.generation)?;
+    let is_missing = said.reason == Reason::Missing.as_str();
+    let is_same = match hash {
+        // Of an object that is gone no hash is kept, whatever the reason is called.
+        None => is_missing || (!guard.scope.is_secret() && facts.current_hash.is_none()),
+        // Of a Secret no hash is kept at all.
+        Some(hash) if guard.scope.is_secret() => {
+            let awaits = said.reason == Reason::AwaitingApply.as_str();
+            !is_missing && (awaits || guard.approves(hash, now) == (said.truth == Truth::False))
+        }
+        Some(hash) => facts.current_hash == Some(hash),
+    };
+    is_same.then_some(said)
+}
+
+/// Content that the guard does not approve; no object at all where there is no `found`.
+fn drift(
+    guard: &Guard,
+    facts: &Facts,
+    found: Option<(&[u8], ContentHash)>,
+    why: &str,
+    now: Timestamp,
+) -> Content {
+    let target = &guard.target;
+    let said = said_of(guard, facts, found.map(|(_, hash)| hash), now);
+    if let Some(said) = said.filter(|said| said.reason == Reason::AwaitingApply.as_str()) {
+        let mut content = Content::new(State::AwaitingApply, said.reason.as_str(), said.message.clone());
+        content.since = Some(said.since);
+        return content;
+    }
+    let (state, reason) = match found {
+        Some(_) => (State::Drifted, Reason::ContentDiffers),
+        None => (State::Missing, Reason::Missing),
+    };
+    let Some(said) = said.filter(|said| said.truth == Truth::True) else {
+        let message = match found {
+            Some(_) => format!("{target} is not as approved"),
+            None => format!("{target} is missing: {why}"),
+        };
+        let mut content = Content::new(state, reason.as_str(), message);
+        content.by = Some(by_the_object(guard, facts, found));
+        return content;
+    };
+    let mut content = Content::new(state, said.reason.as_str(), said.message.clone());
+    content.since = Some(said.since);
+    let last = facts.last_drift.as_ref();
+    content.paths = last.map(|last| last.paths.clone()).unwrap_or_default();
+    content.transaction_id = last.and_then(|last| last.transaction_id.clone());
+    content.by = Some(match last.and_then(|last| last.actor.as_ref()) {
+        Some((name, known_by)) => Actor {
+            name: Some(clean(name, MAX_NAME)),
+            known_by: match known_by {
+                KnownBy::Admission => ActorKnownBy::Admission,
+                KnownBy::ManagedFields => ActorKnownBy::ManagedFields,
+            },
+            detail: match known_by {
+                KnownBy::Admission => "the admission webhook saw the write".to_owned(),
+                KnownBy::ManagedFields => "field manager of what changed, by its managedFields".to_owned(),
+            },
+        },
+        // It saw more than can be seen now: what it could not tell is not guessed here.
+        None => unknown("the auditor could not tell"),
+    });
+    content
+}
+
+fn unknown(detail: impl Into<String>) -> Actor {
+    Actor { name: None, known_by: ActorKnownBy::Unknown, detail: detail.into() }
+}
+
+/// Who changed content that the auditor has not told of, by the managedFields of the object alone. What
+/// changed is not known then, so that one manager must own all that is pinned to be named.
+fn by_the_object(guard: &Guard, facts: &Facts, found: Option<(&[u8], ContentHash)>) -> Actor {
+    let paths = found.and_then(|(json, _)| pinned_paths(json, &guard.scope)).unwrap_or_default();
+    let was_clean = facts.drifted.as_ref().is_some_and(|said| said.truth == Truth::False);
+    let attribution = attribute(&Evidence {
+        object: found.map(|(json, _)| json),
+        paths: &paths,
+        more: true,
+        hash: None,
+        observed: &[],
+        last_clean: facts.last_checked.filter(|_| was_clean),
+    });
+    match &attribution {
+        Attribution::FieldManager { manager, .. } => Actor {
+            name: Some(manager.clone()),
+            known_by: ActorKnownBy::ManagedFields,
+            detail: clean(&attribution.to_string(), MAX_MESSAGE),
+        },
+        Attribution::Unknown { .. } if paths.is_empty() => unknown("it is not known what changed"),
+        Attribution::Unknown { why } => {
+            let why = why.replace("what changed", "a part of what is pinned");
+            unknown(clean(&format!("it is not known what changed, and {why}"), MAX_MESSAGE))
+        }
+        Attribution::ObservedAtAdmission { .. } => unknown("nothing was read that could tell"),
+    }
+}
+
+/// The uppermost pinned fields of an object; `None` when they cannot be told.
+fn pinned_paths(json: &[u8], scope: &Scope) -> Option<Vec<String>> {
+    let empty: &[u8] = match scope.kind() {
+        ScopeKind::ConfigMap | ScopeKind::Secret => br#"{"data":{}}"#,
+        ScopeKind::GamaConfig => br#"{"spec":{"parameters":{}}}"#,
+        ScopeKind::Other => br#"{"spec":{}}"#,
+    };
+    let all = changed_paths(empty, json, scope, MAX_PATHS).ok()?;
+    (!all.more).then_some(all.paths)
+}
+
+fn source(facts: &Facts) -> Source {
+    let answers = facts.answers.iter().map(|answer| SourceAnswer {
+        source: clean(&answer.source, MAX_MESSAGE),
+        result: answer.result.clone(),
+        message: clean(&answer.message, MAX_MESSAGE),
+        time: answer.time.into(),
+    });
+    let (state, message) = match &facts.source_available {
+        Some(said) => {
+            let state = match said.truth {
+                Truth::True => SourceState::Verified,
+                Truth::False => SourceState::Down,
+                Truth::Unknown => SourceState::Unknown,
+            };
+            (state, clean(&said.message, MAX_MESSAGE))
+        }
+        None if facts.names_source => (SourceState::Unknown, "no source has been asked yet".to_owned()),
+        None => (SourceState::NotNamed, String::new()),
+    };
+    Source { state, message, answers: answers.collect() }
+}
+
+fn remediation(facts: &Facts) -> Option<Remediation> {
+    facts.last_remediation.as_ref().map(|last| Remediation {
+        time: last.time.into(),
+        result: last.result.clone(),
+        source: last.source.as_deref().map(|source| clean(source, MAX_MESSAGE)),
+        transaction_id: last.transaction_id.clone(),
+    })
+}
+
+#[cfg(test)]
+#[path = "judge_tests.rs"]
+mod tests;
