@@ -2,14 +2,12 @@
 
 use jiff::Timestamp;
 
-use crate::core::guard::Guard;
 use crate::core::hash::ContentHash;
 
 use super::alert::Alert;
 use super::attribution::Attribution;
 use super::finding::{Reason, Truth};
 use super::sight::Look;
-use super::words;
 
 /// One thing to do about a guard.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,30 +116,6 @@ pub struct Matched {
 }
 
 impl Report {
-    /// What is said of a guard whose target is as approved, while nothing about it is open.
-    #[must_use]
-    pub fn in_sync(guard: &Guard, checked_at: Timestamp) -> Self {
-        Self {
-            generation: guard.generation,
-            drifted: Truth::False,
-            reason: Reason::InSync,
-            message: words::in_sync(guard, Reason::InSync, None),
-            fighting: None,
-            unwatched: None,
-            hash_match: Some(true),
-            current_hash: (!guard.scope.is_secret()).then_some(guard.expected),
-            consecutive_failures: 0,
-            last_drift: None,
-            last_remediation: None,
-            heeded_restore: None,
-            episode: None,
-            alerted: false,
-            incident: None,
-            checked_at,
-            matched: None,
-        }
-    }
-
     /// Whether it says the same as `other`, but for when it was checked, and in which version: an object is
     /// written far more often than its content changes.
     #[must_use]

@@ -18,6 +18,32 @@ use crate::core::hash::ContentHash;
 
 use super::{Course, hash_of};
 
+impl Report {
+    /// What is said of a guard whose target is as approved, while nothing about it is open.
+    #[must_use]
+    pub fn in_sync(guard: &Guard, checked_at: Timestamp) -> Self {
+        Self {
+            generation: guard.generation,
+            drifted: Truth::False,
+            reason: Reason::InSync,
+            message: words::in_sync(guard, Reason::InSync, None),
+            fighting: None,
+            unwatched: None,
+            hash_match: Some(true),
+            current_hash: (!guard.scope.is_secret()).then_some(guard.expected),
+            consecutive_failures: 0,
+            last_drift: None,
+            last_remediation: None,
+            heeded_restore: None,
+            episode: None,
+            alerted: false,
+            incident: None,
+            checked_at,
+            matched: None,
+        }
+    }
+}
+
 impl Course<'_> {
     /// Why somebody is to be told of drift, if anybody is.
     pub(super) fn alarming(&self, drift: &Drift, terms: Terms) -> Option<AlertReason> {
