@@ -19,8 +19,6 @@ const MAX_ANNOTATION: usize = 500;
 
 /// How to approve new content, where the guard's own name leaves no room for the rest of the line.
 const APPROVE_COMMAND: &str = "driftguard approve GUARD -f FILE";
-/// Longest namespace and name of a guard together, in bytes, that a command repeats.
-const MAX_NAMED: usize = 64;
 
 /// The commands that messages suggest, as a user would type them.
 #[must_use]
@@ -42,7 +40,8 @@ pub fn denial(
         _ => summary(changes),
     };
     let next = next_step(guard);
-    let mut message = first_line(&guard.id, &guard.target, &what, &next, changes);
+    let mut message = named(guard, &what, changes)
+        .unwrap_or_else(|| first_line(&guard.id, &guard.target, &what, &next, changes));
     if let Some(image) = image {
         message.push_str(&format!("\nimage sha256:{image}"));
     }
@@ -228,12 +227,7 @@ pub fn deleted(guard: &GuardId, target: &Target) -> String {
 fn next_step(guard: &Guard) -> String {
     match guard.managed_by {
         Some(tool) => format!("to approve, change the guard in Git ({})", tool.as_str()),
-        None if guard.id.namespace.len() + guard.id.name.len() > MAX_NAMED => {
-            format!("to approve, `{APPROVE_COMMAND}`")
-        }
-        None => {
-            format!("to approve, `driftguard approve {} -n {} -f FILE`", guard.id.name, guard.id.namespace)
-        }
+        None => format!("to approve, `{APPROVE_COMMAND}`"),
     }
 }
 
@@ -245,15 +239,29 @@ fn summary(changes: &Changes) -> String {
     }
 }
 
-/// Puts the line together, giving up detail until it fits.
-fn first_line(guard: &GuardId, target: &Target, what: &str, next: &str, changes: &Changes) -> String {
-    let named = |paths: &[String]| match (paths, changes.more) {
+/// The whole line with the command that approves this very guard, where there is room for it.
+fn named(guard: &Guard, what: &str, changes: &Changes) -> Option<String> {
+    let id = &guard.id;
+    let next = format!("to approve, `driftguard approve {} -n {} -f FILE`", id.name, id.namespace);
+    let line = whole(id, &guard.target, what, &next, changes);
+    (guard.managed_by.is_none() && line.chars().count() <= MAX_FIRST_LINE)
+        .then(|| clean(&line, MAX_FIRST_LINE))
+}
+
+/// The line with everything that it may say.
+fn whole(guard: &GuardId, target: &Target, what: &str, next: &str, changes: &Changes) -> String {
+    let named = match (changes.paths.as_slice(), changes.more) {
         ([], _) => what.to_owned(),
         (all, false) => format!("{} would change", all.join(", ")),
         (some, true) => format!("{} and more would change", some.join(", ")),
     };
+    format!("DriftGuard {guard} pins {target}: {named}; {next}")
+}
+
+/// Puts the line together, giving up detail until it fits.
+fn first_line(guard: &GuardId, target: &Target, what: &str, next: &str, changes: &Changes) -> String {
     let candidates = [
-        format!("DriftGuard {guard} pins {target}: {}; {next}", named(&changes.paths)),
+        whole(guard, target, what, next, changes),
         format!("DriftGuard {guard} pins {target}: {what}; {next}"),
         format!("DriftGuard {guard} refuses this: {what}; {next}"),
         format!("DriftGuard {guard} refuses this; {next}"),
