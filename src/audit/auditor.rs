@@ -52,8 +52,8 @@ const READS: usize = 8;
 const RESTORES: (usize, usize) = (16, 4);
 /// Sources that are asked at once although nothing drifted.
 const QUESTIONS: usize = 2;
-/// Looks that wait at once for what statuses say, with whole objects.
-const WAITING: usize = 64;
+/// Looks that wait at once for what statuses say: with whole objects, and in all.
+const WAITING: (usize, usize) = (64, 1024);
 /// Pause before a status that could not be read is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 /// Least time between two counts of the guards that somebody should know of.
@@ -268,10 +268,12 @@ impl<'a> Leading<'a> {
         }
     }
 
-    /// Whether no more whole objects may be held.
+    /// Whether no more looks may wait.
     fn is_full(&self) -> bool {
-        self.waiting.len() >= WAITING
-            && self.waiting.values().filter(|sighting| sighting.object.is_some()).count() >= WAITING
+        let holds_object = |sighting: &&Sighting| sighting.object.is_some();
+        let (objects, all) = WAITING;
+        self.waiting.len() >= all
+            || self.waiting.len() >= objects && self.waiting.values().filter(holds_object).count() >= objects
     }
 
     fn tick(&mut self) {

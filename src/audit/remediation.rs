@@ -73,7 +73,6 @@ pub(super) enum Outcome {
 
 /// What was asked of the API server together with the guard's status, so that drift need not last for another
 /// question and answer.
-#[derive(Debug, Clone)]
 pub(super) struct Prepared {
     /// The guard that it was asked for.
     pub(super) of: Arc<Guard>,

@@ -130,9 +130,13 @@ impl Saying {
 
     /// The same at a later time, unless something of it is to be written before: what is told is about to change.
     pub(super) fn say_at(&mut self, uid: &Text, at: Instant) {
-        let Some(spoken) = self.guards.get_mut(uid).filter(|spoken| spoken.turn == Turn::Never) else {
-            return;
-        };
+        let Some(spoken) = self.guards.get_mut(uid) else { return };
+        match spoken.turn {
+            Turn::Calm | Turn::Urgent => return,
+            Turn::At(sooner) if sooner <= at => return,
+            Turn::At(later) => drop(self.later.remove(&(later, uid.clone()))),
+            Turn::Never => {}
+        }
         spoken.turn = Turn::At(at);
         self.later.insert((at, uid.clone()));
     }
@@ -166,7 +170,10 @@ impl Saying {
         match spoken.turn {
             // What is told has changed meanwhile.
             turn @ (Turn::Calm | Turn::Urgent) => self.queue(uid, turn),
-            Turn::Never | Turn::At(_) if has_failed => {
+            turn @ (Turn::Never | Turn::At(_)) if has_failed => {
+                if let Turn::At(before) = turn {
+                    self.later.remove(&(before, uid.clone()));
+                }
                 spoken.turn = Turn::At(now + pause);
                 self.later.insert((now + pause, uid.clone()));
             }

@@ -27,6 +27,8 @@ use super::{Ended, Leading, RETRY, new_id, spec, valid};
 
 /// Longest one read of an object or a namespace may take.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest it may take to tell beside a status whether a target may be put back.
+const RIGHTS_TIMEOUT: Duration = Duration::from_millis(500);
 /// Most changed paths that are told.
 const MAX_PATHS: usize = 16;
 /// How long what the API server said of its version counts.
@@ -38,6 +40,8 @@ const VERSION_TRIES: u32 = 3;
 /// What was read beside a look.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Known {
+    /// The guard as it was when this was read; `None` when nothing was.
+    of: Option<Arc<Guard>>,
     pub(super) status: DriftGuardStatus,
     /// Whether the namespace of the target is being deleted; `None` when that could not be told.
     pub(super) namespace_terminating: Option<bool>,
@@ -46,6 +50,14 @@ pub(super) struct Known {
     /// Which version the API server has, where that was asked, too.
     pub(super) version: Option<String>,
     pub(super) asked_at: Timestamp,
+}
+
+impl Known {
+    /// Whether the namespace of the guard's target is being deleted, if that is what was asked.
+    fn namespace_of(&self, guard: &Guard) -> Option<bool> {
+        let is_same = |of: &Arc<Guard>| of.target.namespace == guard.target.namespace;
+        self.namespace_terminating.filter(|_| self.of.as_ref().is_some_and(is_same))
+    }
 }
 
 impl Leading<'_> {
@@ -95,10 +107,20 @@ impl Leading<'_> {
             self.see(&guard, terms, &sighting, Known::default(), remembered).await;
             return;
         }
-        let is_urgent = sighting.how == Look::Watch && terms.auto_remediate;
+        let restores = self.is_likely_restored(&guard, terms, &sighting);
         if self.waiting.insert(uid, sighting).is_none() {
-            self.read(&guard, is_urgent && self.auditor.settings.remediation);
+            self.read(&guard, restores);
         }
+    }
+
+    /// Whether what was seen is mostly put back at once.
+    fn is_likely_restored(&self, guard: &Guard, terms: Terms, sighting: &Sighting) -> bool {
+        self.auditor.settings.remediation
+            && terms.auto_remediate
+            && sighting.how == Look::Watch
+            && sighting.object.is_some()
+            && guard.paused(Timestamp::now()).is_none()
+            && self.book.incidents().next().is_none()
     }
 
     /// Reads beside the loop what the status of a guard says, and whether its target's namespace goes; when its
@@ -121,10 +143,12 @@ impl Leading<'_> {
             drop(turn);
             match status {
                 Ok(status) => {
+                    let uid = guard.uid.clone();
+                    let of = Some(guard);
                     let known = |status| {
-                        Box::new(Known { status, namespace_terminating, rights, version, asked_at })
+                        Box::new(Known { of, status, namespace_terminating, rights, version, asked_at })
                     };
-                    Ended::Read(guard.uid.clone(), status.map(known))
+                    Ended::Read(uid, status.map(known))
                 }
                 Err(error) => {
                     tracing::warn!(namespace = %guard.id.namespace, name = %guard.id.name, error, "the status of a guard could not be read");
@@ -160,12 +184,12 @@ impl Leading<'_> {
             apply_grace: self.auditor.settings.apply_grace,
             pause_ended: facts::pause_ended(&known.status),
             conflict: rival(&GuardState::Valid(Arc::clone(guard)), index.guards_of(&guard.target)).is_some(),
-            namespace_terminating: known.namespace_terminating.unwrap_or_default(),
+            namespace_terminating: known.namespace_of(guard).unwrap_or_default(),
             being_replaced: self
                 .attempts
                 .values()
                 .any(|attempt| attempt.guard_uid == guard.uid && attempt.state.is_replacing()),
-            missed: sighting.how == Look::Sweep,
+            missed: sighting.missed,
             read_before,
             remembered,
         };
@@ -277,6 +301,7 @@ impl Leading<'_> {
                 of: guard,
                 sight,
                 how: Look::Live,
+                missed: false,
                 read_before: None,
                 object,
                 seen_at: Timestamp::now(),
@@ -286,14 +311,15 @@ impl Leading<'_> {
 }
 
 /// What an attempt to restore need not ask again that follows at once.
-fn prepared(guard: &Arc<Guard>, sighting: &Sighting, known: Known) -> Option<Prepared> {
-    let live = sighting.object.clone().filter(|_| known.namespace_terminating == Some(false))?;
-    Some(Prepared { of: Arc::clone(guard), rights: known.rights?, live, at: known.asked_at })
+fn prepared(guard: &Guard, sighting: &Sighting, known: Known) -> Option<Prepared> {
+    let live = sighting.object.clone().filter(|_| known.namespace_of(guard) == Some(false))?;
+    Some(Prepared { of: known.of?, rights: known.rights?, live, at: known.asked_at })
 }
 
-/// Whether a target may be put back, if somebody is to find out.
+/// Whether a target may be put back, if somebody is to find out. An answer that is long in coming would not count
+/// any more, and what was seen must not wait for it.
 async fn rights(remediation: Option<Arc<Remediation>>, guard: &Guard) -> Option<Result<(), Outcome>> {
-    Some(remediation?.rights_to(guard).await)
+    tokio::time::timeout(RIGHTS_TIMEOUT, remediation?.rights_to(guard)).await.ok()
 }
 
 /// What a status that says "in sync" of exactly this guard would have said.

@@ -230,21 +230,24 @@ impl Keeper {
         }
     }
 
-    /// Looks at what a watch should have told and did not. What is news of it is counted where it is told.
+    /// Looks at what a watch should have told and did not: one that `lived` all the time. A watch that was being begun
+    /// again has missed nothing, it is about to tell. What is read alone is counted where it is told, as news; of very
+    /// many at once each is.
     async fn look_at(&self, suspects: Vec<Suspect>, lived: impl Fn(&Place) -> bool) -> Result<(), Failure> {
-        // A watch that was being begun again has missed nothing: it is about to tell.
-        let look = |place: &Place| if lived(place) { Look::Sweep } else { Look::Watch };
         if suspects.len() > MOST_READS {
+            for suspect in suspects.iter().filter(|suspect| lived(&suspect.place)) {
+                self.shared.note_missed(&suspect.guard);
+            }
             let places: HashSet<&Place> = suspects.iter().map(|suspect| &suspect.place).collect();
             for (place, handle) in self.handles() {
                 if places.contains(&place) {
-                    handle.list_anew(look(&place));
+                    handle.list_anew(Look::Sweep);
                 }
             }
             return Ok(());
         }
         for suspect in &suspects {
-            self.shared.look(&suspect.guard, look(&suspect.place)).await?;
+            self.shared.look(&suspect.guard, Look::Sweep, lived(&suspect.place)).await?;
         }
         Ok(())
     }

@@ -143,11 +143,13 @@ pub(super) struct Source {
     /// What was known when a read of the newest state began: an older answer then means that history
     /// itself has gone back, as when etcd was restored.
     pub(super) since: Option<Revision>,
+    /// Whether a watch that lived all the time should have told it.
+    pub(super) missed: bool,
 }
 
 impl Source {
     /// An event of a watch.
-    pub(super) const EVENT: Self = Self { look: Look::Watch, list: None, since: None };
+    pub(super) const EVENT: Self = Self { look: Look::Watch, list: None, since: None, missed: false };
 }
 
 /// What a look is.

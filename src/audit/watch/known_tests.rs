@@ -13,11 +13,11 @@ fn present(revision: &str, hash: ContentHash) -> Seen<'static> {
 }
 
 fn listed(pass: u32) -> Source {
-    Source { look: Look::Watch, list: Some(pass), since: None }
+    Source { look: Look::Watch, list: Some(pass), since: None, missed: false }
 }
 
 fn read(since: Revision) -> Source {
-    Source { look: Look::Sweep, list: None, since: Some(since) }
+    Source { look: Look::Sweep, list: None, since: Some(since), missed: false }
 }
 
 /// What is known of one guard, `a` of `n/x`.

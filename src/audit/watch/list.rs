@@ -28,7 +28,7 @@ impl List {
 
     /// Where its items come from.
     pub(super) fn source(self) -> Source {
-        Source { look: self.look, list: Some(self.pass), since: None }
+        Source { look: self.look, list: Some(self.pass), since: None, missed: false }
     }
 
     /// Takes it page by page. Gives where a watch may go on; `None` when everything must be listed once
@@ -58,7 +58,7 @@ impl List {
         }
         let missing = shared.known().unlisted(place, self.pass);
         for guard in missing {
-            let source = Source { look: self.look, list: None, since: None };
+            let source = Source { look: self.look, list: None, since: None, missed: false };
             shared.tell(&guard, Seen::Absent(Some(revision)), source, None).await;
         }
         true

@@ -114,6 +114,8 @@ pub struct Sighting {
     pub sight: Sight,
     /// How the look came about. The first news of a guard are [`Look::Initial`], however they came.
     pub how: Look,
+    /// Whether a watch that lived all the time should have told it.
+    pub missed: bool,
     /// As what exactly this version of the object was read before, when nobody has written it since.
     pub read_before: Option<ReadBefore>,
     /// Raw JSON of the object, with `apiVersion` and `kind`, when it is there.
@@ -401,7 +403,7 @@ async fn first_look(shared: Arc<Shared>, guard: Arc<Guard>, room: Arc<Semaphore>
         let looked = {
             // It is never closed.
             let _permit = room.acquire().await;
-            shared.look(&guard, Look::Watch).await
+            shared.look(&guard, Look::Watch, false).await
         };
         match looked {
             Ok(_) => return,

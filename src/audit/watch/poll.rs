@@ -69,14 +69,14 @@ async fn round(shared: &Shared, place: &Place, status: &Status, step: Duration) 
 }
 
 async fn look(shared: &Shared, place: &Place, guard: &Arc<Guard>) -> Result<(), Failure> {
-    let Err(failure) = shared.look(guard, Look::Live).await else { return Ok(()) };
+    let Err(failure) = shared.look(guard, Look::Live, false).await else { return Ok(()) };
     // Only what fails while others can be read is unreadable itself.
     if failure.code != 500 || !shared.can_read(place).await {
         return Err(failure);
     }
     let since = shared.known().revision(guard);
-    if shared.look(guard, Look::Live).await.is_err_and(|failure| failure.code == 500) {
-        let source = Source { look: Look::Live, list: None, since };
+    if shared.look(guard, Look::Live, false).await.is_err_and(|failure| failure.code == 500) {
+        let source = Source { look: Look::Live, list: None, since, missed: false };
         shared.tell_unreadable(guard, Obstacle::Undecodable, source).await;
     }
     Ok(())

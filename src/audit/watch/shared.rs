@@ -220,13 +220,9 @@ impl Shared {
         let read_before = known.read_before(guard, &seen);
         let Outcome::News(how) = known.see(guard, &seen, source, true) else { return false };
         self.metrics.news(how.as_str());
-        if how == Look::Sweep {
-            self.metrics.missed();
-            let Guard { id, target, .. } = &**guard;
-            tracing::error!(
-                namespace = %id.namespace, name = %id.name, %target,
-                "a sweep found a change that the watch had not told"
-            );
+        let missed = source.missed && how == Look::Sweep;
+        if missed {
+            self.note_missed(guard);
         }
         room.send(Sighting {
             guard: guard.id.clone(),
@@ -234,11 +230,22 @@ impl Shared {
             of: Arc::clone(guard),
             sight,
             how,
+            missed,
             read_before,
             object: raw,
             seen_at: Timestamp::now(),
         });
         true
+    }
+
+    /// That a watch had not told of a change.
+    pub(super) fn note_missed(&self, guard: &Guard) {
+        self.metrics.missed();
+        let Guard { id, target, .. } = guard;
+        tracing::error!(
+            namespace = %id.namespace, name = %id.name, %target,
+            "a sweep found a change that the watch had not told"
+        );
     }
 
     /// Tells that the target of a guard has stood in this version for a while. Nobody has to listen.
@@ -293,9 +300,9 @@ impl Shared {
     ///
     /// # Errors
     /// When the API server does not say whether there is one.
-    pub(super) async fn look(&self, guard: &Arc<Guard>, look: Look) -> Result<bool, Failure> {
+    pub(super) async fn look(&self, guard: &Arc<Guard>, look: Look, missed: bool) -> Result<bool, Failure> {
         let Some(since) = self.known().revision(guard) else { return Ok(false) };
-        let source = Source { look, list: None, since: Some(since) };
+        let source = Source { look, list: None, since: Some(since), missed };
         match self.requests.read(&guard.target.url_path(), OBJECTS, Purpose::Get).await {
             Ok(object) => {
                 let meta = meta(&object).map_err(|error| Failure::unreadable(&error))?;

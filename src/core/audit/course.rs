@@ -193,7 +193,8 @@ impl<'a> Course<'a> {
             None => now,
         };
         let counts = found.counts || before.is_some_and(|drift| drift.is_uncounted);
-        let is_uncounted = counts && seen.context.namespace_terminating;
+        let is_paused = found.is_excepted || self.guard.paused(now).is_some();
+        let is_uncounted = counts && (seen.context.namespace_terminating || is_paused);
         self.open.fight.drifted(details.attribution.name(), now);
         if failure == Failure::New {
             self.steps.push(Step::CountDrift(seen.look));
