@@ -73,7 +73,8 @@ impl<'a> Pinned<'a> {
     /// Whether content of this hash is approved now, as far as can be told without the key that signs
     /// equivalents.
     pub(crate) fn approves(&self, hash: ContentHash) -> bool {
-        self.approvals.approve(hash, Timestamp::now()) || self.equivalents.contains(&hash)
+        self.approvals.approve(hash, Timestamp::now())
+            || self.scope.has_server_defaults() && self.equivalents.contains(&hash)
     }
 
     /// The target as it stands; `None` when there is none.
@@ -121,7 +122,8 @@ impl<'a> Pinned<'a> {
             // The gate shows no image, but the same content under another name has the same defaults.
             Stored::Refused { hash, .. } => {
                 match dry_run::write_beside(&subject, self.entry, cluster).await {
-                    Ok(json) => Ok(Content { is_whole: subject.hash_of(&json)? == hash, json, hash }),
+                    Ok(json) if subject.hash_of(&json)? == hash => Ok(Content { json, hash, is_whole: true }),
+                    Ok(_) => Ok(Content { json: subject.json, hash, is_whole: false }),
                     Err(_) => Ok(Content { json: subject.json, hash, is_whole: false }),
                 }
             }

@@ -23,7 +23,7 @@ pub(crate) fn render(heading: &[&str], rows: &[Vec<String>]) -> String {
 }
 
 /// Without characters that would move what stands beside or below.
-fn one_line(text: &str) -> String {
+pub(super) fn one_line(text: &str) -> String {
     text.chars().map(|character| if character.is_control() { ' ' } else { character }).collect()
 }
 

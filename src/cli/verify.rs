@@ -11,6 +11,7 @@ use super::guards::{self, Found, OfObject};
 use super::output;
 use super::pinned::Pinned;
 use super::subject::{Served, Subject, builtin, dry_run};
+use super::table::one_line;
 use crate::api::names;
 use crate::core::audit::candidate::Form;
 use crate::core::paths::PathFilter;
@@ -132,7 +133,9 @@ fn render(rows: &[Row], format: Format) -> anyhow::Result<String> {
             (Some(guard), Verdict::Differs | Verdict::Unknown) => format!(" (DriftGuard {guard})"),
             _ => String::new(),
         };
-        text.push_str(&format!("{}: {}{by}\n", row.object, row.result.as_str()));
+        // A file of somebody else may hold any name.
+        text.push_str(&one_line(&format!("{}: {}{by}", row.object, row.result.as_str())));
+        text.push('\n');
     }
     Ok(text)
 }

@@ -23,12 +23,39 @@ const NO_STATUS: &str = "Failed to parse error data";
 /// # Errors
 /// As [`kube::Client::request_text`].
 pub(crate) async fn send(cluster: &Cluster, request: Request<Vec<u8>>) -> Result<Vec<u8>, kube::Error> {
+    send_showing(cluster, request, Warnings::All).await
+}
+
+/// Which warnings of an answer are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Warnings {
+    /// All of them.
+    All,
+    /// Those that name DriftGuard. Whoever else warns of a write of a Secret may quote it.
+    Ours,
+}
+
+/// As [`send`], with the warnings that may be shown.
+///
+/// # Errors
+/// As [`send`].
+pub(crate) async fn send_showing(
+    cluster: &Cluster,
+    request: Request<Vec<u8>>,
+    warnings: Warnings,
+) -> Result<Vec<u8>, kube::Error> {
     let answer = cluster.client.send(request.map(Body::from)).await?;
     let (head, body) = answer.into_parts();
     let body = body.collect().await?.to_bytes().to_vec();
     let values = head.headers.get_all(http::header::WARNING).iter();
     for text in values.filter_map(|value| value.to_str().ok()).filter_map(warning) {
-        output::message(&format!("Warning: {text}"));
+        if warnings == Warnings::All || text.starts_with("DriftGuard ") {
+            output::message(&format!("Warning: {text}"));
+        } else {
+            output::message(
+                "Warning: somebody else warns of this write of a Secret; what they say may quote it",
+            );
+        }
     }
     if head.status.is_client_error() || head.status.is_server_error() {
         let status = serde_json::from_slice::<Status>(&body).unwrap_or_else(|_| {

@@ -130,6 +130,7 @@ pub(super) fn line_of(guard: &Name, entry: Option<&Entry>, screen: &Screen) -> S
     let name = named(guard, screen);
     let rest = entry.map(|entry| format!("  {}  {}", target(entry), why(entry))).unwrap_or_default();
     let shown = format!("{time}  {state:13}  {name}{rest}");
+    let shown = shown.replace(char::is_control, " ");
     let shown = cut(shown.trim_end(), screen.width.unwrap_or(usize::MAX));
     // Coloured last, so that a cut never falls into a code.
     shown.replacen(state, &format!("{on}{state}{off}"), 1)
@@ -300,7 +301,8 @@ fn line(cells: &[String], widths: &[usize], coloured: Option<State>, out: &mut S
             Some(state) => (colour_of(state), PLAIN),
             None => ("", ""),
         };
-        // Writing to a String cannot fail.
+        // A name in a file may hold anything, a terminal's commands too. Writing to a String cannot fail.
+        let cell = cell.replace(char::is_control, " ");
         let _ = write!(out, "{on}{cell}{off}{:padding$}", "");
     }
     out.push('\n');

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{bail, ensure};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
@@ -10,6 +10,7 @@ use crate::api::names;
 use crate::api::reasons::{self, ConditionType};
 use crate::cli::cluster::Cluster;
 use crate::cli::pinned::{Content, Pinned};
+use crate::cli::write::Warnings;
 use crate::cli::{guards, output, terms, write};
 use crate::core::audit::restore::{self, Origin, Unplannable, Write};
 use crate::core::hash::ContentHash;
@@ -37,6 +38,11 @@ pub(super) enum DryRun {
     Server,
 }
 
+/// Prints what was done, if anything was.
+fn say(done: Option<String>) -> anyhow::Result<()> {
+    Ok(done.map_or(Ok(()), |done| output::data(done.as_bytes()))?)
+}
+
 /// One approval.
 pub(super) struct Change<'a> {
     pub(super) cluster: &'a Cluster,
@@ -62,7 +68,8 @@ impl Change<'_> {
             return Ok(output::data(format!("{} would be {what}\n", self.object()).as_bytes())?);
         }
         if self.pinned.approves(self.hash) {
-            self.object_written(content).await?;
+            let said = say(self.object_written(content).await?);
+            said?;
             return if self.pinned.approvals.expected == self.hash { Ok(()) } else { self.guard().await };
         }
         let before: Vec<Value> =
@@ -71,7 +78,7 @@ impl Change<'_> {
             // No room for another: the object is behind the guard for a moment, which is no drift.
             self.guard().await?;
             self.learnt().await?;
-            return self.object_written(content).await;
+            return say(self.object_written(content).await?);
         }
         let until = terms::moment(Timestamp::now() + BESIDE);
         let why = self.reason.unwrap_or("driftguard approve");
@@ -87,16 +94,24 @@ impl Change<'_> {
             self.learnt().await?;
             self.object_written(content).await
         };
-        if let Err(error) = written.await {
-            // What was approved before is approved alone again.
-            return match self.patch(vec![undo]).await {
-                Ok(()) => Err(error.context("nothing was approved")),
-                Err(_) => {
-                    Err(error.context(format!("its hash stays approved beside the other until {until}")))
-                }
-            };
-        }
-        self.expect(Some(undo)).await
+        let done = match written.await {
+            Ok(done) => done,
+            Err(error) => {
+                // What was approved before is approved alone again.
+                return match self.patch(vec![undo]).await {
+                    Ok(()) => Err(error.context("nothing was approved")),
+                    Err(_) => {
+                        Err(error.context(format!("its hash stays approved beside the other until {until}")))
+                    }
+                };
+            }
+        };
+        // Who reads no more of what is printed must not leave the object behind its guard.
+        let said = say(done);
+        self.expect(Some(undo)).await.with_context(|| {
+            format!("the object is written, and passes only until {until}; approve it again before then")
+        })?;
+        said
     }
 
     fn object(&self) -> String {
@@ -177,19 +192,24 @@ impl Change<'_> {
         }
     }
 
-    /// Writes what is pinned of the content, and nothing else of an object that is there.
-    async fn object_written(&self, content: &Content) -> anyhow::Result<()> {
+    /// Writes what is pinned of the content, and nothing else of an object that is there. Gives what was done, if
+    /// anything was.
+    async fn object_written(&self, content: &Content) -> anyhow::Result<Option<String>> {
         let target = &self.pinned.target;
         for _ in 0..TRIES {
             let live = self.pinned.live(self.cluster).await?;
             let Some(live) = live else {
-                self.send(http::Method::POST, &content.json).await.map_err(|error| self.refused(&error))?;
-                return Ok(output::data(format!("{} made\n", self.object()).as_bytes())?);
+                // Under the target's own name, whatever the content was tried under.
+                let planned = restore::plan(None, &content.json, Origin::Stored, target, &self.pinned.scope);
+                let made = planned.map_err(|problem| anyhow!("{target} cannot be made: {problem}"))?;
+                let Write::Create(object) = made.write else { bail!("{target} cannot be made") };
+                self.send(http::Method::POST, &object).await.map_err(|error| self.refused(&error))?;
+                return Ok(Some(format!("{} made\n", self.object())));
             };
             let planned =
                 restore::plan(Some(&live.json), &content.json, Origin::Source, target, &self.pinned.scope);
             let patch = match planned {
-                Err(Unplannable::AlreadyRight) => return Ok(()),
+                Err(Unplannable::AlreadyRight) => return Ok(None),
                 Err(problem) => bail!("{target} cannot be written: {problem}"),
                 Ok(planned) => match planned.write {
                     Write::Patch(patch) => patch,
@@ -200,7 +220,7 @@ impl Change<'_> {
                 },
             };
             let Err(error) = self.send(http::Method::PATCH, &patch).await else {
-                return Ok(output::data(format!("{} changed\n", self.object()).as_bytes())?);
+                return Ok(Some(format!("{} changed\n", self.object())));
             };
             let now = self.pinned.live(self.cluster).await?;
             if !restore::has_moved_on(Some(&live.json), now.as_ref().map(|now| now.json.as_slice())) {
@@ -223,7 +243,8 @@ impl Change<'_> {
             .header(http::header::CONTENT_TYPE, content_type)
             .body(body.to_vec())
             .map_err(kube::Error::HttpError)?;
-        write::send(self.cluster, request).await.map(drop)
+        let warnings = if self.pinned.scope.is_secret() { Warnings::Ours } else { Warnings::All };
+        write::send_showing(self.cluster, request, warnings).await.map(drop)
     }
 
     /// Why the object was not written. Whoever refuses a Secret may quote it; our own webhook never does.
@@ -234,7 +255,7 @@ impl Change<'_> {
                 if self.pinned.scope.is_secret()
                     && !status.message.contains("denied the request: DriftGuard ") =>
             {
-                anyhow::anyhow!("{doing}: the API server answered {} {}", status.code, status.reason)
+                anyhow!("{doing}: the API server answered {} {}", status.code, status.reason)
             }
             error => self.cluster.explain(doing, error).into(),
         }

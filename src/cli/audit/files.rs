@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -45,16 +45,24 @@ pub(super) fn report(args: &AuditArgs, now: Timestamp) -> anyhow::Result<Report>
     let objects = objects(others, &namespace);
     let mut places = Vec::new();
     let mut found = Vec::new();
+    let mut matched = Vec::new();
     for document in guards {
         if !args.names.is_empty() && !args.names.contains(&document.name) {
             continue;
         }
         let stored = stored(&document, &namespace).with_context(|| document.origin.to_string())?;
         let guarded = guarded(&stored, &DriftGuardStatus::default(), &catalog);
-        if args.is_of_kind(&guarded) {
+        matched.extend(args.kind.iter().filter(|word| is_of_kind(&guarded, word)));
+        if args.kind.is_empty() || args.kind.iter().any(|word| is_of_kind(&guarded, word)) {
             places.push(place(&document.origin));
             found.push(guarded);
         }
+    }
+    if let Some(word) = args.kind.iter().find(|word| !matched.contains(word)) {
+        bail!(
+            "no DriftGuard in {} pins a {word:?}; without a cluster kinds are named as the guards do, such as ConfigMap",
+            args.files()
+        );
     }
     for name in &args.names {
         let is_there = found.iter().any(|one| one.state.id().name.as_str() == name);
@@ -83,21 +91,18 @@ impl AuditArgs {
         let name = |file: &String| if file == "-" { "standard input".to_owned() } else { file.clone() };
         self.filename.iter().map(name).collect::<Vec<_>>().join(", ")
     }
+}
 
-    /// Whether a guard of a file is of a kind that was asked for; without a server only kinds themselves are
-    /// known, and no short names.
-    fn is_of_kind(&self, guarded: &Guarded) -> bool {
-        let kind = match (guarded.state.target(), &guarded.spelled) {
-            (Some(target), _) => target.kind.as_str(),
-            (None, Some((kind, _))) => kind,
-            (None, None) => return self.kind.is_empty(),
-        };
-        let is = |word: &String| {
-            word.eq_ignore_ascii_case(kind)
-                || word.strip_suffix(['s', 'S']).is_some_and(|word| word.eq_ignore_ascii_case(kind))
-        };
-        self.kind.is_empty() || self.kind.iter().any(is)
-    }
+/// Whether a guard of a file is of a kind that was asked for; without a server only kinds themselves are known, and
+/// no short names.
+fn is_of_kind(guarded: &Guarded, word: &str) -> bool {
+    let kind = match (guarded.state.target(), &guarded.spelled) {
+        (Some(target), _) => target.kind.as_str(),
+        (None, Some((kind, _))) => kind,
+        (None, None) => return false,
+    };
+    word.eq_ignore_ascii_case(kind)
+        || word.strip_suffix(['s', 'S']).is_some_and(|word| word.eq_ignore_ascii_case(kind))
 }
 
 fn is_guard(document: &Document) -> bool {
