@@ -108,8 +108,10 @@ pub(crate) fn canaries(on: &Installation) -> Result<Vec<Canary>> {
         let ours = on.get("terrafusion-system", &format!("secret/{name}"))?;
         let value =
             STANDARD.decode(ours["data"][key].as_str().with_context(|| format!("{name} has no {key}"))?)?;
-        // Of a PEM the first line of digits.
-        let line = value.split(|byte| *byte == b'\n').find(|line| !line.starts_with(b"-----"));
+        // Of a PEM the first line of digits; what is random may hold any byte.
+        let is_pem = value.starts_with(b"-----");
+        let lines = value.split(|byte| *byte == b'\n').filter(|_| is_pem);
+        let line = lines.into_iter().find(|line| !line.is_empty() && !line.starts_with(b"-----"));
         all.extend(forms(&format!("{key} of {name}"), line.unwrap_or(&value)));
     }
     let token = on.token()?;
