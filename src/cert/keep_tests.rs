@@ -73,9 +73,8 @@ async fn the_first_look_serves_a_leaf_and_tells_whom_to_trust() {
 #[tokio::test(start_paused = true)]
 async fn where_the_secret_can_be_watched_it_is_read_rarely_while_nothing_is_under_way() {
     let kept = keep(Server { watchers: Some(Vec::new()), ..Server::default() });
-    while kept.resolver.current().is_none() {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    kept.until(|_| kept.resolver.current().is_some()).await;
+    // The clock stands still but for this: nobody waits for it.
     tokio::time::sleep(LOOK * 5).await;
     let reads = || kept.server.lock().unwrap().reads;
     let before = reads();

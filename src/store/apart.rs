@@ -27,7 +27,11 @@ pub async fn apart(running: impl Future<Output = ()> + Send + 'static) {
         });
     };
     match std::thread::Builder::new().name("guards".to_owned()).spawn(run) {
-        Ok(_) => drop(ended.await),
+        Ok(_) => {
+            // Nothing is ever sent: it is dropped in good order, or with what panicked.
+            let _ = ended.await;
+            tracing::error!("the thread that watches guards has ended");
+        }
         Err(error) => tracing::error!(%error, "no thread can be started that watches guards"),
     }
     drop(held);
