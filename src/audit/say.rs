@@ -51,7 +51,8 @@ impl Told {
             report.last_drift = report.last_drift.or(before.report.last_drift);
             report.last_remediation = report.last_remediation.or(before.report.last_remediation);
             report.heeded_restore = report.heeded_restore.or(before.report.heeded_restore);
-            (sources, available, equivalents) = (before.sources, before.available, before.equivalents);
+            (sources, available) = (before.sources, before.available);
+            equivalents = before.equivalents.filter(|_| before.report.generation == report.generation);
             last_match = before.last_match;
         }
         Self { guard: Arc::clone(guard), report, sources, available, equivalents, last_match }

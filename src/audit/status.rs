@@ -107,7 +107,13 @@ impl Statement {
             last_drift: self.last_drift.clone().or_else(|| before.last_drift.clone()),
             last_remediation: self.last_remediation.clone().or_else(|| before.last_remediation.clone()),
             sources: self.sources.clone().unwrap_or_else(|| before.sources.clone()),
-            equivalents: self.equivalents.clone().unwrap_or_else(|| before.equivalents.clone()),
+            equivalents: self.equivalents.clone().unwrap_or_else(|| {
+                // They are signed for one generation: those of another approve nothing, whatever a reader without
+                // the key makes of them.
+                let drifted = find(before, ConditionType::Drifted);
+                let is_same = drifted.is_none_or(|said| said.observed_generation == Some(self.generation));
+                if is_same { before.equivalents.clone() } else { Vec::new() }
+            }),
             last_match: self.last_match.clone().or_else(|| before.last_match.clone()),
             ..DriftGuardStatus::default()
         };
