@@ -5,7 +5,6 @@
 //! that memory goes with the number of guards and not with what they pin. What is known beside the content
 //! stands in the guards' statuses. Whether it finds anything never depends on a running DriftGuard.
 
-use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -252,12 +251,8 @@ impl AuditArgs {
         let screen = write::screen(self.output_file.is_none(), report.origin.namespace.is_none(), now);
         let bytes = render(report, self.output.format(), &screen)?;
         match &self.output_file {
-            Some(path) => write::whole(path, &bytes),
-            None => match output::data(&bytes) {
-                // Whoever has read enough is not told less by the exit code.
-                Err(error) if error.0.kind() == ErrorKind::BrokenPipe => Ok(()),
-                written => Ok(written?),
-            },
+            Some(path) => output::file(path, &bytes),
+            None => Ok(output::data_while_read(&bytes)?),
         }
     }
 }

@@ -77,7 +77,7 @@ pub async fn run(args: DiffArgs) -> anyhow::Result<Exit> {
         return Ok(Exit::Clean);
     }
     let title = format!("{} (live)", pinned.target);
-    output::data(
+    output::data_while_read(
         show::difference(&pinned, (&name, &approved), (&title, live.as_ref()), args.output)?.as_bytes(),
     )?;
     Ok(Exit::Finding)

@@ -60,7 +60,8 @@ fn told(error: &anyhow::Error) -> String {
     text
 }
 
-fn is_closed_pipe(error: &anyhow::Error) -> bool {
+/// Whether nobody reads stdout any more.
+pub(super) fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error
         .chain()
         .filter_map(|cause| cause.downcast_ref::<output::WriteError>())

@@ -158,17 +158,17 @@ fn instead(name: &str, namespace: &str, known: &[String]) -> String {
 
 /// Names of the guards of a namespace, as far as they can be had: they only help with a mistake.
 async fn known_names(cluster: &Cluster, namespace: &str) -> Vec<String> {
-    let all = list(cluster, Some(namespace), None).await.unwrap_or_default();
+    let (all, _) = list(cluster, Some(namespace), None).await.unwrap_or_default();
     all.into_iter().map(|found| found.name().to_owned()).collect()
 }
 
 /// Guards of one namespace, or of all, narrowed by the name of their target. What cannot be read as a guard is
-/// told on stderr and left out.
+/// told on stderr, left out and counted.
 async fn list(
     cluster: &Cluster,
     namespace: Option<&str>,
     target_name: Option<&str>,
-) -> anyhow::Result<Vec<Found>> {
+) -> anyhow::Result<(Vec<Found>, usize)> {
     #[derive(Deserialize)]
     struct Page<'a> {
         metadata: Metadata,
@@ -188,7 +188,7 @@ async fn list(
         let selector = format!("spec.targetName={}", store::field_value(name));
         format!("&fieldSelector={}", segment(&selector))
     });
-    let (mut found, mut next) = (Vec::new(), None::<String>);
+    let (mut found, mut unread, mut next) = (Vec::new(), 0, None::<String>);
     loop {
         let from = next.as_deref().map_or_else(String::new, |token| format!("&continue={}", segment(token)));
         let url = format!("{root}?limit={PAGE}{chosen}{from}");
@@ -198,12 +198,15 @@ async fn list(
         for item in page.items {
             match Found::parse(item.get()) {
                 Ok(guard) => found.push(guard),
-                Err(error) => output::message(&format!("note: {error:#}")),
+                Err(error) => {
+                    unread += 1;
+                    output::message(&format!("note: {error:#}"));
+                }
             }
         }
         next = page.metadata.next.filter(|token| !token.is_empty());
         if next.is_none() {
-            return Ok(found);
+            return Ok((found, unread));
         }
     }
 }
@@ -212,7 +215,8 @@ async fn list(
 pub(crate) struct OfObject {
     /// Those that were found.
     pub(crate) guards: Vec<Found>,
-    /// Whether only those of the object's own namespace could be looked at.
+    /// Whether there may be others: only those of the object's own namespace could be looked at, or one cannot be
+    /// understood.
     pub(crate) is_partial: bool,
 }
 
@@ -237,6 +241,10 @@ pub(crate) async fn of_object(
         }
         (listed, _) => listed?,
     };
+    let (listed, unread) = listed;
+    // One that nobody understands may mean this very object.
+    is_partial |= unread > 0
+        || listed.iter().any(|guard| guard.object.spec.target_name == name && guard.kind(served).is_err());
     let guards = listed.into_iter().filter(|guard| guard.pins(served, entry, namespace, name)).collect();
     Ok(OfObject { guards, is_partial })
 }
@@ -323,7 +331,8 @@ where
     let mut failed = Vec::new();
     while let Some((guard, result)) = done.next().await {
         match result {
-            Ok(what) => output::data(format!("{} {what}\n", guard.title()).as_bytes())?,
+            // Whoever reads no more has asked for the others all the same.
+            Ok(what) => output::data_while_read(format!("{} {what}\n", guard.title()).as_bytes())?,
             Err(error) => failed.push(format!("{}: {error:#}", guard.title())),
         }
     }

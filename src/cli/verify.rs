@@ -110,7 +110,7 @@ pub async fn run(args: VerifyArgs) -> anyhow::Result<Exit> {
     ensure!(!objects.is_empty(), "there is no object besides DriftGuards in {}", args.filename.join(", "));
     let rows =
         if args.guard.is_empty() { of_cluster(&args, objects).await? } else { of_files(&args, objects)? };
-    output::data(render(&rows, args.output)?.as_bytes())?;
+    output::data_while_read(render(&rows, args.output)?.as_bytes())?;
     for row in &rows {
         if let Some(problem) = &row.problem {
             output::message(&format!("{}: {problem}", row.place));
@@ -181,8 +181,10 @@ async fn live_row(
         guards::of_object(cluster, served, entry, subject.namespace.as_deref(), &subject.name).await?;
     if guards.is_empty() && is_partial {
         row.result = Verdict::Unknown;
-        row.problem =
-            Some("guards of other namespaces are not for you to list, and one may pin it".to_owned());
+        row.problem = Some(
+            "guards of other namespaces are not for you to list, or one cannot be understood, and it may pin this"
+                .to_owned(),
+        );
     }
     let mut verdicts = Vec::new();
     for guard in &guards {
@@ -284,10 +286,14 @@ impl FileGuard {
     fn pins(&self, subject: &Subject) -> bool {
         let spec = &self.spec;
         let version = spec.target_api_version.as_deref().filter(|text| !text.is_empty());
+        let group =
+            |version: &str| version.rsplit_once('/').map_or(String::new(), |(group, _)| group.to_owned());
+        let is_kind = |word: &str| word.eq_ignore_ascii_case(&subject.kind);
         let given = spec.target_namespace.as_deref().filter(|text| !text.is_empty());
         let place = given.unwrap_or(&self.namespace);
-        spec.target_kind.eq_ignore_ascii_case(&subject.kind)
-            && version.is_none_or(|version| version == subject.api_version)
+        // Plural names are understood as far as they can be without discovery.
+        (is_kind(&spec.target_kind) || spec.target_kind.strip_suffix(['s', 'S']).is_some_and(is_kind))
+            && version.is_none_or(|version| group(version) == subject.group())
             && spec.target_name == subject.name
             && subject.namespace.as_deref().is_none_or(|namespace| namespace == place)
     }
@@ -295,6 +301,11 @@ impl FileGuard {
     fn verdict(&self, subject: &Subject) -> anyhow::Result<(Verdict, Option<String>)> {
         let scope = Scope::new(subject.group(), &subject.kind, self.approvals.filter.clone());
         let hash = Subject { scope, ..subject.clone() }.hash()?;
+        let version = self.spec.target_api_version.as_deref().filter(|text| !text.is_empty());
+        if let Some(version) = version.filter(|version| *version != subject.api_version) {
+            let why = format!("the guard pins it as {version}, and only the API server can convert it");
+            return Ok((Verdict::Unknown, Some(why)));
+        }
         Ok(if self.approvals.approve(hash, Timestamp::now()) {
             (Verdict::Matches, None)
         } else if subject.scope.has_server_defaults() {

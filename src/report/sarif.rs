@@ -64,7 +64,8 @@ fn result(entry: &Entry) -> Value {
         "ruleId": entry.state.as_str(),
         "ruleIndex": reported().position(|state| state == entry.state),
         "level": level,
-        "message": {"text": text},
+        // Brackets would make links of what somebody else wrote.
+        "message": {"text": text.replace('\\', "\\\\").replace('[', "\\[").replace(']', "\\]")},
         "locations": [location(entry)],
         // Of names alone, so that a finding is the same one tomorrow.
         "partialFingerprints": {"guardAndState/v1":

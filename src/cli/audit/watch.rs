@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use super::{AuditArgs, Written, live, write};
 use crate::cli::cluster::Cluster;
-use crate::cli::exit::Exit;
+use crate::cli::exit::{Exit, is_closed_pipe};
 use crate::cli::output;
 use crate::core::report::{Entry, Moment, Name, Report, outcome};
 use crate::report::line;
@@ -58,12 +58,19 @@ pub(super) async fn run(args: &AuditArgs) -> anyhow::Result<Exit> {
         };
         match (audited, &known) {
             (Ok(report), _) => {
-                tell(args, &report, known.as_ref())?;
                 came_to = outcome(&report.guards, &args.counted()).into();
+                match tell(args, &report, known.as_ref()) {
+                    // Whoever has read enough is told by the exit code.
+                    Err(error) if is_closed_pipe(&error) => return Ok(came_to),
+                    told => told?,
+                }
                 known = Some(report.guards.into_iter().map(|entry| (entry.guard.clone(), entry)).collect());
             }
             (Err(error), None) => return Err(error),
-            (Err(error), Some(_)) => output::message(&format!("error: {error:#}; trying again")),
+            (Err(error), Some(_)) => {
+                came_to = Exit::CouldNotTell;
+                output::message(&format!("error: {error:#}; trying again"));
+            }
         }
         let rest = began.elapsed() * REST;
         tokio::select! {

@@ -35,7 +35,7 @@ pub(super) async fn run(args: CloseArgs) -> anyhow::Result<Exit> {
     for name in &args.names {
         match close(&cluster, name).await {
             Ok(status) => {
-                output::data(format!("driftguardexception/{name} closed\n").as_bytes())?;
+                output::data_while_read(format!("driftguardexception/{name} closed\n").as_bytes())?;
                 output::message(&summary(&status, &cluster.namespace));
             }
             Err(error) => failed.push(format!("{error:#}")),

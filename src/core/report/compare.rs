@@ -78,7 +78,8 @@ fn change(old: Option<&Entry>, new: &Entry) -> Option<Change> {
 #[must_use]
 pub fn within(mut report: Report, since: Timestamp) -> Report {
     let began = |entry: &Entry| match &entry.since {
-        Some(known) => known.time.timestamp() >= since,
+        // Of what holds beside the state that is shown, no time is told.
+        Some(known) => known.time.timestamp() >= since || !entry.also.is_empty(),
         None => entry.state != State::InSync,
     };
     let guards = std::mem::take(&mut report.guards);

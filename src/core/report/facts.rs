@@ -116,6 +116,12 @@ pub struct Facts {
 }
 
 impl Facts {
+    /// Those of [`Facts::equivalents`] that were noted for this generation of the guard.
+    pub(super) fn equivalents_of(&self, generation: i64) -> &[ContentHash] {
+        let is_of = self.drifted.as_ref().is_some_and(|said| said.generation == generation);
+        if is_of { &self.equivalents } else { &[] }
+    }
+
     /// Until when or why writes pass, if they do at `now`. The controller knows best how long a pause may
     /// last; without its word about this very spec the guard's own counts.
     pub(super) fn pause(&self, now: Timestamp) -> Option<String> {

@@ -4,13 +4,13 @@
 //! that content is approved, with one exception that is told as such: a hash that the status calls another
 //! reading of the approved content.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::core::audit::attribution::{Attribution, Evidence, attribute};
 use crate::core::audit::finding::{Reason, Truth};
 use crate::core::canonical::hash_object;
 use crate::core::diff::changed_paths;
-use crate::core::guard::{Guard, InvalidGuard};
+use crate::core::guard::{Guard, GuardId, InvalidGuard};
 use crate::core::hash::ContentHash;
 use crate::core::message::clean;
 use crate::core::scope::{Scope, ScopeKind};
@@ -24,6 +24,9 @@ use super::state::State;
 
 /// Longest sentence of somebody else, in characters: what a condition holds.
 const MAX_MESSAGE: usize = 1024;
+/// How long it is believed that approved content is about to be applied. Whoever said so may have died; running, it
+/// takes that back after its `--apply-grace`.
+const AWAITED_FOR: SignedDuration = SignedDuration::from_hours(1);
 /// Longest name of an actor, in characters.
 const MAX_NAME: usize = 128;
 /// Most paths of an entry: what a status holds.
@@ -89,16 +92,17 @@ impl Content {
 #[must_use]
 pub fn judge(guard: &Guard, facts: &Facts, sight: Sight<'_>, known: &Known) -> Entry {
     let content = content(guard, facts, sight, known.now);
-    let enforcement = facts.enforcement.unwrap_or(guard.enforcement);
+    let said = facts.enforcement.filter(|_| facts.is_current);
+    let enforcement = said.unwrap_or(guard.enforcement);
     let target = TargetName {
         api_version: Some(guard.target.api_version()),
-        kind: guard.target.kind.to_string(),
-        namespace: guard.target.namespace.as_deref().map(str::to_owned),
-        name: guard.target.name.to_string(),
+        kind: plain(&guard.target.kind),
+        namespace: guard.target.namespace.as_deref().map(plain),
+        name: plain(&guard.target.name),
     };
-    let id = Name { namespace: guard.id.namespace.to_string(), name: guard.id.name.to_string() };
+    let id = named(&guard.id);
     let mut entry = entry(id, target, content, facts, enforcement.blocks(), known);
-    if facts.enforcement.is_some() || facts.names_enforcement {
+    if said.is_some() || facts.names_enforcement {
         entry.enforcement = Some(enforcement.as_str().to_owned());
     }
     if guard.scope.is_secret() {
@@ -116,9 +120,9 @@ pub fn invalid(guard: &InvalidGuard, kind: &str, name: &str, facts: &Facts, know
     let target = match &guard.target {
         Some(target) => TargetName {
             api_version: Some(target.api_version()),
-            kind: target.kind.to_string(),
-            namespace: target.namespace.as_deref().map(str::to_owned),
-            name: target.name.to_string(),
+            kind: plain(&target.kind),
+            namespace: target.namespace.as_deref().map(plain),
+            name: plain(&target.name),
         },
         None => TargetName {
             api_version: None,
@@ -127,9 +131,18 @@ pub fn invalid(guard: &InvalidGuard, kind: &str, name: &str, facts: &Facts, know
             name: clean(name, MAX_NAME * 2),
         },
     };
-    let id = Name { namespace: guard.id.namespace.to_string(), name: guard.id.name.to_string() };
+    let id = named(&guard.id);
     let content = Content::new(State::Unreadable, guard.reason, guard.message.clone());
     entry(id, target, content, facts, false, known)
+}
+
+fn named(id: &GuardId) -> Name {
+    Name { namespace: plain(&id.namespace), name: plain(&id.name) }
+}
+
+/// A name as API servers take it. One in a file may hold anything, and is to command no terminal.
+fn plain(name: &str) -> String {
+    clean(name, MAX_NAME * 2)
 }
 
 fn entry(
@@ -140,29 +153,32 @@ fn entry(
     blocks: bool,
     known: &Known,
 ) -> Entry {
-    let mut holds: Vec<(State, String, String)> = vec![(content.state, content.reason, content.message)];
-    let mut add = |state, reason: &str, message: String| holds.push((state, reason.to_owned(), message));
+    let mut holds = vec![(content.state, content.reason, content.message, content.since)];
+    let mut add = |state, reason: &str, message: String, since| {
+        holds.push((state, reason.to_owned(), message, since));
+    };
     let pause = facts.pause(known.now);
     if let Some(rival) = &facts.rival {
         let message = format!("guard {rival} pins {target} differently: delete one of the two");
-        add(State::Conflict, "ConflictingGuards", message);
+        add(State::Conflict, "ConflictingGuards", message, None);
     } else if let Some(said) = facts.conflict.as_ref().filter(|said| said.truth == Truth::True) {
-        add(State::Conflict, &said.reason, said.message.clone());
+        add(State::Conflict, &said.reason, said.message.clone(), Some(said.since));
     }
     if let Some(message) = &pause {
         let reason = facts.suspended.as_ref().map_or("SuspendedBySpec", |said| &said.reason);
-        add(State::Suspended, reason, message.clone());
-    } else if blocks && let Some((reason, message)) = not_enforcing(facts, known) {
-        add(State::NotEnforcing, &reason, message);
+        add(State::Suspended, reason, message.clone(), facts.suspended.as_ref().map(|said| said.since));
+    } else if blocks && let Some((reason, message, since)) = not_enforcing(facts, known) {
+        add(State::NotEnforcing, &reason, message, since);
     }
     for (state, said) in [(State::Fighting, &facts.fighting), (State::AuthorUnknown, &facts.author_unknown)] {
         if let Some(said) = said.as_ref().filter(|said| said.truth == Truth::True) {
-            add(state, &said.reason, said.message.clone());
+            add(state, &said.reason, said.message.clone(), Some(said.since));
         }
     }
     let source = source(facts);
     if source.state == SourceState::Down {
-        add(State::SourceDown, "NoVerifiedSource", source.message.clone());
+        let since = facts.source_available.as_ref().map(|said| said.since);
+        add(State::SourceDown, "NoVerifiedSource", source.message.clone(), since);
     }
     // What is in sync is only told where nothing else is.
     if holds.len() > 1 {
@@ -170,8 +186,8 @@ fn entry(
     }
     holds.sort_by_key(|(state, ..)| *state);
     let also = holds.iter().skip(1).map(|(state, ..)| *state).collect();
-    let (state, reason, message) =
-        holds.into_iter().next().unwrap_or((State::Unreadable, String::new(), String::new()));
+    let (state, reason, message, since) =
+        holds.into_iter().next().unwrap_or((State::Unreadable, String::new(), String::new(), None));
     let enforcing = facts.enforcing.as_ref().filter(|_| facts.is_current);
     Entry {
         guard,
@@ -185,7 +201,7 @@ fn entry(
         expected_hash: None,
         current_hash: content.hash.map(|hash| hash.to_string()),
         changed_paths: content.paths.iter().take(MAX_PATHS).map(|path| clean(path, MAX_MESSAGE)).collect(),
-        since: content.since.map(|time| Since { time: time.into(), known_by: SinceKnownBy::Status }),
+        since: since.map(|time| Since { time: time.into(), known_by: SinceKnownBy::Status }),
         by: content.by,
         source,
         last_remediation: remediation(facts),
@@ -198,13 +214,15 @@ fn entry(
 
 /// Why nothing says that a guard is enforced which should be; `None` where it is said, and where nothing is
 /// known at all.
-fn not_enforcing(facts: &Facts, known: &Known) -> Option<(String, String)> {
+fn not_enforcing(facts: &Facts, known: &Known) -> Option<(String, String, Option<Timestamp>)> {
     match facts.enforcing.as_ref().filter(|_| facts.is_current) {
-        Some(said) => (said.truth != Truth::True).then(|| (said.reason.clone(), said.message.clone())),
+        Some(said) => {
+            (said.truth != Truth::True).then(|| (said.reason.clone(), said.message.clone(), Some(said.since)))
+        }
         None => known.is_installed.then(|| {
             let message =
                 "its status says nothing of this version of the guard yet; is `driftguard serve` running?";
-            ("NotObserved".to_owned(), message.to_owned())
+            ("NotObserved".to_owned(), message.to_owned(), None)
         }),
     }
 }
@@ -229,7 +247,7 @@ fn content(guard: &Guard, facts: &Facts, sight: Sight<'_>, now: Timestamp) -> Co
     };
     let mut content = if guard.approves(hash, now) {
         Content::new(State::InSync, Reason::InSync.as_str(), format!("{target} is as approved"))
-    } else if guard.scope.has_server_defaults() && facts.equivalents.contains(&hash) {
+    } else if guard.scope.has_server_defaults() && facts.equivalents_of(guard.generation).contains(&hash) {
         let message = format!(
             "{target} reads otherwise than when it was approved; by the word of the status, whose signature is not checked here, only since the API server was replaced"
         );
@@ -277,7 +295,8 @@ fn drift(
 ) -> Content {
     let target = &guard.target;
     let said = said_of(guard, facts, found.map(|(_, hash)| hash), now);
-    if let Some(said) = said.filter(|said| said.reason == Reason::AwaitingApply.as_str()) {
+    let is_fresh = |said: &&Said| now.duration_since(said.since) <= AWAITED_FOR;
+    if let Some(said) = said.filter(|said| said.reason == Reason::AwaitingApply.as_str()).filter(is_fresh) {
         let mut content = Content::new(State::AwaitingApply, said.reason.as_str(), said.message.clone());
         content.since = Some(said.since);
         return content;
