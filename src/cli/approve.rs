@@ -54,7 +54,7 @@ pub struct ApproveArgs {
     #[arg(long, value_name = "HASH", value_parser = parse_hash)]
     hash: Option<ContentHash>,
     /// Why; kept with the guard
-    #[arg(long, value_name = "TEXT", value_parser = terms::parse_reason)]
+    #[arg(long, value_name = "TEXT", value_parser = terms::parse_reason, conflicts_with = "write")]
     reason: Option<String>,
     /// Do not ask
     #[arg(short, long)]

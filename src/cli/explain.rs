@@ -15,6 +15,7 @@ use super::guards::{self, Found};
 use super::output;
 use super::pinned::Pinned;
 use super::subject::Served;
+use super::table::one_line;
 use super::terms::moment;
 
 mod sentences;
@@ -116,7 +117,8 @@ fn told(event: &Event) -> Option<(Timestamp, String)> {
     let note = event.note.as_deref().unwrap_or_default().lines().next().unwrap_or_default();
     let note: String = note.chars().take(LONGEST_NOTE).collect();
     let reason = event.reason.as_deref().unwrap_or("no reason");
-    Some((at, format!("{} {reason}{times}: {note}", moment(at))))
+    // Anybody may write an Event.
+    Some((at, one_line(&format!("{} {reason}{times}: {note}", moment(at)))))
 }
 
 /// Who wrote the target last, by its managedFields, newest first.

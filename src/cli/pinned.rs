@@ -1,12 +1,13 @@
 //! A guard with what it pins: its scope, what it approves, and content that is held against that.
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use jiff::Timestamp;
 
 use super::cluster::Cluster;
-use super::guards::Found;
+use super::guards::{self, Found};
 use super::subject::dry_run::{self, Stored};
 use super::subject::{Served, Subject, request};
+use crate::api::reasons::ConditionType;
 use crate::core::audit::candidate::{self, Candidate, Form};
 use crate::core::canonical::hash_object;
 use crate::core::guard::Target;
@@ -52,7 +53,12 @@ impl<'a> Pinned<'a> {
         let entry = guard.kind(served).with_context(problem)?;
         let approvals =
             Approvals::of(&guard.object.spec).map_err(anyhow::Error::msg).with_context(problem)?;
-        let noted = guard.status().equivalents;
+        let status = guard.status();
+        // They count for the generation for which they were signed.
+        let drifted = guards::condition(&status, ConditionType::Drifted);
+        let is_current =
+            drifted.is_some_and(|said| said.observed_generation == guard.object.metadata.generation);
+        let noted = if is_current { status.equivalents } else { Vec::new() };
         Ok(Self {
             guard,
             entry,
@@ -120,7 +126,13 @@ impl<'a> Pinned<'a> {
         match dry_run::write(&subject, self.entry, cluster).await? {
             Stored::Object(json) => Ok(Content { hash: subject.hash_of(&json)?, json, is_whole: true }),
             // The gate shows no image, but the same content under another name has the same defaults.
-            Stored::Refused { hash, .. } => {
+            Stored::Refused { hash, by } => {
+                let own = format!("{}/{}", self.guard.namespace(), self.guard.name());
+                ensure!(
+                    by == own,
+                    "DriftGuard {by} pins {} too and refuses this content; approve it there first, or delete one of the two",
+                    self.target
+                );
                 match dry_run::write_beside(&subject, self.entry, cluster).await {
                     Ok(json) if subject.hash_of(&json)? == hash => Ok(Content { json, hash, is_whole: true }),
                     Ok(_) => Ok(Content { json: subject.json, hash, is_whole: false }),

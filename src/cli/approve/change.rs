@@ -57,7 +57,9 @@ pub(super) struct Change<'a> {
 impl Change<'_> {
     /// Changes the guard alone.
     pub(super) async fn guard(&mut self) -> anyhow::Result<()> {
-        self.expect(None).await
+        self.expect(None).await?;
+        // Whoever applies the content next is not to be refused by a replica that has not heard.
+        if self.dry_run.is_none() { self.learnt().await } else { Ok(()) }
     }
 
     /// Changes the guard and writes the object.
@@ -77,7 +79,6 @@ impl Change<'_> {
         if before.len() >= MOST_BESIDE {
             // No room for another: the object is behind the guard for a moment, which is no drift.
             self.guard().await?;
-            self.learnt().await?;
             return say(self.object_written(content).await?);
         }
         let until = terms::moment(Timestamp::now() + BESIDE);

@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::api::names;
 use crate::cli::cluster::ClusterArgs;
 use crate::cli::guards::Found;
+use crate::cli::output;
 use crate::core::hash::ContentHash;
 use crate::document::{self, Document};
 
@@ -64,7 +65,7 @@ pub(super) fn edit(
         after.replace_range(place.clone(), &hash.to_string());
         if is_edit_of(&documents, *at, &after, file, hash) {
             if !is_dry_run {
-                std::fs::write(file, after).with_context(|| format!("{file} cannot be written"))?;
+                output::file(file.as_ref(), after.as_bytes())?;
             }
             return Ok(true);
         }

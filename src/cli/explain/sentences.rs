@@ -6,6 +6,7 @@ use serde_json::Value;
 use crate::api::reasons::{self, ConditionType};
 use crate::api::{ActorSource, DriftGuardStatus, Enforcement, RemediationResult, names};
 use crate::cli::guards::{self, Found};
+use crate::cli::table::one_line;
 use crate::cli::terms::moment;
 
 /// What is known.
@@ -84,8 +85,9 @@ fn author(facts: &Facts<'_>) -> String {
     }
     let annotations = facts.guard.object.metadata.annotations.as_ref();
     let annotation = |name: &str| annotations.and_then(|all| all.get(name));
-    let because = annotation(names::ANNOTATION_APPROVED_BECAUSE)
-        .map_or_else(String::new, |why| format!(" The last approval by command says: {}", sentence(why)));
+    let because = annotation(names::ANNOTATION_APPROVED_BECAUSE).map_or_else(String::new, |why| {
+        format!(" The last approval by command says: {}", sentence(&one_line(why)))
+    });
     let signed = annotation(names::ANNOTATION_AUTHOR)
         .and_then(|text| serde_json::from_str::<Value>(text).ok())
         .and_then(|value| Some((value["user"].as_str()?.to_owned(), value["at"].as_str()?.to_owned())));
