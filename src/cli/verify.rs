@@ -339,6 +339,32 @@ mod tests {
     }
 
     #[test]
+    fn offline_a_guard_of_another_version_or_by_the_plural_is_not_passed_over() {
+        let guard = |kind: &str, version: &str| {
+            let spec = serde_json::json!({
+                "targetKind": kind, "targetName": "web", "expectedHash": "0".repeat(64), "targetApiVersion": version,
+            });
+            let spec: crate::api::DriftGuardSpec = serde_json::from_value(spec).unwrap();
+            let approvals = Approvals::of(&spec).unwrap();
+            FileGuard { name: "n/g".into(), namespace: "n".into(), spec, approvals }
+        };
+        let json = br#"{"apiVersion":"autoscaling/v1","kind":"HorizontalPodAutoscaler","metadata":{"name":"web"},"spec":{}}"#;
+        let subject = Subject {
+            api_version: "autoscaling/v1".into(),
+            kind: "HorizontalPodAutoscaler".into(),
+            namespace: Some("n".into()),
+            name: "web".into(),
+            json: json.to_vec(),
+            origin: None,
+            scope: Scope::new("autoscaling", "HorizontalPodAutoscaler", PathFilter::everything()),
+        };
+        let newer = guard("horizontalpodautoscalers", "autoscaling/v2");
+        assert!(newer.pins(&subject));
+        assert_eq!(newer.verdict(&subject).unwrap().0, Verdict::Unknown);
+        assert!(!guard("HorizontalPodAutoscaler", "other/v1").pins(&subject));
+    }
+
+    #[test]
     fn what_could_not_be_told_is_never_clean() {
         let rows = [row(Verdict::Matches), row(Verdict::NotGuarded)];
         assert_eq!(end(&rows, false).unwrap(), Exit::Clean);

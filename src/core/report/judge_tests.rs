@@ -110,10 +110,14 @@ fn another_reading_of_a_kind_with_defaults_is_told_as_the_word_of_the_status() {
     let approved = br#"{"spec":{"a":1}}"#;
     let guard = guard_of("Thing", approved);
     let other = br#"{"spec":{"a":2}}"#;
-    let facts = Facts { equivalents: vec![hash_object(other, &guard.scope).unwrap()], ..enforced() };
+    let mut facts = Facts { equivalents: vec![hash_object(other, &guard.scope).unwrap()], ..enforced() };
+    facts.drifted = Some(said(Truth::False, "RepresentationChanged"));
     let entry = judge(&guard, &facts, Sight::Present(other), &known());
     assert_eq!((entry.state, entry.reason.as_str()), (State::InSync, "RepresentationChanged"));
     assert!(entry.message.contains("not checked"), "{}", entry.message);
+    facts.drifted = Some(Said { generation: 2, ..said(Truth::False, "RepresentationChanged") });
+    let entry = judge(&guard, &facts, Sight::Present(other), &known());
+    assert_eq!(entry.state, State::Drifted, "it was noted for what the guard approved before");
 }
 
 #[test]
@@ -230,6 +234,18 @@ fn what_was_approved_a_moment_ago_may_be_applied_yet() {
     facts.current_hash = Some(hash(OTHER));
     assert_eq!(found(&facts, OTHER).state, State::AwaitingApply);
     assert_eq!(found(&facts, br#"{"data":{}}"#).state, State::Drifted);
+    let later = Known { now: at(500 + 3_601), ..known() };
+    let entry = judge(&guard(), &facts, Sight::Present(OTHER), &later);
+    assert_eq!(entry.state, State::Drifted, "whoever said so has died");
+}
+
+#[test]
+fn an_enforcement_of_another_time_does_not_keep_a_guard_from_being_one_that_is_not_enforced() {
+    let mut facts = enforced();
+    (facts.enforcement, facts.is_current) = (Some(Enforcement::Audit), false);
+    let installed = Known { is_installed: true, ..known() };
+    let entry = judge(&guard(), &facts, Sight::Present(APPROVED), &installed);
+    assert_eq!(entry.state, State::NotEnforcing);
 }
 
 #[test]
@@ -355,14 +371,20 @@ fn what_began_before_is_left_out_unless_nobody_knows_when() {
     let since_500 = named(found(&facts, OTHER), "old");
     let unknown = named(found(&enforced(), OTHER), "unknown");
     let clean = named(found(&enforced(), APPROVED), "clean");
-    let all = report(vec![since_500, unknown, clean], 1_000);
+    let mut lapsed = enforced();
+    lapsed.drifted = Some(said(Truth::False, "InSync"));
+    lapsed.current_hash = Some(hash(APPROVED));
+    lapsed.enforcing = Some(Said { since: at(700), ..said(Truth::False, "NotProved") });
+    let lapsed = named(found(&lapsed, APPROVED), "lapsed");
+    assert_eq!(lapsed.since.as_ref().unwrap().time, Moment::from(at(700)), "of what is shown");
+    let all = report(vec![since_500, unknown, clean, lapsed], 1_000);
     let names = |report: &Report| -> Vec<String> {
         report.guards.iter().map(|entry| entry.guard.name.clone()).collect()
     };
-    assert_eq!(names(&within(all.clone(), at(500))), ["old", "unknown"]);
+    assert_eq!(names(&within(all.clone(), at(500))), ["lapsed", "old", "unknown"]);
     let late = within(all, at(501));
-    assert_eq!(names(&late), ["unknown"]);
-    assert_eq!(late.summary.guards, 1);
+    assert_eq!(names(&late), ["lapsed", "unknown"]);
+    assert_eq!(late.summary.guards, 2);
 }
 
 #[test]
