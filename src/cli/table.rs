@@ -1,5 +1,7 @@
 //! Tables as kubectl prints them: a heading in capitals, columns three spaces apart.
 
+use crate::core::message::clean;
+
 /// Lines with aligned columns; the last column is not padded. Empty cells show as `<none>`.
 pub(crate) fn render(heading: &[&str], rows: &[Vec<String>]) -> String {
     let cell = |text: &str| if text.is_empty() { "<none>".to_owned() } else { one_line(text) };
@@ -24,7 +26,7 @@ pub(crate) fn render(heading: &[&str], rows: &[Vec<String>]) -> String {
 
 /// Without characters that would move what stands beside or below.
 pub(super) fn one_line(text: &str) -> String {
-    text.chars().map(|character| if character.is_control() { ' ' } else { character }).collect()
+    clean(text, usize::MAX)
 }
 
 #[cfg(test)]

@@ -276,7 +276,7 @@ fn first_line(guard: &GuardId, target: &Target, what: &str, next: &str, changes:
 }
 
 /// A text without control characters, cut to so many characters.
-pub(super) fn clean(text: &str, limit: usize) -> String {
+pub(crate) fn clean(text: &str, limit: usize) -> String {
     let safe = |character: char| if character.is_control() { ' ' } else { character };
     if text.chars().count() <= limit {
         return text.chars().map(safe).collect();

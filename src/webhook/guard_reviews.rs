@@ -32,32 +32,15 @@ use crate::store::{Key, Proposed, Store, Stored};
 use crate::telemetry::notices::{Notice, NoticeSink};
 use crate::trail::record::{OwnAttempt, OwnKind};
 
+use requested::with_requested;
+
+mod requested;
+
 /// The part of the API server's time after which asking is given up, so that our answer still arrives.
 const SHARE: f64 = 0.8;
 /// Reviews that ask the API server at once: each asks for a dozen rights and one LIST by our own client,
 /// on which leases and statuses depend as well. Further ones wait within their own time.
 const AT_ONCE: usize = 8;
-/// Annotations by which a person has something done that takes the rights of an author, and how records call it.
-const ASKED: [Requested; 2] = [
-    Requested {
-        annotation: crate::core::audit::RESTORE,
-        reason: "RestoreAsked",
-        what: "asks for the approved content to be put back",
-    },
-    Requested {
-        annotation: crate::core::audit::ACKNOWLEDGE,
-        reason: "IncidentAcknowledged",
-        what: "has acknowledged an incident: remediation goes on",
-    },
-];
-
-/// What an annotation asks for, how it is called in records, and what Events say of it.
-struct Requested {
-    annotation: &'static str,
-    reason: &'static str,
-    what: &'static str,
-}
-
 /// The keys of our annotations.
 const KEYS: AnnotationKeys<'static> =
     AnnotationKeys { author: names::ANNOTATION_AUTHOR, adopt: names::ANNOTATION_ADOPT };
@@ -181,13 +164,6 @@ impl<'a> Asking<'a> {
         }
     }
 
-    /// What an update asks to be done, beside all else, as records call it.
-    fn requested(&self) -> Vec<&'static Requested> {
-        let (Some(new), Some(old)) = (&self.new, &self.old) else { return Vec::new() };
-        let asks = |key| new.annotation(key).is_some_and(|value| old.annotation(key) != Some(value));
-        ASKED.iter().filter(|asked| asks(asked.annotation)).collect()
-    }
-
     /// What is recorded of it; nothing of a dry run.
     fn told(
         &self,
@@ -204,15 +180,6 @@ impl<'a> Asking<'a> {
         let uid = stored.as_ref().map(|stored| stored.uid().as_str().to_owned()).unwrap_or_default();
         self.request.told(self.operation, (self.id(), uid), kind, refusal, done)
     }
-}
-
-/// A record of an update that asks for something, alone or beside what else it changes.
-fn with_requested(told: Option<OwnAttempt>, requested: &[&'static Requested]) -> Option<OwnAttempt> {
-    let told = told?;
-    let said: Vec<String> =
-        requested.iter().map(|request| format!("{} {}", told.user.name, request.what)).collect();
-    let message = if said.is_empty() { told.message } else { said.join("; ") };
-    Some(OwnAttempt { message, ..told })
 }
 
 /// What the gate decided.
@@ -342,31 +309,6 @@ impl GuardReviews {
         let (old, new) = (stored(asking.request.old_object), stored(asking.request.object));
         let (Operation::Update, Some(old), Some(new)) = (asking.operation, old, new) else { return Ok(None) };
         self.relabelled(&asking.id(), (&old, &new), &asking.subject(), now, deadline).await
-    }
-
-    /// Whether whoever writes might as well change what the guard approves.
-    ///
-    /// # Errors
-    /// The refusal when they may not, or when that cannot be told in time.
-    async fn may_ask(&self, asking: &Asking<'_>, deadline: Instant) -> Result<(), Refusal> {
-        let id = asking.id();
-        let Ok(Ok(_permit)) = tokio::time::timeout_at(deadline, self.room.0.acquire()).await else {
-            return Err(guard_spec::rights_unknown(&id));
-        };
-        let stored = asking.request.object.and_then(|raw| serde_json::from_str::<Stored>(raw.get()).ok());
-        let Some(proposed) = stored.and_then(|stored| self.store.propose(&stored)) else {
-            return Err(guard_spec::not_ready(&id, "the kinds that the API server serves"));
-        };
-        self.rights(&id, asking, &proposed, deadline).await
-    }
-
-    fn announce_requested(&self, asking: &Asking<'_>, requested: &[&'static Requested]) {
-        for Requested { reason, what, .. } in requested {
-            if let Some(told) = asking.told(None, reason, None) {
-                let note = format!("{} {what}", told.user.name);
-                self.notices.put(Notice { guard: told.object, uid: told.uid, reason, note });
-            }
-        }
     }
 
     fn announce_relabelling(&self, asking: &Asking<'_>, warning: &str) {
