@@ -2,7 +2,7 @@
 //!
 //! `println!` and `eprintln!` panic when the reader has gone; nothing here does.
 
-use std::ffi::OsString;
+use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -39,30 +39,68 @@ pub fn message(text: &str) {
 }
 
 /// Writes a file whole or not at all: whoever reads it never sees half of it, and what stood there stays when this
-/// fails.
+/// fails. Of a file that is there the permissions stay, and a link to it stays a link; what is no file, such as
+/// `/dev/stdout` or a pipe, is written to.
 ///
 /// # Errors
 /// When it cannot be written, with its path.
 pub(super) fn file(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    let name = path.file_name().with_context(|| format!("{} names no file", path.display()))?;
-    let mut beside = OsString::from(".");
-    beside.push(name);
-    beside.push(format!(".{}.part", std::process::id()));
-    let beside = path.with_file_name(beside);
-    let written = std::fs::File::create(&beside)
-        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
-        .and_then(|()| std::fs::rename(&beside, path));
+    written(path, bytes).with_context(|| format!("{} cannot be written", path.display()))
+}
+
+fn written(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let old = match fs::metadata(path) {
+        Ok(old) if old.is_file() => Some(old),
+        Ok(_) => return fs::OpenOptions::new().write(true).open(path)?.write_all(bytes),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(error),
+    };
+    let real = if old.is_some() { fs::canonicalize(path)? } else { path.to_owned() };
+    let name = real.file_name().ok_or(io::ErrorKind::InvalidFilename)?.to_string_lossy();
+    let unfinished = real.with_file_name(format!(".{name}.{}", uuid::Uuid::now_v7().simple()));
+    let write = || {
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).open(&unfinished)?;
+        if let Some(old) = old {
+            file.set_permissions(old.permissions())?;
+        }
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&unfinished, &real)
+    };
+    let written = write();
     if written.is_err() {
-        // What was begun is worth nothing.
-        let _ = std::fs::remove_file(&beside);
+        // What was begun is worth nothing, and there is nobody to tell that it stays.
+        let _ = fs::remove_file(&unfinished);
     }
-    written.with_context(|| format!("{} cannot be written", path.display()))
+    written
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
+
+    #[test]
+    fn permissions_and_links_stay_and_nothing_else_is_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let (real, link) = (folder.path().join("a.yaml"), folder.path().join("b.yaml"));
+        fs::write(&real, "old").unwrap();
+        fs::set_permissions(&real, fs::Permissions::from_mode(0o640)).unwrap();
+        std::os::unix::fs::symlink("a.yaml", &link).unwrap();
+        file(&link, b"new").unwrap();
+        assert_eq!(fs::read_to_string(&real).unwrap(), "new");
+        assert_eq!(fs::metadata(&real).unwrap().permissions().mode() & 0o777, 0o640);
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn what_is_no_file_is_written_to() {
+        file(Path::new("/dev/null"), b"report").unwrap();
+        assert!(!fs::metadata("/dev/null").unwrap().is_file());
+    }
 
     #[test]
     fn a_file_is_replaced_whole_and_nothing_stays_beside_it() {
@@ -70,8 +108,8 @@ mod tests {
         let path = folder.path().join("report.json");
         file(&path, b"old").unwrap();
         file(&path, b"new").unwrap();
-        assert_eq!(std::fs::read(&path).unwrap(), b"new");
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         let error = file(&folder.path().join("no/such/report.json"), b"x").unwrap_err();
         assert!(error.to_string().ends_with("no/such/report.json cannot be written"), "{error}");
     }

@@ -27,6 +27,12 @@ impl ContentHash {
         Self(Sha256::digest(canonical).into())
     }
 
+    /// The hash in the spelling of another one: behind `sha256:` when that is.
+    #[must_use]
+    pub fn respelt(&self, other: &str) -> String {
+        if other.starts_with(PREFIX) { format!("{PREFIX}{self}") } else { self.to_string() }
+    }
+
     /// Takes the digest that a hasher computed.
     #[must_use]
     pub fn from_digest(digest: [u8; 32]) -> Self {

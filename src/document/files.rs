@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::error::{DocumentError, Problem};
+use super::split::Stretch;
 use super::yaml::Limits;
 use super::{Document, Head, lists, split};
 
@@ -87,12 +88,47 @@ fn read_file(path: &Path, documents: &mut Vec<Document>) -> Result<(), DocumentE
 
 fn read_text(name: &str, bytes: &[u8], documents: &mut Vec<Document>) -> Result<(), DocumentError> {
     let text = decode(bytes).ok_or_else(|| DocumentError::of_file(name, Problem::Encoding))?;
-    for (origin, json) in split::documents(name, &text, Limits::NONE)? {
-        for json in lists::items(json, &origin)? {
-            documents.push(Document::from_json(json, origin.clone())?);
+    for Stretch { origin, json, .. } in split::documents(name, &text, Limits::NONE)? {
+        for item in lists::items(json, &origin)? {
+            documents.push(Document::from_item(item, origin.clone())?);
         }
     }
     Ok(())
+}
+
+/// The objects of a text. What lacks a version, a kind or a name is left out, such as values of a chart and
+/// objects whose name the API server makes up. `name` stands for the file in messages.
+///
+/// # Errors
+/// [`DocumentError`] when the text is no YAML or JSON, a document of it no mapping, or a name of one no text.
+pub fn objects(name: &str, text: &str) -> Result<Vec<Document>, DocumentError> {
+    let mut found = Vec::new();
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    for Stretch { origin, json, .. } in split::documents(name, text, Limits::NONE)? {
+        for item in lists::items(json, &origin)? {
+            match Document::from_item(item, origin.clone()) {
+                Err(DocumentError { problem: Problem::Missing(_), .. }) => {}
+                document => found.push(document?),
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The first document of a text as JSON, whatever it is; `None` when there is none, or the text cannot be read.
+#[must_use]
+pub fn first(text: &str) -> Option<Vec<u8>> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    split::documents("", text, Limits::NONE).ok()?.into_iter().next().map(|stretch| stretch.json)
+}
+
+/// The files that [`read`] would read of a path: itself, or those of a folder.
+///
+/// # Errors
+/// [`DocumentError`] when there is no such file or a folder cannot be read.
+pub fn find(path: &Path) -> Result<Vec<PathBuf>, DocumentError> {
+    let fail = |error: std::io::Error| DocumentError::of_file(&path.display().to_string(), error.into());
+    if fs::metadata(path).map_err(fail)?.is_dir() { find_files(path) } else { Ok(vec![path.to_owned()]) }
 }
 
 /// The documents of a text as JSON, whatever they are: manifests, with lists expanded, or other objects.
@@ -103,11 +139,11 @@ fn read_text(name: &str, bytes: &[u8], documents: &mut Vec<Document>) -> Result<
 pub fn contents(name: &str, bytes: &[u8]) -> Result<Vec<Vec<u8>>, DocumentError> {
     let text = decode(bytes).ok_or_else(|| DocumentError::of_file(name, Problem::Encoding))?;
     let mut found = Vec::new();
-    for (origin, json) in split::documents(name, &text, Limits::SOURCE)? {
+    for Stretch { origin, json, .. } in split::documents(name, &text, Limits::SOURCE)? {
         let head = Head::read(&json).map_err(|error| DocumentError::at(&origin, error.into()))?;
         // Without a version it is no list, however its other fields are called.
         if head.api_version.is_some() {
-            found.extend(lists::items(json, &origin)?);
+            found.extend(lists::items(json, &origin)?.into_iter().map(|item| item.json));
         } else {
             found.push(json);
         }

@@ -6,16 +6,23 @@ use crate::core::json::{Cursor, JsonError, Span};
 use super::error::{DocumentError, Problem};
 use super::{Head, Origin};
 
+/// An object of a document.
+pub(super) struct Item {
+    /// JSON Pointer to it in the document: empty, or such as `/items/0`.
+    pub(super) pointer: String,
+    pub(super) json: Vec<u8>,
+}
+
 /// The document, or each item of it when it is a list.
-pub(super) fn items(json: Vec<u8>, origin: &Origin) -> Result<Vec<Vec<u8>>, DocumentError> {
+pub(super) fn items(json: Vec<u8>, origin: &Origin) -> Result<Vec<Item>, DocumentError> {
     let mut found = Vec::new();
-    let mut waiting = vec![json];
-    while let Some(json) = waiting.pop() {
+    let mut waiting = vec![Item { pointer: String::new(), json }];
+    while let Some(Item { pointer, json }) = waiting.pop() {
         let fail = |problem| DocumentError::at(origin, problem);
         let head = Head::read(&json).map_err(|error| fail(error.into()))?;
         let list = head.kind.as_deref().and_then(|kind| kind.strip_suffix("List")).zip(head.items);
         let Some((item_kind, items)) = list else {
-            found.push(json);
+            found.push(Item { pointer, json });
             continue;
         };
         let api_version = head.api_version.as_deref().unwrap_or_default();
@@ -25,7 +32,8 @@ pub(super) fn items(json: Vec<u8>, origin: &Origin) -> Result<Vec<Vec<u8>>, Docu
             if !text.starts_with(b"{") {
                 return Err(fail(Problem::BadItem(index + 1)));
             }
-            waiting.push(named(text, api_version, item_kind).map_err(|error| fail(error.into()))?);
+            let json = named(text, api_version, item_kind).map_err(|error| fail(error.into()))?;
+            waiting.push(Item { pointer: format!("{pointer}/items/{index}"), json });
         }
     }
     Ok(found)

@@ -14,6 +14,7 @@ use std::fmt;
 
 use crate::core::json::{Cursor, JsonError, Span};
 
+mod edit;
 mod error;
 mod files;
 mod float;
@@ -23,8 +24,10 @@ mod scalar;
 mod split;
 mod yaml;
 
+pub use edit::{Edit, EditError, Edited, edited};
 pub use error::{DocumentError, Problem};
-pub use files::{contents, read};
+pub use files::{contents, find, first, objects, read};
+use lists::Item;
 
 /// Where a document stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +53,8 @@ pub struct Document {
     pub json: Vec<u8>,
     /// Where it stands.
     pub origin: Origin,
+    /// JSON Pointer to it in its document: empty, or such as `/items/0` in a list.
+    pub pointer: String,
     /// `apiVersion`.
     pub api_version: String,
     /// `kind`.
@@ -75,7 +80,7 @@ impl Document {
     }
 
     /// Takes an object apart as far as a document needs it.
-    fn from_json(json: Vec<u8>, origin: Origin) -> Result<Self, DocumentError> {
+    fn from_item(Item { pointer, json }: Item, origin: Origin) -> Result<Self, DocumentError> {
         let fail = |problem| DocumentError::at(&origin, problem);
         let head = Head::read(&json).map_err(|error| fail(error.into()))?;
         if let Some(path) = head.no_text {
@@ -88,7 +93,7 @@ impl Document {
         let kind = wanted(head.kind, "kind")?;
         let name = wanted(head.name, "metadata.name")?;
         let namespace = head.namespace.filter(|text| !text.is_empty());
-        Ok(Self { json, origin, api_version, kind, namespace, name })
+        Ok(Self { json, origin, pointer, api_version, kind, namespace, name })
     }
 }
 

@@ -4,17 +4,22 @@
 //! after at most one value, the rest is YAML after all. YAML documents are divided by lines that
 //! start with `---`, wherever they stand.
 
+use std::ops::Range;
+
 use super::error::{DocumentError, Located, Problem};
 use super::yaml::Limits;
 use super::{Origin, json, yaml};
 
-/// The documents of a text, with where they stand. Documents that hold nothing are left out, but
-/// counted.
-pub(super) fn documents(
-    file: &str,
-    text: &str,
-    limits: Limits,
-) -> Result<Vec<(Origin, Vec<u8>)>, DocumentError> {
+/// One document of a text.
+pub(super) struct Stretch {
+    pub(super) origin: Origin,
+    /// Where in the text it stands, in bytes.
+    pub(super) range: Range<usize>,
+    pub(super) json: Vec<u8>,
+}
+
+/// The documents of a text. Documents that hold nothing are left out, but counted.
+pub(super) fn documents(file: &str, text: &str, limits: Limits) -> Result<Vec<Stretch>, DocumentError> {
     let mut found = Vec::new();
     let mut place = Place { file, number: 0, line: 1 };
     let is_json = text.trim_start().starts_with('{');
@@ -23,6 +28,7 @@ pub(super) fn documents(
         return Err(DocumentError::of_file(file, Problem::YamlTooLong(limits.text)));
     }
     let mut left = limits.json;
+    let offset = text.len() - rest.len();
     for chunk in chunks(rest) {
         let chunk = chunk.map_err(|located| place.relative(&located))?;
         let before = place.line + chunk.line - 2;
@@ -33,7 +39,8 @@ pub(super) fn documents(
             // Each document may be within what aliases may add, and all together not.
             let within = left.checked_sub(json.len());
             left = within.ok_or_else(|| DocumentError::at(&origin, Problem::ExcessiveAliasing))?;
-            found.push((origin, json));
+            let range = chunk.range.start + offset..chunk.range.end + offset;
+            found.push(Stretch { origin, range, json });
         }
     }
     Ok(found)
@@ -67,7 +74,7 @@ impl Place<'_> {
 fn json_stream<'a>(
     text: &'a str,
     place: &mut Place<'_>,
-    found: &mut Vec<(Origin, Vec<u8>)>,
+    found: &mut Vec<Stretch>,
     limits: Limits,
 ) -> Result<&'a str, DocumentError> {
     let mut values = serde_json::Deserializer::from_str(text).into_iter::<&serde_json::value::RawValue>();
@@ -80,7 +87,7 @@ fn json_stream<'a>(
             Some(Ok(value)) => {
                 let origin = place.next(line);
                 let json = json::checked(value.get(), line).map_err(|located| located.into_error(&origin))?;
-                found.push((origin, json));
+                found.push(Stretch { origin, range: start..start + value.get().len(), json });
             }
             // One value and then something else may still be YAML: `{...}` and `---`, or a flow
             // mapping. After two values it is JSON for sure.
@@ -125,20 +132,26 @@ struct Chunk {
     text: String,
     /// Line of the text it was cut from, from 1.
     line: usize,
+    /// Bytes of that text.
+    range: Range<usize>,
 }
 
 /// Cuts YAML at lines that start with `---`. Stretches without any line are left out, as in
 /// kubectl.
 fn chunks(text: &str) -> impl Iterator<Item = Result<Chunk, Located>> {
-    let mut lines = text.lines().enumerate();
+    let mut lines = text.split_inclusive('\n').enumerate();
+    let mut at = 0;
     let mut done = false;
     std::iter::from_fn(move || {
-        let mut chunk = Chunk { text: String::new(), line: 0 };
+        let mut chunk = Chunk { text: String::new(), line: 0, range: 0..0 };
         while !done {
             let Some((index, line)) = lines.next() else {
                 done = true;
                 break;
             };
+            let from = at;
+            at += line.len();
+            let line = line.strip_suffix('\n').map_or(line, |line| line.strip_suffix('\r').unwrap_or(line));
             if let Some(after) = line.strip_prefix("---") {
                 let after = after.trim();
                 if !after.is_empty() && !after.starts_with('#') {
@@ -152,7 +165,9 @@ fn chunks(text: &str) -> impl Iterator<Item = Result<Chunk, Located>> {
             }
             if chunk.text.is_empty() {
                 chunk.line = index + 1;
+                chunk.range.start = from;
             }
+            chunk.range.end = at;
             chunk.text.push_str(line);
             chunk.text.push('\n');
         }

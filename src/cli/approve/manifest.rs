@@ -9,12 +9,10 @@ use crate::cli::cluster::ClusterArgs;
 use crate::cli::guards::Found;
 use crate::cli::output;
 use crate::core::hash::ContentHash;
-use crate::document::{self, Document};
+use crate::document::{self, Document, Edit};
 
 /// The field that is replaced.
 const FIELD: &str = "expectedHash";
-/// Hexadecimal digits of a hash.
-const DIGITS: usize = 64;
 
 /// Replaces the hash of a guard in a file; false when it stands there already.
 ///
@@ -55,24 +53,21 @@ pub(super) fn edit(
             found.len()
         );
     };
-    let old = spec_hash(&documents[*at]).with_context(|| format!("{file}: its DriftGuard has no {FIELD}"))?;
+    let found = &documents[*at];
+    let old = spec_hash(found).with_context(|| format!("{file}: its DriftGuard has no {FIELD}"))?;
     if old.parse::<ContentHash>().is_ok_and(|old| old == hash) {
         return Ok(false);
     }
-    // Of several guards in a file, each is tried: only one edit leaves all else as it was.
-    for place in places(&before) {
-        let mut after = before.clone();
-        after.replace_range(place.clone(), &hash.to_string());
-        if is_edit_of(&documents, *at, &after, file, hash) {
-            if !is_dry_run {
-                output::file(file.as_ref(), after.as_bytes())?;
-            }
-            return Ok(true);
-        }
+    let edit = Edit {
+        document: found.origin.number,
+        pointer: format!("{}/spec/{FIELD}", found.pointer),
+        value: hash.respelt(&old),
+    };
+    let after = document::edited(file, &before, &[edit])?;
+    if !is_dry_run {
+        output::file(file.as_ref(), after.text.as_bytes())?;
     }
-    bail!(
-        "{file}: {FIELD} does not stand there as 64 hexadecimal digits; edit it by hand to the hash that `driftguard hash` prints"
-    )
+    Ok(true)
 }
 
 fn read(file: &str) -> anyhow::Result<Vec<Document>> {
@@ -82,41 +77,6 @@ fn read(file: &str) -> anyhow::Result<Vec<Document>> {
 fn spec_hash(document: &Document) -> Option<String> {
     let value: Value = serde_json::from_slice(&document.json).ok()?;
     Some(value["spec"][FIELD].as_str()?.to_owned())
-}
-
-/// Where hexadecimal digits of hashes stand behind the name of the field.
-fn places(text: &str) -> Vec<std::ops::Range<usize>> {
-    let mut found = Vec::new();
-    for (at, _) in text.match_indices(FIELD) {
-        let rest = &text[at + FIELD.len()..];
-        let syntax = rest.len() - rest.trim_start_matches(['"', '\'', ':', ' ', '\t', '\n', '\r']).len();
-        let rest = &rest[syntax..];
-        let prefix =
-            if rest.get(..7).is_some_and(|text| text.eq_ignore_ascii_case("sha256:")) { 7 } else { 0 };
-        let digits = rest[prefix..].bytes().take_while(u8::is_ascii_hexdigit).count();
-        if digits == DIGITS {
-            let from = at + FIELD.len() + syntax + prefix;
-            found.push(from..from + DIGITS);
-        }
-    }
-    found
-}
-
-/// Whether the new text holds the same documents, but for the hash of one.
-fn is_edit_of(before: &[Document], at: usize, after: &str, file: &str, hash: ContentHash) -> bool {
-    let Ok(texts) = document::contents(file, after.as_bytes()) else { return false };
-    let parse = |json: &[u8]| serde_json::from_slice::<Value>(json).ok();
-    before.len() == texts.len()
-        && before.iter().zip(&texts).enumerate().all(|(index, (old, new))| {
-            let (Some(mut old), Some(mut new)) = (parse(&old.json), parse(new)) else { return false };
-            if index == at {
-                let is_new = new["spec"][FIELD].as_str().and_then(|text| text.parse().ok()) == Some(hash);
-                old["spec"][FIELD].take();
-                new["spec"][FIELD].take();
-                return is_new && old == new;
-            }
-            old == new
-        })
 }
 
 #[cfg(test)]
@@ -159,12 +119,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_plain_hash_is_left_alone() {
+    fn what_stands_elsewhere_too_is_left_alone() {
         let text = format!(
-            "apiVersion: terrafusion.ai/v1\nkind: DriftGuard\nmetadata: {{name: a}}\nspec:\n  targetKind: ConfigMap\n  targetName: a\n  expectedHash: >-\n    {OTHER}\n"
+            "apiVersion: terrafusion.ai/v1\nkind: DriftGuard\nmetadata: {{name: a, annotations: {{x: &h {OTHER}}}}}\nspec:\n  targetKind: ConfigMap\n  targetName: a\n  expectedHash: *h\n"
         );
         let error = edited(&text, "a").unwrap_err().to_string();
-        assert!(error.contains("edit it by hand"), "{error}");
+        assert!(error.contains("expectedHash does not stand there in one piece"), "{error}");
         let error = edited(&text, "b").unwrap_err().to_string();
         assert!(error.contains("holds DriftGuard n/b 0 times"), "{error}");
     }
