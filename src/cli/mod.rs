@@ -30,6 +30,7 @@ mod pinned;
 pub mod restore;
 pub mod resume;
 pub mod serve;
+pub mod stamp;
 mod subject;
 pub mod suspend;
 mod table;
@@ -80,6 +81,8 @@ pub enum Command {
     Diff(diff::DiffArgs),
     /// Compare files with what their guards approve
     Verify(verify::VerifyArgs),
+    /// Refresh hashes in manifests: as a KRM function, Helm post-renderer or pre-commit hook
+    Stamp(stamp::StampArgs),
     /// Make new content the approved one
     Approve(Box<approve::ApproveArgs>),
     /// Put approved content back, once
@@ -172,6 +175,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Explain(args) => one_thread()?.block_on(explain::run(args)),
         Command::Diff(args) => one_thread()?.block_on(diff::run(args)),
         Command::Verify(args) => one_thread()?.block_on(verify::run(args)),
+        Command::Stamp(args) => one_thread()?.block_on(stamp::run(args)),
         Command::Approve(args) => one_thread()?.block_on(approve::run(*args)),
         Command::Restore(args) => one_thread()?.block_on(restore::run(args)),
         Command::Suspend(args) => one_thread()?.block_on(suspend::run(args)),

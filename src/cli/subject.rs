@@ -125,6 +125,15 @@ impl Subject {
             (true, Some(own), _) => Some(own.clone()),
             (true, None, _) => Some(cluster.default_namespace()?),
         };
+        Self::placed(document, namespace, filter)
+    }
+
+    /// An object of a file, in this namespace.
+    pub(super) fn placed(
+        document: Document,
+        namespace: Option<String>,
+        filter: PathFilter,
+    ) -> anyhow::Result<Self> {
         let scope = Scope::new(document.group(), &document.kind, filter);
         require_text(&document.json, &scope).with_context(|| document.origin.to_string())?;
         let Document { json, origin, api_version, kind, name, .. } = document;

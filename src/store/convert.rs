@@ -328,7 +328,7 @@ impl Approvals {
         Ok(Self {
             expected: hash("spec.expectedHash", &spec.expected_hash)?,
             also_approved: also_approved(spec)?,
-            filter: filter(spec)?,
+            filter: filter(&spec.ignore_paths, &spec.only_paths)?,
         })
     }
 
@@ -354,15 +354,15 @@ fn also_approved(spec: &DriftGuardSpec) -> Result<Few<AlsoApproved>, String> {
         .collect()
 }
 
-fn filter(spec: &DriftGuardSpec) -> Result<PathFilter, String> {
-    match (spec.ignore_paths.is_empty(), spec.only_paths.is_empty()) {
+/// The filter of `ignorePaths` and `onlyPaths`.
+///
+/// # Errors
+/// In words that name the field.
+pub fn filter(ignored: &[String], only: &[String]) -> Result<PathFilter, String> {
+    match (ignored.is_empty(), only.is_empty()) {
         (true, true) => Ok(PathFilter::everything()),
-        (false, true) => {
-            PathFilter::ignoring(&spec.ignore_paths).map_err(|error| format!("spec.ignorePaths: {error}"))
-        }
-        (true, false) => {
-            PathFilter::only(&spec.only_paths).map_err(|error| format!("spec.onlyPaths: {error}"))
-        }
+        (false, true) => PathFilter::ignoring(ignored).map_err(|error| format!("spec.ignorePaths: {error}")),
+        (true, false) => PathFilter::only(only).map_err(|error| format!("spec.onlyPaths: {error}")),
         (false, false) => {
             Err("spec.ignorePaths and spec.onlyPaths exclude each other: keep one of them".to_owned())
         }

@@ -6,7 +6,7 @@ use std::path::Path;
 use clap::Command;
 
 /// Documents for users.
-const DOCUMENTS: [&str; 11] = [
+const DOCUMENTS: [&str; 12] = [
     "README.md",
     "SECURITY.md",
     "CHANGELOG.md",
@@ -15,6 +15,7 @@ const DOCUMENTS: [&str; 11] = [
     "certs/README.md",
     "webhook-config/README.md",
     "docs/architecture.md",
+    "docs/gitops.md",
     "docs/reference/cli.md",
     "docs/reference/driftguard.md",
     "docs/reference/driftguardexception.md",

@@ -8,4 +8,5 @@ mod live;
 mod properties;
 mod run;
 mod snapshots;
+mod stamping;
 mod suggestions;

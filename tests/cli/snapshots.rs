@@ -161,6 +161,14 @@ fn everyday_commands() {
     check("approve-nothing", &["approve", "a-guard"], "");
     check("approve-two-contents", &["approve", "a-guard", "--live", "--hash", "ab"], "");
     check("approve-bad-hash", &["approve", "a-guard", "--hash", "ab"], "");
+    check("stamp-help", &["stamp", "--help"], "");
+    check("stamp-stdin-by-name", &["stamp", "-f", "-"], "");
+    check("stamp-missing-file", &["stamp", "-f", "no/such.yaml"], "");
+    check(
+        "stamp-no-text",
+        &["stamp"],
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {port: 80}\n---\napiVersion: terrafusion.ai/v1\nkind: DriftGuard\nmetadata: {name: g}\nspec: {targetKind: ConfigMap, targetName: a, expectedHash: ''}\n",
+    );
     check("explain-help", &["explain", "-h"], "");
     check("completion-help", &["completion", "--help"], "");
     check("completion-kubectl", &["completion", "kubectl", "--", "exception", ""], "");

@@ -1,0 +1,167 @@
+//! `stamp` in its three roles, without a cluster.
+
+use std::fs;
+use std::path::Path;
+
+use crate::run::{Ran, command, run, run_with};
+
+const OLD: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+
+fn guard(kind: &str, target: &str) -> String {
+    format!(
+        "# who may change it: team-web\napiVersion: terrafusion.ai/v1\nkind: DriftGuard\nmetadata:\n  name: {target}-guard\n  namespace: shop\nspec:\n  targetKind: {kind}\n  targetName:   {target}   # theirs\n  expectedHash: sha256:{OLD} # stamped\n  suspend: {{reason: \"migration\", until: \"2026-06-01T00:00:00Z\"}}\n  alsoApproved: [{{hash: {OLD}}}]\n"
+    )
+}
+
+fn settings(name: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata:\n    namespace: 'shop'\n    name: {name}\ndata: {{mode: \"fast\", n: '1'}} # as agreed\n"
+    )
+}
+
+/// The hash of one object, by the command that prints it.
+fn hash(manifest: &str) -> String {
+    let text = run_with(command(&["hash", "-f", "-"]), manifest).success();
+    text.split("  ").next().unwrap().to_owned()
+}
+
+fn stamp(args: &[&str], input: &str) -> Ran {
+    run_with(command(&[&["stamp"], args].concat()), input)
+}
+
+#[test]
+fn a_stream_goes_out_as_it_came_but_for_hashes() {
+    let settings = settings("settings");
+    let input = format!(
+        "---\n# Source: shop/templates/a.yaml\n{}---\n\n{settings}---\n# the end",
+        guard("configmap", "settings")
+    );
+    let want = input.replacen(&format!("sha256:{OLD}"), &format!("sha256:{}", hash(&settings)), 1);
+    let ran = stamp(&[], &input);
+    assert_eq!((ran.stderr.as_str(), ran.code), ("", Some(0)));
+    assert_eq!(ran.stdout, want);
+    let again = stamp(&[], &want);
+    assert_eq!((again.stdout, again.stderr.as_str()), (want, ""), "what is fresh stays");
+    assert_eq!(stamp(&[], "").success(), "", "a chart may make nothing");
+}
+
+#[test]
+fn a_name_with_a_hash_of_kustomize_is_followed() {
+    let settings = settings("settings-5h2k9f7g8h");
+    let input = guard("ConfigMap", "settings") + "---\n" + &settings;
+    let ran = stamp(&[], &input);
+    let want = input.replace("targetName:   settings   #", "targetName:   settings-5h2k9f7g8h   #").replacen(
+        &format!("sha256:{OLD}"),
+        &format!("sha256:{}", hash(&settings)),
+        1,
+    );
+    assert_eq!(ran.stdout, want);
+    assert_eq!(
+        ran.stderr,
+        "note: DriftGuard shop/settings-guard: targetName settings is now settings-5h2k9f7g8h\n"
+    );
+}
+
+#[test]
+fn what_cannot_be_stamped_is_told_and_is_an_error_when_strict() {
+    let deployment = "---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web, namespace: shop}\nspec: {replicas: 2}\n";
+    let input = guard("ConfigMap", "absent") + "---\n" + &guard("Deployment", "web") + deployment;
+    let ran = stamp(&[], &input);
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), input.as_str()));
+    assert!(
+        ran.stderr.contains("note: standard input:2: DriftGuard shop/absent-guard is left as it is"),
+        "{}",
+        ran.stderr
+    );
+    assert!(ran.stderr.contains("fills in defaults of Deployment"), "{}", ran.stderr);
+    let error = stamp(&["--strict"], &input).failure();
+    assert!(error.ends_with("error: 2 of 2 guards could not be stamped\n"), "{error}");
+    // Parts of it are the same in the manifest and in the cluster.
+    let input =
+        guard("Deployment", "web").replace("spec:\n", "spec:\n  onlyPaths: [/spec/replicas]\n") + deployment;
+    let ran = stamp(&["--strict"], &input);
+    assert!(!ran.success().contains(&format!("expectedHash: sha256:{OLD}")));
+}
+
+#[test]
+fn a_krm_function_tells_its_results() {
+    let settings = settings("settings");
+    let item = |text: &str| format!("- {}\n", text.trim_end().replace('\n', "\n  "));
+    let head = "apiVersion: config.kubernetes.io/v1\nkind: ResourceList\n";
+    let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: db}\nstringData: {password: hunter2}\n";
+    let guard_of_secret = guard("Secret", "db").replace("# who may change it: team-web\n", "");
+    let options = "functionConfig:\n  apiVersion: v1\n  kind: ConfigMap\n  metadata: {name: options}\n  data: {namespace: shop}\n";
+    let guard = guard("ConfigMap", "settings").replace("# who may change it: team-web\n", "");
+    let input = format!(
+        "{head}items:\n{}{}{}{}{options}",
+        item(&guard),
+        item(&settings),
+        item(secret),
+        item(&guard_of_secret)
+    );
+    let ran = stamp(&[], &input);
+    assert_eq!((ran.stderr.as_str(), ran.code), ("", Some(0)));
+    let (list, results) = ran.stdout.split_once("results:\n").unwrap();
+    assert!(list.contains(&hash(&settings)) && list.contains(options), "{list}");
+    let encoded =
+        hash("apiVersion: v1\nkind: Secret\nmetadata: {name: db}\ndata: {password: aHVudGVyMg==}\n");
+    assert!(list.contains(&encoded), "stringData counts as data");
+    assert_eq!(results.matches("expectedHash was refreshed").count(), 2, "{results}");
+    assert!(!results.contains(&encoded), "the hash of a Secret is written into the guard alone");
+}
+
+#[test]
+fn files_are_edited_in_place_and_checked_without_an_edit() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+    let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: db, namespace: shop}\ndata: {p: eA==}\n";
+    let guards = guard("ConfigMap", "settings") + "---\n" + &guard("Secret", "db");
+    write("guards.yaml", &guards);
+    write("settings.yaml", &settings("settings"));
+    write("db.json", &serde_json::json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "db", "namespace": "shop"}, "data": {"p": "eA=="}}).to_string());
+    let shown = folder.path().to_str().unwrap();
+    let read = || fs::read_to_string(folder.path().join("guards.yaml")).unwrap();
+
+    let checked = run(&["stamp", "-f", shown, "--check"]);
+    let want = format!(
+        "{shown}/guards.yaml:10: DriftGuard shop/settings-guard: expectedHash sha256:{OLD} -> {}\n{shown}/guards.yaml:23: DriftGuard shop/db-guard: expectedHash is stale (hashes of Secrets are not shown)\n",
+        hash(&settings("settings"))
+    );
+    assert_eq!((checked.code, checked.stdout, checked.stderr.as_str()), (Some(1), want.clone(), ""));
+    assert_eq!(read(), guards, "a check edits nothing");
+
+    assert_eq!(run(&["stamp", "-f", shown]).success(), want);
+    let stamped = guards
+        .replacen(
+            &format!("expectedHash: sha256:{OLD}"),
+            &format!("expectedHash: sha256:{}", hash(&settings("settings"))),
+            1,
+        )
+        .replacen(
+            &format!("expectedHash: sha256:{OLD}"),
+            &format!("expectedHash: sha256:{}", hash(secret)),
+            1,
+        );
+    assert_eq!(read(), stamped);
+    assert_eq!(run(&["stamp", "-f", shown, "--check", "--strict"]).success(), "");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3, "nothing is left beside the files");
+}
+
+#[test]
+fn the_examples_are_fresh() {
+    assert_eq!(run(&["stamp", "-f", "examples", "--check", "--strict"]).success(), "");
+}
+
+#[test]
+fn the_hooks_of_pre_commit_are_commands_of_the_program() {
+    let text =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(".pre-commit-hooks.yaml")).unwrap();
+    let entries: Vec<&str> = text.lines().filter_map(|line| line.trim().strip_prefix("entry: ")).collect();
+    assert_eq!(entries, ["driftguard stamp", "driftguard stamp --check"]);
+    assert!(!text.contains("pass_filenames: true"), "a changed file alone has guard or target, not both");
+    for entry in entries {
+        let words = entry.split(' ').chain(["-f", "examples"]);
+        let program = driftguard::cli::command();
+        assert!(program.try_get_matches_from(words).is_ok(), "{entry}");
+    }
+}
