@@ -21,6 +21,7 @@ use crate::document::Document;
 use crate::store;
 
 mod manifest;
+mod others;
 
 use manifest::{Manifest, Mode, guard_names, render};
 
@@ -29,11 +30,18 @@ use manifest::{Manifest, Mode, guard_names, render};
 #[command(after_help = "Examples:
   driftguard guard configmap market-settings | kubectl apply -f -
   driftguard guard -f market-settings.yaml > market-settings-guard.yaml
+  driftguard guard configmap -l app=shop -n shop > guards.yaml
   driftguard guard deploy/web --ignore-path /spec/replicas --contact team-web@example.com
   driftguard guard -f deployment.yaml --only-path '/spec/template/spec/containers/*/image' --local")]
 pub struct GuardArgs {
     #[command(flatten)]
     subject: SubjectArgs,
+    /// Live objects of the KIND by their labels, such as app=shop,tier!=cache
+    #[arg(short = 'l', long, value_name = "SELECTOR", conflicts_with_all = ["filename", "all"])]
+    selector: Option<String>,
+    /// All live objects of the KIND in the namespace
+    #[arg(long, conflicts_with = "filename")]
+    all: bool,
     /// What admission does with a write that is not approved [default: that of the installation]
     #[arg(long, value_name = "MODE")]
     enforcement: Option<Mode>,
@@ -79,7 +87,13 @@ struct Approved {
 /// # Errors
 /// When a file or object cannot be read or has no hash, or must not be guarded.
 pub async fn run(args: GuardArgs) -> anyhow::Result<Exit> {
-    let approved = if args.subject.are_files()? { of_files(&args).await? } else { live(&args).await? };
+    let approved = if args.selector.is_some() || args.all {
+        several(&args).await?
+    } else if args.subject.are_files()? {
+        of_files(&args).await?
+    } else {
+        live(&args).await?
+    };
     ensure!(
         args.name.is_none() || approved.len() == 1,
         "--name names one guard, but there are {} objects; leave it out",
@@ -99,15 +113,46 @@ async fn live(args: &GuardArgs) -> anyhow::Result<Vec<Approved>> {
     let cluster = args.cluster.connect().await?;
     let served = Served::load(&cluster).await?;
     let subjects = subject::live(&args.subject.object, &cluster, &served, &args.subject.filter()?).await?;
-    subjects
-        .into_iter()
-        .map(|subject| {
-            let entry = served.catalog().resolve(&subject.kind, Some(&subject.api_version))?;
-            refuse_hopeless(&subject, Some(entry))?;
-            let api_version = api_version_needed(&subject, Some(&served));
-            Ok(Approved { hash: subject.hash()?, api_version, subject })
-        })
-        .collect()
+    subjects.into_iter().map(|subject| of_live(args, subject, &served)).collect()
+}
+
+fn of_live(args: &GuardArgs, subject: Subject, served: &Served) -> anyhow::Result<Approved> {
+    let entry = served.catalog().resolve(&subject.kind, Some(&subject.api_version))?;
+    refuse_hopeless(&subject, Some(entry))?;
+    others::tell(&subject, &args.subject.ignore_path);
+    let api_version = api_version_needed(&subject, Some(served));
+    Ok(Approved { hash: subject.hash()?, api_version, subject })
+}
+
+/// The objects of a kind that a selector chooses, or all. Those of a controller are passed over, since whoever
+/// guards one fights it, and so are those that cannot be guarded.
+async fn several(args: &GuardArgs) -> anyhow::Result<Vec<Approved>> {
+    let [kind] = args.subject.object.as_slice() else {
+        bail!(
+            "-l and --all choose among the objects of one KIND; name it alone, as in `guard configmap -l app=shop`"
+        );
+    };
+    let cluster = args.cluster.connect().await?;
+    let served = Served::load(&cluster).await?;
+    let selector = args.selector.as_deref();
+    let subjects = subject::chosen(kind, selector, &cluster, &served, &args.subject.filter()?).await?;
+    let mut approved = Vec::new();
+    for subject in subjects {
+        if let Some(controller) = others::controller(&subject) {
+            output::message(&format!("note: {subject} is passed over: {controller} makes it"));
+            continue;
+        }
+        let title = subject.to_string();
+        match of_live(args, subject, &served) {
+            Ok(one) => approved.push(one),
+            Err(error) => output::message(&format!("note: {title} is passed over: {error:#}")),
+        }
+    }
+    ensure!(
+        !approved.is_empty(),
+        "there is no {kind} to guard that is chosen so; `kubectl get {kind} --show-labels` lists them"
+    );
+    Ok(approved)
 }
 
 async fn of_files(args: &GuardArgs) -> anyhow::Result<Vec<Approved>> {

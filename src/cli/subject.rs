@@ -7,6 +7,8 @@
 use std::fmt;
 
 use anyhow::{Context as _, bail, ensure};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::cluster::{Cluster, ClusterArgs};
 use crate::core::canonical::{CanonicalError, canonical_object, hash_object};
@@ -222,6 +224,72 @@ pub(super) async fn live(
         subjects.push(subject);
     }
     Ok(subjects)
+}
+
+/// The live objects of a kind in the namespace, or in the cluster for kinds without; with a selector of labels,
+/// as the API server reads it, only those.
+pub(super) async fn chosen(
+    kind: &str,
+    selector: Option<&str>,
+    cluster: &Cluster,
+    served: &Served,
+    filter: &PathFilter,
+) -> anyhow::Result<Vec<Subject>> {
+    let entry = served.resolve(kind)?;
+    let namespace = entry.namespaced.then(|| cluster.namespace.clone());
+    let root = request::path(entry, namespace.as_deref(), None);
+    let chosen =
+        selector.map_or_else(String::new, |text| format!("&labelSelector={}", request::segment(text)));
+    let doing = format!("listing {}", entry.plural);
+    let scope = Scope::new(&entry.group, &entry.kind, filter.clone());
+    let (mut found, mut from) = (Vec::new(), String::new());
+    loop {
+        let page = request::get(cluster, &format!("{root}?limit={PAGE}{chosen}{from}"), &doing).await?;
+        let page: Page<'_> =
+            serde_json::from_slice(&page).with_context(|| format!("{doing}: the API server sent no list"))?;
+        for json in page.items {
+            let Named { metadata } = serde_json::from_str(json.get()).with_context(|| doing.clone())?;
+            found.push(Subject {
+                api_version: entry.api_version(),
+                kind: entry.kind.as_str().to_owned(),
+                namespace: namespace.clone(),
+                name: metadata.name,
+                json: json.get().as_bytes().to_vec(),
+                origin: None,
+                scope: scope.clone(),
+            });
+        }
+        match page.metadata.next.filter(|token| !token.is_empty()) {
+            Some(token) => from = format!("&continue={}", request::segment(&token)),
+            None => return Ok(found),
+        }
+    }
+}
+
+/// Most objects of one answer.
+const PAGE: usize = 500;
+
+#[derive(Deserialize)]
+struct Page<'a> {
+    metadata: PageMetadata,
+    #[serde(borrow)]
+    items: Vec<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct PageMetadata {
+    #[serde(default, rename = "continue")]
+    next: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    metadata: NamedMetadata,
+}
+
+#[derive(Deserialize)]
+struct NamedMetadata {
+    name: String,
 }
 
 /// The hash of a live object as it stands; `None` when there is none.

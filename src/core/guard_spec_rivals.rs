@@ -66,6 +66,61 @@ pub fn rivals(controller: Option<(&str, &str)>, owners: &[FieldOwner<'_>], scope
     found
 }
 
+/// What of the pinned part others write: each manager with the paths of its fields, as `ignorePaths` spells them. A
+/// list whose items have no single key of text is named as a whole.
+#[must_use]
+pub fn written<'a>(owners: &[FieldOwner<'a>], scope: &Scope) -> Vec<(&'a str, Vec<String>)> {
+    let mut found: Vec<(&str, Vec<String>)> = Vec::new();
+    for owner in owners {
+        let name = owner.manager.to_ascii_lowercase();
+        if TOOLS.iter().any(|tool| name.starts_with(tool)) || owner.subresource == "status" {
+            continue;
+        }
+        let mut paths = Vec::new();
+        for (field, below) in pinned_fields(owner.fields, scope) {
+            let position = scope.filter().descend(scope.filter().root(), Step::Member(field));
+            leaves(below, scope, position, format!("/{}", escaped(field)), &mut paths);
+        }
+        if !paths.is_empty() {
+            found.push((owner.manager, paths));
+        }
+    }
+    found
+}
+
+/// Collects the paths of the fields of a set that have nothing below. Nesting is bounded as in [`touches`].
+fn leaves(fields: &Value, scope: &Scope, position: Position, at: String, found: &mut Vec<String>) {
+    if matches!(position, Position::Outside) {
+        return;
+    }
+    let members: Vec<_> = fields.as_object().into_iter().flatten().filter(|(key, _)| *key != ".").collect();
+    let item = |key: &str| {
+        let keys: Value = serde_json::from_str(key.strip_prefix("k:")?).ok()?;
+        let mut keys = keys.as_object()?.iter();
+        let (name, value) = keys.next()?;
+        let value = value.as_str().filter(|value| !value.contains([']', '/', '~']))?;
+        keys.next().is_none().then(|| format!("[{name}={value}]"))
+    };
+    let is_named = |key: &str| key.starts_with("f:") || item(key).is_some();
+    if members.is_empty() || !members.iter().all(|(key, _)| is_named(key)) {
+        if !found.contains(&at) {
+            found.push(at);
+        }
+        return;
+    }
+    for (key, below) in members {
+        let (segment, position) = match key.strip_prefix("f:") {
+            Some(field) => (escaped(field), scope.filter().descend(position, Step::Member(field))),
+            None => (item(key).unwrap_or_default(), position),
+        };
+        leaves(below, scope, position, format!("{at}/{segment}"), found);
+    }
+}
+
+fn escaped(field: &str) -> String {
+    field.replace('~', "~0").replace('/', "~1")
+}
+
 /// The warning about rivals.
 #[must_use]
 pub fn warning(target: &super::guard::Target, rivals: &[String], blocks: bool) -> String {
@@ -78,16 +133,22 @@ pub fn warning(target: &super::guard::Target, rivals: &[String], blocks: bool) -
 
 /// Whether a set of fields touches what a scope pins.
 fn owns_pinned(fields: &Value, scope: &Scope) -> bool {
-    let Value::Object(top) = fields else { return false };
-    top.iter().any(|(key, below)| {
-        let Some(field) = key.strip_prefix("f:") else { return false };
-        let can_be_scope = match scope.kind() {
+    let filter = scope.filter();
+    pinned_fields(fields, scope)
+        .any(|(field, below)| touches(below, scope, filter.descend(filter.root(), Step::Member(field))))
+}
+
+/// The top-level fields of a set that a scope may pin, with what lies below them.
+fn pinned_fields<'a>(fields: &'a Value, scope: &Scope) -> impl Iterator<Item = (&'a str, &'a Value)> {
+    let kind = scope.kind();
+    fields.as_object().into_iter().flatten().filter_map(move |(key, below)| {
+        let field = key.strip_prefix("f:")?;
+        let can_be_scope = match kind {
             ScopeKind::ConfigMap | ScopeKind::Secret => matches!(field, "data" | "binaryData"),
             ScopeKind::GamaConfig => field == "spec",
             ScopeKind::Other => !matches!(field, "apiVersion" | "kind" | "metadata" | "status"),
         };
-        let filter = scope.filter();
-        can_be_scope && touches(below, scope, filter.descend(filter.root(), Step::Member(field)))
+        can_be_scope.then_some((field, below))
     })
 }
 
@@ -120,6 +181,37 @@ mod tests {
 
     fn found(manager: &str, subresource: &str, fields: &Value, scope: &Scope) -> Vec<String> {
         rivals(None, &[FieldOwner { manager, subresource, fields }], scope)
+    }
+
+    #[test]
+    fn what_others_write_is_named_as_paths_that_can_be_ignored() {
+        let scope = Scope::new("apps", "Deployment", PathFilter::everything());
+        let scaled = json!({"f:spec": {"f:replicas": {}}, "f:status": {"f:x": {}}});
+        let reloaded = json!({"f:spec": {"f:template": {
+            "f:metadata": {"f:annotations": {".": {}, "f:example.com/a~b": {}}},
+            "f:spec": {
+                "f:containers": {"k:{\"name\":\"app\"}": {".": {}, "f:image": {}}},
+                "f:tolerations": {"v:{\"key\":\"x\"}": {}},
+            },
+        }}});
+        let owner = |manager, subresource, fields| FieldOwner { manager, subresource, fields };
+        let owners = [
+            owner("kube-controller-manager", "scale", &scaled),
+            owner("kubectl-edit", "", &scaled),
+            owner("reloader", "", &reloaded),
+        ];
+        let found = written(&owners, &scope);
+        assert_eq!(found[0], ("kube-controller-manager", vec!["/spec/replicas".to_owned()]));
+        assert_eq!(found[1].0, "reloader");
+        let paths = [
+            "/spec/template/metadata/annotations/example.com~1a~0b",
+            "/spec/template/spec/containers/[name=app]/image",
+            "/spec/template/spec/tolerations",
+        ];
+        assert_eq!(found[1].1, paths);
+        assert!(PathFilter::ignoring(&paths.map(str::to_owned)).is_ok(), "they are such paths");
+        let ignoring = PathFilter::ignoring(&["/spec/replicas".to_owned()]).unwrap();
+        assert_eq!(written(&owners[..2], &Scope::new("apps", "Deployment", ignoring)), []);
     }
 
     #[test]

@@ -314,6 +314,65 @@ fn a_guard_can_be_applied_as_it_is_printed() {
 }
 
 #[test]
+fn guards_of_several_objects_leave_out_what_controllers_make_and_name_who_else_writes() {
+    let cluster = cluster().namespace("several");
+    let maps = "apiVersion: v1
+kind: ConfigMap
+metadata: {name: one, namespace: several, labels: {app: shop}}
+data: {a: '1'}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: other, namespace: several}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: made
+  namespace: several
+  labels: {app: shop}
+  ownerReferences: [{apiVersion: x.io/v1, kind: Maker, name: m, uid: 0, controller: true}]
+";
+    cluster.apply(&maps.replace("uid: 0", "uid: 00000000-0000-0000-0000-000000000001"));
+    let ran = cluster.driftguard(&["guard", "configmap", "-l", "app=shop", "-n", "several"], "");
+    assert_eq!(ran.stderr, "note: ConfigMap/several/made is passed over: Maker/m makes it\n");
+    let guards = ran.success();
+    assert_eq!(guards.matches("targetName: ").count(), 1, "{guards}");
+    assert!(guards.contains("targetName: one\n"), "{guards}");
+    let none = cluster.driftguard(&["guard", "configmap", "-l", "app=none", "-n", "several"], "").failure();
+    assert!(none.contains("kubectl get configmap --show-labels"), "{none}");
+
+    cluster
+        .admin
+        .kubectl_with(&["apply", "-n", "several", "-f", "-"], DEPLOYMENT)
+        .unwrap()
+        .success()
+        .unwrap();
+    let scaled = [
+        "patch",
+        "deploy/web",
+        "-n",
+        "several",
+        "--subresource=scale",
+        "--field-manager=autoscaler",
+        "--type=merge",
+        "-p",
+        r#"{"spec":{"replicas":5}}"#,
+    ];
+    cluster.kubectl(&scaled);
+    let ran = cluster.driftguard(&["guard", "deploy", "--all", "-n", "several"], "");
+    assert!(ran.stderr.contains("autoscaler writes fields of Deployment/several/web too"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("--ignore-path '/spec/replicas'"), "{}", ran.stderr);
+
+    // The same hash comes of the file, when the API server is asked for the defaults.
+    let guard = "apiVersion: terrafusion.ai/v1\nkind: DriftGuard\nmetadata: {name: g}\nspec: {targetKind: Deployment, targetName: web, expectedHash: ''}\n---\n";
+    let input = format!("{guard}{}", DEPLOYMENT.trim_start());
+    let stamped = cluster.driftguard(&["stamp", "--server", "-n", "several"], &input).success();
+    let want = cluster.hash(&["--server", "-f", "-", "-n", "several"], DEPLOYMENT);
+    assert_eq!(stamped, input.replace("''", &format!("\"{want}\"")));
+}
+
+#[test]
 fn a_guard_of_a_workload_file_pins_what_will_be_stored() {
     let cluster = cluster().namespace("guard-file");
     let manifest = cluster.driftguard(&["guard", "-f", "-", "-n", "guard-file"], DEPLOYMENT).success();

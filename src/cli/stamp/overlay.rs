@@ -38,7 +38,7 @@ pub(super) fn files(names: &[PathBuf], strict: bool) -> anyhow::Result<Vec<Input
             match Input::read(&shown, Some(path), bytes) {
                 Ok(input) => inputs.push(input),
                 Err(error) if strict || is_named => return Err(error),
-                Err(error) => output::message(&format!("note: passed over: {error:#}")),
+                Err(error) => output::message(&format!("note: passed over: {error}")),
             }
         }
     }
