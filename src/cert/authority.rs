@@ -218,7 +218,7 @@ pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Authorit
 
 /// When a certificate is valid; `None` for one that cannot be read.
 #[must_use]
-pub(super) fn validity_of(certificate: &CertificateDer<'_>) -> Option<Validity> {
+pub fn validity_of(certificate: &CertificateDer<'_>) -> Option<Validity> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
     let moment = |seconds: i64| Timestamp::from_second(seconds).ok();
     let validity = parsed.validity();

@@ -50,6 +50,11 @@ impl Found {
         Ok(Self { object, stored })
     }
 
+    /// What the store would keep of it.
+    pub(crate) fn stored(&self) -> &Stored {
+        &self.stored
+    }
+
     /// Its namespace.
     pub(crate) fn namespace(&self) -> &str {
         self.stored.namespace()
@@ -164,7 +169,7 @@ async fn known_names(cluster: &Cluster, namespace: &str) -> Vec<String> {
 
 /// Guards of one namespace, or of all, narrowed by the name of their target. What cannot be read as a guard is
 /// told on stderr, left out and counted.
-async fn list(
+pub(crate) async fn list(
     cluster: &Cluster,
     namespace: Option<&str>,
     target_name: Option<&str>,

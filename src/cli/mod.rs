@@ -17,6 +17,7 @@ pub mod breakglass;
 pub mod cluster;
 pub mod completion;
 pub mod diff;
+pub mod doctor;
 pub mod exception;
 pub mod exit;
 pub mod explain;
@@ -97,6 +98,8 @@ pub enum Command {
     Install(install::InstallArgs),
     /// Remove DriftGuard from a cluster
     Uninstall(uninstall::UninstallArgs),
+    /// Check an installation, each finding with its mend
+    Doctor(doctor::DoctorArgs),
     /// Let writes pass for a while, also when DriftGuard is down
     Breakglass(breakglass::BreakglassArgs),
     /// Print the manifests that `install` applies
@@ -112,8 +115,8 @@ pub enum Command {
 pub fn command() -> clap::Command {
     let mut command = Cli::command();
     command = with_address(command);
-    // These two do not go by the context's namespace: they mean that of the installation.
-    for name in ["install", "uninstall"] {
+    // These do not go by the context's namespace: they mean that of the installation.
+    for name in ["install", "uninstall", "doctor"] {
         command = command.mut_subcommand(name, |sub| {
             let help = format!("Namespace of the installation [default: {}]", crate::api::names::NAMESPACE);
             sub.mut_arg("namespace", |namespace| namespace.help(help))
@@ -183,6 +186,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Exception(args) => one_thread()?.block_on(exception::run(args)),
         Command::Install(args) => one_thread()?.block_on(install::run(args)),
         Command::Uninstall(args) => one_thread()?.block_on(uninstall::run(args)),
+        Command::Doctor(args) => one_thread()?.block_on(doctor::run(args)),
         Command::Breakglass(args) => one_thread()?.block_on(breakglass::run(args)),
         Command::Manifests(args) => one_thread()?.block_on(manifests::run(args)),
         Command::Completion(args) => completion::run(&args),

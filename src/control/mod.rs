@@ -5,6 +5,7 @@ mod agreement;
 pub mod alarm;
 mod broken_glass;
 mod catch_up;
+pub mod compare;
 pub mod conditions;
 mod crowd;
 mod elsewhere;

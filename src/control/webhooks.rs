@@ -130,17 +130,20 @@ pub(super) trait Configuration:
     fn generation(&self) -> u64 {
         let annotation = self.meta().annotations.as_ref();
         let noted = annotation.and_then(|all| all.get(names::ANNOTATION_GENERATION)?.parse().ok());
-        let in_paths = self.ours().filter_map(|webhook| {
-            let config = Self::client_of(webhook);
-            let service = config.service.as_ref().and_then(|service| service.path.as_deref());
-            generation_of(service.or_else(|| path_of(config.url.as_deref()?))?)
-        });
+        let in_paths =
+            self.ours().filter_map(|webhook| generation_of(called_path(Self::client_of(webhook))?));
         in_paths.chain(noted).filter(|generation| *generation <= MAX_GENERATION).max().unwrap_or_default()
     }
 }
 
 /// A greater generation was not made by us: counting on from it would soon end.
 const MAX_GENERATION: u64 = 1 << 48;
+
+/// The path at which API servers call.
+pub(super) fn called_path(config: &WebhookClientConfig) -> Option<&str> {
+    let service = config.service.as_ref().and_then(|service| service.path.as_deref());
+    service.or_else(|| path_of(config.url.as_deref()?))
+}
 
 /// The path of a URL.
 fn path_of(url: &str) -> Option<&str> {

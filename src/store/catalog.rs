@@ -69,7 +69,8 @@ async fn load(shared: &Shared) -> kube::Result<()> {
     let core = shared.client.list_core_api_versions_aggregated().await?;
     let groups = shared.client.list_api_groups_aggregated().await?;
     let previous = shared.catalog.borrow().clone();
-    let (scales, unread) = scales::read(shared, scales::scalable(&core, &groups), previous.as_deref()).await;
+    let (scales, unread) =
+        scales::read(&shared.client, scales::scalable(&core, &groups), previous.as_deref()).await;
     shared.catalog.send_if_modified(|catalog| {
         let loaded = catalog_of(&core, &groups, catalog.as_deref()).with_replicas_paths(scales);
         let changed = catalog.as_deref() != Some(&loaded);
@@ -79,6 +80,20 @@ async fn load(shared: &Shared) -> kube::Result<()> {
         changed
     });
     unread.map_or(Ok(()), Err)
+}
+
+/// What the API server serves now, with where counts stand that a Scale changes, for whoever looks once.
+///
+/// # Errors
+/// When discovery or a CRD cannot be read.
+pub(crate) async fn look(client: &kube::Client) -> kube::Result<Catalog> {
+    let core = client.list_core_api_versions_aggregated().await?;
+    let groups = client.list_api_groups_aggregated().await?;
+    let (scales, unread) = scales::read(client, scales::scalable(&core, &groups), None).await;
+    match unread {
+        None => Ok(catalog_of(&core, &groups, None).with_replicas_paths(scales)),
+        Some(error) => Err(error),
+    }
 }
 
 /// The catalog in two discovery documents. What is stale and empty stands as in `previous`.

@@ -35,7 +35,7 @@ mod stored;
 mod summary;
 
 pub use apart::apart;
-pub(crate) use catalog::catalog_of;
+pub(crate) use catalog::{catalog_of, look as look_at_catalog};
 pub use configurations::Configurations;
 pub use convert::Settings;
 pub use exceptions::{Exceptions, SeenException};

@@ -12,8 +12,6 @@ use kube::core::discovery::v2::APIGroupDiscoveryList;
 
 use crate::core::kinds::{Catalog, ReplicasPaths};
 
-use super::Shared;
-
 /// Where the count stands unless a CRD says otherwise.
 const USUAL: [&str; 2] = ["spec", "replicas"];
 /// Groups of built-in kinds that can be scaled.
@@ -42,11 +40,11 @@ pub(super) fn scalable(core: &APIGroupDiscoveryList, groups: &APIGroupDiscoveryL
 
 /// Where their counts stand, and the last error when not every CRD could be read.
 pub(super) async fn read(
-    shared: &Shared,
+    client: &kube::Client,
     scalable: Vec<Scalable>,
     previous: Option<&Catalog>,
 ) -> (ReplicasPaths, Option<kube::Error>) {
-    let crds: Api<CustomResourceDefinition> = Api::all(shared.client.clone());
+    let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
     let usual = || Arc::<[String]>::from(USUAL.map(str::to_owned));
     let mut paths = ReplicasPaths::new();
     let mut unread = None;

@@ -176,6 +176,14 @@ fn everyday_commands() {
 }
 
 #[test]
+fn a_doctor_without_a_patient() {
+    check("doctor-help", &["doctor", "--help"], "");
+    check("doctor-refused-connection", &["doctor", "-s", "http://127.0.0.1:1"], "");
+    check("doctor-without-cluster", &["doctor"], "");
+    check("doctor-wrong-format", &["doctor", "-o", "xml"], "");
+}
+
+#[test]
 fn ways_through() {
     check("suspend-help", &["suspend", "-h"], "");
     check("suspend-without-reason", &["suspend", "a-guard", "--for", "1h"], "");

@@ -14,6 +14,7 @@ mod canary;
 mod canary_auditing;
 mod certificates;
 mod condition_cost;
+mod doctor;
 mod draining;
 mod events;
 mod everyday;

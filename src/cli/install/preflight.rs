@@ -13,7 +13,7 @@ use crate::cli::cluster::Cluster;
 use crate::cli::output;
 
 /// Oldest supported Kubernetes 1.x: CRDs with selectable fields are stable since then.
-const OLDEST_MINOR: u32 = 32;
+pub(in crate::cli) const OLDEST_MINOR: u32 = 32;
 /// Guards read at once.
 const PAGE: u32 = 500;
 
@@ -35,7 +35,7 @@ pub(super) async fn require_version(cluster: &Cluster) -> anyhow::Result<()> {
 }
 
 /// Some providers add a sign to the minor version: `32+`.
-fn is_supported(major: &str, minor: &str) -> bool {
+pub(in crate::cli) fn is_supported(major: &str, minor: &str) -> bool {
     let number = |text: &str| text.trim_end_matches(|c: char| !c.is_ascii_digit()).parse::<u32>().ok();
     match (number(major), number(minor)) {
         (Some(1), Some(minor)) => minor >= OLDEST_MINOR,

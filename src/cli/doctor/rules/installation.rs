@@ -1,0 +1,369 @@
+//! What runs, who leads, and what the operator may do.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::words::{counted, listed};
+use crate::api::names;
+use crate::cli::doctor::facts::{Beat, KindRights, Told, Workload};
+use crate::cli::doctor::finding::{Check, Finding};
+
+/// A Lease that was not renewed for so long is that of nobody who lives: all are renewed within seconds, and
+/// clocks differ somewhat.
+const SILENT: SignedDuration = SignedDuration::from_secs(30);
+
+pub(super) fn operator(
+    workload: &Told<Option<Workload>>,
+    replicas: &Told<Vec<Beat>>,
+    namespace: &str,
+    now: Timestamp,
+) -> Finding {
+    let check = Check::Operator;
+    let workload = match workload {
+        Ok(workload) => workload,
+        Err(why) => return Finding::unread(check, why),
+    };
+    let Some(Workload { wanted, ready, image, trouble }) = workload else {
+        let lives = replicas.as_ref().is_ok_and(|all| all.iter().any(|beat| is_alive(beat, now)));
+        return if lives {
+            Finding::ok(check, format!("none in namespace {namespace}: `driftguard serve` runs elsewhere"))
+        } else {
+            Finding::fail(
+                check,
+                format!("there is no deployment/{} in namespace {namespace}", names::OPERATOR),
+                "driftguard install",
+            )
+        };
+    };
+    let of = format!("{ready} of {wanted} are ready, image {image}");
+    let because = if trouble.is_empty() { String::new() } else { format!("; {}", listed(trouble)) };
+    let logs = format!(
+        "kubectl logs -n {namespace} -l {}={} --all-containers --tail=50",
+        names::LABEL_APP,
+        names::OPERATOR
+    );
+    match (*ready, *wanted) {
+        (_, ..=0) => Finding::fail(
+            check,
+            "the Deployment is scaled to 0: nobody judges writes",
+            format!("kubectl scale deployment/{} -n {namespace} --replicas=2", names::OPERATOR),
+        ),
+        (..=0, _) => Finding::fail(check, format!("{of}{because}"), logs),
+        (ready, wanted) if ready < wanted => Finding::warn(check, format!("{of}{because}"), logs),
+        _ => Finding::ok(check, of),
+    }
+}
+
+fn age(beat: &Beat, now: Timestamp) -> Option<SignedDuration> {
+    beat.renewed.map(|renewed| now.duration_since(renewed))
+}
+
+fn is_alive(beat: &Beat, now: Timestamp) -> bool {
+    !beat.holder.is_empty() && age(beat, now).is_some_and(|age| age < SILENT)
+}
+
+pub(super) fn replicas(
+    replicas: &Told<Vec<Beat>>,
+    workload: &Told<Option<Workload>>,
+    now: Timestamp,
+) -> Finding {
+    let check = Check::Replicas;
+    let all = match replicas {
+        Ok(all) => all,
+        Err(why) => return Finding::unread(check, why),
+    };
+    let (alive, silent): (Vec<&Beat>, Vec<&Beat>) = all.iter().partition(|beat| is_alive(beat, now));
+    let names = |of: &[&Beat]| listed(&of.iter().map(|beat| beat.holder.clone()).collect::<Vec<_>>());
+    let wanted = workload.as_ref().ok().and_then(Option::as_ref).map(|workload| workload.wanted);
+    if alive.is_empty() {
+        return Finding::fail(
+            check,
+            "no replica says that it lives: writes to guarded objects are refused or pass by their failure policy",
+            "see to the operator's pods; until then `driftguard breakglass` lets writes pass",
+        );
+    }
+    let told = format!("{} answer: {}", alive.len(), names(&alive));
+    if wanted.is_some_and(|wanted| usize::try_from(wanted).is_ok_and(|wanted| alive.len() < wanted)) {
+        let wanted = wanted.unwrap_or_default();
+        return Finding::warn(check, format!("{told}; {wanted} are wanted"), "see to the operator's pods");
+    }
+    // What a dead one left goes by itself.
+    let left = if silent.is_empty() { String::new() } else { format!("; silent: {}", names(&silent)) };
+    Finding::ok(check, format!("{told}{left}"))
+}
+
+pub(super) fn leader(leader: &Told<Option<Beat>>, now: Timestamp) -> Finding {
+    let check = Check::Leader;
+    let nobody = |why: String| {
+        Finding::fail(
+            check,
+            format!("{why}: rules, statuses and remediation stand still"),
+            "see to the operator's pods: each replica that is ready takes the Lease within 15 s",
+        )
+    };
+    match leader {
+        Err(why) => Finding::unread(check, why),
+        Ok(None) => nobody(format!("there is no Lease {}", names::LEASE)),
+        Ok(Some(beat)) if beat.holder.is_empty() => nobody("nobody leads".to_owned()),
+        Ok(Some(beat)) => match age(beat, now) {
+            Some(age) if age < SILENT => Finding::ok(check, format!("{} leads", beat.holder)),
+            Some(age) => {
+                nobody(format!("{} led, and has not renewed its Lease for {} s", beat.holder, age.as_secs()))
+            }
+            None => nobody(format!("{} has never renewed its Lease", beat.holder)),
+        },
+    }
+}
+
+pub(super) fn secrets(secrets: &[(&'static str, Told<bool>)]) -> Finding {
+    let check = Check::Secrets;
+    if let Some(why) = secrets.iter().find_map(|(_, found)| found.as_ref().err()) {
+        return Finding::unread(check, why);
+    }
+    let lacks = |name: &str| secrets.iter().any(|(of, found)| *of == name && *found == Ok(false));
+    if lacks(names::SIGNING_SECRET) {
+        return Finding::fail(
+            check,
+            format!("{} is missing: nobody can tell who approved guards", names::SIGNING_SECRET),
+            "restart the operator, of which a replica that holds the key puts it back; else restore it from a backup",
+        );
+    }
+    if lacks(names::CA_SECRET) {
+        return Finding::ok(
+            check,
+            format!(
+                "{} is there; there is no {}, as with a certificate that somebody else makes",
+                names::SIGNING_SECRET,
+                names::CA_SECRET
+            ),
+        );
+    }
+    let names: Vec<&str> = secrets.iter().map(|(name, _)| *name).collect();
+    Finding::ok(check, format!("{} are there; their contents were not looked at", names.join(" and ")))
+}
+
+pub(super) fn operator_rights(lacking: &Told<Vec<String>>, namespace: &str) -> Finding {
+    let check = Check::OperatorRights;
+    match lacking {
+        Err(why) => Finding::untold(
+            check,
+            why,
+            "run it as somebody who may create subjectaccessreviews.authorization.k8s.io",
+        ),
+        Ok(lacking) if lacking.is_empty() => {
+            Finding::ok(check, format!("{namespace}/{} may do what it must", names::OPERATOR))
+        }
+        Ok(lacking) => Finding::fail(
+            check,
+            format!("{namespace}/{} may not {}", names::OPERATOR, listed(lacking)),
+            format!("driftguard manifests rbac{} | kubectl apply -f -", home(namespace)),
+        ),
+    }
+}
+
+fn home(namespace: &str) -> String {
+    if namespace == names::NAMESPACE { String::new() } else { format!(" -n {namespace}") }
+}
+
+/// One finding for each kind and place that lacks something, as each has a command of its own.
+pub(super) fn target_rights(kinds: &Told<Vec<KindRights>>, namespace: &str) -> Vec<Finding> {
+    let check = Check::TargetRights;
+    let kinds = match kinds {
+        Ok(kinds) if kinds.is_empty() => return vec![Finding::skip(check, "nothing is guarded")],
+        Ok(kinds) => kinds,
+        Err(why) => {
+            let mend = "run it as somebody who may create subjectaccessreviews.authorization.k8s.io";
+            return vec![Finding::untold(check, why, mend)];
+        }
+    };
+    let mut told = Vec::new();
+    for kind in kinds {
+        for (place, verbs) in &kind.lacking {
+            let word = kind.kind.word();
+            let within = place.as_ref().map_or_else(String::new, |place| format!(" in namespace {place}"));
+            let detail = format!("the operator may not {} {word}{within}", verbs.join(", "));
+            let mend = kind.kind.rights_command(place.as_deref(), namespace);
+            let is_blind = verbs.iter().any(|verb| ["list", "watch"].contains(verb));
+            told.push(if is_blind {
+                Finding::fail(check, format!("{detail}: drift that passes admission by is not found"), mend)
+            } else {
+                Finding::warn(
+                    check,
+                    format!("{detail}: enforcement cannot be proved by one of its own"),
+                    mend,
+                )
+            });
+        }
+    }
+    if told.is_empty() {
+        let words: Vec<String> = kinds.iter().map(|kind| kind.kind.word()).collect();
+        told.push(Finding::ok(check, format!("the operator may watch and prove {}", listed(&words))));
+    }
+    cut(told, check)
+}
+
+/// Most findings of one check.
+const MOST: usize = 20;
+
+fn cut(mut told: Vec<Finding>, check: Check) -> Vec<Finding> {
+    let more = told.len().saturating_sub(MOST);
+    if more > 0 {
+        let rest = told.split_off(MOST);
+        let failed =
+            rest.iter().find(|finding| finding.outcome == crate::cli::doctor::finding::Outcome::Fail);
+        let (detail, mend) =
+            (format!("the same for {}", counted(more, "further place")), "mend those above, then look again");
+        told.push(if failed.is_some() {
+            Finding::fail(check, detail, mend)
+        } else {
+            Finding::warn(check, detail, mend)
+        });
+    }
+    told
+}
+
+pub(super) fn remediation_rights(kinds: &Told<Vec<KindRights>>, namespace: &str) -> Vec<Finding> {
+    let check = Check::RemediationRights;
+    let kinds = match kinds {
+        Ok(kinds) => kinds,
+        Err(why) => {
+            let mend = "run it as somebody who may create subjectaccessreviews.authorization.k8s.io";
+            return vec![Finding::untold(check, why, mend)];
+        }
+    };
+    let mut told = Vec::new();
+    for kind in kinds {
+        for place in &kind.unwritable {
+            let word = kind.kind.word();
+            let within = place.as_ref().map_or_else(String::new, |place| format!(" in namespace {place}"));
+            let narrow = place.as_ref().map_or_else(String::new, |place| format!(" --in {place}"));
+            let home = if place.is_some() { home(namespace) } else { String::new() };
+            told.push(Finding::warn(
+                check,
+                format!("guards ask for it, and the operator may not write {word}{within}"),
+                format!(
+                    "driftguard manifests rbac{home} --for {word}{narrow} --remediation | kubectl apply -f -"
+                ),
+            ));
+        }
+    }
+    if told.is_empty() {
+        told.push(Finding::ok(check, "no guard asks for it that the operator may not write for"));
+    }
+    cut(told, check)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::doctor::finding::Outcome;
+    use crate::manifests::targets::TargetKind;
+
+    fn now() -> Timestamp {
+        Timestamp::from_second(1_000).unwrap_or_default()
+    }
+
+    fn beat(holder: &str, second: i64) -> Beat {
+        Beat { holder: holder.to_owned(), renewed: Timestamp::from_second(second).ok() }
+    }
+
+    fn of(wanted: i32, ready: i32) -> Told<Option<Workload>> {
+        Ok(Some(Workload { wanted, ready, ..Workload::default() }))
+    }
+
+    #[test]
+    fn pods_that_do_not_start_say_why_and_where_their_logs_are() {
+        let nobody = Ok(Vec::new());
+        let broken = Workload {
+            wanted: 2,
+            ready: 0,
+            image: "image:1".to_owned(),
+            trouble: vec!["driftguard waits: ImagePullBackOff".to_owned()],
+        };
+        let told = operator(&Ok(Some(broken)), &nobody, "n", now());
+        assert_eq!(told.outcome, Outcome::Fail);
+        assert_eq!(told.detail, "0 of 2 are ready, image image:1; driftguard waits: ImagePullBackOff");
+        assert_eq!(
+            told.mend.as_deref(),
+            Some("kubectl logs -n n -l app=driftguard-operator --all-containers --tail=50")
+        );
+        assert_eq!(operator(&of(2, 1), &nobody, "n", now()).outcome, Outcome::Warn);
+        assert_eq!(operator(&of(0, 0), &nobody, "n", now()).outcome, Outcome::Fail);
+        assert_eq!(operator(&Ok(None), &nobody, "n", now()).mend.as_deref(), Some("driftguard install"));
+        let elsewhere = operator(&Ok(None), &Ok(vec![beat("a", 999)]), "n", now());
+        assert_eq!(elsewhere.outcome, Outcome::Ok, "a process outside of the cluster");
+    }
+
+    #[test]
+    fn a_replica_counts_while_it_renews_its_lease() {
+        let all = Ok(vec![beat("a", 999), beat("b", 900)]);
+        let told = replicas(&all, &of(1, 1), now());
+        assert_eq!((told.outcome, told.detail.as_str()), (Outcome::Ok, "1 answer: a; silent: b"));
+        assert_eq!(replicas(&all, &of(2, 2), now()).outcome, Outcome::Warn);
+        assert_eq!(replicas(&Ok(vec![beat("b", 900)]), &of(2, 2), now()).outcome, Outcome::Fail);
+        assert!(replicas(&Err("forbidden".to_owned()), &of(2, 2), now()).untold);
+    }
+
+    #[test]
+    fn nobody_leads_whose_lease_is_empty_old_or_missing() {
+        assert_eq!(leader(&Ok(Some(beat("a", 999))), now()).detail, "a leads");
+        for nobody in [None, Some(beat("", 999)), Some(beat("a", 900))] {
+            assert_eq!(leader(&Ok(nobody), now()).outcome, Outcome::Fail);
+        }
+    }
+
+    #[test]
+    fn a_lost_signing_key_is_a_failure_and_an_authority_of_somebody_else_none() {
+        let both = |ca, signing| {
+            secrets(&[(names::CA_SECRET, Ok(ca)), (names::SIGNING_SECRET, Ok(signing))]).outcome
+        };
+        assert_eq!((both(true, true), both(false, true)), (Outcome::Ok, Outcome::Ok));
+        assert_eq!(both(true, false), Outcome::Fail);
+    }
+
+    fn deployments(lacking: Vec<(Option<String>, Vec<&'static str>)>) -> Told<Vec<KindRights>> {
+        let kind = TargetKind { group: "apps".to_owned(), plural: "deployments".to_owned() };
+        Ok(vec![KindRights { kind, lacking, unwritable: vec![Some("shop".to_owned())] }])
+    }
+
+    #[test]
+    fn a_right_that_is_missing_names_the_command_that_gives_it() {
+        let told = target_rights(
+            &deployments(vec![(Some("shop".to_owned()), vec!["list", "watch"])]),
+            names::NAMESPACE,
+        );
+        assert_eq!(told[0].outcome, Outcome::Fail);
+        assert_eq!(
+            told[0].detail,
+            "the operator may not list, watch deployments.apps in namespace shop: drift that passes admission by is not found"
+        );
+        assert_eq!(
+            told[0].mend.as_deref(),
+            Some("driftguard manifests rbac --for deployments.apps --in shop | kubectl apply -f -")
+        );
+        let told = target_rights(&deployments(vec![(None, vec!["patch"])]), names::NAMESPACE);
+        assert_eq!(told[0].outcome, Outcome::Warn, "it is enforced all the same");
+        assert_eq!(target_rights(&deployments(Vec::new()), names::NAMESPACE)[0].outcome, Outcome::Ok);
+    }
+
+    #[test]
+    fn the_right_to_put_back_is_missed_where_a_guard_asks_for_it() {
+        let told = remediation_rights(&deployments(Vec::new()), "elsewhere");
+        assert_eq!(told[0].outcome, Outcome::Warn);
+        assert_eq!(
+            told[0].mend.as_deref(),
+            Some(
+                "driftguard manifests rbac -n elsewhere --for deployments.apps --in shop --remediation | kubectl apply -f -"
+            )
+        );
+        assert_eq!(remediation_rights(&Ok(Vec::new()), "elsewhere")[0].outcome, Outcome::Ok);
+    }
+
+    #[test]
+    fn many_places_are_cut_and_the_rest_is_counted() {
+        let places = (0..30).map(|n| (Some(format!("n{n}")), vec!["watch"])).collect();
+        let told = target_rights(&deployments(places), names::NAMESPACE);
+        assert_eq!(told.len(), MOST + 1);
+        assert!(told[MOST].detail.ends_with("10 further places"), "{}", told[MOST].detail);
+        assert_eq!(told[MOST].outcome, Outcome::Fail);
+    }
+}
