@@ -6,7 +6,7 @@ use std::path::Path;
 use clap::Command;
 
 /// Documents for users.
-const DOCUMENTS: [&str; 12] = [
+const DOCUMENTS: [&str; 13] = [
     "README.md",
     "SECURITY.md",
     "CHANGELOG.md",
@@ -16,6 +16,7 @@ const DOCUMENTS: [&str; 12] = [
     "webhook-config/README.md",
     "docs/architecture.md",
     "docs/gitops.md",
+    "docs/troubleshooting.md",
     "docs/reference/cli.md",
     "docs/reference/driftguard.md",
     "docs/reference/driftguardexception.md",

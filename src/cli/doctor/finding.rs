@@ -124,7 +124,6 @@ pub(super) struct Finding {
     pub(super) untold: bool,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
 fn title<S: serde::Serializer>(check: &Check, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(check.title())
 }
