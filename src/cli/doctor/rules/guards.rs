@@ -213,7 +213,7 @@ mod tests {
                 uid: "u".into(),
                 generation: 1,
                 target: None,
-                pauses: Vec::new(),
+                pauses: Vec::new().into(),
                 authorship: Authorship::Unknown,
                 reason: reasons::INVALID_SPEC,
                 message: String::new(),
