@@ -233,7 +233,7 @@ fn with_five_thousand_guards() {
     let mut child = reader.env("KUBECONFIG", cluster.admin.kubeconfig()).spawn().unwrap();
     let mut first = String::new();
     std::io::BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
-    assert!(first.starts_with("state,"), "{first}");
+    assert!(first.starts_with("namespace,guard,state,"), "{first}");
     let ended = child.wait_with_output().unwrap();
     assert_eq!(ended.status.code(), Some(1), "{}", String::from_utf8_lossy(&ended.stderr));
 }
