@@ -123,4 +123,5 @@ needs-rust:
 needs-servers:
 	@git http-backend </dev/null 2>&1 | grep -q '^Status: ' || { echo "git http-backend is missing; install git (Debian: apt install git)" >&2; exit 2; }
 	@command -v ssh ssh-keygen >/dev/null || { echo "no ssh; install it (Debian: apt install openssh-client)" >&2; exit 2; }
+	@command -v python3 >/dev/null || { echo "no python3, with which hashes are computed by hand; install it (Debian: apt install python3)" >&2; exit 2; }
 	@[ -x /usr/sbin/sshd ] || { echo "/usr/sbin/sshd is missing; install it (Debian: apt install openssh-server)" >&2; exit 2; }

@@ -3,7 +3,7 @@
 //! `println!` and `eprintln!` panic when the reader has gone; nothing here does.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -31,6 +31,13 @@ pub fn data_while_read(bytes: &[u8]) -> Result<(), WriteError> {
         Err(error) if error.0.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => written,
     }
+}
+
+/// Whether a stream takes colour: it is a terminal, not a dumb one, and `NO_COLOR` is not set.
+pub(super) fn takes_colour(stream: &impl IsTerminal) -> bool {
+    let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let is_dumb = std::env::var_os("TERM").is_some_and(|value| value == "dumb");
+    stream.is_terminal() && !is_set("NO_COLOR") && !is_dumb
 }
 
 /// Writes one message and a line end to stderr. There is nowhere to report that this failed.

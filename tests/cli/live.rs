@@ -294,6 +294,49 @@ fn the_table_of_kinds_without_namespace_is_what_the_server_says() {
     assert_eq!(found, wanted);
 }
 
+/// The commands of the reference by which hashes of the older operator are computed by hand.
+fn recipes() -> Vec<String> {
+    let page = include_str!("../../docs/reference/cli.md");
+    let lines = page.lines().map(str::trim).filter(|line| line.contains("json.dumps"));
+    lines.map(str::to_owned).collect()
+}
+
+#[test]
+fn hashes_made_by_hand_as_the_older_operator_made_them_are_ours() {
+    let cluster = cluster().namespace("by-hand");
+    cluster.apply(
+        "apiVersion: v1
+kind: ConfigMap
+metadata: {name: prices, namespace: by-hand}
+data: {b: 'two\\n', a: \"\\u00e9 \\U0001f600 \\t\\x7f\", empty: ''}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: prices, namespace: by-hand}
+stringData: {token: 'ünï', a: ''}
+---
+apiVersion: terrafusion.ai/v1
+kind: GAMAConfig
+metadata: {name: prices, namespace: by-hand}
+spec: {parameters: {rate: 1.50, limit: 1e3, on: true, nested: {b: [1, null, x], a: -0.0}}}
+",
+    );
+    let recipes = recipes();
+    assert_eq!(recipes.len(), 3, "{recipes:?}");
+    for recipe in recipes {
+        let kind = recipe.split(' ').nth(2).unwrap();
+        let typed = recipe.replace("NAME", "prices -n by-hand");
+        let path =
+            format!("{}:{}", cluster.plane.programs().display(), std::env::var("PATH").unwrap_or_default());
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", &typed]).env("PATH", path).env("KUBECONFIG", cluster.admin.kubeconfig());
+        let output = shell.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let by_hand = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(by_hand.trim(), cluster.hash(&[kind, "prices", "-n", "by-hand"], ""), "{recipe}");
+    }
+}
+
 #[test]
 fn a_guard_can_be_applied_as_it_is_printed() {
     let cluster = cluster().namespace("guards");
