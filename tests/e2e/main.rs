@@ -35,6 +35,7 @@ mod living;
 mod lossy;
 mod model;
 mod one_actor;
+mod openreports;
 mod pauses;
 mod recovery;
 mod registering;

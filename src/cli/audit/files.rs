@@ -21,6 +21,7 @@ use crate::core::paths::PathFilter;
 use crate::core::report::{Entry, Known, Origin, Place, Report, Sight, invalid, judge};
 use crate::document::{self, Document, Origin as DocumentOrigin};
 use crate::store::Stored;
+use crate::store::facts::Words;
 
 /// What a file cannot tell of kinds with defaults.
 const NEEDS_SERVER: &str = "the file's own hash is not the approved one, but the API server fills in defaults of this kind, so that what it would store may be; audit the cluster, compare `driftguard hash --server -f FILE`, or pin parts with onlyPaths";
@@ -46,12 +47,13 @@ pub(super) fn report(args: &AuditArgs, now: Timestamp) -> anyhow::Result<Report>
     let mut places = Vec::new();
     let mut found = Vec::new();
     let mut matched = Vec::new();
+    let mut words = Words::default();
     for document in guards {
         if !args.names.is_empty() && !args.names.contains(&document.name) {
             continue;
         }
         let stored = stored(&document, &namespace).with_context(|| document.origin.to_string())?;
-        let guarded = guarded(&stored, &DriftGuardStatus::default(), &catalog);
+        let guarded = guarded(&stored, &DriftGuardStatus::default(), &catalog, &mut words);
         matched.extend(args.kind.iter().filter(|word| is_of_kind(&guarded, word)));
         if args.kind.is_empty() || args.kind.iter().any(|word| is_of_kind(&guarded, word)) {
             places.push(place(&document.origin));
@@ -71,7 +73,7 @@ pub(super) fn report(args: &AuditArgs, now: Timestamp) -> anyhow::Result<Report>
     let known = Known { now, is_installed: false };
     let found = Found::of(found, false);
     let entries = found.guards.iter().zip(places).map(|(guarded, place)| Entry {
-        guard_file: Some(place),
+        guard_file: Some(Box::new(place)),
         // A file does not say who wrote it; its history does.
         by: None,
         ..entry(guarded, &objects, &known)
@@ -207,7 +209,10 @@ fn entry(guarded: &Guarded, objects: &Objects, known: &Known) -> Entry {
     } else {
         Sight::Undecided(NEEDS_SERVER)
     };
-    Entry { target_file: Some(place(&document.origin)), ..judge(guard, &guarded.facts, sight, known) }
+    Entry {
+        target_file: Some(Box::new(place(&document.origin))),
+        ..judge(guard, &guarded.facts, sight, known)
+    }
 }
 
 /// Whether another hash of a file is another content.
