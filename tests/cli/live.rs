@@ -334,8 +334,15 @@ metadata:
   ownerReferences: [{apiVersion: x.io/v1, kind: Maker, name: m, uid: 0, controller: true}]
 ";
     cluster.apply(&maps.replace("uid: 0", "uid: 00000000-0000-0000-0000-000000000001"));
+    // As the cluster puts its certificates into every namespace.
+    let own = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: own, namespace: several, labels: {app: shop}}\ndata: {ca.crt: x}\n";
+    let publisher = ["apply", "--server-side", "--field-manager=kube-controller-manager", "-f", "-"];
+    cluster.admin.kubectl_with(&publisher, own).unwrap().success().unwrap();
     let ran = cluster.driftguard(&["guard", "configmap", "-l", "app=shop", "-n", "several"], "");
-    assert_eq!(ran.stderr, "note: ConfigMap/several/made is passed over: Maker/m makes it\n");
+    assert_eq!(
+        ran.stderr,
+        "note: ConfigMap/several/made is passed over: Maker/m makes it\nnote: ConfigMap/several/own is passed over: kube-controller-manager alone writes it; name the object to guard it all the same\n"
+    );
     let guards = ran.success();
     assert_eq!(guards.matches("targetName: ").count(), 1, "{guards}");
     assert!(guards.contains("targetName: one\n"), "{guards}");
