@@ -116,10 +116,9 @@ pub async fn run(args: StampArgs) -> anyhow::Result<Exit> {
         stream.guards().len()
     );
     let edited = edited(&inputs, &changes)?;
-    if args.check || !args.filename.is_empty() {
-        output::data(told(&inputs, &changes, &edited).as_bytes())?;
-    }
+    let told = told(&inputs, &changes, &edited);
     if args.check {
+        output::data_while_read(told.as_bytes())?;
         return Ok(if changes.is_empty() { Exit::Clean } else { Exit::Finding });
     }
     for (input, edited) in inputs.iter().zip(edited) {
@@ -128,6 +127,10 @@ pub async fn run(args: StampArgs) -> anyhow::Result<Exit> {
             Some(_) => {}
             None => filtered(&edited.text, list.as_ref(), &changes, &left)?,
         }
+    }
+    // Last, since whoever reads it may stop reading.
+    if !args.filename.is_empty() {
+        output::data_while_read(told.as_bytes())?;
     }
     Ok(Exit::Clean)
 }

@@ -148,6 +148,22 @@ fn files_are_edited_in_place_and_checked_without_an_edit() {
 }
 
 #[test]
+fn whoever_stops_reading_stops_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let guards = folder.path().join("guards.yaml");
+    fs::write(&guards, guard("ConfigMap", "settings") + "---\n" + &settings("settings")).unwrap();
+    let unread = |args: &[&str]| {
+        let mut child = command(&[args, &["-f", guards.to_str().unwrap()]].concat()).spawn().unwrap();
+        drop(child.stdout.take());
+        child.wait().unwrap().code()
+    };
+    assert_eq!(unread(&["stamp", "--check"]), Some(1));
+    assert_eq!(unread(&["stamp"]), Some(0));
+    assert!(!fs::read_to_string(&guards).unwrap().contains(&format!("expectedHash: sha256:{OLD}")));
+    assert_eq!(unread(&["stamp", "--check"]), Some(0));
+}
+
+#[test]
 fn the_examples_are_fresh() {
     assert_eq!(run(&["stamp", "-f", "examples", "--check", "--strict"]).success(), "");
 }
