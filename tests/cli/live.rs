@@ -287,6 +287,30 @@ fn the_table_of_kinds_without_namespace_is_what_the_server_says() {
 }
 
 #[test]
+fn the_kinds_that_are_certain_without_a_server_have_the_version_that_it_prefers() {
+    let list = cluster().kubectl(&["api-resources", "--no-headers", "-o", "wide"]);
+    let mut files = String::new();
+    for line in list.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let at = words.iter().position(|word| matches!(*word, "true" | "false")).unwrap();
+        let (api_version, kind) = (words[at - 1], words[at + 1]);
+        if kind != "DriftGuard" {
+            let spec =
+                json!({"targetKind": kind, "targetName": "x", "onlyPaths": ["/spec/x"], "expectedHash": ""});
+            let guard = json!({"apiVersion": "terrafusion.ai/v1", "kind": "DriftGuard", "metadata": {"name": kind.to_lowercase()}, "spec": spec});
+            let object = json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": "x"}, "spec": {"x": "y"}});
+            files.push_str(&format!("---\n{guard}\n---\n{object}\n"));
+        }
+    }
+    let ran = run_with(command(&["stamp", "-n", "default"]), &files);
+    assert!(!ran.stderr.contains("and it stands there as"), "{}", ran.stderr);
+    for certain in ["/deployment ", "/service ", "/ingress ", "/horizontalpodautoscaler "] {
+        assert!(!ran.stderr.contains(certain), "{certain}: {}", ran.stderr);
+    }
+    assert!(ran.success().matches("\"expectedHash\":\"\"").count() < 20, "most kinds are certain");
+}
+
+#[test]
 fn a_guard_can_be_applied_as_it_is_printed() {
     let cluster = cluster().namespace("guards");
     cluster.apply("{apiVersion: v1, kind: ConfigMap, metadata: {name: a, namespace: guards}, data: {x: z}}");
@@ -377,6 +401,11 @@ metadata:
     let stamped = cluster.driftguard(&["stamp", "--server", "-n", "several"], &input).success();
     let want = cluster.hash(&["--server", "-f", "-", "-n", "several"], DEPLOYMENT);
     assert_eq!(stamped, input.replace("''", &format!("\"{want}\"")));
+    let only = input.replace("targetKind", "onlyPaths: [/spec/template/spec/containers], targetKind");
+    let stamped = cluster.driftguard(&["stamp", "--server", "-n", "several"], &only).success();
+    let pinned = ["--server", "--only-path=/spec/template/spec/containers", "-f", "-", "-n", "several"];
+    let want = cluster.hash(&pinned, DEPLOYMENT);
+    assert_eq!(stamped, only.replace("''", &format!("\"{want}\"")), "with what the API server adds");
 }
 
 #[test]
