@@ -21,6 +21,7 @@ use crate::report::{self as written, Format, summary};
 mod earlier;
 mod files;
 mod guards;
+mod leading;
 mod progress;
 mod targets;
 mod watch;
@@ -221,7 +222,8 @@ async fn live(args: &AuditArgs, now: Timestamp) -> anyhow::Result<Report> {
         let place = args.namespace(&cluster).map_or_else(String::new, |name| format!(" in namespace {name}"));
         output::message(&format!("no DriftGuard{place} was found to audit"));
     }
-    let known = Known { now, is_installed: found.is_installed };
+    let unled_since = if found.is_installed { leading::unled_since(&cluster, now).await } else { None };
+    let known = Known { now, is_installed: found.is_installed, unled_since };
     let entries = targets::read(&cluster, &found.guards, &known, !args.watch).await;
     let origin = Origin {
         cluster: Some(cluster.address.clone()),

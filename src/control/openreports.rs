@@ -227,7 +227,7 @@ impl OpenReports {
     async fn report(&self, namespace: &str, observation: &Observation) -> Result<Value, String> {
         let mut report = NamespaceReport::new(namespace);
         let mut words = Words::default();
-        let known = Known { now: Timestamp::now(), is_installed: true };
+        let known = Known { now: Timestamp::now(), is_installed: true, unled_since: None };
         let path = format!(
             "/apis/{}/{}/namespaces/{}/{}?limit={PAGE}",
             names::GROUP,

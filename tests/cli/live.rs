@@ -294,6 +294,42 @@ fn the_table_of_kinds_without_namespace_is_what_the_server_says() {
     assert_eq!(found, wanted);
 }
 
+#[test]
+fn an_audit_does_not_believe_statuses_of_an_installation_that_nobody_leads() {
+    let cluster = cluster().namespace("dead").namespace("terrafusion-system");
+    cluster.apply("{apiVersion: v1, kind: ConfigMap, metadata: {name: a, namespace: dead}, data: {x: z}}");
+    cluster.apply(&cluster.driftguard(&["guard", "cm", "a", "-n", "dead"], "").success());
+    let enforcing = json!({"status": {"observedGeneration": 1, "enforcement": "Deny", "conditions": [{
+        "type": "Enforcing", "status": "True", "reason": "Proved", "message": "it is",
+        "lastTransitionTime": "2026-01-01T00:00:00Z", "observedGeneration": 1,
+    }]}});
+    let patch = enforcing.to_string();
+    cluster.kubectl(&[
+        "patch",
+        "dg/a-guard",
+        "-n",
+        "dead",
+        "--subresource=status",
+        "--type=merge",
+        "-p",
+        &patch,
+    ]);
+    let lease = |renewed: &str| {
+        let lease = json!({
+            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+            "metadata": {"name": "driftguard", "namespace": "terrafusion-system"},
+            "spec": {"holderIdentity": "a-replica", "leaseDurationSeconds": 12, "renewTime": renewed},
+        });
+        cluster.apply(&lease.to_string());
+        cluster.driftguard(&["audit", "-n", "dead"], "")
+    };
+    let told = lease("2026-01-01T00:00:00.000000Z");
+    assert_eq!(told.code, Some(1), "{}", told.stdout);
+    assert!(told.stdout.contains("NotEnforcing") && told.stdout.contains("no replica of DriftGuard leads"));
+    let told = lease(&jiff::Timestamp::now().to_string());
+    assert_eq!(told.code, Some(0), "{}", told.stdout);
+}
+
 /// The commands of the reference by which hashes of the older operator are computed by hand.
 fn recipes() -> Vec<String> {
     let page = include_str!("../../docs/reference/cli.md");

@@ -73,7 +73,7 @@ pub(super) fn report(args: &AuditArgs, now: Timestamp) -> anyhow::Result<Report>
         let is_there = found.iter().any(|one| one.state.id().name.as_str() == name);
         ensure!(is_there, "there is no DriftGuard {name} in {}", args.files());
     }
-    let known = Known { now, is_installed: false };
+    let known = Known { now, is_installed: false, unled_since: None };
     let found = Found::of(found, false);
     let entries = found.guards.iter().zip(places).map(|(guarded, place)| Entry {
         guard_file: Some(Box::new(place)),

@@ -64,6 +64,8 @@ pub struct Known {
     /// Whether DriftGuard runs, or has run, where the guards are: only then is a guard of which nothing is
     /// said one that is not enforced.
     pub is_installed: bool,
+    /// Since when no replica has led, where that is known: what statuses say of enforcement is no longer proved.
+    pub unled_since: Option<Timestamp>,
 }
 
 /// What the content of a target comes to.
@@ -213,6 +215,7 @@ fn entry(
     let (state, reason, message, since) =
         holds.into_iter().next().unwrap_or((State::Unreadable, "".into(), Text::default(), None));
     let enforcing = facts.enforcing.as_ref().filter(|_| facts.is_current);
+    let enforcing = enforcing.filter(|said| said.truth != Truth::True || known.unled_since.is_none());
     Entry {
         guard,
         target,
@@ -240,6 +243,10 @@ fn entry(
 /// known at all.
 fn not_enforcing(facts: &Facts, known: &Known) -> Option<(Cow<'static, str>, Text, Option<Timestamp>)> {
     match facts.enforcing.as_ref().filter(|_| facts.is_current) {
+        Some(said) if said.truth == Truth::True => known.unled_since.map(|since| {
+            let message = "it was enforced, but nobody proves that any more: no replica of DriftGuard leads; see whether they run, such as by `driftguard doctor`";
+            ("NotProved".into(), message.into(), Some(since))
+        }),
         Some(said) => (said.truth != Truth::True)
             .then(|| (theirs(&said.reason), said.message.clone(), Some(said.since))),
         None => known.is_installed.then(|| {
