@@ -326,7 +326,7 @@ fn an_audit_does_not_believe_statuses_of_an_installation_that_nobody_leads() {
     let told = lease("2026-01-01T00:00:00.000000Z");
     assert_eq!(told.code, Some(1), "{}", told.stdout);
     assert!(told.stdout.contains("NotEnforcing") && told.stdout.contains("no replica of DriftGuard leads"));
-    let told = lease(&jiff::Timestamp::now().to_string());
+    let told = lease(&jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string());
     assert_eq!(told.code, Some(0), "{}", told.stdout);
 }
 
