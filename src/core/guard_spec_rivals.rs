@@ -6,6 +6,7 @@
 
 use serde_json::Value;
 
+use super::diff::escaped;
 use super::paths::{Position, Step};
 use super::scope::{Scope, ScopeKind};
 
@@ -115,10 +116,6 @@ fn leaves(fields: &Value, scope: &Scope, position: Position, at: String, found: 
         };
         leaves(below, scope, position, format!("{at}/{segment}"), found);
     }
-}
-
-fn escaped(field: &str) -> String {
-    field.replace('~', "~0").replace('/', "~1")
 }
 
 /// The warning about rivals.
