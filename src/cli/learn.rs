@@ -38,8 +38,8 @@ const TICK: Duration = Duration::from_millis(500);
 #[command(
     after_help = "It watches with your rights, writes nothing, and prints guards as YAML once the time is over or Ctrl-C \
                         is pressed: an object whose content stayed is pinned whole, one of which some paths changed \
-                        with these as ignorePaths and a comment that says who wrote them and how often. Objects most \
-                        of which changes, that controllers make, or that have a guard are named in comments. Watch \
+                        with these as ignorePaths and a comment that says who wrote them and how often. What only tools \
+                        wrote by which people write, such as kubectl or Helm, stays pinned. Objects most of which changes, that controllers make, or that have a guard are named in comments. Watch \
                         for as long as it takes until everything that writes has written once.\n\n\
                         A Secret's guard holds its hash, as that of `driftguard guard`; nothing else of it is shown but \
                         names of keys.\n\n\
@@ -63,6 +63,9 @@ pub struct LearnArgs {
     /// Only objects with these labels, such as app=shop,tier!=cache
     #[arg(short = 'l', long, value_name = "SELECTOR")]
     selector: Option<String>,
+    /// Leave out also what only kubectl, Helm, Argo CD, Flux and the like wrote
+    #[arg(long)]
+    all_writers: bool,
     /// What the proposed guards do with a write that is not approved [default: that of the installation]
     #[arg(long, value_name = "MODE")]
     enforcement: Option<Mode>,
@@ -101,7 +104,7 @@ pub async fn run(args: LearnArgs) -> anyhow::Result<Exit> {
     );
     let mut proposals = Proposals::default();
     for ((at, namespace, name), known) in watched.into_objects() {
-        proposals.add(&places[at], (namespace, name), known, &served, &guarded);
+        proposals.add(&places[at], (namespace, name), known, (&served, &guarded), args.all_writers);
     }
     let (made, partial) = proposals.counts();
     output::data(proposals.render(&heading, &args)?.as_bytes())?;

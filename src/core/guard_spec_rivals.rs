@@ -48,15 +48,20 @@ pub struct FieldOwner<'a> {
     pub fields: &'a Value,
 }
 
+/// Whether a field manager is a tool by which people write, or by which what stands in Git is applied.
+#[must_use]
+pub fn is_tool(manager: &str) -> bool {
+    let name = manager.to_ascii_lowercase();
+    TOOLS.iter().any(|tool| name.starts_with(tool))
+}
+
 /// Whoever else writes pinned content: `Kind name` of a controlling owner, and field managers.
 #[must_use]
 pub fn rivals(controller: Option<(&str, &str)>, owners: &[FieldOwner<'_>], scope: &Scope) -> Vec<String> {
     let mut found: Vec<String> =
         controller.map(|(kind, name)| format!("its controller {kind}/{name}")).into_iter().collect();
     for owner in owners {
-        let name = owner.manager.to_ascii_lowercase();
-        let is_tool = TOOLS.iter().any(|tool| name.starts_with(tool));
-        if !is_tool && owner.subresource != "status" && owns_pinned(owner.fields, scope) {
+        if !is_tool(owner.manager) && owner.subresource != "status" && owns_pinned(owner.fields, scope) {
             let named = format!("field manager {}", owner.manager);
             if !found.contains(&named) {
                 found.push(named);
@@ -73,8 +78,7 @@ pub fn rivals(controller: Option<(&str, &str)>, owners: &[FieldOwner<'_>], scope
 pub fn written<'a>(owners: &[FieldOwner<'a>], scope: &Scope) -> Vec<(&'a str, Vec<String>)> {
     let mut found: Vec<(&str, Vec<String>)> = Vec::new();
     for owner in owners {
-        let name = owner.manager.to_ascii_lowercase();
-        if TOOLS.iter().any(|tool| name.starts_with(tool)) || owner.subresource == "status" {
+        if is_tool(owner.manager) || owner.subresource == "status" {
             continue;
         }
         let mut paths = Vec::new();

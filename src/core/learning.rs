@@ -1,7 +1,8 @@
 //! What changes of an object while it is watched, and which guard lets just that pass.
 //!
-//! Paths are those of `ignorePaths`. What always holds: a guard of the last content that leaves out the proposed paths
-//! approves every content that was noted. List items are named by one of their fields where that tells them apart,
+//! Paths are those of `ignorePaths`. What always holds: a guard of the last content that leaves out all paths that changed
+//! approves every content that was noted. What only tools of people wrote is what a guard is there to judge, so that it
+//! stays pinned unless somebody wants it otherwise. List items are named by one of their fields where that tells them apart,
 //! since an index would mean another item tomorrow; otherwise the list is left out whole.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,6 +12,7 @@ use super::canonical::object::Object;
 use super::canonical::tree::{Kind, NodeId, ROOT, Tree};
 use super::canonical::{CanonicalError, hash_object};
 use super::diff::{changed_places, escaped, pinned_values};
+use super::guard_spec_rivals::is_tool;
 use super::json::{Cursor, JsonError, Span};
 use super::paths::{MAX_PATH_LENGTH, MAX_PATHS, PathFilter};
 use super::scope::Scope;
@@ -42,8 +44,13 @@ pub struct History {
 pub enum Proposal {
     /// One that pins all of it, since nothing changed.
     Whole,
-    /// One that leaves these paths out.
-    Without(Vec<(String, Changed)>),
+    /// One that leaves paths out.
+    Without {
+        /// What is left out.
+        paths: Vec<(String, Changed)>,
+        /// What stays pinned although it changed, since only tools wrote it by which people write.
+        kept: Vec<(String, Changed)>,
+    },
     /// None, since so many of its values change that little would be pinned.
     MostlyChanging {
         /// Values on the paths that changed.
@@ -87,15 +94,26 @@ impl History {
         Ok(true)
     }
 
-    /// The guard for the object as it is now.
+    /// The guard for the object as it is now. With `of_people`, what tools of people wrote is left out too.
     ///
     /// # Errors
     /// [`CanonicalError`] when it cannot be hashed.
-    pub fn proposal(&self, object: &[u8], scope: &Scope) -> Result<Proposal, CanonicalError> {
+    pub fn proposal(
+        &self,
+        object: &[u8],
+        scope: &Scope,
+        of_people: bool,
+    ) -> Result<Proposal, CanonicalError> {
         if self.writes == 0 {
             return Ok(Proposal::Whole);
         }
-        let paths = self.outermost();
+        let is_kept = |changed: &Changed| {
+            !of_people && !changed.by.is_empty() && changed.by.iter().all(|name| is_tool(name))
+        };
+        let (kept, left): (Vec<_>, Vec<_>) = self.paths.iter().partition(|(_, changed)| is_kept(changed));
+        let paths = outermost(left);
+        let mut kept = outermost(kept);
+        kept.retain(|(path, _)| !paths.iter().any(|(above, _)| lies_under(path, above)));
         if self.is_beyond || paths.len() > MAX_PATHS {
             return Ok(Proposal::TooManyPaths);
         }
@@ -109,29 +127,31 @@ impl History {
         if 2 * changing > of {
             return Ok(Proposal::MostlyChanging { changing, of });
         }
-        Ok(Proposal::Without(paths))
+        Ok(Proposal::Without { paths, kept })
     }
+}
 
-    /// The paths that lie under no other, which take along what is known of those that do.
-    fn outermost(&self) -> Vec<(String, Changed)> {
-        let mut found: Vec<(String, Changed)> = Vec::new();
-        // Whatever lies under a path is longer than it.
-        let mut paths: Vec<_> = self.paths.iter().collect();
-        paths.sort_by_key(|(path, _)| path.len());
-        for (path, changed) in paths {
-            let is_above = |above: &str| path.strip_prefix(above).is_some_and(|rest| rest.starts_with('/'));
-            match found.iter_mut().find(|(above, _)| is_above(above)) {
-                Some((_, above)) => {
-                    // One write may have changed both.
-                    above.times = above.times.max(changed.times);
-                    above.by.extend(changed.by.iter().cloned());
-                }
-                None => found.push((path.clone(), changed.clone())),
+fn lies_under(path: &str, above: &str) -> bool {
+    path.strip_prefix(above).is_some_and(|rest| rest.starts_with('/'))
+}
+
+/// The paths that lie under no other, which take along what is known of those that do.
+fn outermost(mut paths: Vec<(&String, &Changed)>) -> Vec<(String, Changed)> {
+    let mut found: Vec<(String, Changed)> = Vec::new();
+    // Whatever lies under a path is longer than it.
+    paths.sort_by_key(|(path, _)| path.len());
+    for (path, changed) in paths {
+        match found.iter_mut().find(|(above, _)| lies_under(path, above)) {
+            Some((_, above)) => {
+                // One write may have changed both.
+                above.times = above.times.max(changed.times);
+                above.by.extend(changed.by.iter().cloned());
             }
+            None => found.push((path.clone(), changed.clone())),
         }
-        found.sort_by(|left, right| left.0.cmp(&right.0));
-        found
     }
+    found.sort_by(|left, right| left.0.cmp(&right.0));
+    found
 }
 
 /// One write.

@@ -31,8 +31,8 @@ fn lived<'a>(forms: &'a [Vec<u8>], scope: &Scope) -> (History, &'a [u8]) {
 /// The paths that are proposed; every form that was noted must hash alike without them.
 fn paths(forms: &[Vec<u8>], scope: &Scope) -> Vec<String> {
     let (history, last) = lived(forms, scope);
-    let Proposal::Without(found) = history.proposal(last, scope).unwrap() else {
-        unreachable!("{:?}", history.proposal(last, scope))
+    let Proposal::Without { paths: found, .. } = history.proposal(last, scope, false).unwrap() else {
+        unreachable!("{:?}", history.proposal(last, scope, false))
     };
     let paths: Vec<String> = found.into_iter().map(|(path, _)| path).collect();
     let without = scope.with_filter(PathFilter::ignoring(&paths).unwrap());
@@ -48,7 +48,7 @@ fn an_object_whose_pinned_content_stays_is_pinned_whole() {
     let forms = [map(&json!({"k": "1"}), &json!([])), labelled.to_string().into_bytes()];
     let (history, last) = lived(&forms, &scope);
     assert_eq!(history.writes(), 0);
-    assert_eq!(history.proposal(last, &scope).unwrap(), Proposal::Whole);
+    assert_eq!(history.proposal(last, &scope, false).unwrap(), Proposal::Whole);
 }
 
 #[test]
@@ -70,9 +70,32 @@ fn a_key_that_changes_is_left_out_with_how_often_and_who() {
     assert_eq!(history.writes(), 2);
     let changed = Changed { times: 2, by: ["rate-bot".to_owned()].into() };
     assert_eq!(
-        history.proposal(last, &scope).unwrap(),
-        Proposal::Without(vec![("/data/c".to_owned(), changed)])
+        history.proposal(last, &scope, false).unwrap(),
+        Proposal::Without { paths: vec![("/data/c".to_owned(), changed)], kept: Vec::new() }
     );
+}
+
+#[test]
+fn what_only_tools_of_people_wrote_stays_pinned_unless_it_is_wanted_otherwise() {
+    let scope = scope("apps", "Deployment");
+    let form = |image: &str, replicas: u32| {
+        let managed = json!([
+            entry("kubectl-set", "2026-11-27T00:00:01Z", &json!({"f:spec": {"f:image": {}}})),
+            entry("autoscaler", "2026-11-27T00:00:02Z", &json!({"f:spec": {"f:replicas": {}}})),
+        ]);
+        let spec = json!({"image": image, "replicas": replicas, "a": 1, "b": 2});
+        json!({"metadata": {"name": "a", "managedFields": managed}, "spec": spec}).to_string().into_bytes()
+    };
+    let forms = [form("1", 1), form("2", 1), form("2", 2)];
+    let (history, last) = lived(&forms, &scope);
+    let names = |of_people| {
+        let Proposal::Without { paths, kept } = history.proposal(last, &scope, of_people).unwrap() else {
+            unreachable!("half of it stays")
+        };
+        [paths, kept].map(|some| some.into_iter().map(|(path, _)| path).collect::<Vec<_>>())
+    };
+    assert_eq!(names(false), [vec!["/spec/replicas"], vec!["/spec/image"]]);
+    assert_eq!(names(true), [vec!["/spec/image", "/spec/replicas"], vec![]]);
 }
 
 #[test]
@@ -85,7 +108,9 @@ fn whoever_takes_a_field_away_is_known_by_being_newly_noted() {
     let new = map(&json!({"a": "1", "b": "2"}), &json!([keeper, remover]));
     let forms = [old, new];
     let (history, last) = lived(&forms, &scope);
-    let Proposal::Without(found) = history.proposal(last, &scope).unwrap() else { unreachable!() };
+    let Proposal::Without { paths: found, .. } = history.proposal(last, &scope, false).unwrap() else {
+        unreachable!()
+    };
     assert_eq!(found[0].0, "/data/c");
     assert_eq!(found[0].1.by, ["janitor".to_owned()].into());
 }
@@ -147,7 +172,10 @@ fn an_object_most_of_whose_values_change_gets_no_guard() {
     let form = |n: usize| map(&json!({"a": format!("{n}"), "b": format!("{n}"), "c": "x"}), &json!([]));
     let forms = [form(1), form(2)];
     let (history, last) = lived(&forms, &scope);
-    assert_eq!(history.proposal(last, &scope).unwrap(), Proposal::MostlyChanging { changing: 2, of: 3 });
+    assert_eq!(
+        history.proposal(last, &scope, false).unwrap(),
+        Proposal::MostlyChanging { changing: 2, of: 3 }
+    );
 }
 
 #[test]
@@ -160,7 +188,7 @@ fn more_changes_than_a_guard_can_leave_out_get_no_guard() {
     };
     let forms = [form(1), form(2)];
     let (history, last) = lived(&forms, &scope);
-    assert_eq!(history.proposal(last, &scope).unwrap(), Proposal::TooManyPaths);
+    assert_eq!(history.proposal(last, &scope, false).unwrap(), Proposal::TooManyPaths);
 }
 
 #[test]

@@ -95,6 +95,8 @@ fn a_guard_that_was_learnt_lets_the_rival_pass_and_nobody_else() -> Result<()> {
             patched(on, ns, "configmap/counter", "counter-bot", &json!({"data": {"count": value}}))?
                 .success()?;
         }
+        let region = json!({"data": {"region": format!("mars{round}")}});
+        patched(on, ns, "configmap/settings", "kubectl-edit", &region)?.success()?;
         let rotated = format!("{}-{round}", VALUES[2]);
         patched(on, ns, "secret/token", "rotator", &json!({"stringData": {"nonce": rotated}}))?.success()?;
         scaled(on, ns, round)?.success()?;
@@ -102,7 +104,7 @@ fn a_guard_that_was_learnt_lets_the_rival_pass_and_nobody_else() -> Result<()> {
             .kubectl(&["label", "configmap/steady", "-n", ns, "--overwrite", &format!("seen=a{round}")])?
             .success()?;
         let learnt = learning.end()?;
-        for path in ["/data/rate was written 3 times", "/data/nonce was written once", "/spec/replicas was"] {
+        for path in ["/data/rate was", "/data/region was", "/data/nonce was", "/spec/replicas was"] {
             ensure!(learnt.stdout.contains(path), "no {path} in {learnt}");
         }
         Ok(learnt)
@@ -111,6 +113,7 @@ fn a_guard_that_was_learnt_lets_the_rival_pass_and_nobody_else() -> Result<()> {
     let comments: Vec<&str> = learnt.stdout.lines().filter(|line| line.starts_with('#')).collect();
     for line in [
         "# ConfigMap/learn/settings: /data/rate was written 3 times by rate-bot",
+        "# ConfigMap/learn/settings: /data/region was written once by kubectl-edit, by which people write: it stays pinned",
         "# Secret/learn/token: /data/nonce was written once by rotator",
         "# Deployment/learn/web: /spec/replicas was written once by autoscaler (scale)",
     ] {
@@ -140,6 +143,9 @@ fn a_guard_that_was_learnt_lets_the_rival_pass_and_nobody_else() -> Result<()> {
     patched(on, ns, "secret/token", "rotator", &json!({"stringData": {"nonce": "next"}}))?.success()?;
     on.refused(ns, "configmap/settings", || {
         patched(on, ns, "configmap/settings", "rate-bot", &json!({"data": {"limit": "2000"}}))
+    })?;
+    on.refused(ns, "configmap/settings", || {
+        patched(on, ns, "configmap/settings", "kubectl-edit", &json!({"data": {"region": "venus"}}))
     })?;
     on.refused(ns, "secret/token", || {
         patched(on, ns, "secret/token", "rotator", &json!({"stringData": {"password": "other"}}))

@@ -21,10 +21,21 @@ const MAX_QUOTED: usize = 200;
 /// Objects that have a guard: group, plural name, namespace (empty without) and name, with the guard's name.
 pub(super) type Guarded = BTreeMap<(String, String, String, String), String>;
 
+type Changes = Vec<(String, Changed)>;
+
+/// A guard that is proposed, with what changed.
+struct Made {
+    approved: Approved,
+    /// What it leaves out.
+    left_out: Changes,
+    /// What it pins all the same.
+    kept: Changes,
+}
+
 /// What is proposed.
 #[derive(Default)]
 pub(super) struct Proposals {
-    made: Vec<(Approved, Vec<(String, Changed)>)>,
+    made: Vec<Made>,
     /// A line each for what gets no guard.
     left: Vec<String>,
     /// Objects that controllers make: the kind, and the kinds of their controllers.
@@ -34,7 +45,7 @@ pub(super) struct Proposals {
 impl Proposals {
     /// How many guards there are, and how many of them leave something out.
     pub(super) fn counts(&self) -> (usize, usize) {
-        (self.made.len(), self.made.iter().filter(|(_, changed)| !changed.is_empty()).count())
+        (self.made.len(), self.made.iter().filter(|made| !made.left_out.is_empty()).count())
     }
 
     /// Takes one object.
@@ -43,8 +54,8 @@ impl Proposals {
         place: &Place,
         (namespace, name): (String, String),
         known: Known,
-        served: &Served,
-        guarded: &Guarded,
+        (served, guarded): (&Served, &Guarded),
+        of_people: bool,
     ) {
         let entry = &place.entry;
         let scope = Scope::new(&entry.group, &entry.kind, PathFilter::everything());
@@ -68,7 +79,7 @@ impl Proposals {
         }
         let title = subject.to_string();
         let writes = known.history.writes();
-        let proposed = known.history.proposal(&subject.json, &subject.scope);
+        let proposed = known.history.proposal(&subject.json, &subject.scope, of_people);
         let left = if known.is_gone {
             Some("it is no longer there".to_owned())
         } else if let Some(guard) = guard {
@@ -84,8 +95,8 @@ impl Proposals {
         let changed = match (left, proposed) {
             (Some(left), _) => Err(left),
             (None, Err(error)) => Err(error.to_string()),
-            (None, Ok(Proposal::Whole)) => Ok(Vec::new()),
-            (None, Ok(Proposal::Without(changed))) => Ok(changed),
+            (None, Ok(Proposal::Whole)) => Ok((Vec::new(), Vec::new())),
+            (None, Ok(Proposal::Without { paths, kept })) => Ok((paths, kept)),
             (None, Ok(Proposal::MostlyChanging { changing, of })) => Err(format!(
                 "{changing} of {of} values changed in {writes} writes, so that a guard would pin little; pin the \
                  rest by --only-path of `driftguard guard` if it is worth it"
@@ -94,15 +105,15 @@ impl Proposals {
                 Err(format!("more changed in {writes} writes than a guard can leave out"))
             }
         };
-        let made = changed.and_then(|changed| {
-            let paths: Vec<&str> = changed.iter().map(|(path, _)| path.as_str()).collect();
+        let made = changed.and_then(|(left_out, kept)| {
+            let paths: Vec<&str> = left_out.iter().map(|(path, _)| path.as_str()).collect();
             let filter = PathFilter::ignoring(&paths).map_err(|error| error.to_string())?;
             subject.scope = subject.scope.with_filter(filter);
             let hash = subject.hash().map_err(|error| format!("{error:#}"))?;
             // Only the hash is needed from here on.
             subject.json = Vec::new();
             let api_version = api_version_needed(&subject, Some(served));
-            Ok((Approved { subject, hash, api_version }, changed))
+            Ok(Made { approved: Approved { subject, hash, api_version }, left_out, kept })
         });
         match made {
             Ok(made) => self.made.push(made),
@@ -127,22 +138,26 @@ impl Proposals {
         for line in left {
             text.push_str(&comment(&format!("- {line}")));
         }
-        let (approved, changes): (Vec<_>, Vec<_>) = self.made.into_iter().unzip();
+        let (approved, changes): (Vec<_>, Vec<_>) =
+            self.made.into_iter().map(|made| (made.approved, (made.left_out, made.kept))).unzip();
         let names = guard_names(&approved);
-        for (at, ((one, name), changed)) in approved.iter().zip(names).zip(&changes).enumerate() {
+        for (at, ((one, name), (left_out, kept))) in approved.iter().zip(names).zip(&changes).enumerate() {
             if at > 0 {
                 text.push_str("---\n");
             }
-            for (path, changed) in changed {
+            let line = |(path, changed): &(String, Changed)| {
+                format!("{}: {path} was written {}{}", one.subject, times(changed.times), by(&changed.by))
+            };
+            for changed in left_out {
+                text.push_str(&comment(&line(changed)));
+            }
+            for changed in kept {
                 text.push_str(&comment(&format!(
-                    "{}: {} was written {}{}",
-                    one.subject,
-                    path,
-                    times(changed.times),
-                    by(&changed.by)
+                    "{}, by which people write: it stays pinned",
+                    line(changed)
                 )));
             }
-            let paths: Vec<String> = changed.iter().map(|(path, _)| path.clone()).collect();
+            let paths: Vec<String> = left_out.iter().map(|(path, _)| path.clone()).collect();
             let wishes = Wishes {
                 fallback: args.cluster.namespace.as_deref(),
                 enforcement: args.enforcement,

@@ -43,6 +43,8 @@ pub(super) struct Watched {
     objects: BTreeMap<(usize, String, String), Known>,
     scopes: Vec<Scope>,
     titles: Vec<String>,
+    /// Which places are one object.
+    is_named: Vec<bool>,
     states: Vec<State>,
     changes: u64,
 }
@@ -56,6 +58,7 @@ impl Watched {
             objects: BTreeMap::new(),
             scopes: places.iter().map(scope).collect(),
             titles: places.iter().map(Place::title).collect(),
+            is_named: places.iter().map(|place| place.name.is_some()).collect(),
             states: places.iter().map(|_| State::default()).collect(),
             changes: 0,
         }
@@ -149,10 +152,12 @@ impl Watched {
 
     /// The places that are not watched now, each with the reason.
     pub(super) fn troubles(&self) -> Vec<String> {
-        let told = self.states.iter().zip(&self.titles).filter_map(|(state, title)| {
+        let told = self.states.iter().zip(&self.titles).enumerate().filter_map(|(at, (state, title))| {
+            let is_known = || self.objects.keys().any(|(place, ..)| *place == at);
             let why = match &state.trouble {
                 Some(trouble) => trouble.as_str(),
                 None if !state.has_followed => "the list was not complete in time",
+                None if self.is_named[at] && !is_known() => "there is no such object",
                 None => return None,
             };
             Some(format!("{title}: {why}"))
