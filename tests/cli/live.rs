@@ -1,8 +1,9 @@
 //! `hash`, `guard` and `version` against a real API server.
 
 use std::sync::OnceLock;
+use std::time::Duration;
 
-use driftguard_control_plane::{ControlPlane, User, Version};
+use driftguard_control_plane::{ControlPlane, User, Version, until};
 use serde_json::{Value, json};
 
 use crate::run::{Ran, command, run_with};
@@ -22,6 +23,13 @@ pub(crate) fn cluster() -> &'static Cluster {
         admin.kubectl_with(&["apply", "--server-side", "-f", "-"], crds).unwrap().success().unwrap();
         let wait = ["wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"];
         admin.kubectl(&wait).unwrap().success().unwrap();
+        // That a kind is established is told before it is served.
+        let kinds =
+            "driftguards.terrafusion.ai,driftguardexceptions.terrafusion.ai,gamaconfigs.terrafusion.ai";
+        until("the product's kinds are served", Duration::from_secs(60), || {
+            admin.kubectl(&["get", kinds, "-A"])?.success()
+        })
+        .unwrap();
         Cluster { plane, admin }
     })
 }

@@ -5,8 +5,10 @@
 mod audit;
 mod documents;
 mod live;
+mod plugin;
 mod properties;
 mod run;
+mod situations;
 mod snapshots;
 mod stamping;
 mod suggestions;
