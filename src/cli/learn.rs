@@ -91,6 +91,7 @@ pub async fn run(args: LearnArgs) -> anyhow::Result<Exit> {
     let watched = RefCell::new(Watched::of(&places));
     let began = Instant::now();
     watch(&args, &cluster, &places, &watched).await?;
+    let length = began.elapsed();
     let watched = watched.into_inner();
     let troubles = watched.troubles();
     ensure!(watched.count() > 0 || troubles.is_empty(), "nothing could be watched: {}", troubles.join("; "));
@@ -100,7 +101,8 @@ pub async fn run(args: LearnArgs) -> anyhow::Result<Exit> {
         "Proposed by driftguard learn, which watched {} objects in {} for {}.",
         watched.count(),
         args.reach(&cluster),
-        span(began.elapsed())
+        // What it takes to end is not counted.
+        span(args.duration.map_or(length, |asked| asked.min(length)))
     );
     let mut proposals = Proposals::default();
     for ((at, namespace, name), known) in watched.into_objects() {
@@ -210,6 +212,9 @@ async fn tell(args: &LearnArgs, cluster: &Cluster, watched: &RefCell<Watched>) {
         };
         if is_begun && !is_told {
             is_told = true;
+            for (place, why) in watched.borrow().refused() {
+                output::message(&format!("note: {place} cannot be watched: {why}"));
+            }
             let until = if args.duration.is_some() { "Ctrl-C ends it early" } else { "Ctrl-C ends it" };
             output::message(&format!("watching {count} objects in {}; {until}", args.reach(cluster)));
         }

@@ -133,6 +133,10 @@ fn a_guard_that_was_learnt_lets_the_rival_pass_and_nobody_else() -> Result<()> {
         );
     }
 
+    for kind in ["secrets", "deployments.apps"] {
+        let rights = driftguard(&on.admin, &["manifests", "rbac", "--for", kind, "--in", ns])?.success()?;
+        on.admin.kubectl_with(&["apply", "-f", "-"], rights)?.success()?;
+    }
     on.admin.kubectl_with(&["apply", "-n", ns, "-f", "-"], learnt.stdout.clone())?.success()?;
     for guard in ["settings-guard", "steady-guard", "token-guard", "web-guard"] {
         wait_for(on, ns, guard, "Drifted", "False", "InSync")?;

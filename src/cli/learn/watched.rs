@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use super::follow::Place;
 use crate::audit::watch::event::meta;
 use crate::audit::watch::request::Failure;
-use crate::cli::output;
 use crate::core::json::JsonError;
 use crate::core::learning::History;
 use crate::core::paths::PathFilter;
@@ -129,7 +128,6 @@ impl Watched {
         state.trouble = Some(failure.to_string());
         state.is_over = matches!(failure.code, 400..=409) && !state.has_followed;
         if state.is_over {
-            output::message(&format!("note: {} cannot be watched: {failure}", self.titles[at]));
             self.objects.retain(|(place, ..), _| *place != at);
         }
         !self.states[at].is_over
@@ -138,6 +136,12 @@ impl Watched {
     /// Whether of every place it is known what is there, or that it cannot be known.
     pub(super) fn is_begun(&self) -> bool {
         self.states.iter().all(|state| state.has_followed || state.is_over)
+    }
+
+    /// The places that were given up, each with the reason.
+    pub(super) fn refused(&self) -> impl Iterator<Item = (&str, &str)> {
+        let states = self.states.iter().zip(&self.titles).filter(|(state, _)| state.is_over);
+        states.map(|(state, title)| (title.as_str(), state.trouble.as_deref().unwrap_or_default()))
     }
 
     /// How many objects there are.
@@ -216,6 +220,7 @@ mod tests {
         let mut first = watched();
         first.see(0, &object("a", "1")).unwrap();
         assert!(!first.failed(0, &refusal()) && first.is_begun() && first.count() == 0);
+        assert_eq!(first.refused().collect::<Vec<_>>(), [("configmaps", "forbidden (403)")]);
         assert_eq!(first.troubles(), ["configmaps: forbidden (403)"]);
         let mut later = watched();
         later.follows(0, true);
