@@ -12,7 +12,7 @@ use anyhow::{Context as _, bail, ensure};
 use super::cluster::{Cluster, ClusterArgs};
 use super::diff::{self, show};
 use super::exit::Exit;
-use super::guards;
+use super::guards::{self, Found};
 use super::output;
 use super::pinned::{Content, Pinned};
 use super::subject::Served;
@@ -21,29 +21,38 @@ use crate::core::hash::ContentHash;
 
 mod change;
 mod manifest;
+mod representation;
 
 use change::{Change, DryRun};
 
 /// Arguments of `driftguard approve`.
 #[derive(Debug, clap::Args)]
 #[command(
-    group = clap::ArgGroup::new("content").required(true).args(["filename", "live", "hash"]),
+    group = clap::ArgGroup::new("content").required(true).args(["filename", "live", "hash", "representation"]),
     after_help = "Approving changes the guard: it takes the rights that it takes to make one, and is recorded with your \
                   name. With -f the object is written too, of it only what the guard pins; --guard-only leaves that to \
                   you. What is approved is shown first, of Secrets only the names of keys, and asked for on a terminal.\n\n\
                   A guard that Argo CD, Flux or Helm applies is changed where it comes from: --write edits its manifest \
                   in a file and touches no cluster; --force changes the cluster all the same, until the tool takes it \
                   back.\n\n\
+                  After an upgrade of the API server, --representation approves how it reads stored objects now: of each \
+                  guard that says RepresentationChanged, once the gate has confirmed by a dry run that what is stored is \
+                  approved. Guards that say DefinitionChanged, since somebody edited the definition of a kind, are taken \
+                  only by name or --kind. It begins once no API server of the older version is left. Exit code 2 when a \
+                  guard was left; the others are approved all the same.\n\n\
                   Examples:
   driftguard approve market-settings-guard -f market-settings.yaml --reason 'release 12'
   driftguard approve deploy/web -n shop --live --yes
   driftguard approve a-guard --hash b75b4a7f9f7efdcf195b2062d332b3ffaa4a184527a83ad6e1733ef5f9543cb3
-  driftguard approve market-settings-guard -f settings.yaml --write guard.yaml"
+  driftguard approve market-settings-guard -f settings.yaml --write guard.yaml
+  driftguard approve --representation -A --dry-run client
+  driftguard approve --representation -A --reason 'Kubernetes 1.37'"
 )]
 pub struct ApproveArgs {
-    /// A guard: NAME, or KIND/NAME of what it pins
-    #[arg(value_name = "GUARD")]
-    guard: String,
+    /// A guard: NAME, or KIND/NAME of what it pins; with --representation any number [default then: all of the
+    /// namespace]
+    #[arg(value_name = "GUARD", required_unless_present = "representation")]
+    guards: Vec<String>,
     /// File with the new content, or - for standard input; may be repeated
     #[arg(short, long, value_name = "FILE")]
     filename: Vec<String>,
@@ -53,6 +62,24 @@ pub struct ApproveArgs {
     /// Approve the content of this hash, such as the one that a refusal named as `image`
     #[arg(long, value_name = "HASH", value_parser = parse_hash)]
     hash: Option<ContentHash>,
+    /// Approve how another version of the API server reads what is stored and approved
+    #[arg(long)]
+    representation: bool,
+    /// With --representation: the guards of all namespaces
+    #[arg(short = 'A', long, requires = "representation", conflicts_with_all = ["namespace", "guards"])]
+    all_namespaces: bool,
+    /// With --representation: only guards with these labels, such as team=web,tier!=test
+    #[arg(
+        short = 'l',
+        long,
+        value_name = "SELECTOR",
+        requires = "representation",
+        conflicts_with = "guards"
+    )]
+    selector: Option<String>,
+    /// With --representation: only guards of targets of this kind, by any of its names; may be repeated
+    #[arg(long, value_name = "KIND", requires = "representation")]
+    kind: Vec<String>,
     /// Why; kept with the guard
     #[arg(long, value_name = "TEXT", value_parser = terms::parse_reason, conflicts_with = "write")]
     reason: Option<String>,
@@ -91,18 +118,18 @@ struct Proposal {
 /// # Errors
 /// When the guard or the content is not found, nobody agrees, or a write is refused.
 pub async fn run(args: ApproveArgs) -> anyhow::Result<Exit> {
+    if args.representation {
+        return representation::run(&args).await;
+    }
+    let [word] = args.guards.as_slice() else {
+        bail!("approve one guard at a time; several are taken by --representation alone");
+    };
     let cluster = args.cluster.connect().await?;
     let served = Served::load(&cluster).await?;
-    let guard = guards::only(&cluster, &args.guard).await?;
+    let guard = guards::only(&cluster, word).await?;
     let pinned = Pinned::of(&guard, &served)?;
     let title = guard.title();
-    if let (Some(tool), None, false, None) = (guard.managed_by(), &args.write, args.force, args.dry_run) {
-        bail!(
-            "{tool} applies {title} and would take the change back: approve it where it comes from, by --write FILE \
-             with its manifest, or here by --force",
-            tool = tool.as_str()
-        );
-    }
+    args.refuse_managed(&guard)?;
     let live = pinned.live(&cluster).await?;
     let proposal = propose(&args, &pinned, &cluster, live.as_ref()).await?;
     let is_applied = live.as_ref().is_some_and(|live| live.hash == proposal.hash);
@@ -137,6 +164,21 @@ pub async fn run(args: ApproveArgs) -> anyhow::Result<Exit> {
         _ => change.guard().await?,
     }
     Ok(Exit::Clean)
+}
+
+impl ApproveArgs {
+    /// A guard that a tool applies is changed where it comes from.
+    fn refuse_managed(&self, guard: &Found) -> anyhow::Result<()> {
+        if let (Some(tool), None, false, None) = (guard.managed_by(), &self.write, self.force, self.dry_run) {
+            bail!(
+                "{tool} applies {title} and would take the change back: approve it where it comes from, by --write \
+                 FILE with its manifest, or here by --force",
+                tool = tool.as_str(),
+                title = guard.title()
+            );
+        }
+        Ok(())
+    }
 }
 
 /// Finds what is to be approved, and shows how it differs from what is live.

@@ -20,10 +20,10 @@ use crate::core::scope::ScopeKind;
 use crate::document::Document;
 use crate::store;
 
-mod manifest;
-mod others;
+pub(super) mod manifest;
+pub(super) mod others;
 
-use manifest::{Manifest, Mode, guard_names, render};
+use manifest::{Manifest, Mode, Wishes, guard_names, render};
 
 /// Arguments of `driftguard guard`.
 #[derive(Debug, clap::Args)]
@@ -76,10 +76,10 @@ pub struct GuardArgs {
 }
 
 /// An object with its hash, and `targetApiVersion` where its kind alone does not say enough.
-struct Approved {
-    subject: Subject,
-    hash: ContentHash,
-    api_version: Option<String>,
+pub(super) struct Approved {
+    pub(super) subject: Subject,
+    pub(super) hash: ContentHash,
+    pub(super) api_version: Option<String>,
 }
 
 /// Prints the guards.
@@ -99,14 +99,26 @@ pub async fn run(args: GuardArgs) -> anyhow::Result<Exit> {
         "--name names one guard, but there are {} objects; leave it out",
         approved.len()
     );
-    let names = guard_names(&approved, &args);
-    let manifests = approved
-        .iter()
-        .zip(names)
-        .map(|(approved, name)| Manifest::new(approved, name, &args))
-        .collect::<anyhow::Result<Vec<_>>>()?;
-    output::data(render(&manifests, args.output)?.as_bytes())?;
+    output::data(render(&args.manifests(&approved), args.output)?.as_bytes())?;
     Ok(Exit::Clean)
+}
+
+impl GuardArgs {
+    /// The guards of these objects.
+    fn manifests(&self, approved: &[Approved]) -> Vec<Manifest> {
+        let names = self.name.clone().map_or_else(|| guard_names(approved), |name| vec![name]);
+        let wishes = Wishes {
+            namespace: self.guard_namespace.as_deref(),
+            fallback: self.cluster.namespace.as_deref(),
+            enforcement: self.enforcement,
+            auto_remediate: self.auto_remediate,
+            ignore_paths: &self.subject.ignore_path,
+            only_paths: &self.subject.only_path,
+            contact: self.contact.as_deref(),
+            runbook: self.runbook.as_deref(),
+        };
+        approved.iter().zip(names).map(|(one, name)| Manifest::new(one, name, &wishes)).collect()
+    }
 }
 
 async fn live(args: &GuardArgs) -> anyhow::Result<Vec<Approved>> {
@@ -209,7 +221,7 @@ fn is_local(document: &Document, args: &GuardArgs) -> bool {
 }
 
 /// `targetApiVersion`, unless `targetKind` alone means this version.
-fn api_version_needed(subject: &Subject, served: Option<&Served>) -> Option<String> {
+pub(super) fn api_version_needed(subject: &Subject, served: Option<&Served>) -> Option<String> {
     let plain = match served {
         Some(served) => served.catalog().resolve(&subject.kind, None).ok().map(KindEntry::api_version),
         // Without a server only these are certain.
@@ -223,7 +235,7 @@ fn api_version_needed(subject: &Subject, served: Option<&Served>) -> Option<Stri
 }
 
 /// A guard that admission would refuse is not worth writing down.
-fn refuse_hopeless(subject: &Subject, entry: Option<&KindEntry>) -> anyhow::Result<()> {
+pub(super) fn refuse_hopeless(subject: &Subject, entry: Option<&KindEntry>) -> anyhow::Result<()> {
     // Without discovery the plural is guessed; the server would refuse such a guard all the same.
     let plural = || format!("{}s", subject.kind.to_ascii_lowercase());
     let target = Target {

@@ -100,6 +100,15 @@ impl Found {
         entry.namespaced.then(|| given.unwrap_or_else(|| self.namespace()))
     }
 
+    /// What it pins, as far as that can be told: the kind, the namespace and the name.
+    pub(crate) fn target<'a>(
+        &'a self,
+        served: &'a Served,
+    ) -> Option<(&'a KindEntry, Option<&'a str>, &'a str)> {
+        let entry = self.kind(served).ok()?;
+        Some((entry, self.target_namespace(entry), &self.object.spec.target_name))
+    }
+
     /// Whether it pins this object of this kind.
     fn pins(&self, served: &Served, entry: &KindEntry, namespace: Option<&str>, name: &str) -> bool {
         let is_of_kind = |found: &KindEntry| found.group == entry.group && found.plural == entry.plural;
@@ -163,16 +172,41 @@ fn instead(name: &str, namespace: &str, known: &[String]) -> String {
 
 /// Names of the guards of a namespace, as far as they can be had: they only help with a mistake.
 async fn known_names(cluster: &Cluster, namespace: &str) -> Vec<String> {
-    let (all, _) = list(cluster, Some(namespace), None).await.unwrap_or_default();
+    let (all, _) = list(cluster, Some(namespace), "", |_| true).await.unwrap_or_default();
     all.into_iter().map(|found| found.name().to_owned()).collect()
 }
 
-/// Guards of one namespace, or of all, narrowed by the name of their target. What cannot be read as a guard is
-/// told on stderr, left out and counted.
-pub(crate) async fn list(
+/// Guards of one namespace, or of all, that `keep` keeps; with a selector of labels, as the API server reads it,
+/// only those. What cannot be read as a guard is told on stderr, left out and counted.
+///
+/// # Errors
+/// When the cluster does not tell.
+pub(crate) async fn all(
     cluster: &Cluster,
     namespace: Option<&str>,
-    target_name: Option<&str>,
+    labels: Option<&str>,
+    keep: impl Fn(&Found) -> bool,
+) -> anyhow::Result<(Vec<Found>, usize)> {
+    let chosen = labels.map_or_else(String::new, |labels| format!("&labelSelector={}", segment(labels)));
+    list(cluster, namespace, &chosen, keep).await
+}
+
+/// The guards whose target has a name.
+async fn of_target_name(
+    cluster: &Cluster,
+    namespace: Option<&str>,
+    name: &str,
+) -> anyhow::Result<(Vec<Found>, usize)> {
+    let selector = format!("spec.targetName={}", store::field_value(name));
+    list(cluster, namespace, &format!("&fieldSelector={}", segment(&selector)), |_| true).await
+}
+
+/// As [`all`], narrowed by `chosen`, a part of the query.
+async fn list(
+    cluster: &Cluster,
+    namespace: Option<&str>,
+    chosen: &str,
+    keep: impl Fn(&Found) -> bool,
 ) -> anyhow::Result<(Vec<Found>, usize)> {
     #[derive(Deserialize)]
     struct Page<'a> {
@@ -189,10 +223,6 @@ pub(crate) async fn list(
         Some(namespace) => path(namespace, None),
         None => format!("/apis/{}/{}/{}", names::GROUP, names::VERSION, names::DRIFTGUARDS),
     };
-    let chosen = target_name.map_or_else(String::new, |name| {
-        let selector = format!("spec.targetName={}", store::field_value(name));
-        format!("&fieldSelector={}", segment(&selector))
-    });
     let (mut found, mut unread, mut next) = (Vec::new(), 0, None::<String>);
     loop {
         let from = next.as_deref().map_or_else(String::new, |token| format!("&continue={}", segment(token)));
@@ -202,7 +232,8 @@ pub(crate) async fn list(
             serde_json::from_slice(&json).context("listing DriftGuards: the API server sent no list")?;
         for item in page.items {
             match Found::parse(item.get()) {
-                Ok(guard) => found.push(guard),
+                Ok(guard) if keep(&guard) => found.push(guard),
+                Ok(_) => {}
                 Err(error) => {
                     unread += 1;
                     output::message(&format!("note: {error:#}"));
@@ -237,12 +268,12 @@ pub(crate) async fn of_object(
     name: &str,
 ) -> anyhow::Result<OfObject> {
     let mut is_partial = false;
-    let listed = match (list(cluster, None, Some(name)).await, namespace) {
+    let listed = match (of_target_name(cluster, None, name).await, namespace) {
         (Err(error), Some(namespace))
             if error.downcast_ref::<CallError>().is_some_and(|error| error.code == Some(403)) =>
         {
             is_partial = true;
-            list(cluster, Some(namespace), Some(name)).await?
+            of_target_name(cluster, Some(namespace), name).await?
         }
         (listed, _) => listed?,
     };

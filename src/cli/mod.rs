@@ -25,6 +25,7 @@ pub mod guard;
 mod guards;
 pub mod hash;
 pub mod install;
+pub mod learn;
 pub mod manifests;
 pub mod output;
 mod pinned;
@@ -74,6 +75,8 @@ pub enum Command {
     Hash(hash::HashArgs),
     /// Make a DriftGuard for a live object or a file
     Guard(guard::GuardArgs),
+    /// Watch objects for a while, and propose guards that let pass what changes
+    Learn(learn::LearnArgs),
     /// Vouch for guards that nobody is known to have approved
     Adopt(adopt::AdoptArgs),
     /// Tell what is known of a guard, in sentences
@@ -174,6 +177,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Audit(args) => one_thread()?.block_on(audit::run(*args)),
         Command::Hash(args) => one_thread()?.block_on(hash::run(args)),
         Command::Guard(args) => one_thread()?.block_on(guard::run(args)),
+        Command::Learn(args) => one_thread()?.block_on(learn::run(args)),
         Command::Adopt(args) => one_thread()?.block_on(adopt::run(args)),
         Command::Explain(args) => one_thread()?.block_on(explain::run(args)),
         Command::Diff(args) => one_thread()?.block_on(diff::run(args)),

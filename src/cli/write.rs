@@ -44,11 +44,8 @@ pub(crate) async fn send_showing(
     request: Request<Vec<u8>>,
     warnings: Warnings,
 ) -> Result<Vec<u8>, kube::Error> {
-    let answer = cluster.client.send(request.map(Body::from)).await?;
-    let (head, body) = answer.into_parts();
-    let body = body.collect().await?.to_bytes().to_vec();
-    let values = head.headers.get_all(http::header::WARNING).iter();
-    for text in values.filter_map(|value| value.to_str().ok()).filter_map(warning) {
+    let Answer { body, warnings: said } = ask(cluster, request).await?;
+    for text in said {
         if warnings == Warnings::All || text.starts_with("DriftGuard ") {
             output::message(&format!("Warning: {text}"));
         } else {
@@ -57,14 +54,35 @@ pub(crate) async fn send_showing(
             );
         }
     }
+    body
+}
+
+/// What the API server answered.
+pub(crate) struct Answer {
+    /// The body, or why there is none.
+    pub(crate) body: Result<Vec<u8>, kube::Error>,
+    /// The warnings that came with it, of the API server and of everybody it asked.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Sends a request and shows nothing.
+///
+/// # Errors
+/// When there is no answer.
+pub(crate) async fn ask(cluster: &Cluster, request: Request<Vec<u8>>) -> Result<Answer, kube::Error> {
+    let answer = cluster.client.send(request.map(Body::from)).await?;
+    let (head, body) = answer.into_parts();
+    let body = body.collect().await?.to_bytes().to_vec();
+    let values = head.headers.get_all(http::header::WARNING).iter();
+    let warnings = values.filter_map(|value| value.to_str().ok()).filter_map(warning).collect();
     if head.status.is_client_error() || head.status.is_server_error() {
         let status = serde_json::from_slice::<Status>(&body).unwrap_or_else(|_| {
             let text = String::from_utf8_lossy(&body);
             Status::failure(text.trim(), NO_STATUS).with_code(head.status.as_u16())
         });
-        return Err(kube::Error::Api(status.boxed()));
+        return Ok(Answer { body: Err(kube::Error::Api(status.boxed())), warnings });
     }
-    Ok(body)
+    Ok(Answer { body: Ok(body), warnings })
 }
 
 /// A merge patch of one object by the path of its URL, under our field manager.

@@ -49,18 +49,44 @@ pub(crate) fn changed(
     scope: &Scope,
     limit: usize,
 ) -> Result<Changes, CanonicalError> {
-    let mut comparison = Comparison { changes: Changes::default(), limit, places: Vec::new() };
-    for (keys, left, right) in parts(old, new, scope.kind())? {
-        let place = comparison.place_of(&keys);
-        let left = Side::read(old, left, &keys, scope)?;
-        let right = Side::read(new, right, &keys, scope)?;
-        match (left, right) {
-            (Some(left), Some(right)) => comparison.compare(&left, &right, place)?,
-            (Some(side), None) | (None, Some(side)) => comparison.only_on_one_side(&side, place)?,
-            (None, None) => {}
+    let comparison = Comparison::of(old, new, scope, limit)?;
+    let paths = comparison.found.iter().map(|place| comparison.shown(*place)).collect();
+    Ok(Changes { paths, more: comparison.more })
+}
+
+/// Places that differ, each by the keys and indexes that lead to it, neither escaped nor cut.
+pub(crate) struct ChangedPlaces {
+    /// At most as many as were asked for.
+    pub(crate) places: Vec<Vec<String>>,
+    /// Whether there are more.
+    pub(crate) more: bool,
+}
+
+/// As [`changed`], for those who go on with the places.
+pub(crate) fn changed_places(
+    old: &Object<'_>,
+    new: &Object<'_>,
+    scope: &Scope,
+    limit: usize,
+) -> Result<ChangedPlaces, CanonicalError> {
+    let comparison = Comparison::of(old, new, scope, limit)?;
+    let segments = |place: &usize| comparison.segments(*place).map(str::to_owned).collect::<Vec<_>>();
+    let places = comparison.found.iter().map(segments).map(|mut keys| {
+        keys.reverse();
+        keys
+    });
+    Ok(ChangedPlaces { places: places.collect(), more: comparison.more })
+}
+
+/// How many values a scope pins of an object: scalars, and containers that are empty.
+pub(crate) fn pinned_values(object: &Object<'_>, scope: &Scope) -> Result<usize, CanonicalError> {
+    let mut count = 0;
+    for (keys, span, _) in parts(object, object, scope.kind())? {
+        if let Some(side) = Side::read(object, span, &keys, scope)? {
+            count += side.tree.leaves(&side.chosen);
         }
     }
-    Ok(comparison.changes)
+    Ok(count)
 }
 
 /// Pairs of values to compare. Where the kind pins several fields, each is a pair of its own.
@@ -124,16 +150,33 @@ struct Place {
 }
 
 struct Comparison {
-    changes: Changes,
+    /// What differs, as indexes into `places`.
+    found: Vec<usize>,
+    more: bool,
     limit: usize,
     places: Vec<Place>,
 }
 
 impl Comparison {
+    fn of(old: &Object<'_>, new: &Object<'_>, scope: &Scope, limit: usize) -> Result<Self, CanonicalError> {
+        let mut comparison = Self { found: Vec::new(), more: false, limit, places: Vec::new() };
+        for (keys, left, right) in parts(old, new, scope.kind())? {
+            let place = comparison.place_of(&keys);
+            let left = Side::read(old, left, &keys, scope)?;
+            let right = Side::read(new, right, &keys, scope)?;
+            match (left, right) {
+                (Some(left), Some(right)) => comparison.compare(&left, &right, place)?,
+                (Some(side), None) | (None, Some(side)) => comparison.only_on_one_side(&side, place)?,
+                (None, None) => {}
+            }
+        }
+        Ok(comparison)
+    }
+
     fn compare(&mut self, old: &Side<'_>, new: &Side<'_>, root: usize) -> Result<(), JsonError> {
         let mut pairs = vec![(ROOT, ROOT, root)];
         while let Some((left, right, place)) = pairs.pop() {
-            if self.changes.paths.len() == self.limit && self.changes.more {
+            if self.found.len() == self.limit && self.more {
                 return Ok(());
             }
             let before = pairs.len();
@@ -165,8 +208,8 @@ impl Comparison {
         let mut rights = new.tree.sorted_members(right, &new.chosen)?.into_iter().peekable();
         let mut looked_into = 0;
         loop {
-            if self.changes.more || looked_into == MAX_LOOKED_INTO {
-                self.changes.more = true;
+            if self.more || looked_into == MAX_LOOKED_INTO {
+                self.more = true;
                 return Ok(());
             }
             let order = match (lefts.peek(), rights.peek()) {
@@ -206,8 +249,8 @@ impl Comparison {
         let (lefts, rights) = (old.items(left), new.items(right));
         let mut looked_into = 0;
         for index in 0..lefts.len().max(rights.len()) {
-            if self.changes.more || looked_into == MAX_LOOKED_INTO {
-                self.changes.more = true;
+            if self.more || looked_into == MAX_LOOKED_INTO {
+                self.more = true;
                 return;
             }
             match (lefts.get(index), rights.get(index)) {
@@ -232,7 +275,7 @@ impl Comparison {
             return Ok(());
         }
         for (key, _) in side.tree.sorted_members(ROOT, &side.chosen)? {
-            if self.changes.more {
+            if self.more {
                 break;
             }
             let place = self.below(place, key.into_owned());
@@ -256,26 +299,40 @@ impl Comparison {
     }
 
     fn report(&mut self, place: usize) {
-        if self.changes.paths.len() == self.limit {
-            self.changes.more = true;
+        if self.found.len() == self.limit {
+            self.more = true;
             return;
         }
-        let mut segments = Vec::new();
+        self.found.push(place);
+    }
+
+    /// The segments of the path of a place, from the last to the first.
+    fn segments(&self, place: usize) -> impl Iterator<Item = &str> {
         let mut at = Some(place);
-        while let Some(place) = at.map(|index| &self.places[index]) {
-            segments.push(&place.segment);
+        std::iter::from_fn(move || {
+            let place = self.places.get(at?)?;
             at = place.above;
-        }
+            Some(place.segment.as_str())
+        })
+    }
+
+    fn shown(&self, place: usize) -> String {
+        let segments: Vec<&str> = self.segments(place).collect();
         let mut path = String::new();
         for segment in segments.into_iter().rev() {
             path.push('/');
-            path.push_str(&segment.replace('~', "~0").replace('/', "~1"));
+            path.push_str(&escaped(segment));
             if path.len() > 4 * MAX_SHOWN {
                 break;
             }
         }
-        self.changes.paths.push(shown(&path));
+        shown(&path)
     }
+}
+
+/// A key or index as a segment of a JSON Pointer.
+pub(crate) fn escaped(segment: &str) -> String {
+    segment.replace('~', "~0").replace('/', "~1")
 }
 
 /// A path as people get to see it: no control characters, not too long.

@@ -6,6 +6,7 @@
 
 use serde_json::Value;
 
+use super::diff::escaped;
 use super::paths::{Position, Step};
 use super::scope::{Scope, ScopeKind};
 
@@ -47,12 +48,11 @@ pub struct FieldOwner<'a> {
     pub fields: &'a Value,
 }
 
-impl FieldOwner<'_> {
-    /// Whether it writes what a person, or Git, decided.
-    fn is_tool(&self) -> bool {
-        let name = self.manager.to_ascii_lowercase();
-        TOOLS.iter().any(|tool| name.starts_with(tool))
-    }
+/// Whether a field manager is a tool by which people write, or by which what stands in Git is applied.
+#[must_use]
+pub fn is_tool(manager: &str) -> bool {
+    let name = manager.to_ascii_lowercase();
+    TOOLS.iter().any(|tool| name.starts_with(tool))
 }
 
 /// Whoever else writes pinned content: `Kind name` of a controlling owner, and field managers.
@@ -61,7 +61,7 @@ pub fn rivals(controller: Option<(&str, &str)>, owners: &[FieldOwner<'_>], scope
     let mut found: Vec<String> =
         controller.map(|(kind, name)| format!("its controller {kind}/{name}")).into_iter().collect();
     for owner in owners {
-        if !owner.is_tool() && owner.subresource != "status" && owns_pinned(owner.fields, scope) {
+        if !is_tool(owner.manager) && owner.subresource != "status" && owns_pinned(owner.fields, scope) {
             let named = format!("field manager {}", owner.manager);
             if !found.contains(&named) {
                 found.push(named);
@@ -88,7 +88,7 @@ pub fn maker<'a>(owners: &[FieldOwner<'a>], scope: &Scope) -> Option<&'a str> {
 pub fn written<'a>(owners: &[FieldOwner<'a>], scope: &Scope) -> Vec<(&'a str, Vec<String>)> {
     let mut found: Vec<(&str, Vec<String>)> = Vec::new();
     for owner in owners {
-        if owner.is_tool() || owner.subresource == "status" {
+        if is_tool(owner.manager) || owner.subresource == "status" {
             continue;
         }
         let mut paths = Vec::new();
@@ -130,10 +130,6 @@ fn leaves(fields: &Value, scope: &Scope, position: Position, at: String, found: 
         };
         leaves(below, scope, position, format!("{at}/{segment}"), found);
     }
-}
-
-fn escaped(field: &str) -> String {
-    field.replace('~', "~0").replace('/', "~1")
 }
 
 /// The warning about rivals.

@@ -22,6 +22,7 @@ pub mod index;
 pub mod json;
 pub mod judge;
 pub mod kinds;
+pub mod learning;
 pub mod message;
 pub mod paths;
 pub mod pause;

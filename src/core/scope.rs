@@ -49,6 +49,12 @@ impl Scope {
         Self { kind: ScopeKind::of(group, kind), filter }
     }
 
+    /// The same kind with other paths.
+    #[must_use]
+    pub fn with_filter(&self, filter: PathFilter) -> Self {
+        Self { kind: self.kind, filter }
+    }
+
     /// The rule by kind.
     #[must_use]
     pub fn kind(&self) -> ScopeKind {

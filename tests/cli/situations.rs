@@ -32,6 +32,8 @@ const LINES: &[&[&str]] = &[
     &["verify", "-f", "-"],
     &["approve", "settings-guard", "--live", "--yes"],
     &["approve", "settings-guard", "-f", "-", "--yes"],
+    &["approve", "--representation", "--yes"],
+    &["learn", "--for", "2s"],
     &["restore", "settings-guard"],
     &["suspend", "settings-guard", "--for", "1h", "--reason", "why"],
     &["resume", "settings-guard"],

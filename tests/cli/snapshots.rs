@@ -167,6 +167,12 @@ fn everyday_commands() {
     check("approve-nothing", &["approve", "a-guard"], "");
     check("approve-two-contents", &["approve", "a-guard", "--live", "--hash", "ab"], "");
     check("approve-bad-hash", &["approve", "a-guard", "--hash", "ab"], "");
+    check("approve-two-guards", &["approve", "a-guard", "b-guard", "--live"], "");
+    check("approve-representation-of-a-file", &["approve", "--representation", "-f", "a.yaml"], "");
+    check("approve-all-live", &["approve", "--live", "a-guard", "-A"], "");
+    check("learn-help", &["learn", "--help"], "");
+    check("learn-no-time", &["learn", "--for", "0s"], "");
+    check("learn-refused-connection", &["learn", "-s", "http://127.0.0.1:1"], "");
     check("stamp-help", &["stamp", "--help"], "");
     check("stamp-stdin-by-name", &["stamp", "-f", "-"], "");
     check("stamp-missing-file", &["stamp", "-f", "no/such.yaml"], "");

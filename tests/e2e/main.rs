@@ -31,6 +31,7 @@ mod grace;
 mod hostile;
 mod install;
 mod installation;
+mod learning;
 mod living;
 mod lossy;
 mod model;

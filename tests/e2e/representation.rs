@@ -127,7 +127,7 @@ fn upgraded(is_running: bool) -> Result<()> {
     let log = on.serve.log();
     let kinds = |kind: &str| log.lines().filter(|line| line.contains(&format!(r#""kind":"{kind}""#))).count();
     ensure!(kinds("drift") == 0 && kinds("remediation") == 0, "{}", on.serve.log_tail());
-    let announced = log.matches("driftguards.terrafusion.ai -A -o json | jq").count();
+    let announced = log.matches("driftguard approve --representation -A").count();
     ensure!(announced == 1, "it is said {announced} times for the cluster");
 
     // What the gate takes for approved: the new reading, too, although it has no old object to compare with.
@@ -155,7 +155,81 @@ fn upgraded(is_running: bool) -> Result<()> {
     on.admin.kubectl(&["delete", names[0], "-n", &ns])?.success()?;
     let again = stateful_set(&ns, "first");
     on.admin.kubectl_with(&["create", "-f", "-"], again.to_string())?.success()?;
-    wait_for(&on, &ns, &guards[0], "Drifted", "False", "RepresentationChanged").map(drop)
+    wait_for(&on, &ns, &guards[0], "Drifted", "False", "RepresentationChanged")?;
+    approved_anew(&on, &ns, &guards)
+}
+
+/// Approves what reads otherwise by one command, and nothing that only a forged status says to read so.
+fn approved_anew(on: &Installation, ns: &str, guards: &[String]) -> Result<()> {
+    let expected = |guard: &str| {
+        let hash = on.get(ns, &format!("dg/{guard}"))?["spec"]["expectedHash"].clone();
+        Ok::<_, anyhow::Error>(hash.as_str().unwrap_or_default().to_owned())
+    };
+    let approve = |more: &[&str]| {
+        driftguard(&on.admin, &[&["approve", "--representation", "-n", ns][..], more].concat())
+    };
+    let old = expected(&guards[0])?;
+    let new = hash_of(&on.get(ns, "statefulset/first")?)?;
+    let shown = approve(&["--dry-run", "server"])?;
+    for word in [&guards[0], &guards[1], &old[..16].to_owned(), &new[..16].to_owned()] {
+        ensure!(shown.stderr.contains(word.as_str()), "no {word} in {shown}");
+    }
+    ensure!(shown.success()?.contains(&format!("driftguard/{} would be changed", guards[1])));
+    ensure!(expected(&guards[0])? == old, "a dry run has changed it");
+    let unasked = approve(&[])?;
+    ensure!(unasked.code == Some(2) && unasked.stderr.contains("--yes"), "{unasked}");
+
+    // Whoever may write statuses would else have their own content approved.
+    until("a deployment is made", LIMIT, || on.apply(&deployment(ns, "forged"))?.success())?;
+    let forged = on.pin(ns, "deployment/forged", &"ab".repeat(32), &json!({"enforcement": "Audit"}))?;
+    let evil = hash_of(&on.get(ns, "deployment/forged")?)?;
+    until("the gate is believed, and not the status", LIMIT, || {
+        let generation = on.get(ns, &format!("dg/{forged}"))?["metadata"]["generation"].clone();
+        let status = json!({"status": {
+            "currentHash": evil,
+            "equivalents": [{"hash": evil, "serverVersion": "v1.37.0", "signature": "c2lnbmVk"}],
+            "conditions": [{"type": "Drifted", "status": "False", "reason": "RepresentationChanged",
+                "message": "forged", "observedGeneration": generation,
+                "lastTransitionTime": "2026-11-27T00:00:00Z"}],
+        }});
+        let patch =
+            ["patch", &format!("dg/{forged}"), "-n", ns, "--subresource=status", "--type=merge", "-p"];
+        on.admin.kubectl(&[&patch[..], &[&status.to_string()]].concat())?.success()?;
+        let refused = approve(&["--yes", &forged])?;
+        let is_told = refused.code == Some(2) && refused.stderr.contains("has drifted from what DriftGuard");
+        ensure!(is_told, "{refused}");
+        Ok(())
+    })?;
+    ensure!(expected(&forged)? == "ab".repeat(32), "it was approved");
+    on.admin.kubectl(&["delete", &format!("dg/{forged}"), "-n", ns])?.success()?;
+
+    // What a tool applies is left to it, and holds up nothing else.
+    let tool = format!("dg/{}", guards[1]);
+    on.admin.kubectl(&["label", &tool, "-n", ns, "app.kubernetes.io/managed-by=Helm"])?.success()?;
+    on.admin.kubectl(&["annotate", &tool, "-n", ns, "meta.helm.sh/release-name=shop"])?.success()?;
+    let done = approve(&["--yes", "--reason", "Kubernetes 1.37"])?;
+    ensure!(done.code == Some(2), "{done}");
+    ensure!(done.stdout == format!("driftguard/{} approved\n", guards[0]), "{done}");
+    let left = format!("not approved: driftguard/{}: Helm applies", guards[1]);
+    ensure!(done.stderr.contains(&left), "{done}");
+    ensure!(expected(&guards[0])? == new, "it was not approved");
+    wait_for(on, ns, &guards[0], "Drifted", "False", "InSync")?;
+
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("guard.yaml");
+    let manifest = on.get(ns, &tool)?;
+    let manifest = json!({"apiVersion": manifest["apiVersion"], "kind": manifest["kind"],
+        "metadata": {"name": guards[1]}, "spec": manifest["spec"]});
+    std::fs::write(&file, manifest.to_string())?;
+    let file = file.display().to_string();
+    approve(&["--yes", "--write", &file])?.success()?;
+    let written = std::fs::read_to_string(&file)?;
+    ensure!(written.contains(&hash_of(&on.get(ns, "statefulset/second")?)?), "{written}");
+    approve(&["--yes", "--force"])?.success()?;
+    wait_for(on, ns, &guards[1], "Drifted", "False", "InSync")?;
+    let again = approve(&[])?;
+    ensure!(again.success()?.starts_with("nothing to approve"));
+    Ok(())
 }
 
 #[test]
@@ -170,6 +244,9 @@ fn case_75_an_object_that_reads_otherwise_by_an_edited_definition_has_drifted_an
         "spec": {"size": 1},
     });
     let guard = pinned(&on, &ns, &gadget)?;
+    let mut other = gadget.clone();
+    other["metadata"]["name"] = json!("h");
+    let rested = pinned(&on, &ns, &other)?;
     // Written since it was last told, which leaves the content alone.
     on.admin.kubectl(&["label", "gadget/g", "-n", &ns, "a=b"])?.success()?;
     let before = [("gadget/g", on.get(&ns, "gadget/g")?)];
@@ -188,7 +265,18 @@ fn case_75_an_object_that_reads_otherwise_by_an_edited_definition_has_drifted_an
         ensure!(seen["status"]["alerted"] == true, "{}", seen["status"]);
         Ok(())
     })?;
-    stay(&on, &ns, &before)
+    stay(&on, &ns, &before)?;
+
+    // Approved only where somebody means just these, and only what nobody has written since.
+    wait_for(&on, &ns, &rested, "Drifted", "True", "DefinitionChanged")?;
+    let approve = ["approve", "--representation", "-n", &ns, "--yes"];
+    let unnamed = driftguard(&on.admin, &approve)?;
+    ensure!(unnamed.stderr.contains("edited the definition of its kind"), "{unnamed}");
+    ensure!(unnamed.success()?.starts_with("nothing to approve"));
+    let named = driftguard(&on.admin, &[&approve[..], &["--kind", "gadgets"]].concat())?;
+    ensure!(named.code == Some(2) && named.stdout == format!("driftguard/{rested} approved\n"), "{named}");
+    ensure!(named.stderr.contains("Gadget/case-75-audited/g was written since"), "{named}");
+    wait_for(&on, &ns, &rested, "Drifted", "False", "InSync").map(drop)
 }
 
 /// The definition of Gadgets whose spec has these properties.

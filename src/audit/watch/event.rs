@@ -12,7 +12,7 @@ const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
 /// One line of a watch. Objects are raw JSON.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Event<'a> {
+pub(crate) enum Event<'a> {
     /// An object as it is now: `ADDED` or `MODIFIED`.
     Stands(&'a [u8]),
     /// The last state of an object that is gone.
@@ -34,7 +34,7 @@ pub(super) enum Event<'a> {
 ///
 /// # Errors
 /// When it is no event.
-pub(super) fn event(line: &[u8]) -> Result<Event<'_>, JsonError> {
+pub(crate) fn event(line: &[u8]) -> Result<Event<'_>, JsonError> {
     let mut cursor = Cursor::new(line);
     let mut members = cursor.enter_object()?;
     let (mut word, mut object) = (None, None);
@@ -68,8 +68,8 @@ pub(crate) struct Meta<'a> {
     pub(crate) name: Cow<'a, str>,
     /// Empty for cluster-scoped objects.
     pub(crate) namespace: Cow<'a, str>,
-    pub(super) uid: Cow<'a, str>,
-    pub(super) revision: Cow<'a, str>,
+    pub(crate) uid: Cow<'a, str>,
+    pub(crate) revision: Cow<'a, str>,
     /// `metadata.generation` as it stands.
     pub(super) generation: Cow<'a, str>,
     /// Whether its deletion has begun.

@@ -46,7 +46,7 @@ mod shared;
 mod status;
 #[cfg(test)]
 pub(super) mod test_support;
-mod text;
+pub(crate) mod text;
 
 use follow::Follower;
 use known::Source;

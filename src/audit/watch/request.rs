@@ -79,7 +79,7 @@ impl Failure {
     }
 
     /// Nothing came for so long that the connection must be dead.
-    pub(super) fn silent() -> Self {
+    pub(crate) fn silent() -> Self {
         Self::no_answer("nothing was heard for minutes, not even a bookmark")
     }
 
@@ -89,12 +89,12 @@ impl Failure {
     }
 
     /// The answer makes no sense.
-    pub(super) fn unreadable(error: &JsonError) -> Self {
+    pub(crate) fn unreadable(error: &JsonError) -> Self {
         Self::no_answer(format!("an object cannot be read: {error}"))
     }
 
     /// Reads a `Status`; `code` counts where it names none.
-    pub(super) fn of_status(code: u16, body: &[u8]) -> Self {
+    pub(crate) fn of_status(code: u16, body: &[u8]) -> Self {
         #[derive(Deserialize, Default)]
         struct Details {
             name: Option<String>,
@@ -117,7 +117,7 @@ impl Failure {
     }
 
     /// Whether a watch cannot go on from where it was.
-    pub(super) fn is_expired(&self) -> bool {
+    pub(crate) fn is_expired(&self) -> bool {
         self.code == 410
     }
 
@@ -134,7 +134,7 @@ impl From<TextError> for Failure {
 }
 
 /// The body of an answer, chunk by chunk.
-pub(super) type Chunks = BoxStream<'static, Result<Bytes, Failure>>;
+pub(crate) type Chunks = BoxStream<'static, Result<Bytes, Failure>>;
 
 /// Asks one API server.
 #[derive(Clone)]
@@ -152,7 +152,7 @@ impl Requests {
     ///
     /// # Errors
     /// [`Failure`] when there is none, or it is a refusal.
-    pub(super) async fn open(&self, uri: &str, accept: &str, purpose: Purpose) -> Result<Chunks, Failure> {
+    pub(crate) async fn open(&self, uri: &str, accept: &str, purpose: Purpose) -> Result<Chunks, Failure> {
         self.metrics.request(purpose.as_str());
         let request = Request::get(uri)
             .header(header::ACCEPT, accept)
@@ -339,7 +339,7 @@ impl Listing {
     }
 
     /// `metadata.resourceVersion` of the list; empty before its beginning has come.
-    pub(super) fn revision(&self) -> &str {
+    pub(crate) fn revision(&self) -> &str {
         self.revision.as_deref().unwrap_or_default()
     }
 }

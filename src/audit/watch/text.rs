@@ -15,7 +15,7 @@ const ROOM: usize = 64 << 10;
 
 /// What is wrong with a stream.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum TextError {
+pub(crate) enum TextError {
     /// A line or an item without an end.
     #[error("an object is larger than 64 MiB")]
     TooLong,
@@ -29,7 +29,7 @@ pub(super) enum TextError {
 
 /// Cuts lines.
 #[derive(Debug, Default)]
-pub(super) struct Lines {
+pub(crate) struct Lines {
     buffer: BytesMut,
     /// How much of it is known to hold no end of a line.
     searched: usize,
@@ -37,7 +37,7 @@ pub(super) struct Lines {
 
 impl Lines {
     /// Takes what came.
-    pub(super) fn push(&mut self, chunk: &[u8]) {
+    pub(crate) fn push(&mut self, chunk: &[u8]) {
         self.buffer.extend_from_slice(chunk);
     }
 
@@ -45,7 +45,7 @@ impl Lines {
     ///
     /// # Errors
     /// [`TextError::TooLong`].
-    pub(super) fn next(&mut self) -> Result<Option<Bytes>, TextError> {
+    pub(crate) fn next(&mut self) -> Result<Option<Bytes>, TextError> {
         let unsearched = self.buffer.get(self.searched..).unwrap_or_default();
         let Some(end) = unsearched.iter().position(|byte| *byte == b'\n') else {
             self.searched = self.buffer.len();

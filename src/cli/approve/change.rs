@@ -122,17 +122,21 @@ impl Change<'_> {
 
     /// Makes the new hash the expected one, and does `also` in the same write.
     async fn expect(&mut self, also: Option<Value>) -> anyhow::Result<()> {
-        let title = self.pinned.guard.title();
+        let how = self.expected(also).await?;
+        Ok(output::data(format!("{} {how}\n", self.pinned.guard.title()).as_bytes())?)
+    }
+
+    /// The same, and gives what became of the guard.
+    pub(super) async fn expected(&mut self, also: Option<Value>) -> anyhow::Result<&'static str> {
         if self.dry_run == Some(DryRun::Client) {
-            return Ok(output::data(format!("{title} would be changed\n").as_bytes())?);
+            return Ok("would be changed");
         }
         let mut operations =
             vec![json!({"op": "add", "path": "/spec/expectedHash", "value": self.hash.to_string()})];
         operations.extend(also);
         operations.extend(self.reason.map(|reason| self.annotated(reason)));
         self.patch(operations).await?;
-        let how = if self.dry_run.is_some() { "would be changed (server dry run)" } else { "approved" };
-        Ok(output::data(format!("{title} {how}\n").as_bytes())?)
+        Ok(if self.dry_run.is_some() { "would be changed (server dry run)" } else { "approved" })
     }
 
     fn annotated(&self, reason: &str) -> Value {

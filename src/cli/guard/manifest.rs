@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::Serialize;
 
-use super::{Approved, GuardArgs};
+use super::Approved;
 use crate::api::names;
 use crate::manifests::yaml;
 
@@ -12,7 +12,7 @@ use crate::manifests::yaml;
 const MAX_NAME: usize = 253;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum Format {
+pub(in crate::cli) enum Format {
     Yaml,
     Json,
 }
@@ -20,7 +20,7 @@ pub(super) enum Format {
 /// The values of `spec.enforcement`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize)]
 #[value(rename_all = "PascalCase")]
-pub(super) enum Mode {
+pub(in crate::cli) enum Mode {
     /// Refuse it
     Deny,
     /// Put the approved content back where that is safe, refuse otherwise
@@ -32,10 +32,7 @@ pub(super) enum Mode {
 }
 
 /// `NAME-guard`; objects of one name in one namespace get their kind put in.
-pub(super) fn guard_names(approved: &[Approved], args: &GuardArgs) -> Vec<String> {
-    if let Some(name) = &args.name {
-        return vec![name.clone()];
-    }
+pub(in crate::cli) fn guard_names(approved: &[Approved]) -> Vec<String> {
     let plain = |one: &Approved| (one.subject.namespace.clone(), guard_name(&one.subject.name, "guard"));
     let mut counts = HashMap::new();
     for one in approved {
@@ -59,7 +56,7 @@ pub(super) fn guard_name(name: &str, suffix: &str) -> String {
 /// A DriftGuard with nothing but what was asked for.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Manifest {
+pub(in crate::cli) struct Manifest {
     api_version: String,
     kind: &'static str,
     metadata: Metadata,
@@ -94,6 +91,21 @@ struct Spec {
     only_paths: Vec<String>,
 }
 
+/// What a guard is to be like, beside what it pins.
+#[derive(Default)]
+pub(in crate::cli) struct Wishes<'a> {
+    /// Its namespace; the object's unless given.
+    pub(in crate::cli) namespace: Option<&'a str>,
+    /// The namespace of a guard of a cluster-scoped object, where none is given; that of the product otherwise.
+    pub(in crate::cli) fallback: Option<&'a str>,
+    pub(in crate::cli) enforcement: Option<Mode>,
+    pub(in crate::cli) auto_remediate: bool,
+    pub(in crate::cli) ignore_paths: &'a [String],
+    pub(in crate::cli) only_paths: &'a [String],
+    pub(in crate::cli) contact: Option<&'a str>,
+    pub(in crate::cli) runbook: Option<&'a str>,
+}
+
 /// Several manifests in one JSON text.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -105,16 +117,14 @@ struct List<'a> {
 
 impl Manifest {
     /// The guard of one object.
-    pub(super) fn new(approved: &Approved, name: String, args: &GuardArgs) -> anyhow::Result<Self> {
+    pub(in crate::cli) fn new(approved: &Approved, name: String, wishes: &Wishes<'_>) -> Self {
         let Approved { subject, hash, api_version } = approved;
-        let default_namespace = match &subject.namespace {
-            Some(namespace) => namespace.clone(),
-            None => args.cluster.namespace.clone().unwrap_or_else(|| names::NAMESPACE.to_owned()),
-        };
-        let namespace = args.guard_namespace.clone().unwrap_or(default_namespace);
+        let default_namespace =
+            subject.namespace.as_deref().unwrap_or_else(|| wishes.fallback.unwrap_or(names::NAMESPACE));
+        let namespace = wishes.namespace.unwrap_or(default_namespace).to_owned();
         let annotations =
-            [(names::ANNOTATION_CONTACT, &args.contact), (names::ANNOTATION_RUNBOOK, &args.runbook)];
-        Ok(Self {
+            [(names::ANNOTATION_CONTACT, wishes.contact), (names::ANNOTATION_RUNBOOK, wishes.runbook)];
+        Self {
             api_version: format!("{}/{}", names::GROUP, names::VERSION),
             kind: "DriftGuard",
             spec: Spec {
@@ -123,20 +133,20 @@ impl Manifest {
                 target_namespace: subject.namespace.clone().filter(|own| *own != namespace),
                 target_api_version: api_version.clone(),
                 expected_hash: hash.to_string(),
-                enforcement: args.enforcement,
-                auto_remediate: args.auto_remediate,
-                ignore_paths: args.subject.ignore_path.clone(),
-                only_paths: args.subject.only_path.clone(),
+                enforcement: wishes.enforcement,
+                auto_remediate: wishes.auto_remediate,
+                ignore_paths: wishes.ignore_paths.to_vec(),
+                only_paths: wishes.only_paths.to_vec(),
             },
             metadata: Metadata {
                 name,
                 namespace,
                 annotations: annotations
                     .into_iter()
-                    .filter_map(|(key, value)| value.clone().map(|value| (key, value)))
+                    .filter_map(|(key, value)| value.map(|value| (key, value.to_owned())))
                     .collect(),
             },
-        })
+        }
     }
 }
 

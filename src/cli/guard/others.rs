@@ -45,7 +45,7 @@ fn metadata(subject: &Subject) -> Metadata {
 }
 
 /// `Kind/name` of the controller that makes an object.
-pub(super) fn controller(subject: &Subject) -> Option<String> {
+pub(in crate::cli) fn controller(subject: &Subject) -> Option<String> {
     let owners = metadata(subject).owner_references;
     owners.into_iter().find(|owner| owner.controller).map(|owner| format!("{}/{}", owner.kind, owner.name))
 }

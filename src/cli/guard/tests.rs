@@ -18,12 +18,7 @@ fn made(file: &str, flags: &[&str]) -> anyhow::Result<String> {
     let args = <Only as clap::Parser>::try_parse_from(fixed.iter().chain(flags))?.guard;
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     let approved = runtime.block_on(of_files(&args))?;
-    let manifests: anyhow::Result<Vec<_>> = approved
-        .iter()
-        .zip(guard_names(&approved, &args))
-        .map(|(one, name)| Manifest::new(one, name, &args))
-        .collect();
-    render(&manifests?, args.output)
+    render(&args.manifests(&approved), args.output)
 }
 
 const MAP: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, namespace: ns}\ndata: {x: z}\n";

@@ -213,6 +213,8 @@ struct Entry {
     operation: String,
     subresource: String,
     at: Option<Timestamp>,
+    /// Where the entry stands, and its fields.
+    id: NodeId,
     fields: NodeId,
 }
 
@@ -256,30 +258,15 @@ fn judged(entry: &Entry, evidence: &Evidence<'_>) -> Attribution {
 
 /// The newest owner of all changed paths; or why there is no one such.
 fn owner(object: &[u8], paths: &[String]) -> Result<Result<Entry, String>, JsonError> {
-    let top = Object::read(&mut Cursor::new(object))?;
-    let managed = match top.field("metadata") {
-        Some(metadata) => member(object, metadata, "managedFields")?,
-        None => None,
+    let Some(managed) = managed_fields(object)? else {
+        return Ok(Err("it has no managedFields".to_owned()));
     };
-    let Some(managed) = managed else { return Ok(Err("it has no managedFields".to_owned())) };
     let whole = Tree::read(object, Span { start: 0, end: object.len() })?;
-    let managed = Tree::read(object, managed)?;
     let mut entries = entries(&managed)?;
     let mut owners: BTreeSet<usize> = BTreeSet::new();
     let mut unowned = None;
     for path in paths {
-        let segments = segments(path);
-        let mut newest: Vec<usize> = Vec::new();
-        for (nth, entry) in entries.iter().enumerate() {
-            if !owns(&managed, entry.fields, &whole, &segments)? {
-                continue;
-            }
-            match newest.first().map(|first| entries[*first].at.cmp(&entry.at)) {
-                Some(std::cmp::Ordering::Greater) => {}
-                Some(std::cmp::Ordering::Equal) => newest.push(nth),
-                Some(std::cmp::Ordering::Less) | None => newest = vec![nth],
-            }
-        }
+        let newest = newest_owners(&managed, &entries, &whole, path)?;
         if newest.is_empty() {
             unowned.get_or_insert(path);
         }
@@ -300,6 +287,73 @@ fn owner(object: &[u8], paths: &[String]) -> Result<Result<Entry, String>, JsonE
         Some(nth) => Ok(entries.swap_remove(nth)),
         None => Err("no field manager owns what changed".to_owned()),
     })
+}
+
+/// The managers of fields to whom a write of an object can be put down, for each of the paths that it changed: the newest
+/// owner of the path, or where the write took it away, whoever is newly noted. Each with its subresource in brackets,
+/// when it wrote through one; nobody where that is not known.
+///
+/// # Errors
+/// When one of the two objects cannot be read.
+pub(crate) fn writers(old: &[u8], new: &[u8], paths: &[String]) -> Result<Vec<BTreeSet<String>>, JsonError> {
+    let Some(managed) = managed_fields(new)? else { return Ok(vec![BTreeSet::new(); paths.len()]) };
+    let whole = Tree::read(new, Span { start: 0, end: new.len() })?;
+    let entries = entries(&managed)?;
+    let before = managed_fields(old)?;
+    let known: BTreeSet<&[u8]> =
+        before.iter().flat_map(|before| before.children(ROOT).map(|id| before.value(id))).collect();
+    let is_new = |nth: &usize| !known.contains(managed.value(entries[*nth].id));
+    let newly: Vec<usize> =
+        (0..entries.len()).filter(is_new).filter(|nth| entries[*nth].subresource != "status").collect();
+    let mut found = Vec::with_capacity(paths.len());
+    for path in paths {
+        let mut owners = newest_owners(&managed, &entries, &whole, path)?;
+        if owners.is_empty() {
+            owners.clone_from(&newly);
+        }
+        let name = |nth: &usize| {
+            let entry = &entries[*nth];
+            let manager = clean(&entry.manager, MAX_NAME);
+            match entry.subresource.as_str() {
+                "" => manager,
+                subresource => format!("{manager} ({})", clean(subresource, MAX_NAME)),
+            }
+        };
+        found.push(owners.iter().map(name).collect());
+    }
+    Ok(found)
+}
+
+/// The list `metadata.managedFields` of an object.
+fn managed_fields(object: &[u8]) -> Result<Option<Tree<'_>>, JsonError> {
+    let top = Object::read(&mut Cursor::new(object))?;
+    let managed = match top.field("metadata") {
+        Some(metadata) => member(object, metadata, "managedFields")?,
+        None => None,
+    };
+    managed.map(|span| Tree::read(object, span)).transpose()
+}
+
+/// The newest of those who own a path; several where they wrote in the same second.
+fn newest_owners(
+    managed: &Tree<'_>,
+    entries: &[Entry],
+    whole: &Tree<'_>,
+    path: &str,
+) -> Result<Vec<usize>, JsonError> {
+    let segments = segments(path);
+    let mut newest: Vec<usize> = Vec::new();
+    for (nth, entry) in entries.iter().enumerate() {
+        if !owns(managed, entry.fields, whole, &segments)? {
+            continue;
+        }
+        match newest.first().map(|first| entries[*first].at.cmp(&entry.at)) {
+            Some(std::cmp::Ordering::Greater) => {}
+            Some(std::cmp::Ordering::Equal) => newest.push(nth),
+            Some(std::cmp::Ordering::Less) | None => newest = vec![nth],
+        }
+    }
+    Ok(newest)
 }
 
 fn entries(managed: &Tree<'_>) -> Result<Vec<Entry>, JsonError> {
@@ -324,6 +378,7 @@ fn entries(managed: &Tree<'_>) -> Result<Vec<Entry>, JsonError> {
             operation: text("operation"),
             subresource: text("subresource"),
             at: text("time").parse().ok(),
+            id,
             fields,
         });
     }

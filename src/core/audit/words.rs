@@ -32,7 +32,7 @@ pub const WAITS: &str = "the approved content is put back again after";
 /// Longest value of [`RESTORE`] that is told apart, in characters; what follows is not looked at.
 const MAX_ASKED: usize = 256;
 /// Approves what the API server shows now, of every guard that goes by an equivalent.
-const APPROVE_REPRESENTATIONS: &str = r#"kubectl get driftguards.terrafusion.ai -A -o json | jq -r '.items[] | select(any(.status.conditions[]?; .type == "Drifted" and .reason == "RepresentationChanged")) | "kubectl patch driftguards.terrafusion.ai -n \(.metadata.namespace) \(.metadata.name) --type=merge -p \u0027{\"spec\":{\"expectedHash\":\"\(.status.currentHash)\"}}\u0027"' | sh"#;
+const APPROVE_REPRESENTATIONS: &str = "driftguard approve --representation -A";
 
 /// Why nothing is put back.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -160,6 +160,14 @@ impl<'a> Tree<'a> {
         })
     }
 
+    /// How many scalars and empty containers `chosen` keeps.
+    pub(crate) fn leaves(&self, chosen: &Chosen) -> usize {
+        let is_leaf = |(node, kept): &(&Node, &bool)| {
+            **kept && (node.kind == Kind::Scalar || node.value.1 - node.value.0 == 2)
+        };
+        self.nodes.iter().zip(&chosen.kept).filter(is_leaf).count()
+    }
+
     /// The members of an object that `chosen` keeps, sorted by key.
     pub(crate) fn sorted_members(
         &self,

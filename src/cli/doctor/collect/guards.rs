@@ -17,7 +17,7 @@ pub(super) async fn all(
     namespace: &str,
     default_enforcement: Enforcement,
 ) -> Told<Vec<Guarded>> {
-    let found = match guards::list(cluster, None, None).await {
+    let found = match guards::all(cluster, None, None, |_| true).await {
         Ok((found, 0)) => found,
         // Which checks hold for them cannot be told.
         Ok((_, unread)) => {
