@@ -26,8 +26,10 @@ BUILT     := $(TARGET)/debug
 # What `make bench` starts, all of one build.
 BENCHED := driftguard driftguard-bench driftguard-bench-floors
 
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+
 .DEFAULT_GOAL := help
-.PHONY: help build control-plane gitops-tools up down demo test soak lint deny generate check-generated fuzz bench clean needs-rust needs-servers
+.PHONY: help build dist control-plane gitops-tools up down demo test soak lint deny generate check-generated fuzz bench clean needs-rust needs-servers
 
 help: ## Lists what can be made
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +40,9 @@ help: ## Lists what can be made
 
 build: needs-rust ## Builds the program: target/release/driftguard
 	cargo build --locked --release --bin driftguard
+
+dist: build ## Packs the program for kubectl's plugin manager: target/dist
+	@deploy/krew/package $(TARGET)/dist $(VERSION) $(shell uname -s | tr A-Z a-z)/$(shell uname -m | sed 's/x86_64/amd64/; s/aarch64/arm64/')=$(TARGET)/release/driftguard
 
 control-plane: ## Builds the programs of a control plane, once (K8S=MINOR: only that version)
 	@tests/control-plane/build $(K8S)
@@ -72,7 +77,7 @@ lint: needs-rust ## Checks format and lints
 deny: $(CARGO_DENY) ## Checks licences, sources and banned crates of all dependencies
 	$(CARGO_DENY) --locked check --hide-inclusion-graph bans licenses sources
 
-generate: needs-rust ## Writes crds/, webhook-config/, deploy/ and the schema of reports anew from the code
+generate: needs-rust ## Writes manifests, the schema of reports, and pages about commands anew from the code
 	DRIFTGUARD_WRITE_GENERATED=1 cargo test --locked --workspace --test generated
 
 check-generated: needs-rust ## Fails when a generated file is stale
@@ -121,4 +126,5 @@ needs-rust:
 needs-servers:
 	@git http-backend </dev/null 2>&1 | grep -q '^Status: ' || { echo "git http-backend is missing; install git (Debian: apt install git)" >&2; exit 2; }
 	@command -v ssh ssh-keygen >/dev/null || { echo "no ssh; install it (Debian: apt install openssh-client)" >&2; exit 2; }
+	@command -v python3 >/dev/null || { echo "no python3, with which hashes are computed by hand; install it (Debian: apt install python3)" >&2; exit 2; }
 	@[ -x /usr/sbin/sshd ] || { echo "/usr/sbin/sshd is missing; install it (Debian: apt install openssh-server)" >&2; exit 2; }

@@ -24,6 +24,10 @@ pub const NAMESPACE: &str = "terrafusion-system";
 pub const FIELD_MANAGER: &str = "driftguard";
 /// Field manager of what the auditor writes into statuses: apart, so that what it no longer says goes.
 pub const AUDIT_FIELD_MANAGER: &str = "driftguard-audit";
+/// Field manager of the reports of `openreports.io` that `serve` keeps.
+pub const REPORTS_FIELD_MANAGER: &str = "driftguard-reports";
+/// Name of each of them.
+pub const OPENREPORT: &str = "driftguard";
 /// Field manager of the static base of the webhook configurations. Not [`FIELD_MANAGER`]: an apply
 /// takes away what its manager applied before and leaves out now, so that a second `install` would
 /// take away the entries that `serve` wrote, and let every write pass.

@@ -176,7 +176,7 @@ async fn propose(
             let title = format!("{target} (live)");
             let shown =
                 show::difference(pinned, (&title, live), (&name, Some(&content)), show::Format::Yaml)?;
-            output::message(shown.trim_end());
+            show::tell(&shown);
         }
         None => output::message(&format!("there is no {target}: it is made from {name}")),
     }
@@ -192,7 +192,7 @@ async fn tell_live(args: &ApproveArgs, pinned: &Pinned<'_>, cluster: &Cluster, l
         Ok((name, approved)) => {
             let title = format!("{} (live)", pinned.target);
             match show::difference(pinned, (&name, &approved), (&title, Some(live)), show::Format::Yaml) {
-                Ok(shown) => output::message(shown.trim_end()),
+                Ok(shown) => show::tell(&shown),
                 Err(error) => output::message(&format!("the difference cannot be shown: {error:#}")),
             }
         }

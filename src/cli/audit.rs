@@ -16,10 +16,9 @@ use super::exit::Exit;
 use super::output;
 use super::subject::served::Served;
 use crate::core::report::{self, FailOn, Known, Origin, Outcome, Report};
-use crate::report::{Format, render, summary};
+use crate::report::{self as written, Format, summary};
 
 mod earlier;
-mod facts;
 mod files;
 mod guards;
 mod progress;
@@ -249,11 +248,8 @@ impl AuditArgs {
     /// Writes the report where it was asked for.
     fn write(&self, report: &Report, now: Timestamp) -> anyhow::Result<()> {
         let screen = write::screen(self.output_file.is_none(), report.origin.namespace.is_none(), now);
-        let bytes = render(report, self.output.format(), &screen)?;
-        match &self.output_file {
-            Some(path) => output::file(path, &bytes),
-            None => Ok(output::data_while_read(&bytes)?),
-        }
+        let format = self.output.format();
+        output::streamed(self.output_file.as_deref(), |out| written::write(report, format, &screen, out))
     }
 }
 

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use kube::config::KubeConfigOptions;
 
+use super::table;
+
 mod explain;
 mod kubeconfig;
 
@@ -119,6 +121,18 @@ pub enum ClusterError {
     /// A kubeconfig with contexts of which none is current.
     #[error("the kubeconfig has no current context; choose one with --context ({})", .0.join(", "))]
     NoCurrentContext(Vec<String>),
+    /// The program that the kubeconfig names for credentials did not give any.
+    #[error(
+        "the credential plugin {command} of the kubeconfig gives no credentials: {cause}; install it or mend it, or choose another --user{hint}"
+    )]
+    Plugin {
+        /// The program.
+        command: String,
+        /// What went wrong.
+        cause: String,
+        /// What the kubeconfig says about how to install it, after a semicolon.
+        hint: String,
+    },
     /// The kubeconfig, or a flag, describes a connection that cannot be made.
     #[error("cannot use this cluster configuration: {0}")]
     Config(String),
@@ -145,8 +159,21 @@ impl ClusterArgs {
         let config = self.config().await?;
         let address = config.cluster_url.to_string().trim_end_matches('/').to_owned();
         let namespace = config.default_namespace.clone();
-        let client = kube::Client::try_from(config)
-            .map_err(|error| ClusterError::Config(explain::with_causes(&error)))?;
+        let plugin = config.auth_info.exec.clone();
+        let client = kube::Client::try_from(config).map_err(|error| {
+            let cause = explain::with_causes(&error);
+            match plugin {
+                Some(plugin) => ClusterError::Plugin {
+                    command: plugin.command.unwrap_or_default(),
+                    cause,
+                    hint: plugin
+                        .install_hint
+                        .map(|hint| format!("; {}", table::one_line(hint.trim())))
+                        .unwrap_or_default(),
+                },
+                None => ClusterError::Config(cause),
+            }
+        })?;
         Ok(Cluster { client, address, namespace })
     }
 

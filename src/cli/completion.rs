@@ -3,15 +3,32 @@
 //! For kubectl, whose plugins are asked for candidates one by one, it answers as cobra does: a candidate a line,
 //! and a last line that says what else the shell may try.
 
-use clap::Command;
+use std::time::Duration;
 
+use clap::{Command, FromArgMatches as _};
+use kube::api::ListParams;
+
+use super::cluster::ClusterArgs;
 use super::exit::Exit;
 use super::output;
+use crate::api::DriftGuard;
 
 /// Cobra's directive: complete nothing by file names.
 const NO_FILES: &str = ":4";
 /// Cobra's directive: complete as the shell does without us.
 const DEFAULT: &str = ":0";
+
+/// How positional arguments are called that are names of guards.
+const GUARDS: [&str; 2] = ["GUARD", "NAME"];
+
+/// Commands whose `NAME` is not that of a guard.
+const OTHERS: [&str; 2] = ["guard", "close"];
+
+/// How long somebody who pressed a key waits for names.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// As many names as anybody reads.
+const MOST_NAMES: u32 = 500;
 
 /// Arguments of `driftguard completion`.
 #[derive(Debug, clap::Args)]
@@ -42,7 +59,7 @@ enum Shell {
 ///
 /// # Errors
 /// When stdout is closed.
-pub fn run(args: &CompletionArgs) -> anyhow::Result<Exit> {
+pub async fn run(args: &CompletionArgs) -> anyhow::Result<Exit> {
     let mut command = super::command();
     let shell = match args.shell {
         Shell::Bash => clap_complete::Shell::Bash,
@@ -50,7 +67,9 @@ pub fn run(args: &CompletionArgs) -> anyhow::Result<Exit> {
         Shell::Fish => clap_complete::Shell::Fish,
         Shell::Powershell => clap_complete::Shell::PowerShell,
         Shell::Kubectl => {
-            output::data(candidates(&command, &args.words).as_bytes())?;
+            let guards =
+                if wants_guards(&command, &args.words) { names(&args.words).await } else { Vec::new() };
+            output::data(candidates(&command, &args.words, &guards).as_bytes())?;
             return Ok(Exit::Clean);
         }
     };
@@ -60,18 +79,65 @@ pub fn run(args: &CompletionArgs) -> anyhow::Result<Exit> {
     Ok(Exit::Clean)
 }
 
-/// What may stand in the place of the last word.
-fn candidates(root: &Command, words: &[String]) -> String {
-    let (typed, before) = words.split_last().map_or(("", &[][..]), |(last, rest)| (last.as_str(), rest));
+/// The command that the words before the last one name, and the flag whose value the last one is.
+fn place<'a>(root: &'a Command, before: &[String]) -> (&'a Command, Option<&'a clap::Arg>) {
     let mut command = root;
     for word in before {
         if let Some(sub) = command.find_subcommand(word) {
             command = sub;
         }
     }
-    let value_of = before.last().and_then(|word| word.strip_prefix("--")).and_then(|long| {
-        command.get_arguments().find(|arg| arg.get_long() == Some(long) && arg.get_action().takes_values())
+    let flag = before.last().and_then(|word| {
+        command.get_arguments().find(|arg| {
+            let takes = arg.get_action().takes_values()
+                && arg.get_num_args().is_none_or(|range| range.min_values() > 0);
+            let long = word.strip_prefix("--").is_some_and(|long| {
+                arg.get_long_and_visible_aliases().is_some_and(|all| all.contains(&long))
+            });
+            let short = arg.get_short().is_some_and(|short| *word == format!("-{short}"));
+            takes && (long || short)
+        })
     });
+    (command, flag)
+}
+
+/// Whether the last word is a name of a guard.
+fn wants_guards(root: &Command, words: &[String]) -> bool {
+    let Some((typed, before)) = words.split_last() else { return false };
+    let (command, flag) = place(root, before);
+    let first = command.get_positionals().next();
+    let is_name = |name: &clap::builder::Str| GUARDS.contains(&name.as_str());
+    flag.is_none()
+        && !typed.starts_with('-')
+        && !OTHERS.contains(&command.get_name())
+        && first.and_then(clap::Arg::get_value_names).is_some_and(|names| names.iter().any(is_name))
+}
+
+/// Names of the guards there, none when they cannot be had: whoever completes a word must not see why.
+async fn names(words: &[String]) -> Vec<String> {
+    let program = std::iter::once("driftguard").chain(words.iter().map(String::as_str));
+    let Ok(matches) = super::command().ignore_errors(true).try_get_matches_from(program) else {
+        return Vec::new();
+    };
+    let mut deepest = &matches;
+    while let Some((_, below)) = deepest.subcommand() {
+        deepest = below;
+    }
+    let Ok(args) = ClusterArgs::from_arg_matches(deepest) else { return Vec::new() };
+    let asked = async {
+        let cluster = args.connect().await.ok()?;
+        let guards = kube::Api::<DriftGuard>::namespaced(cluster.client.clone(), &cluster.namespace);
+        guards.list_metadata(&ListParams::default().limit(MOST_NAMES)).await.ok()
+    };
+    let listed = tokio::time::timeout(PATIENCE, asked).await.ok().flatten();
+    let items = listed.map(|list| list.items).unwrap_or_default();
+    items.into_iter().filter_map(|guard| guard.metadata.name).collect()
+}
+
+/// What may stand in the place of the last word, names of guards among it.
+fn candidates(root: &Command, words: &[String], guards: &[String]) -> String {
+    let (typed, before) = words.split_last().map_or(("", &[][..]), |(last, rest)| (last.as_str(), rest));
+    let (command, value_of) = place(root, before);
     let (found, otherwise) = if let Some(arg) = value_of {
         let values = arg.get_possible_values();
         let directive = if values.is_empty() { DEFAULT } else { NO_FILES };
@@ -91,7 +157,7 @@ fn candidates(root: &Command, words: &[String]) -> String {
         let first = command.get_positionals().next();
         let values = first.map(|arg| arg.get_possible_values()).unwrap_or_default();
         let values = values.iter().map(|value| value.get_name().to_owned());
-        let found: Vec<String> = subs.chain(values).collect();
+        let found: Vec<String> = subs.chain(values).chain(guards.iter().cloned()).collect();
         let directive = if found.is_empty() { DEFAULT } else { NO_FILES };
         (found, directive)
     };
@@ -111,7 +177,36 @@ mod tests {
 
     fn of(words: &[&str]) -> String {
         let words: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
-        candidates(&super::super::command(), &words)
+        candidates(&super::super::command(), &words, &["web-guard".to_owned()])
+    }
+
+    fn asks_for_guards(words: &[&str]) -> bool {
+        let words: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
+        wants_guards(&super::super::command(), &words)
+    }
+
+    #[test]
+    fn names_of_guards_are_completed_where_one_is_asked_for() {
+        for words in [
+            &["suspend", ""][..],
+            &["explain", "-n", "shop", "w"],
+            &["audit", ""],
+            &["exception", "open", ""],
+        ] {
+            assert!(asks_for_guards(words), "{words:?}");
+        }
+        let others = [
+            &["suspend", "--fo"][..],
+            &["suspend", "-n", ""],
+            &["hash", ""],
+            &["exception", "close", ""],
+            &["sus"],
+            &[],
+        ];
+        for words in others {
+            assert!(!asks_for_guards(words), "{words:?}");
+        }
+        assert_eq!(of(&["suspend", "w"]), "web-guard\n:4\n");
     }
 
     #[test]
@@ -122,5 +217,6 @@ mod tests {
         assert_eq!(of(&["guard", "--enforcement", "De"]), "Deny\n:4\n");
         assert!(of(&["manifests", "crd"]).starts_with("crds\n"));
         assert_eq!(of(&["hash", "-f", ""]), ":0\n", "files are for the shell");
+        assert_eq!(of(&["guard", "-o", "js"]), "json\n:4\n", "short flags take values, too");
     }
 }

@@ -77,9 +77,11 @@ pub async fn run(args: DiffArgs) -> anyhow::Result<Exit> {
         return Ok(Exit::Clean);
     }
     let title = format!("{} (live)", pinned.target);
-    output::data_while_read(
-        show::difference(&pinned, (&name, &approved), (&title, live.as_ref()), args.output)?.as_bytes(),
-    )?;
+    let mut text = show::difference(&pinned, (&name, &approved), (&title, live.as_ref()), args.output)?;
+    if output::takes_colour(&std::io::stdout()) {
+        text = show::coloured(&text);
+    }
+    output::data_while_read(text.as_bytes())?;
     Ok(Exit::Finding)
 }
 

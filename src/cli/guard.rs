@@ -119,13 +119,13 @@ async fn live(args: &GuardArgs) -> anyhow::Result<Vec<Approved>> {
 fn of_live(args: &GuardArgs, subject: Subject, served: &Served) -> anyhow::Result<Approved> {
     let entry = served.catalog().resolve(&subject.kind, Some(&subject.api_version))?;
     refuse_hopeless(&subject, Some(entry))?;
-    others::tell(&subject, &args.subject.ignore_path);
+    others::tell(&subject, &args.subject);
     let api_version = api_version_needed(&subject, Some(served));
     Ok(Approved { hash: subject.hash()?, api_version, subject })
 }
 
-/// The objects of a kind that a selector chooses, or all. Those of a controller are passed over, since whoever
-/// guards one fights it, and so are those that cannot be guarded.
+/// The objects of a kind that a selector chooses, or all. Those that a controller makes, or the cluster for itself,
+/// are passed over, since whoever guards one fights it, and so are those that cannot be guarded.
 async fn several(args: &GuardArgs) -> anyhow::Result<Vec<Approved>> {
     let [kind] = args.subject.object.as_slice() else {
         bail!(
@@ -140,6 +140,12 @@ async fn several(args: &GuardArgs) -> anyhow::Result<Vec<Approved>> {
     for subject in subjects {
         if let Some(controller) = others::controller(&subject) {
             output::message(&format!("note: {subject} is passed over: {controller} makes it"));
+            continue;
+        }
+        if let Some(writer) = others::sole_writer(&subject) {
+            output::message(&format!(
+                "note: {subject} is passed over: {writer} alone writes it; name the object to guard it all the same"
+            ));
             continue;
         }
         let title = subject.to_string();

@@ -58,6 +58,8 @@ enum Which {
     Deploy,
     /// Rights to write ConfigMaps and GAMAConfigs, for remediation; not part of `install`
     Remediation,
+    /// Rights to keep reports of openreports.io, for `serve --openreports`; not part of `install`
+    Openreports,
 }
 
 /// Prints the manifests as a YAML stream.
@@ -83,6 +85,7 @@ fn chosen(which: Which, settings: &Settings) -> Result<Vec<Manifest>, ManifestEr
         Which::Rbac => manifests::rbac(settings),
         Which::Deploy => manifests::deployment(settings),
         Which::Remediation => manifests::remediation(settings),
+        Which::Openreports => manifests::openreports(settings),
     }
 }
 

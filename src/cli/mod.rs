@@ -189,7 +189,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Doctor(args) => one_thread()?.block_on(doctor::run(args)),
         Command::Breakglass(args) => one_thread()?.block_on(breakglass::run(args)),
         Command::Manifests(args) => one_thread()?.block_on(manifests::run(args)),
-        Command::Completion(args) => completion::run(&args),
+        Command::Completion(args) => one_thread()?.block_on(completion::run(&args)),
         Command::Version(args) => one_thread()?.block_on(version::run(args)),
     }
 }

@@ -3,10 +3,11 @@
 //! `println!` and `eprintln!` panic when the reader has gone; nothing here does.
 
 use std::fs;
-use std::io::{self, Write};
-use std::path::Path;
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+/// Bytes that are gathered before they are written.
+const BUFFER: usize = 64 << 10;
 
 /// Writing the data failed, mostly because the reader closed the pipe.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +23,70 @@ pub fn data(bytes: &[u8]) -> Result<(), WriteError> {
     stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(WriteError)
 }
 
+/// Data that is written as it is made, to stdout or, whole or not at all, into a file. Who has read enough of stdout is
+/// no failure.
+///
+/// # Errors
+/// When it cannot be made or written.
+pub(super) fn streamed<E: Into<anyhow::Error>>(
+    path: Option<&Path>,
+    make: impl FnOnce(&mut dyn Write) -> Result<(), E>,
+) -> anyhow::Result<()> {
+    match path {
+        Some(path) => file_of(path, make),
+        None => match Sink::new(io::stdout().lock()).take(make) {
+            Err(Failed::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            Err(Failed::Write(error)) => Err(WriteError(error).into()),
+            Err(Failed::Make(error)) => Err(error.into()),
+            Ok(_) => Ok(()),
+        },
+    }
+}
+
+/// What went wrong while data was written as it was made.
+enum Failed<E> {
+    Make(E),
+    Write(io::Error),
+}
+
+/// Remembers why it could not be written, which formats tell in their own words.
+struct Sink<W: Write> {
+    inner: io::BufWriter<W>,
+    failed: Option<io::Error>,
+}
+
+impl<W: Write> Sink<W> {
+    fn new(inner: W) -> Self {
+        Self { inner: io::BufWriter::with_capacity(BUFFER, inner), failed: None }
+    }
+
+    /// Gives what was written to, with nothing left in between.
+    fn take<E>(mut self, make: impl FnOnce(&mut dyn Write) -> Result<(), E>) -> Result<W, Failed<E>> {
+        let made = make(&mut self);
+        if let Some(error) = self.failed {
+            return Err(Failed::Write(error));
+        }
+        made.map_err(Failed::Make)?;
+        self.inner.into_inner().map_err(|error| Failed::Write(error.into_error()))
+    }
+
+    fn note<T>(&mut self, done: io::Result<T>) -> io::Result<T> {
+        done.inspect_err(|error| self.failed = Some(io::Error::from(error.kind())))
+    }
+}
+
+impl<W: Write> Write for Sink<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let done = self.inner.write(bytes);
+        self.note(done)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let done = self.inner.flush();
+        self.note(done)
+    }
+}
+
 /// The same for a command whose exit code tells what it found: whoever has read enough is not told less by it.
 ///
 /// # Errors
@@ -31,6 +96,13 @@ pub fn data_while_read(bytes: &[u8]) -> Result<(), WriteError> {
         Err(error) if error.0.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => written,
     }
+}
+
+/// Whether a stream takes colour: it is a terminal, not a dumb one, and `NO_COLOR` is not set.
+pub(super) fn takes_colour(stream: &impl IsTerminal) -> bool {
+    let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let is_dumb = std::env::var_os("TERM").is_some_and(|value| value == "dumb");
+    stream.is_terminal() && !is_set("NO_COLOR") && !is_dumb
 }
 
 /// Writes one message and a line end to stderr. There is nowhere to report that this failed.
@@ -45,34 +117,69 @@ pub fn message(text: &str) {
 /// # Errors
 /// When it cannot be written, with its path.
 pub(super) fn file(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    written(path, bytes).with_context(|| format!("{} cannot be written", path.display()))
+    file_of(path, |out| out.write_all(bytes))
 }
 
-fn written(path: &Path, bytes: &[u8]) -> io::Result<()> {
+fn file_of<E: Into<anyhow::Error>>(
+    path: &Path,
+    make: impl FnOnce(&mut dyn Write) -> Result<(), E>,
+) -> anyhow::Result<()> {
+    written(path, make).map_err(|failed| match failed {
+        Failed::Make(error) => error.into(),
+        Failed::Write(error) => {
+            anyhow::Error::new(error).context(format!("{} cannot be written", path.display()))
+        }
+    })
+}
+
+fn written<E>(path: &Path, make: impl FnOnce(&mut dyn Write) -> Result<(), E>) -> Result<(), Failed<E>> {
     let old = match fs::metadata(path) {
         Ok(old) if old.is_file() => Some(old),
-        Ok(_) => return fs::OpenOptions::new().write(true).open(path)?.write_all(bytes),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(error),
-    };
-    let real = if old.is_some() { fs::canonicalize(path)? } else { path.to_owned() };
-    let name = real.file_name().ok_or(io::ErrorKind::InvalidFilename)?.to_string_lossy();
-    let unfinished = real.with_file_name(format!(".{name}.{}", uuid::Uuid::now_v7().simple()));
-    let write = || {
-        let mut file = fs::OpenOptions::new().write(true).create_new(true).open(&unfinished)?;
-        if let Some(old) = old {
-            file.set_permissions(old.permissions())?;
+        Ok(_) => {
+            let file = fs::OpenOptions::new().write(true).open(path).map_err(Failed::Write)?;
+            return Sink::new(file).take(make).map(drop);
         }
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&unfinished, &real)
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(Failed::Write(error)),
     };
-    let written = write();
+    let unfinished = unfinished(path, old.is_some()).map_err(Failed::Write)?;
+    let written = unfinished.write(old, make);
     if written.is_err() {
         // What was begun is worth nothing, and there is nobody to tell that it stays.
-        let _ = fs::remove_file(&unfinished);
+        let _ = fs::remove_file(&unfinished.beside);
     }
     written
+}
+
+/// A file that is being written, and the place that it gets.
+struct Unfinished {
+    beside: PathBuf,
+    place: PathBuf,
+}
+
+fn unfinished(path: &Path, is_there: bool) -> io::Result<Unfinished> {
+    let place = if is_there { fs::canonicalize(path)? } else { path.to_owned() };
+    let name = place.file_name().ok_or(io::ErrorKind::InvalidFilename)?.to_string_lossy();
+    let beside = place.with_file_name(format!(".{name}.{}", uuid::Uuid::now_v7().simple()));
+    Ok(Unfinished { beside, place })
+}
+
+impl Unfinished {
+    fn write<E>(
+        &self,
+        old: Option<fs::Metadata>,
+        make: impl FnOnce(&mut dyn Write) -> Result<(), E>,
+    ) -> Result<(), Failed<E>> {
+        let create = || {
+            let file = fs::OpenOptions::new().write(true).create_new(true).open(&self.beside)?;
+            if let Some(old) = old {
+                file.set_permissions(old.permissions())?;
+            }
+            Ok(file)
+        };
+        let file = Sink::new(create().map_err(Failed::Write)?).take(make)?;
+        file.sync_all().and_then(|()| fs::rename(&self.beside, &self.place)).map_err(Failed::Write)
+    }
 }
 
 #[cfg(test)]

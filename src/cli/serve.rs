@@ -89,6 +89,13 @@ pub struct ServeArgs {
     /// How long newly approved content may wait to be applied before its absence is drift, such as 10m
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = super::cluster::parse_duration)]
     apply_grace: Duration,
+    /// Keep reports of openreports.io, one for each namespace that has guards; needs that API and rights on it
+    /// (driftguard manifests openreports)
+    #[arg(long)]
+    openreports: bool,
+    /// Pause before it is looked again whether that API and the rights are there; for tests
+    #[arg(long, value_name = "DURATION", default_value = "10m", hide = true, value_parser = super::cluster::parse_duration)]
+    openreports_again: Duration,
     #[command(flatten)]
     watch: WatchArgs,
     #[command(flatten)]

@@ -14,17 +14,23 @@ use super::cluster::{Cluster, ClusterArgs};
 use super::exit::Exit;
 use super::output;
 use super::subject::dry_run::{self, Stored};
-use super::subject::{Served, Subject};
+use super::subject::stated::states_all;
+use super::subject::{Served, Subject, builtin};
+use crate::api::names;
 use crate::core::hash::ContentHash;
 use crate::core::paths::PathFilter;
 use crate::document::{self, Document, Edit};
 
+mod guard;
 mod krm;
 mod overlay;
 mod stream;
+mod suffix;
 
+use guard::Guard;
 use krm::ResourceList;
-use stream::{Aim, Guard, Object, Stream};
+use overlay::Patch;
+use stream::{Aim, Kinds, Object, Stream};
 
 /// How messages call standard input.
 const STDIN: &str = "standard input";
@@ -33,14 +39,15 @@ const STDIN: &str = "standard input";
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Guards whose target is not among the manifests are left as they are, and so are those of kinds \
-                        that get defaults from the API server, unless they have onlyPaths or --server is given; \
-                        standard error says which. A ConfigMap or Secret to whose name kustomize added a hash is \
-                        found by the name without it, and targetName follows. Objects without namespace are those of \
-                        -n or of the context. The functionConfig of a ResourceList may set `strict` and `namespace` \
-                        in its data.\n\n\
+                        that get defaults from the API server, unless --server is given or onlyPaths end in values \
+                        that the manifest states; standard error says which. A ConfigMap or Secret to whose name \
+                        kustomize added a hash is found by the name without it, and targetName follows. Objects \
+                        without namespace are those of -n or of the context. The functionConfig of a ResourceList \
+                        may set `strict` and `namespace` in its data.\n\n\
                         Exit code 0: done; 1: with --check, a hash is stale; 2: it could not be done.\n\n\
                         Examples:\n  kustomize build overlays/prod | driftguard stamp | kubectl apply -f -\n  \
-                        helm upgrade shop ./chart --post-renderer driftguard --post-renderer-args stamp\n  \
+                        helm upgrade shop ./chart -n shop --post-renderer driftguard --post-renderer-args stamp \\\n    \
+                        --post-renderer-args --strict --post-renderer-args -n --post-renderer-args shop\n  \
                         driftguard stamp -f manifests/\n  driftguard stamp -f manifests/ --check --strict"
 )]
 pub struct StampArgs {
@@ -66,8 +73,20 @@ struct Input {
     name: String,
     /// Where it lies; `None` for standard input.
     path: Option<PathBuf>,
+    /// The folder in which it lies.
+    folder: Option<PathBuf>,
     text: String,
     documents: Vec<Document>,
+}
+
+/// All that is read.
+#[derive(Default)]
+struct Manifests {
+    inputs: Vec<Input>,
+    /// Files of folders that could not be read.
+    passed_over: Vec<PathBuf>,
+    /// What kustomize makes of objects of the files.
+    patches: Vec<Patch>,
 }
 
 /// A guard that is to be changed.
@@ -92,11 +111,15 @@ struct Left<'a> {
 /// # Errors
 /// When manifests cannot be read or edited, or with `--strict` a guard has to be left as it is.
 pub async fn run(args: StampArgs) -> anyhow::Result<Exit> {
-    let (inputs, list) = inputs(&args)?;
+    let (manifests, list) = manifests(&args)?;
+    let inputs = &manifests.inputs;
     let strict = args.strict || list.as_ref().is_some_and(|list| list.strict);
-    let namespace = namespace(&args, &inputs, list.as_ref())?;
-    let stream = Stream::of(&inputs, &namespace)?;
+    let namespace = namespace(&args, inputs, list.as_ref())?;
     let server = if args.server { Some(Server::connect(&args.cluster).await?) } else { None };
+    let certain = builtin::catalog();
+    let kinds =
+        server.as_ref().map_or(Kinds::Certain(&certain), |server| Kinds::Served(server.served.catalog()));
+    let stream = Stream::of(&manifests, kinds, &namespace)?;
     let mut changes = Vec::new();
     let mut left = Vec::new();
     for guard in stream.guards() {
@@ -107,7 +130,7 @@ pub async fn run(args: StampArgs) -> anyhow::Result<Exit> {
     }
     for Left { guard, why } in &left {
         let weight = if strict { "error" } else { "note" };
-        output::message(&format!("{weight}: {}: {guard} is left as it is: {why}", guard.place(&inputs)));
+        output::message(&format!("{weight}: {}: {guard} is left as it is: {why}", guard.place(inputs)));
     }
     ensure!(
         !strict || left.is_empty(),
@@ -115,11 +138,10 @@ pub async fn run(args: StampArgs) -> anyhow::Result<Exit> {
         left.len(),
         stream.guards().len()
     );
-    let edited = edited(&inputs, &changes)?;
-    if args.check || !args.filename.is_empty() {
-        output::data(told(&inputs, &changes, &edited).as_bytes())?;
-    }
+    let edited = edited(inputs, &changes)?;
+    let told = told(inputs, &changes, &edited);
     if args.check {
+        output::data_while_read(told.as_bytes())?;
         return Ok(if changes.is_empty() { Exit::Clean } else { Exit::Finding });
     }
     for (input, edited) in inputs.iter().zip(edited) {
@@ -128,6 +150,10 @@ pub async fn run(args: StampArgs) -> anyhow::Result<Exit> {
             Some(_) => {}
             None => filtered(&edited.text, list.as_ref(), &changes, &left)?,
         }
+    }
+    // Last, since whoever reads it may stop reading.
+    if !args.filename.is_empty() {
+        output::data_while_read(told.as_bytes())?;
     }
     Ok(Exit::Clean)
 }
@@ -149,7 +175,7 @@ fn filtered(
 }
 
 /// Reads the files, or standard input, and tells whether that is a `ResourceList`.
-fn inputs(args: &StampArgs) -> anyhow::Result<(Vec<Input>, Option<ResourceList>)> {
+fn manifests(args: &StampArgs) -> anyhow::Result<(Manifests, Option<ResourceList>)> {
     if !args.filename.is_empty() {
         ensure!(
             args.filename.iter().all(|file| file != Path::new("-")),
@@ -165,17 +191,29 @@ fn inputs(args: &StampArgs) -> anyhow::Result<(Vec<Input>, Option<ResourceList>)
     let mut bytes = Vec::new();
     stdin.read_to_end(&mut bytes).context("standard input cannot be read")?;
     let input = Input::read(STDIN, None, bytes)?;
-    let list = ResourceList::of(&input.text);
-    Ok((vec![input], list))
+    let list = ResourceList::of(&input.text)?;
+    Ok((Manifests { inputs: vec![input], ..Manifests::default() }, list))
 }
 
 impl Input {
     fn read(name: &str, path: Option<PathBuf>, bytes: Vec<u8>) -> anyhow::Result<Self> {
         let text = String::from_utf8(bytes)
             .map_err(|_| anyhow::anyhow!("{name}: not UTF-8 text; save the file as UTF-8"))?;
-        let documents = document::objects(name, &text)?;
-        Ok(Self { name: name.to_owned(), path, text, documents })
+        // A guard without a name is none that anything could be done with; left out, it would not be missed.
+        let is_guard = |version: &str, kind: &str| {
+            kind == "DriftGuard" && version.split_once('/').is_some_and(|(group, _)| group == names::GROUP)
+        };
+        let documents = document::objects(name, &text, is_guard)?;
+        let folder = path.as_deref().and_then(folder);
+        Ok(Self { name: name.to_owned(), path, folder, text, documents })
     }
+}
+
+/// The folder in which a file lies, by whatever way it was named.
+fn folder(path: &Path) -> Option<PathBuf> {
+    let parent = path.parent()?;
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    Some(std::fs::canonicalize(parent).unwrap_or_else(|_| parent.to_owned()))
 }
 
 /// The namespace of objects that name none.
@@ -230,12 +268,19 @@ async fn stamped<'a>(
     let document = object.document.clone();
     let subject = Subject::placed(document, object.namespace.clone(), filter.clone())?;
     let hash = match server {
-        _ if !subject.scope.has_server_defaults() || guard.has_only_paths => subject.hash()?,
+        _ if !subject.scope.has_server_defaults() => subject.hash()?,
         Some(server) => server.hash(object, filter).await?,
+        None if states_all(&subject.json, &filter) => subject.hash()?,
         None => {
+            let mend = match filter {
+                PathFilter::Only(_) => {
+                    "ask it by --server, or let onlyPaths end in values that the manifest states as the API server stores \
+                     them"
+                }
+                _ => "ask it by --server, or pin parts with onlyPaths",
+            };
             return Ok(Err(format!(
-                "the API server fills in defaults of {}, so that the manifest alone does not tell the hash; ask it by \
-                 --server, or pin parts with onlyPaths",
+                "the API server fills in defaults of {}, so that the manifest alone does not tell the hash; {mend}",
                 subject.kind
             )));
         }

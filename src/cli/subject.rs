@@ -24,6 +24,7 @@ pub(super) mod dry_run;
 pub(super) mod notes;
 pub(super) mod request;
 pub(super) mod served;
+pub(super) mod stated;
 
 pub(super) use served::Served;
 

@@ -23,7 +23,9 @@ use super::install::apply::api as api_of;
 use super::install::preflight;
 use super::output;
 use crate::api::{DriftGuard, GAMAConfig, names};
+use crate::control::openreports;
 use crate::manifests::{self, Manifest, Settings};
+use crate::report::openreports::SOURCE;
 
 mod lease;
 mod rights;
@@ -125,6 +127,7 @@ impl Removal<'_> {
             // A write that was allowed just before the bindings went may have come after ours.
             self.webhook_configurations().await?;
         }
+        self.reports().await?;
         self.rights().await?;
         self.delete_secret(names::CA_SECRET).await?;
         lease::delete(self.cluster, &self.settings.namespace).await
@@ -153,10 +156,39 @@ impl Removal<'_> {
         for manifest in manifests::rbac(self.settings)?.iter().rev() {
             self.delete(manifest, true).await?;
         }
-        for manifest in manifests::remediation(self.settings)?.iter().rev() {
+        let further = [manifests::remediation(self.settings)?, manifests::openreports(self.settings)?];
+        for manifest in further.iter().flatten().rev() {
             self.delete(manifest, true).await?;
         }
         self.rights_on_kinds().await
+    }
+
+    /// Deletes the reports of openreports.io that `serve` kept: nobody would keep them true any more.
+    async fn reports(&self) -> anyhow::Result<()> {
+        let resource = openreports::resource();
+        let all: Api<DynamicObject> = Api::all_with(self.cluster.client.clone(), &resource);
+        let ours = ListParams::default()
+            .fields(&format!("metadata.name={}", names::OPENREPORT))
+            .labels(&format!("{}={SOURCE}", names::LABEL_MANAGED_BY));
+        let found = match all.list_metadata(&ours).await {
+            Ok(found) => found.items,
+            // Most clusters have no such kind.
+            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
+            // Nothing depends on them, and whoever uninstalls need have no right on them.
+            Err(error) => {
+                let error = self.cluster.explain("looking for reports of openreports.io, which stay", &error);
+                output::message(&error.to_string());
+                return Ok(());
+            }
+        };
+        for report in found {
+            let namespace = report.metadata.namespace.unwrap_or_default();
+            let api: Api<DynamicObject> =
+                Api::namespaced_with(self.cluster.client.clone(), &namespace, &resource);
+            let title = format!("reports.openreports.io/{} of namespace {namespace}", names::OPENREPORT);
+            self.delete_found(&api, &title, names::OPENREPORT, report.metadata.uid).await?;
+        }
+        Ok(())
     }
 
     /// Takes away the rights that were given on single kinds: they hold our label, wherever they are.

@@ -13,6 +13,7 @@ pub mod endpoints;
 mod exceptions;
 pub mod lease;
 pub mod member;
+pub mod openreports;
 mod pauses;
 pub mod promotion;
 pub mod proof;

@@ -1,7 +1,11 @@
 //! Lists that are empty for nearly every guard.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Deref;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A list that mostly is empty: one word then, and no allocation, where a `Vec` takes three words.
 #[derive(Clone, PartialEq, Eq)]
@@ -12,6 +16,12 @@ pub struct Few<T>(Option<Box<Held<T>>>);
 struct Held<T>(Vec<T>);
 
 impl<T> Few<T> {
+    /// Whether there is nothing in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// Adds an item at the end.
     pub fn push(&mut self, item: T) {
         match &mut self.0 {
@@ -60,6 +70,33 @@ impl<'a, T> IntoIterator for &'a Few<T> {
 
     fn into_iter(self) -> Self::IntoIter {
         self.iter()
+    }
+}
+
+impl<T: Serialize> Serialize for Few<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self)
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Few<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Vec::deserialize(deserializer).map(Self::from)
+    }
+}
+
+/// That of any list.
+impl<T: JsonSchema> JsonSchema for Few<T> {
+    fn inline_schema() -> bool {
+        Vec::<T>::inline_schema()
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        Vec::<T>::schema_name()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        Vec::<T>::json_schema(generator)
     }
 }
 

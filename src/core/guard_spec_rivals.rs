@@ -47,15 +47,21 @@ pub struct FieldOwner<'a> {
     pub fields: &'a Value,
 }
 
+impl FieldOwner<'_> {
+    /// Whether it writes what a person, or Git, decided.
+    fn is_tool(&self) -> bool {
+        let name = self.manager.to_ascii_lowercase();
+        TOOLS.iter().any(|tool| name.starts_with(tool))
+    }
+}
+
 /// Whoever else writes pinned content: `Kind name` of a controlling owner, and field managers.
 #[must_use]
 pub fn rivals(controller: Option<(&str, &str)>, owners: &[FieldOwner<'_>], scope: &Scope) -> Vec<String> {
     let mut found: Vec<String> =
         controller.map(|(kind, name)| format!("its controller {kind}/{name}")).into_iter().collect();
     for owner in owners {
-        let name = owner.manager.to_ascii_lowercase();
-        let is_tool = TOOLS.iter().any(|tool| name.starts_with(tool));
-        if !is_tool && owner.subresource != "status" && owns_pinned(owner.fields, scope) {
+        if !owner.is_tool() && owner.subresource != "status" && owns_pinned(owner.fields, scope) {
             let named = format!("field manager {}", owner.manager);
             if !found.contains(&named) {
                 found.push(named);
@@ -66,14 +72,23 @@ pub fn rivals(controller: Option<(&str, &str)>, owners: &[FieldOwner<'_>], scope
     found
 }
 
+/// Who writes the pinned part where nobody's tool wrote any of it: what the cluster makes for itself, such as the
+/// certificates that it puts into every namespace.
+#[must_use]
+pub fn maker<'a>(owners: &[FieldOwner<'a>], scope: &Scope) -> Option<&'a str> {
+    let mut pinning =
+        owners.iter().filter(|owner| owner.subresource != "status" && owns_pinned(owner.fields, scope));
+    let first = pinning.next()?;
+    (!first.is_tool() && !pinning.any(FieldOwner::is_tool)).then_some(first.manager)
+}
+
 /// What of the pinned part others write: each manager with the paths of its fields, as `ignorePaths` spells them. A
 /// list whose items have no single key of text is named as a whole.
 #[must_use]
 pub fn written<'a>(owners: &[FieldOwner<'a>], scope: &Scope) -> Vec<(&'a str, Vec<String>)> {
     let mut found: Vec<(&str, Vec<String>)> = Vec::new();
     for owner in owners {
-        let name = owner.manager.to_ascii_lowercase();
-        if TOOLS.iter().any(|tool| name.starts_with(tool)) || owner.subresource == "status" {
+        if owner.is_tool() || owner.subresource == "status" {
             continue;
         }
         let mut paths = Vec::new();
@@ -240,6 +255,23 @@ mod tests {
         assert!(found("kube-controller-manager", "", &status, &scope).is_empty());
         assert!(found("kube-controller-manager", "status", &spec, &scope).is_empty());
         assert_eq!(found("kube-controller-manager", "scale", &spec, &scope).len(), 1);
+    }
+
+    #[test]
+    fn what_no_tool_wrote_any_of_is_made_by_the_cluster() {
+        let scope = Scope::new("", "ConfigMap", PathFilter::everything());
+        let (data, labels) =
+            (json!({"f:data": {".": {}, "f:ca.crt": {}}}), json!({"f:metadata": {"f:labels": {"f:a": {}}}}));
+        let owner = |manager, fields| FieldOwner { manager, subresource: "", fields };
+        let publisher = owner("kube-controller-manager", &data);
+        assert_eq!(maker(&[publisher], &scope), Some("kube-controller-manager"));
+        assert_eq!(
+            maker(&[owner("kubectl-label", &labels), publisher], &scope),
+            Some("kube-controller-manager")
+        );
+        assert_eq!(maker(&[publisher, owner("kubectl-edit", &data)], &scope), None);
+        assert_eq!(maker(&[owner("Helm", &data)], &scope), None);
+        assert_eq!(maker(&[], &scope), None, "nobody is known to write it");
     }
 
     #[test]

@@ -253,6 +253,12 @@ impl PathFilter {
         matches!(self, Self::Only(set) if set.paths.iter().all(within))
     }
 
+    /// A filter for each path of [`Self::Only`], in their order.
+    pub fn each_only(&self) -> impl Iterator<Item = Self> {
+        let paths: &[Vec<Segment>] = if let Self::Only(set) = self { &set.paths } else { &[] };
+        paths.iter().map(|path| Self::Only(PathSet { paths: [path.clone()].into_iter().collect() }))
+    }
+
     /// The position after one step down.
     #[must_use]
     pub fn descend(&self, position: Position, step: Step<'_>) -> Position {

@@ -1,19 +1,18 @@
 //! From the arguments of `-f` to documents: files, directories, standard input.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::error::{DocumentError, Problem};
+use super::kustomize::{self, Kustomization};
 use super::split::Stretch;
 use super::yaml::Limits;
 use super::{Document, Head, lists, split};
 
 /// Extensions looked for in directories, as in kubectl.
 const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
-/// What kustomize reads itself: no object of any cluster. Found beside manifests, so that a directory of them
-/// could not be read at all.
-const KUSTOMIZATIONS: [&str; 2] = ["kustomization.yaml", "kustomization.yml"];
 /// How messages call standard input.
 const STDIN: &str = "standard input";
 
@@ -47,17 +46,21 @@ fn read_path(path: &Path, documents: &mut Vec<Document>) -> Result<(), DocumentE
     if !fs::metadata(path).map_err(|error| fail(error.into()))?.is_dir() {
         return read_file(path, documents);
     }
-    let files = find_files(path)?;
+    let Found { mut files, kustomizations } = find(path)?;
+    // One that cannot be read is kustomize's to tell of: here it only says what is left out.
+    let kustomizations = kustomizations.iter().filter_map(|path| Kustomization::read(path).ok());
+    let parts: HashSet<PathBuf> = kustomizations.flat_map(|one| one.parts()).collect();
+    files.retain(|file| !fs::canonicalize(file).is_ok_and(|real| parts.contains(&real)));
     if files.is_empty() {
         return Err(fail(Problem::EmptyDirectory));
     }
     files.iter().try_for_each(|file| read_file(file, documents))
 }
 
-/// Files with our extensions under a directory, but for those of kustomize. As in kubectl, links to directories are not
-/// followed, so there is no way round in circles.
-fn find_files(root: &Path) -> Result<Vec<PathBuf>, DocumentError> {
-    let mut found = Vec::new();
+/// Files with our extensions under a directory, and beside them the kustomizations, which are no objects of any
+/// cluster. As in kubectl, links to directories are not followed, so there is no way round in circles.
+fn find_files(root: &Path) -> Result<Found, DocumentError> {
+    let mut found = Found { files: Vec::new(), kustomizations: Vec::new() };
     let mut waiting = vec![root.to_owned()];
     while let Some(directory) = waiting.pop() {
         let fail =
@@ -67,16 +70,18 @@ fn find_files(root: &Path) -> Result<Vec<PathBuf>, DocumentError> {
             let kind = entry.file_type().map_err(fail)?;
             let path = entry.path();
             let is_ours = path.extension().is_some_and(|ext| EXTENSIONS.iter().any(|known| ext == *known));
-            let is_of_kustomize = KUSTOMIZATIONS.iter().any(|name| path.ends_with(name));
-            let wanted = is_ours && !is_of_kustomize;
+            let is_file = !(kind.is_symlink() && path.is_dir());
             if kind.is_dir() {
                 waiting.push(path);
-            } else if wanted && !(kind.is_symlink() && path.is_dir()) {
-                found.push(path);
+            } else if is_file && kustomize::is_kustomization(&path) {
+                found.kustomizations.push(path);
+            } else if is_file && is_ours {
+                found.files.push(path);
             }
         }
     }
-    found.sort();
+    found.files.sort();
+    found.kustomizations.sort();
     Ok(found)
 }
 
@@ -97,17 +102,26 @@ fn read_text(name: &str, bytes: &[u8], documents: &mut Vec<Document>) -> Result<
 }
 
 /// The objects of a text. What lacks a version, a kind or a name is left out, such as values of a chart and
-/// objects whose name the API server makes up. `name` stands for the file in messages.
+/// objects whose name the API server makes up, but for objects that must have a name, by version and kind. `name`
+/// stands for the file in messages.
 ///
 /// # Errors
-/// [`DocumentError`] when the text is no YAML or JSON, a document of it no mapping, or a name of one no text.
-pub fn objects(name: &str, text: &str) -> Result<Vec<Document>, DocumentError> {
+/// [`DocumentError`] when the text is no YAML or JSON, a document of it no mapping, a name of one no text, or one
+/// that must have a name has none.
+pub fn objects(
+    name: &str,
+    text: &str,
+    must_be_named: impl Fn(&str, &str) -> bool,
+) -> Result<Vec<Document>, DocumentError> {
     let mut found = Vec::new();
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     for Stretch { origin, json, .. } in split::documents(name, text, Limits::NONE)? {
         for item in lists::items(json, &origin)? {
+            let is_ours = Head::read(&item.json).is_ok_and(|Head { api_version, kind, .. }| {
+                api_version.zip(kind).is_some_and(|(version, kind)| must_be_named(&version, &kind))
+            });
             match Document::from_item(item, origin.clone()) {
-                Err(DocumentError { problem: Problem::Missing(_), .. }) => {}
+                Err(DocumentError { problem: Problem::Missing(_), .. }) if !is_ours => {}
                 document => found.push(document?),
             }
         }
@@ -115,20 +129,36 @@ pub fn objects(name: &str, text: &str) -> Result<Vec<Document>, DocumentError> {
     Ok(found)
 }
 
-/// The first document of a text as JSON, whatever it is; `None` when there is none, or the text cannot be read.
+/// The documents of a text as JSON, whatever they are; none when the text cannot be read.
 #[must_use]
-pub fn first(text: &str) -> Option<Vec<u8>> {
+pub fn values(text: &str) -> Vec<Vec<u8>> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    split::documents("", text, Limits::NONE).ok()?.into_iter().next().map(|stretch| stretch.json)
+    let found = split::documents("", text, Limits::NONE).unwrap_or_default();
+    found.into_iter().map(|stretch| stretch.json).collect()
 }
 
-/// The files that [`read`] would read of a path: itself, or those of a folder.
+/// What there is of a path.
+#[derive(Debug)]
+pub struct Found {
+    /// The path itself, or the files of a folder.
+    pub files: Vec<PathBuf>,
+    /// The kustomizations of a folder, and those above.
+    pub kustomizations: Vec<PathBuf>,
+}
+
+/// Looks what there is of a path.
 ///
 /// # Errors
 /// [`DocumentError`] when there is no such file or a folder cannot be read.
-pub fn find(path: &Path) -> Result<Vec<PathBuf>, DocumentError> {
+pub fn find(path: &Path) -> Result<Found, DocumentError> {
     let fail = |error: std::io::Error| DocumentError::of_file(&path.display().to_string(), error.into());
-    if fs::metadata(path).map_err(fail)?.is_dir() { find_files(path) } else { Ok(vec![path.to_owned()]) }
+    let mut found = if fs::metadata(path).map_err(fail)?.is_dir() {
+        find_files(path)?
+    } else {
+        Found { files: vec![path.to_owned()], kustomizations: Vec::new() }
+    };
+    found.kustomizations.extend(kustomize::above(path));
+    Ok(found)
 }
 
 /// The documents of a text as JSON, whatever they are: manifests, with lists expanded, or other objects.
@@ -213,11 +243,16 @@ mod tests {
     fn what_kustomize_reads_itself_is_left_out_of_a_directory_and_not_when_it_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let kustomization = folder.path().join("kustomization.yaml");
-        std::fs::write(&kustomization, "kind: Kustomization\nresources: [a.yaml]\n").unwrap();
-        std::fs::write(folder.path().join("a.yaml"), named("a")).unwrap();
+        std::fs::write(&kustomization, "resources: [a.yaml]\npatches: [{path: p.yaml}, {path: l.yaml}]\n")
+            .unwrap();
+        let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+        std::fs::write(file("a.yaml"), named("a")).unwrap();
+        std::fs::write(file("p.yaml"), named("p")).unwrap();
+        std::fs::write(file("l.yaml"), "- {op: remove, path: /data/x}\n").unwrap();
         let found = read(&[folder.path().to_str().unwrap()], &mut std::io::empty()).unwrap();
         assert_eq!(names(&found), ["a"]);
         assert!(read(&[kustomization.to_str().unwrap()], &mut std::io::empty()).is_err());
+        assert_eq!(names(&read(&[file("p.yaml")], &mut std::io::empty()).unwrap()), ["p"]);
     }
 
     #[test]

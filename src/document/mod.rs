@@ -19,6 +19,7 @@ mod error;
 mod files;
 mod float;
 mod json;
+mod kustomize;
 mod lists;
 mod scalar;
 mod split;
@@ -26,7 +27,8 @@ mod yaml;
 
 pub use edit::{Edit, EditError, Edited, edited};
 pub use error::{DocumentError, Problem};
-pub use files::{contents, find, first, objects, read};
+pub use files::{Found, contents, find, objects, read, values};
+pub use kustomize::Kustomization;
 use lists::Item;
 
 /// Where a document stands.

@@ -28,6 +28,22 @@ resources:
 - remediation.yaml
 ";
 
+/// A component of the base, for those who read reports of openreports.io.
+const OPENREPORTS: &str = "\
+apiVersion: kustomize.config.k8s.io/v1alpha1
+kind: Component
+resources:
+- openreports.yaml
+patches:
+- target:
+    kind: Deployment
+    name: driftguard-operator
+  patch: |-
+    - op: add
+      path: /spec/template/spec/containers/0/args/-
+      value: --openreports
+";
+
 /// A component of the base, for those who run the Prometheus Operator and Grafana with its sidecar, which
 /// reads ConfigMaps of this label.
 const MONITORING: &str = "\
@@ -80,6 +96,8 @@ pub fn all() -> Result<Vec<GeneratedFile>, ManifestError> {
     files.push(file("crds/kustomization.yaml", &kustomization(CRDS)));
     files.push(file("deploy/remediation/kustomization.yaml", REMEDIATION));
     files.push(file("deploy/remediation/remediation.yaml", &super::stream(&super::remediation(&settings)?)?));
+    files.push(file("deploy/openreports/kustomization.yaml", OPENREPORTS));
+    files.push(file("deploy/openreports/openreports.yaml", &super::stream(&super::openreports(&settings)?)?));
     files.push(file("deploy/monitoring/kustomization.yaml", MONITORING));
     let document = |what: &str, value: &Value| yaml::document(what, value);
     let rules = document("prometheusrule", &monitoring::prometheus_rule(&settings))?;

@@ -231,6 +231,17 @@ pub fn remediation(settings: &Settings) -> Result<Vec<Manifest>, ManifestError> 
     ])
 }
 
+/// The component that lets DriftGuard keep reports of openreports.io; `install` leaves it out.
+///
+/// # Errors
+/// [`ManifestError`], see there.
+pub fn openreports(settings: &Settings) -> Result<Vec<Manifest>, ManifestError> {
+    Ok(vec![
+        Manifest::explained(rbac::openreports())?,
+        Manifest::new(&rbac::cluster_role_binding(rbac::OPENREPORTS_ROLE, &settings.namespace))?,
+    ])
+}
+
 /// The static base of both webhook configurations.
 ///
 /// # Errors

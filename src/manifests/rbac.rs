@@ -211,6 +211,16 @@ const REMEDIATION: [Grant; 2] = [
     },
 ];
 
+/// Rights on reports of openreports.io; not part of what is installed.
+const OPENREPORTS: [Grant; 1] = [Grant {
+    why: "a report in each namespace that has guards is kept as they are, and deleted after the last of them; only \
+          those of our name, since a server-side apply names what it creates and the watch what it selects",
+    groups: &["openreports.io"],
+    resources: &["reports"],
+    names: &[names::OPENREPORT],
+    verbs: &["list", "watch", "create", "patch", "delete"],
+}];
+
 /// Rights of people who may pause guards; bound to nobody when installed.
 const EXCEPTIONS: [Grant; 1] = [Grant {
     why: "making an exception pauses guards, deleting it ends that; its spec never changes, so that nothing needs \
@@ -224,6 +234,9 @@ const EXCEPTIONS: [Grant; 1] = [Grant {
 /// ClusterRole of people who may make exceptions. Without any aggregation label: neither `edit` nor `view`
 /// holds it, nor does it hold anything else.
 pub const EXCEPTIONS_ROLE: &str = "driftguard-exceptions";
+
+/// ClusterRole of the component that keeps reports of openreports.io.
+pub const OPENREPORTS_ROLE: &str = "driftguard-openreports";
 
 /// ClusterRole of the remediation component.
 pub const REMEDIATION_ROLE: &str = "driftguard-remediation";
@@ -270,6 +283,15 @@ pub fn remediation() -> (ClusterRole, Reasons) {
     let (rules, reasons) = rules(&REMEDIATION);
     let role =
         ClusterRole { metadata: meta(REMEDIATION_ROLE, None), rules: Some(rules), ..ClusterRole::default() };
+    (role, reasons)
+}
+
+/// Rights on reports of openreports.io.
+#[must_use]
+pub fn openreports() -> (ClusterRole, Reasons) {
+    let (rules, reasons) = rules(&OPENREPORTS);
+    let role =
+        ClusterRole { metadata: meta(OPENREPORTS_ROLE, None), rules: Some(rules), ..ClusterRole::default() };
     (role, reasons)
 }
 

@@ -18,16 +18,32 @@ pub struct YamlError {
 /// # Errors
 /// [`YamlError`] naming `what`, when the value cannot be written as YAML.
 pub fn document<T: Serialize>(what: &str, value: &T) -> Result<String, YamlError> {
-    let options = serde_saphyr::ser_options! {
+    serde_saphyr::to_string_with_options(value, options())
+        .map_err(|source| YamlError { what: what.to_owned(), source })
+}
+
+/// The same, written as it is made.
+///
+/// # Errors
+/// As [`document`], and when it cannot be written.
+pub fn document_to<T: Serialize>(
+    what: &str,
+    value: &T,
+    out: &mut dyn std::io::Write,
+) -> Result<(), YamlError> {
+    serde_saphyr::to_io_writer_with_options(&mut &mut *out, value, options())
+        .map_err(|source| YamlError { what: what.to_owned(), source })
+}
+
+fn options() -> serde_saphyr::SerializerOptions {
+    serde_saphyr::ser_options! {
         indent_step: 2,
         // Folded text would be re-wrapped by editors; a long line is what other generators write.
         prefer_block_scalars: false,
         // YAML 1.1 spellings of booleans, numbers and dates are quoted.
         yaml_12: false,
         compact_list_indent: true,
-    };
-    serde_saphyr::to_string_with_options(value, options)
-        .map_err(|source| YamlError { what: what.to_owned(), source })
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,10 @@
 //! A line a guard for spreadsheets and scripts: RFC 4180, with line feeds. Columns are only ever added at
 //! the end.
 
+use std::io::{self, Write};
+
 use crate::core::report::{Change, Entry, Moment, Place, Report, State};
+use crate::core::text::Text;
 
 use super::by;
 use super::escape::cell;
@@ -34,14 +37,13 @@ const TITLES: [&str; 24] = [
 ];
 
 /// The report.
-pub(super) fn render(report: &Report) -> String {
-    let mut out = format!("{}\n", TITLES.join(","));
+pub(super) fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "{}", TITLES.join(","))?;
     for entry in &report.guards {
         let cells: Vec<String> = cells(entry).iter().map(|text| cell(text)).collect();
-        out.push_str(&cells.join(","));
-        out.push('\n');
+        writeln!(out, "{}", cells.join(","))?;
     }
-    out
+    Ok(())
 }
 
 fn cells(entry: &Entry) -> [String; TITLES.len()] {
@@ -49,20 +51,22 @@ fn cells(entry: &Entry) -> [String; TITLES.len()] {
     let known_by = entry.by.as_ref().map(|by| format!("{:?}", by.known_by));
     let last = entry.last_remediation.as_ref();
     let moment = |moment: Moment| moment.to_string();
-    let file = |place: &Option<Place>| place.as_ref().map(|place| place.file.clone()).unwrap_or_default();
+    let text = |text: &Option<Text>| text.as_deref().unwrap_or_default().to_owned();
+    let file =
+        |place: &Option<Box<Place>>| place.as_ref().map(|place| place.file.clone()).unwrap_or_default();
     [
-        entry.guard.namespace.clone(),
-        entry.guard.name.clone(),
+        entry.guard.namespace.to_string(),
+        entry.guard.name.to_string(),
         entry.state.to_string(),
         also.join(" "),
-        entry.reason.clone(),
-        entry.message.clone(),
-        entry.target.api_version.clone().unwrap_or_default(),
-        entry.target.kind.clone(),
-        entry.target.namespace.clone().unwrap_or_default(),
-        entry.target.name.clone(),
-        entry.enforcement.clone().unwrap_or_default(),
-        entry.enforcing.clone(),
+        entry.reason.to_string(),
+        entry.message.to_string(),
+        text(&entry.target.api_version),
+        entry.target.kind.to_string(),
+        text(&entry.target.namespace),
+        entry.target.name.to_string(),
+        entry.enforcement.as_deref().unwrap_or_default().to_owned(),
+        entry.enforcing.to_string(),
         entry.since.as_ref().map(|since| moment(since.time)).unwrap_or_default(),
         by(entry).unwrap_or_default().to_owned(),
         known_by.unwrap_or_default(),
@@ -70,7 +74,7 @@ fn cells(entry: &Entry) -> [String; TITLES.len()] {
         entry.source.state.as_str().to_owned(),
         last.map(|last| moment(last.time)).unwrap_or_default(),
         last.map(|last| last.result.clone()).unwrap_or_default(),
-        entry.transaction_id.clone().unwrap_or_default(),
+        text(&entry.transaction_id),
         entry.change.map_or("", Change::as_str).to_owned(),
         file(&entry.guard_file),
         file(&entry.target_file),

@@ -2,6 +2,7 @@
 //! other script or style in than the two below, whatever a cluster holds, and nothing is loaded.
 
 use std::fmt::Write as _;
+use std::io;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -21,7 +22,7 @@ const WIDTH: u64 = 1000;
 const LEAST: u64 = 8;
 
 /// The report.
-pub(super) fn render(report: &Report) -> String {
+pub(super) fn write(report: &Report, sink: &mut dyn io::Write) -> io::Result<()> {
     let (title, made) = (title(&report.origin), report.generated_at);
     let policy = format!(
         "default-src 'none'; style-src '{}'; script-src '{}'; base-uri 'none'; form-action 'none'",
@@ -60,9 +61,13 @@ pub(super) fn render(report: &Report) -> String {
     // The worst first: whoever opens the page looks for that.
     let mut entries: Vec<&Entry> = report.guards.iter().collect();
     entries.sort_by_key(|entry| entry.state);
-    entries.into_iter().for_each(|entry| row(entry, compared, &mut out));
+    for entry in entries {
+        row(entry, compared, &mut out);
+        sink.write_all(out.as_bytes())?;
+        out.clear();
+    }
     let _ = write!(out, "</tbody>\n</table></div>\n<script>{SCRIPT}</script>\n</body>\n</html>\n");
-    out
+    sink.write_all(out.as_bytes())
 }
 
 /// How a policy names what stands in the page: by its hash.
@@ -200,7 +205,7 @@ fn row(entry: &Entry, compared: bool, out: &mut String) {
     );
     let since = entry.since.as_ref().map(|since| since.time.to_string()).unwrap_or_default();
     let mode = entry.enforcement.as_deref().unwrap_or_default();
-    let mode = match entry.enforcing.as_str() {
+    let mode = match &*entry.enforcing {
         "True" => format!("{mode}, enforced"),
         "False" => format!("{mode}, not enforced"),
         _ => mode.to_owned(),

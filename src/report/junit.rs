@@ -1,6 +1,6 @@
 //! JUnit's XML, which every CI system shows: a suite a namespace, a case a guard.
 
-use std::fmt::Write as _;
+use std::io::{self, Write};
 
 use crate::core::report::{Entry, Report, State};
 
@@ -49,25 +49,25 @@ impl Counts {
 }
 
 /// The report.
-pub(super) fn render(report: &Report) -> String {
-    let mut out = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
+pub(super) fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let all = Counts::of(report.guards.iter()).attributes();
-    // Writing to a String cannot fail.
-    let _ = writeln!(out, r#"<testsuites name="driftguard audit" {all}>"#);
+    writeln!(out, r#"<?xml version="1.0" encoding="UTF-8"?>"#)?;
+    writeln!(out, r#"<testsuites name="driftguard audit" {all}>"#)?;
     for suite in report.guards.chunk_by(|left, right| left.guard.namespace == right.guard.namespace) {
         let Some(first) = suite.first() else { continue };
         let (name, counts) = (markup(&first.guard.namespace), Counts::of(suite.iter()).attributes());
         let at = report.generated_at.to_string();
         let at = at.trim_end_matches('Z');
-        let _ = writeln!(out, r#"  <testsuite name="{name}" {counts} timestamp="{at}">"#);
-        suite.iter().for_each(|entry| case(entry, &mut out));
-        out.push_str("  </testsuite>\n");
+        writeln!(out, r#"  <testsuite name="{name}" {counts} timestamp="{at}">"#)?;
+        for entry in suite {
+            case(entry, out)?;
+        }
+        writeln!(out, "  </testsuite>")?;
     }
-    out.push_str("</testsuites>\n");
-    out
+    writeln!(out, "</testsuites>")
 }
 
-fn case(entry: &Entry, out: &mut String) {
+fn case(entry: &Entry, out: &mut dyn Write) -> io::Result<()> {
     let class = markup(&format!("driftguard.{}", entry.guard.namespace));
     let name = markup(&format!("{} ({})", entry.guard.name, entry.target));
     let place = entry.target_file.as_ref().or(entry.guard_file.as_ref());
@@ -78,8 +78,7 @@ fn case(entry: &Entry, out: &mut String) {
     let details = markup(&details(entry));
     let inside = match verdict(entry) {
         Verdict::Pass => {
-            let _ = writeln!(out, r#"    <testcase classname="{class}" name="{name}"{place}/>"#);
-            return;
+            return writeln!(out, r#"    <testcase classname="{class}" name="{name}"{place}/>"#);
         }
         Verdict::Skip => format!(r#"<skipped message="{message}"/>"#),
         Verdict::Error => format!(r#"<error type="{kind}" message="{message}">{details}</error>"#),
@@ -87,15 +86,15 @@ fn case(entry: &Entry, out: &mut String) {
             format!(r#"<failure type="{kind}" message="{message}">{details}</failure>"#)
         }
     };
-    let _ = writeln!(
+    writeln!(
         out,
         "    <testcase classname=\"{class}\" name=\"{name}\"{place}>\n      {inside}\n    </testcase>"
-    );
+    )
 }
 
 /// What is known beside the message, a line each.
 fn details(entry: &Entry) -> String {
-    let mut lines = vec![entry.message.clone()];
+    let mut lines = vec![entry.message.to_string()];
     if !entry.changed_paths.is_empty() {
         lines.push(format!("changed: {}", paths(entry, usize::MAX)));
     }

@@ -3,6 +3,8 @@
 //! Everything shown was made by [`crate::core::report`], which lets no value and no hash of a Secret in.
 //! What a format takes for markup is escaped here, whatever a cluster holds.
 
+use std::io::{self, Write};
+
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -13,7 +15,7 @@ mod csv;
 mod escape;
 mod html;
 mod junit;
-mod openreports;
+pub mod openreports;
 mod sarif;
 mod table;
 mod verdict;
@@ -52,30 +54,41 @@ pub enum RenderError {
     /// YAML could not be made.
     #[error(transparent)]
     Yaml(#[from] yaml::YamlError),
+    /// Whoever takes it takes no more.
+    #[error("cannot write the report: {0}")]
+    Io(#[from] io::Error),
 }
 
-/// The report in a format. The screen counts for tables alone.
+/// Writes the report in a format, guard by guard: no format is held as a whole. The screen counts for tables
+/// alone.
 ///
 /// # Errors
 /// [`RenderError`] when it cannot be written so.
-pub fn render(report: &Report, format: Format, screen: &Screen) -> Result<Vec<u8>, RenderError> {
-    Ok(match format {
-        Format::Table => table::narrow(report, screen).into_bytes(),
-        Format::Wide => table::wide(report, screen).into_bytes(),
-        Format::Json => json(report)?,
-        Format::Yaml => yaml::document("the report", report)?.into_bytes(),
-        Format::Csv => csv::render(report).into_bytes(),
-        Format::Junit => junit::render(report).into_bytes(),
-        Format::Sarif => json(&sarif::render(report))?,
-        Format::Html => html::render(report).into_bytes(),
-        Format::OpenReports => openreports::render(report)?.into_bytes(),
-    })
+pub fn write(
+    report: &Report,
+    format: Format,
+    screen: &Screen,
+    out: &mut dyn Write,
+) -> Result<(), RenderError> {
+    match format {
+        Format::Table => table::narrow(report, screen, out)?,
+        Format::Wide => table::wide(report, screen, out)?,
+        Format::Json => json(report, out)?,
+        Format::Yaml => yaml::document_to("the report", report, out)?,
+        Format::Csv => csv::write(report, out)?,
+        Format::Junit => junit::write(report, out)?,
+        Format::Sarif => json(&sarif::Log::of(report), out)?,
+        Format::Html => html::write(report, out)?,
+        Format::OpenReports => openreports::write(report, out)?,
+    }
+    Ok(())
 }
 
-fn json<T: Serialize>(value: &T) -> Result<Vec<u8>, serde_json::Error> {
-    let mut text = serde_json::to_vec_pretty(value)?;
-    text.push(b'\n');
-    Ok(text)
+fn json<T: Serialize>(value: &T, out: &mut dyn Write) -> Result<(), RenderError> {
+    serde_json::to_writer_pretty(&mut *out, value).map_err(|error| {
+        if error.is_io() { RenderError::Io(error.into()) } else { RenderError::Json(error) }
+    })?;
+    Ok(out.write_all(b"\n")?)
 }
 
 /// One guard in one line with the time, for reports that go on; without an entry it is gone.

@@ -1,6 +1,7 @@
 //! SARIF 2.1.0, as code scanning takes it: a rule a state, a result a guard that is not in sync. A result
 //! without a file stands at a path that names the guard, since readers demand one.
 
+use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use crate::core::guard::url_segment;
@@ -10,28 +11,51 @@ use crate::core::report::{Change, Entry, Report, State};
 use super::verdict::Verdict;
 use super::{by, paths};
 
-/// The report.
-pub(super) fn render(report: &Report) -> Value {
-    let rules: Vec<Value> = reported().map(rule).collect();
-    let results: Vec<Value> =
-        report.guards.iter().filter(|entry| entry.state != State::InSync).map(result).collect();
-    json!({
-        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
-        "version": "2.1.0",
-        "runs": [{
-            "tool": {"driver": {
-                "name": "driftguard",
-                "version": env!("CARGO_PKG_VERSION"),
-                "informationUri": env!("CARGO_PKG_REPOSITORY"),
-                "rules": rules,
-            }},
-            "invocations": [{
-                "executionSuccessful": report.summary.count(State::Unreadable) == 0,
-                "endTimeUtc": report.generated_at,
-            }],
-            "results": results,
-        }],
-    })
+/// The report, each result made when it is written.
+#[derive(Serialize)]
+pub(super) struct Log<'a> {
+    #[serde(rename = "$schema")]
+    schema: &'static str,
+    runs: [Run<'a>; 1],
+    version: &'static str,
+}
+
+#[derive(Serialize)]
+struct Run<'a> {
+    invocations: Value,
+    results: Results<'a>,
+    tool: Value,
+}
+
+struct Results<'a>(&'a Report);
+
+impl Serialize for Results<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let reported = self.0.guards.iter().filter(|entry| entry.state != State::InSync);
+        serializer.collect_seq(reported.map(result))
+    }
+}
+
+impl<'a> Log<'a> {
+    /// Of a report.
+    pub(super) fn of(report: &'a Report) -> Self {
+        let rules: Vec<Value> = reported().map(rule).collect();
+        let tool = json!({"driver": {
+            "name": "driftguard",
+            "version": env!("CARGO_PKG_VERSION"),
+            "informationUri": env!("CARGO_PKG_REPOSITORY"),
+            "rules": rules,
+        }});
+        let invocations = json!([{
+            "executionSuccessful": report.summary.count(State::Unreadable) == 0,
+            "endTimeUtc": report.generated_at,
+        }]);
+        Self {
+            schema: "https://json.schemastore.org/sarif-2.1.0.json",
+            runs: [Run { invocations, results: Results(report), tool }],
+            version: "2.1.0",
+        }
+    }
 }
 
 /// The states that are rules, in their order.
@@ -53,7 +77,7 @@ fn result(entry: &Entry) -> Value {
         Verdict::Warn => "warning",
         Verdict::Skip | Verdict::Pass => "note",
     };
-    let mut text = entry.message.clone();
+    let mut text = entry.message.to_string();
     if !entry.changed_paths.is_empty() {
         text.push_str(&format!("; changed: {}", paths(entry, 8)));
     }

@@ -2,6 +2,7 @@
 //! may search for, but for the last column of the narrow table.
 
 use std::fmt::Write as _;
+use std::io;
 
 use jiff::Timestamp;
 
@@ -37,14 +38,23 @@ pub struct Screen {
     pub now: Timestamp,
 }
 
-/// A table under way.
-struct Table {
-    titles: Vec<&'static str>,
-    rows: Vec<(State, Vec<String>)>,
+/// The cells of a guard, in the order of the titles.
+type Row<'a> = &'a dyn Fn(&Entry) -> Vec<String>;
+
+/// A table under way. Cells are made twice, to be measured and to be written, so that none are held.
+struct Table<'a> {
+    report: &'a Report,
+    row: Row<'a>,
+    /// Title and position among the cells of each column that is shown.
+    columns: Vec<(&'static str, usize)>,
+    /// Of each of them, in characters.
+    widths: Vec<usize>,
+    /// The longest cell of each.
+    longest: Vec<usize>,
 }
 
 /// The table that fits everywhere.
-pub(super) fn narrow(report: &Report, screen: &Screen) -> String {
+pub(super) fn narrow(report: &Report, screen: &Screen, out: &mut dyn io::Write) -> io::Result<()> {
     let mut titles = vec!["STATE", "GUARD", "TARGET", "SINCE", "WHY"];
     if report.compared.is_some() {
         titles.insert(1, "CHANGE");
@@ -65,19 +75,19 @@ pub(super) fn narrow(report: &Report, screen: &Screen) -> String {
         if report.compared.is_some() {
             cells.insert(1, entry.change.map_or("", Change::as_str).to_owned());
         }
-        (entry.state, cells)
+        cells
     };
-    let mut table = Table { titles, rows: report.guards.iter().map(row).collect() };
+    let mut table = Table::measure(report, &titles, &row);
     match screen.width {
         Some(width) => table.fit(width),
         None => table.cut_last(MAX_WHY),
     }
-    table.text(screen.colour)
+    table.write(screen.colour, out)
 }
 
 /// The table with all that is known.
-pub(super) fn wide(report: &Report, screen: &Screen) -> String {
-    let titles = vec![
+pub(super) fn wide(report: &Report, screen: &Screen, out: &mut dyn io::Write) -> io::Result<()> {
+    let titles = [
         "STATE",
         "ALSO",
         "CHANGE",
@@ -96,27 +106,26 @@ pub(super) fn wide(report: &Report, screen: &Screen) -> String {
     let row = |entry: &Entry| {
         let also: Vec<&str> = entry.also.iter().map(|state| state.as_str()).collect();
         let last = entry.last_remediation.as_ref();
-        let cells = vec![
+        vec![
             entry.state.to_string(),
             also.join(","),
             entry.change.map_or("", Change::as_str).to_owned(),
             guard(entry, screen),
             entry.target.to_string(),
-            entry.enforcement.clone().unwrap_or_default(),
-            entry.enforcing.clone(),
+            entry.enforcement.as_deref().unwrap_or_default().to_owned(),
+            entry.enforcing.to_string(),
             source(entry).to_owned(),
             entry.since.as_ref().map(|since| since.time.to_string()).unwrap_or_default(),
             by(entry).unwrap_or_default().to_owned(),
             paths(entry, usize::MAX),
             last.map(|last| format!("{} {}", last.result, last.time)).unwrap_or_default(),
-            entry.reason.clone(),
-            entry.message.clone(),
-        ];
-        (entry.state, cells)
+            entry.reason.to_string(),
+            entry.message.to_string(),
+        ]
     };
-    let mut table = Table { titles, rows: report.guards.iter().map(row).collect() };
+    let mut table = Table::measure(report, &titles, &row);
     table.drop_empty();
-    table.text(screen.colour)
+    table.write(screen.colour, out)
 }
 
 /// One guard by itself, with the time, where lines follow one another. Without an entry it is gone.
@@ -141,7 +150,7 @@ fn guard(entry: &Entry, screen: &Screen) -> String {
 }
 
 fn named(guard: &Name, screen: &Screen) -> String {
-    if screen.with_namespaces { guard.to_string() } else { guard.name.clone() }
+    if screen.with_namespaces { guard.to_string() } else { guard.name.to_string() }
 }
 
 /// The target, without its namespace where that is the guard's.
@@ -159,8 +168,8 @@ fn why(entry: &Entry) -> String {
         State::InSync => String::new(),
         State::Drifted | State::Missing => {
             let mut parts = Vec::new();
-            if entry.state.as_str() != entry.reason && entry.reason != "ContentDiffers" {
-                parts.push(entry.reason.clone());
+            if entry.state.as_str() != &*entry.reason && &*entry.reason != "ContentDiffers" {
+                parts.push(entry.reason.to_string());
             }
             if !entry.changed_paths.is_empty() {
                 parts.push(paths(entry, 2));
@@ -170,7 +179,7 @@ fn why(entry: &Entry) -> String {
             }
             parts.join(" ")
         }
-        _ => entry.message.clone(),
+        _ => entry.message.to_string(),
     };
     if !entry.also.is_empty() {
         let also: Vec<&str> = entry.also.iter().map(|state| state.as_str()).collect();
@@ -213,82 +222,83 @@ fn cut(text: &str, most: usize) -> String {
     format!("{kept}{CUT}")
 }
 
-impl Table {
-    fn widths(&self) -> Vec<usize> {
-        let of = |column: usize| {
-            let cells = self.rows.iter().filter_map(|(_, cells)| cells.get(column));
-            cells.map(|cell| length(cell)).chain([length(self.titles[column])]).max().unwrap_or_default()
-        };
-        (0..self.titles.len()).map(of).collect()
+impl<'a> Table<'a> {
+    fn measure(report: &'a Report, titles: &[&'static str], row: Row<'a>) -> Self {
+        let columns: Vec<_> = titles.iter().enumerate().map(|(at, title)| (*title, at)).collect();
+        let mut longest = vec![0; columns.len()];
+        for entry in &report.guards {
+            for (longest, cell) in longest.iter_mut().zip(row(entry)) {
+                *longest = length(&cell).max(*longest);
+            }
+        }
+        let widths =
+            columns.iter().zip(&longest).map(|((title, _), most)| length(title).max(*most)).collect();
+        Self { report, row, columns, widths, longest }
     }
 
     /// Leaves out columns in which nothing stands.
     fn drop_empty(&mut self) {
-        let empty = |column: usize| self.rows.iter().all(|(_, cells)| cells[column].is_empty());
-        let kept: Vec<usize> = (0..self.titles.len()).filter(|column| !empty(*column)).collect();
-        self.titles = kept.iter().map(|column| self.titles[*column]).collect();
-        for (_, cells) in &mut self.rows {
-            *cells = kept.iter().map(|column| std::mem::take(&mut cells[*column])).collect();
+        for column in (0..self.columns.len()).rev().filter(|column| self.longest[*column] == 0) {
+            self.columns.remove(column);
+            self.widths.remove(column);
         }
     }
 
     fn cut_last(&mut self, most: usize) {
-        for (_, cells) in &mut self.rows {
-            if let Some(last) = cells.last_mut() {
-                *last = cut(last, most);
-            }
+        if let Some(last) = self.widths.last_mut() {
+            *last = most.min(*last);
         }
     }
 
     /// Makes columns narrower, the widest first, until a line fits; where that is not enough, columns go. The
     /// state is never cut.
     fn fit(&mut self, width: usize) {
-        let mut widths = self.widths();
-        while let Some(over) = total(&widths).checked_sub(width).filter(|over| *over > 0) {
-            let can_give = |column: &usize| widths[*column] > least(self.titles[*column]);
-            let Some(widest) = (1..widths.len()).filter(can_give).max_by_key(|column| widths[*column]) else {
-                if !self.spare() {
-                    break;
-                }
-                widths = self.widths();
+        let whole = self.widths.clone();
+        let mut kept: Vec<usize> = (0..self.columns.len()).collect();
+        while let Some(over) = total(&self.widths).checked_sub(width).filter(|over| *over > 0) {
+            let can_give = |column: &usize| self.widths[*column] > least(self.columns[*column].0);
+            let Some(widest) =
+                (1..self.widths.len()).filter(can_give).max_by_key(|column| self.widths[*column])
+            else {
+                let Some(spared) = self.spared() else { break };
+                self.columns.remove(spared);
+                kept.remove(spared);
+                self.widths = kept.iter().map(|column| whole[*column]).collect();
                 continue;
             };
             // Down to the next widest at most, so that all give.
-            let others = (1..widths.len()).filter(|column| *column != widest);
-            let next = others.map(|column| widths[column]).max().unwrap_or_default();
-            let down_to = next.max(least(self.titles[widest])).min(widths[widest] - 1);
-            widths[widest] = down_to.max(widths[widest].saturating_sub(over));
-        }
-        for (_, cells) in &mut self.rows {
-            for ((cell, width), title) in cells.iter_mut().zip(&widths).zip(&self.titles) {
-                *cell = if is_name(title) { cut_front(cell, *width) } else { cut(cell, *width) };
-            }
+            let others = (1..self.widths.len()).filter(|column| *column != widest);
+            let next = others.map(|column| self.widths[column]).max().unwrap_or_default();
+            let down_to = next.max(least(self.columns[widest].0)).min(self.widths[widest] - 1);
+            self.widths[widest] = down_to.max(self.widths[widest].saturating_sub(over));
         }
     }
 
-    /// Leaves out one column; `false` when none can be spared.
-    fn spare(&mut self) -> bool {
-        let found = SPARED.iter().find_map(|spared| self.titles.iter().position(|title| title == spared));
-        if let Some(column) = found {
-            self.titles.remove(column);
-            self.rows.iter_mut().for_each(|(_, cells)| drop(cells.remove(column)));
-        }
-        found.is_some()
+    /// The column that is spared first, of those that are left.
+    fn spared(&self) -> Option<usize> {
+        SPARED.iter().find_map(|spared| self.columns.iter().position(|(title, _)| title == spared))
     }
 
     /// Titles and rows; nothing at all without rows.
-    fn text(&self, colour: bool) -> String {
-        if self.rows.is_empty() {
-            return String::new();
+    fn write(&self, colour: bool, out: &mut dyn io::Write) -> io::Result<()> {
+        if self.report.guards.is_empty() {
+            return Ok(());
         }
-        let widths = self.widths();
-        let mut out = String::new();
-        let titles: Vec<String> = self.titles.iter().map(|title| (*title).to_owned()).collect();
-        line(&titles, &widths, None, &mut out);
-        for (state, cells) in &self.rows {
-            line(cells, &widths, colour.then_some(*state), &mut out);
+        let titles: Vec<String> = self.columns.iter().map(|(title, _)| (*title).to_owned()).collect();
+        let mut text = String::new();
+        line(&titles, &self.widths, None, &mut text);
+        for entry in &self.report.guards {
+            let mut cells = (self.row)(entry);
+            let shown = self.columns.iter().zip(&self.widths).map(|((title, at), width)| {
+                let cell = std::mem::take(&mut cells[*at]);
+                if is_name(title) { cut_front(&cell, *width) } else { cut(&cell, *width) }
+            });
+            let shown: Vec<String> = shown.collect();
+            line(&shown, &self.widths, colour.then_some(entry.state), &mut text);
+            out.write_all(text.as_bytes())?;
+            text.clear();
         }
-        out
+        Ok(())
     }
 }
 

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::core::few::Few;
 use crate::core::report::{
     Actor, ActorKnownBy, Change, Comparison, Gone, Moment, Name, Origin, Place, Remediation, Since,
     SinceKnownBy, Source, SourceAnswer, TargetName,
@@ -22,7 +23,7 @@ fn now() -> Timestamp {
 
 fn entry(name: &str, state: State) -> Entry {
     Entry {
-        guard: Name { namespace: "trading".into(), name: format!("{name}-guard") },
+        guard: Name { namespace: "trading".into(), name: format!("{name}-guard").into() },
         target: TargetName {
             api_version: Some("v1".into()),
             kind: "ConfigMap".into(),
@@ -30,17 +31,17 @@ fn entry(name: &str, state: State) -> Entry {
             name: name.into(),
         },
         state,
-        also: Vec::new(),
+        also: Few::default(),
         reason: state.as_str().into(),
-        message: format!("ConfigMap/trading/{name}: {}", state.meaning()),
+        message: format!("ConfigMap/trading/{name}: {}", state.meaning()).into(),
         enforcement: Some("Deny".into()),
         enforcing: "True".into(),
-        expected_hash: Some("a".repeat(64)),
-        current_hash: Some("a".repeat(64)),
-        changed_paths: Vec::new(),
+        expected_hash: Some("a".repeat(64).into()),
+        current_hash: Some("a".repeat(64).into()),
+        changed_paths: Few::default(),
         since: None,
         by: None,
-        source: Source { state: SourceState::NotNamed, message: String::new(), answers: Vec::new() },
+        source: Source { state: SourceState::NotNamed, message: "".into(), answers: Few::default() },
         last_remediation: None,
         transaction_id: None,
         guard_file: None,
@@ -52,17 +53,17 @@ fn entry(name: &str, state: State) -> Entry {
 /// One of everything.
 fn report() -> Report {
     let drifted = Entry {
-        also: vec![State::SourceDown],
+        also: vec![State::SourceDown].into(),
         reason: "BypassedAdmission".into(),
         message: "ConfigMap/trading/market-settings changed although admission is enforced".into(),
-        current_hash: Some("b".repeat(64)),
-        changed_paths: vec!["/data/region".into(), "/data/limits".into(), "/data/owner".into()],
+        current_hash: Some("b".repeat(64).into()),
+        changed_paths: vec!["/data/region".into(), "/data/limits".into(), "/data/owner".into()].into(),
         since: Some(Since { time: at("2026-06-01T11:15:00Z"), known_by: SinceKnownBy::Status }),
-        by: Some(Actor {
+        by: Some(Box::new(Actor {
             name: Some("kubectl-edit".into()),
             known_by: ActorKnownBy::ManagedFields,
             detail: "field manager of what changed, by its managedFields".into(),
-        }),
+        })),
         source: Source {
             state: SourceState::Down,
             message: "no source has the approved content".into(),
@@ -71,14 +72,15 @@ fn report() -> Report {
                 result: "Mismatch".into(),
                 message: "its content is not what is approved".into(),
                 time: at("2026-06-01T11:16:00Z"),
-            }],
+            }]
+            .into(),
         },
-        last_remediation: Some(Remediation {
+        last_remediation: Some(Box::new(Remediation {
             time: at("2026-06-01T11:16:00Z"),
             result: "NoVerifiedSource".into(),
             source: None,
             transaction_id: Some("t-1".into()),
-        }),
+        })),
         transaction_id: Some("t-1".into()),
         change: Some(Change::Unchanged),
         ..entry("market-settings", State::Drifted)
@@ -97,7 +99,7 @@ fn report() -> Report {
     let unreadable = Entry {
         target: elsewhere,
         reason: "Forbidden".into(),
-        message: format!("ClusterRole/system:=cmd could not be read: {HOSTILE}"),
+        message: format!("ClusterRole/system:=cmd could not be read: {HOSTILE}").into(),
         current_hash: None,
         ..entry("roles", State::Unreadable)
     };
@@ -105,21 +107,21 @@ fn report() -> Report {
         target: TargetName { kind: "Secret".into(), name: "keys".into(), ..drifted.target.clone() },
         expected_hash: None,
         current_hash: None,
-        changed_paths: vec!["/data/password".into()],
+        changed_paths: vec!["/data/password".into()].into(),
         enforcement: Some("Audit".into()),
         enforcing: "False".into(),
-        by: Some(Actor {
+        by: Some(Box::new(Actor {
             name: Some("=HYPERLINK(\"http://evil\")".into()),
             known_by: ActorKnownBy::Admission,
             detail: "the admission webhook saw the write".into(),
-        }),
-        guard_file: Some(Place { file: "guards/keys.yaml".into(), line: 3 }),
-        target_file: Some(Place { file: "manifests/keys.yaml".into(), line: 12 }),
+        })),
+        guard_file: Some(Box::new(Place { file: "guards/keys.yaml".into(), line: 3 })),
+        target_file: Some(Box::new(Place { file: "manifests/keys.yaml".into(), line: 12 })),
         ..entry("keys", State::Drifted)
     };
     let suspended = Entry {
         guard: Name { namespace: "web".into(), name: "front-guard".into() },
-        also: vec![State::AuthorUnknown],
+        also: vec![State::AuthorUnknown].into(),
         change: Some(Change::New),
         ..entry("front", State::Suspended)
     };
@@ -153,8 +155,14 @@ fn screen(width: Option<usize>) -> Screen {
     Screen { width, colour: false, with_namespaces: true, now: now() }
 }
 
+fn render(report: &Report, format: Format, screen: &Screen) -> Vec<u8> {
+    let mut out = Vec::new();
+    write(report, format, screen, &mut out).unwrap();
+    out
+}
+
 fn text(format: Format, width: Option<usize>) -> String {
-    String::from_utf8(render(&report(), format, &screen(width)).unwrap()).unwrap()
+    String::from_utf8(render(&report(), format, &screen(width))).unwrap()
 }
 
 /// Holds a text against the snapshot of that name.
@@ -186,14 +194,14 @@ fn a_table_fits_a_narrow_terminal_with_the_states_whole() {
         }
     }
     let alone = Report { compared: None, ..report() };
-    let alone = render(&alone, Format::Table, &screen(Some(60))).unwrap();
+    let alone = render(&alone, Format::Table, &screen(Some(60)));
     check("table-60.txt", &String::from_utf8(alone).unwrap());
 }
 
 #[test]
 fn colours_are_in_the_first_column_alone_and_change_nothing_else() {
     let coloured = Screen { colour: true, ..screen(None) };
-    let coloured = String::from_utf8(render(&report(), Format::Table, &coloured).unwrap()).unwrap();
+    let coloured = String::from_utf8(render(&report(), Format::Table, &coloured)).unwrap();
     assert!(coloured.contains("\u{1b}[31mMissing\u{1b}[0m"), "{coloured}");
     let mut plain = coloured.replace("\u{1b}[0m", "");
     for code in 31..=36 {
@@ -220,7 +228,7 @@ fn the_summary_is_one_line_with_the_good_news_first() {
     );
     let empty = Report::new(Vec::new(), Origin::default(), now().into());
     assert_eq!(summary(&empty), "0 guards");
-    assert_eq!(render(&empty, Format::Table, &screen(None)).unwrap(), b"");
+    assert_eq!(render(&empty, Format::Table, &screen(None)), b"");
 }
 
 #[test]

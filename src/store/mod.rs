@@ -22,6 +22,7 @@ mod catalog;
 pub mod configurations;
 pub mod convert;
 pub mod exceptions;
+pub(crate) mod facts;
 mod guards;
 mod live;
 mod observation;

@@ -239,6 +239,26 @@ impl Revision {
 impl From<Received> for Stored {
     fn from(received: Received) -> Self {
         let status = Summary::of(&received.status::<DriftGuardStatus>());
+        Self::with_status(&received, status)
+    }
+}
+
+impl Received {
+    /// What is stored, and its status, for whoever looks at each guard once. The part of the status that
+    /// [`Stored`] keeps is only there where converting it asks for that.
+    pub(crate) fn apart(self) -> (Stored, DriftGuardStatus) {
+        let status = self.status::<DriftGuardStatus>();
+        let stored = Stored::with_status(&self, Summary::default());
+        if stored.asks_for_promotion() {
+            (Stored { status: Summary::of(&status), ..stored }, status)
+        } else {
+            (stored, status)
+        }
+    }
+}
+
+impl Stored {
+    fn with_status(received: &Received, status: Summary) -> Self {
         let spec = received.spec();
         let labels = received.meta.labels.iter().flatten();
         let marks = Marks {
@@ -397,7 +417,7 @@ impl Stored {
 
     /// The same, sharing with `other` what is equal: all but the status, or the namespace, labels and author, and its
     /// kind.
-    pub(super) fn sharing(mut self, other: &Self) -> Self {
+    pub(crate) fn sharing(mut self, other: &Self) -> Self {
         if self.means_the_same(other) {
             self.source = Arc::clone(&other.source);
         } else if let Some(source) = Arc::get_mut(&mut self.source) {

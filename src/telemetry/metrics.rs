@@ -14,11 +14,13 @@ use prometheus_client::registry::Registry;
 
 mod alerts;
 mod audit;
+mod openreports;
 mod sources;
 pub mod watches;
 
 pub use alerts::{AlertMetrics, Destination, Dropped, Posted};
 pub use audit::{AuditMetrics, Restored, Troubled};
+pub use openreports::OpenReportsMetrics;
 pub use sources::SourceMetrics;
 use watches::WatchMetrics;
 
@@ -53,6 +55,8 @@ pub struct Metrics {
     pub alerts: AlertMetrics,
     /// What the auditor finds and does.
     pub audit: AuditMetrics,
+    /// Of the reports of openreports.io.
+    pub openreports: OpenReportsMetrics,
     registry: Registry,
     ready: Gauge,
     reviews: Family<ReviewLabels, Counter>,
@@ -89,6 +93,7 @@ impl Default for Metrics {
             sources: SourceMetrics::registered(&mut registry),
             alerts: AlertMetrics::register(&mut registry),
             audit: AuditMetrics::register(&mut registry),
+            openreports: OpenReportsMetrics::registered(&mut registry),
             registry,
             ready: Gauge::default(),
             reviews: Family::default(),

@@ -373,3 +373,17 @@ fn what_changes_is_told_for_as_long_as_somebody_watches() {
     assert!(std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
     assert_eq!(child.wait().unwrap().code(), Some(1), "it ends with what it came to last");
 }
+
+#[test]
+fn files_tell_of_a_workload_only_what_they_state() {
+    let web = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"},
+                     "spec": {"replicas": 2, "template": {"spec": {"containers": [{"name": "app", "image": "nginx"}]}}}});
+    let told = |path: &str| {
+        let guard = guard("web", "Deployment", &json!({"onlyPaths": [path]}), &json!({}));
+        let ran = run_with(command(&["audit", "-n", "shop", "-f", "-", "-o", "json"]), &format!("{guard}\n{web}"));
+        report(&ran)["guards"][0]["state"].as_str().unwrap_or_default().to_owned()
+    };
+    assert_eq!(told("/spec/replicas"), "Drifted");
+    assert_eq!(told("/spec/template/spec/containers/*/image"), "Drifted");
+    assert_eq!(told("/spec/template"), "Unreadable", "the API server may store what is approved");
+}

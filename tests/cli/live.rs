@@ -1,8 +1,9 @@
 //! `hash`, `guard` and `version` against a real API server.
 
 use std::sync::OnceLock;
+use std::time::Duration;
 
-use driftguard_control_plane::{ControlPlane, User, Version};
+use driftguard_control_plane::{ControlPlane, User, Version, until};
 use serde_json::{Value, json};
 
 use crate::run::{Ran, command, run_with};
@@ -22,6 +23,13 @@ pub(crate) fn cluster() -> &'static Cluster {
         admin.kubectl_with(&["apply", "--server-side", "-f", "-"], crds).unwrap().success().unwrap();
         let wait = ["wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"];
         admin.kubectl(&wait).unwrap().success().unwrap();
+        // That a kind is established is told before it is served.
+        let kinds =
+            "driftguards.terrafusion.ai,driftguardexceptions.terrafusion.ai,gamaconfigs.terrafusion.ai";
+        until("the product's kinds are served", Duration::from_secs(60), || {
+            admin.kubectl(&["get", kinds, "-A"])?.success()
+        })
+        .unwrap();
         Cluster { plane, admin }
     })
 }
@@ -286,6 +294,73 @@ fn the_table_of_kinds_without_namespace_is_what_the_server_says() {
     assert_eq!(found, wanted);
 }
 
+/// The commands of the reference by which hashes of the older operator are computed by hand.
+fn recipes() -> Vec<String> {
+    let page = include_str!("../../docs/reference/cli.md");
+    let lines = page.lines().map(str::trim).filter(|line| line.contains("json.dumps"));
+    lines.map(str::to_owned).collect()
+}
+
+#[test]
+fn hashes_made_by_hand_as_the_older_operator_made_them_are_ours() {
+    let cluster = cluster().namespace("by-hand");
+    cluster.apply(
+        "apiVersion: v1
+kind: ConfigMap
+metadata: {name: prices, namespace: by-hand}
+data: {b: 'two\\n', a: \"\\u00e9 \\U0001f600 \\t\\x7f\", empty: ''}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: prices, namespace: by-hand}
+stringData: {token: 'ünï', a: ''}
+---
+apiVersion: terrafusion.ai/v1
+kind: GAMAConfig
+metadata: {name: prices, namespace: by-hand}
+spec: {parameters: {rate: 1.50, limit: 1e3, on: true, nested: {b: [1, null, x], a: -0.0}}}
+",
+    );
+    let recipes = recipes();
+    assert_eq!(recipes.len(), 3, "{recipes:?}");
+    for recipe in recipes {
+        let kind = recipe.split(' ').nth(2).unwrap();
+        let typed = recipe.replace("NAME", "prices -n by-hand");
+        let path =
+            format!("{}:{}", cluster.plane.programs().display(), std::env::var("PATH").unwrap_or_default());
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", &typed]).env("PATH", path).env("KUBECONFIG", cluster.admin.kubeconfig());
+        let output = shell.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let by_hand = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(by_hand.trim(), cluster.hash(&[kind, "prices", "-n", "by-hand"], ""), "{recipe}");
+    }
+}
+
+#[test]
+fn the_kinds_that_are_certain_without_a_server_have_the_version_that_it_prefers() {
+    let list = cluster().kubectl(&["api-resources", "--no-headers", "-o", "wide"]);
+    let mut files = String::new();
+    for line in list.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let at = words.iter().position(|word| matches!(*word, "true" | "false")).unwrap();
+        let (api_version, kind) = (words[at - 1], words[at + 1]);
+        if kind != "DriftGuard" {
+            let spec =
+                json!({"targetKind": kind, "targetName": "x", "onlyPaths": ["/spec/x"], "expectedHash": ""});
+            let guard = json!({"apiVersion": "terrafusion.ai/v1", "kind": "DriftGuard", "metadata": {"name": kind.to_lowercase()}, "spec": spec});
+            let object = json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": "x"}, "spec": {"x": "y"}});
+            files.push_str(&format!("---\n{guard}\n---\n{object}\n"));
+        }
+    }
+    let ran = run_with(command(&["stamp", "-n", "default"]), &files);
+    assert!(!ran.stderr.contains("and it stands there as"), "{}", ran.stderr);
+    for certain in ["/deployment ", "/service ", "/ingress ", "/horizontalpodautoscaler "] {
+        assert!(!ran.stderr.contains(certain), "{certain}: {}", ran.stderr);
+    }
+    assert!(ran.success().matches("\"expectedHash\":\"\"").count() < 20, "most kinds are certain");
+}
+
 #[test]
 fn a_guard_can_be_applied_as_it_is_printed() {
     let cluster = cluster().namespace("guards");
@@ -334,8 +409,15 @@ metadata:
   ownerReferences: [{apiVersion: x.io/v1, kind: Maker, name: m, uid: 0, controller: true}]
 ";
     cluster.apply(&maps.replace("uid: 0", "uid: 00000000-0000-0000-0000-000000000001"));
+    // As the cluster puts its certificates into every namespace.
+    let own = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: own, namespace: several, labels: {app: shop}}\ndata: {ca.crt: x}\n";
+    let publisher = ["apply", "--server-side", "--field-manager=kube-controller-manager", "-f", "-"];
+    cluster.admin.kubectl_with(&publisher, own).unwrap().success().unwrap();
     let ran = cluster.driftguard(&["guard", "configmap", "-l", "app=shop", "-n", "several"], "");
-    assert_eq!(ran.stderr, "note: ConfigMap/several/made is passed over: Maker/m makes it\n");
+    assert_eq!(
+        ran.stderr,
+        "note: ConfigMap/several/made is passed over: Maker/m makes it\nnote: ConfigMap/several/own is passed over: kube-controller-manager alone writes it; name the object to guard it all the same\n"
+    );
     let guards = ran.success();
     assert_eq!(guards.matches("targetName: ").count(), 1, "{guards}");
     assert!(guards.contains("targetName: one\n"), "{guards}");
@@ -370,6 +452,11 @@ metadata:
     let stamped = cluster.driftguard(&["stamp", "--server", "-n", "several"], &input).success();
     let want = cluster.hash(&["--server", "-f", "-", "-n", "several"], DEPLOYMENT);
     assert_eq!(stamped, input.replace("''", &format!("\"{want}\"")));
+    let only = input.replace("targetKind", "onlyPaths: [/spec/template/spec/containers], targetKind");
+    let stamped = cluster.driftguard(&["stamp", "--server", "-n", "several"], &only).success();
+    let pinned = ["--server", "--only-path=/spec/template/spec/containers", "-f", "-", "-n", "several"];
+    let want = cluster.hash(&pinned, DEPLOYMENT);
+    assert_eq!(stamped, only.replace("''", &format!("\"{want}\"")), "with what the API server adds");
 }
 
 #[test]

@@ -3,10 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic is how a test fails")]
 
 mod audit;
+mod connections;
 mod documents;
 mod live;
+mod plugin;
 mod properties;
 mod run;
+mod situations;
 mod snapshots;
 mod stamping;
 mod suggestions;

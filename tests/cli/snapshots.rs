@@ -19,6 +19,12 @@ fn check(name: &str, args: &[&str], input: &str) {
             write!(text, "--- {title}\n{said}{end}").unwrap();
         }
     }
+    hold(name, &text);
+}
+
+/// Holds a text against the snapshot `name`.
+#[track_caller]
+pub(crate) fn hold(name: &str, text: &str) {
     let text: String = text.lines().map(|line| format!("{}\n", line.trim_end())).collect();
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli/snapshots").join(format!("{name}.txt"));
     if std::env::var_os("DRIFTGUARD_WRITE_GENERATED").is_some() {

@@ -47,10 +47,10 @@ fn a_stream_goes_out_as_it_came_but_for_hashes() {
 
 #[test]
 fn a_name_with_a_hash_of_kustomize_is_followed() {
-    let settings = settings("settings-5h2k9f7g8h");
+    let settings = settings("settings-h27tmm69mc");
     let input = guard("ConfigMap", "settings") + "---\n" + &settings;
     let ran = stamp(&[], &input);
-    let want = input.replace("targetName:   settings   #", "targetName:   settings-5h2k9f7g8h   #").replacen(
+    let want = input.replace("targetName:   settings   #", "targetName:   settings-h27tmm69mc   #").replacen(
         &format!("sha256:{OLD}"),
         &format!("sha256:{}", hash(&settings)),
         1,
@@ -58,8 +58,13 @@ fn a_name_with_a_hash_of_kustomize_is_followed() {
     assert_eq!(ran.stdout, want);
     assert_eq!(
         ran.stderr,
-        "note: DriftGuard shop/settings-guard: targetName settings is now settings-5h2k9f7g8h\n"
+        "note: DriftGuard shop/settings-guard: targetName settings is now settings-h27tmm69mc\n"
     );
+    // A name that only looks so is another object's.
+    let other = input.replace("settings-h27tmm69mc", "settings-5h2k9f7g8h");
+    let ran = stamp(&[], &other);
+    assert_eq!((ran.code, ran.stdout), (Some(0), other));
+    assert!(ran.stderr.contains("does not end in the hash that kustomize makes"), "{}", ran.stderr);
 }
 
 #[test]
@@ -145,6 +150,87 @@ fn files_are_edited_in_place_and_checked_without_an_edit() {
     assert_eq!(read(), stamped);
     assert_eq!(run(&["stamp", "-f", shown, "--check", "--strict"]).success(), "");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3, "nothing is left beside the files");
+}
+
+#[test]
+fn what_is_not_sure_of_a_workload_keeps_its_hash() {
+    let deployment = "---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web, namespace: shop}\nspec: {template: {spec: {containers: [{name: app, image: nginx}]}}}\n";
+    let pinning = |path: &str| {
+        guard("Deployment", "web").replace("spec:\n", &format!("spec:\n  onlyPaths: [{path}]\n")) + deployment
+    };
+    // The API server adds imagePullPolicy and replicas.
+    for path in ["/spec/template/spec/containers", "/spec/replicas"] {
+        let input = pinning(path);
+        let ran = stamp(&[], &input);
+        assert_eq!((ran.code, ran.stdout), (Some(0), input), "{path}");
+        assert!(ran.stderr.contains("fills in defaults of Deployment"), "{}", ran.stderr);
+    }
+    let stamped = stamp(&["--strict"], &pinning("/spec/template/spec/containers/*/image")).success();
+    assert!(!stamped.contains(&format!("expectedHash: sha256:{OLD}")));
+}
+
+#[test]
+fn another_environment_lends_no_hash() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    let guard = guard("ConfigMap", "settings");
+    write("prod/guard.yaml", &guard);
+    write("prod/settings.yaml", &(settings("settings") + "data: {}\n"));
+    write("dev/settings.yaml", &settings("settings").replace("fast", "slow"));
+    let shown = folder.path().to_str().unwrap();
+    let ran = run(&["stamp", "-f", shown]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), ""));
+    assert!(ran.stderr.contains("prod/settings.yaml was passed over"), "{}", ran.stderr);
+    assert_eq!(fs::read_to_string(folder.path().join("prod/guard.yaml")).unwrap(), guard);
+    let ran =
+        run(&["stamp", "-f", &format!("{shown}/prod/guard.yaml"), "-f", &format!("{shown}/dev"), "--check"]);
+    assert_eq!(ran.code, Some(1), "both name the namespace, and nothing is hidden: {}", ran.stderr);
+}
+
+#[test]
+fn a_patch_of_kustomize_lends_no_hash() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+    write("kustomization.yaml", "resources: [guard.yaml]\npatches: [{path: p.yaml}]\n");
+    write("guard.yaml", &guard("ConfigMap", "settings"));
+    write("p.yaml", &settings("settings"));
+    let shown = folder.path().to_str().unwrap();
+    let (patch, guard) = (format!("{shown}/p.yaml"), format!("{shown}/guard.yaml"));
+    for files in [&["-f", shown][..], &["-f", &patch, "-f", &guard]] {
+        let ran = run(&[&["stamp", "--check"], files].concat());
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), ""));
+        assert!(ran.stderr.contains("is not among the manifests"), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn whoever_stops_reading_stops_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let guards = folder.path().join("guards.yaml");
+    fs::write(&guards, guard("ConfigMap", "settings") + "---\n" + &settings("settings")).unwrap();
+    let unread = |args: &[&str]| {
+        let mut child = command(&[args, &["-f", guards.to_str().unwrap()]].concat()).spawn().unwrap();
+        drop(child.stdout.take());
+        child.wait().unwrap().code()
+    };
+    assert_eq!(unread(&["stamp", "--check"]), Some(1));
+    assert_eq!(unread(&["stamp"]), Some(0));
+    assert!(!fs::read_to_string(&guards).unwrap().contains(&format!("expectedHash: sha256:{OLD}")));
+    assert_eq!(unread(&["stamp", "--check"]), Some(0));
+}
+
+#[test]
+fn a_guard_without_a_name_and_an_option_misspelt_are_errors() {
+    let nameless = guard("ConfigMap", "settings").replace("  name: settings-guard\n", "");
+    let error = stamp(&["--check"], &(nameless + "---\n" + &settings("settings"))).failure();
+    assert!(error.contains("metadata.name is missing"), "{error}");
+    let list = "apiVersion: config.kubernetes.io/v1\nkind: ResourceList\nfunctionConfig:\n  data: {strict: 'yes'}\nitems: []\n";
+    let error = stamp(&[], list).failure();
+    assert_eq!(error, "error: functionConfig: data.strict is \"true\" or \"false\"\n");
 }
 
 #[test]

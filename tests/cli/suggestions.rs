@@ -98,6 +98,8 @@ fn every_command_that_is_named_anywhere_exists() {
     for place in PLACES {
         files(&root.join(place), &mut sources);
     }
+    // Made from the definition of the commands, with their usage, which nobody types.
+    sources.retain(|source| !source.starts_with(root.join("docs/reference/commands")));
     let mut seen = 0;
     for source in sources {
         for command in commands(&std::fs::read_to_string(&source).unwrap()) {

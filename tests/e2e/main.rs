@@ -36,6 +36,7 @@ mod living;
 mod lossy;
 mod model;
 mod one_actor;
+mod openreports;
 mod pauses;
 mod recovery;
 mod registering;

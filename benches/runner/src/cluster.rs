@@ -154,6 +154,11 @@ impl Cluster {
         self.plane.etcd().get(key)?.with_context(|| format!("nothing is stored at {key}"))
     }
 
+    /// Where a file may lie that goes with the control plane.
+    pub(crate) fn scratch(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
     /// A moment in what is noted.
     pub(crate) fn moment(&self) -> anyhow::Result<u64> {
         self.plane.audit_log_size()

@@ -47,7 +47,7 @@ pub(crate) async fn run(
     while ratios.len() < rounds {
         let sweep = next_sweep(cluster, serve, pages).await?;
         let moment = cluster.moment()?;
-        let listed = list(&client).await?;
+        let listed = list(&client, &format!("/api/v1/{}", CONFIG_MAP.resource), SWEEP_PAGE).await?;
         ensure!(listed >= objects, "the raw list holds {listed} of {objects} objects");
         let requests = cluster.requests_since(moment)?;
         if !pages_of(&requests, true).is_empty() {
@@ -103,8 +103,8 @@ async fn next_sweep(cluster: &Cluster, serve: &Process, pages: usize) -> anyhow:
     }
 }
 
-/// Lists everything page by page as raw bytes, and gives how many objects there were.
-async fn list(client: &kube::Client) -> anyhow::Result<usize> {
+/// Lists all of a resource page by page as raw bytes, and gives how many objects there were.
+pub(crate) async fn list(client: &kube::Client, path: &str, page: usize) -> anyhow::Result<usize> {
     #[derive(Deserialize)]
     struct Page {
         metadata: Metadata,
@@ -116,7 +116,7 @@ async fn list(client: &kube::Client) -> anyhow::Result<usize> {
     }
     let (mut objects, mut next) = (0, String::new());
     loop {
-        let uri = format!("/api/v1/{}?limit={SWEEP_PAGE}{next}", CONFIG_MAP.resource);
+        let uri = format!("{path}?limit={page}{next}");
         let text = client.request_text(HttpRequest::get(uri).body(Vec::new())?).await?;
         let page: Page = serde_json::from_str(&text)?;
         objects += page.items.len();

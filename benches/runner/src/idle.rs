@@ -12,7 +12,7 @@ use driftguard_control_plane::guardian::Process;
 use crate::cluster::Cluster;
 use crate::figures::{Better, Figures};
 use crate::requests::{Purpose, Request};
-use crate::seeds::{self, CONFIG_MAP, GAMA_CONFIG, Kind};
+use crate::seeds::{self, CONFIG_MAP, GAMA_CONFIG, Kind, Said};
 use crate::table::Table;
 
 const KINDS: [Kind; 2] = [CONFIG_MAP, GAMA_CONFIG];
@@ -38,7 +38,7 @@ pub(crate) async fn run(guards: usize, window: Duration, figures: &mut Figures) 
     let cluster = Cluster::noting()?;
     let port = cluster.install()?;
     for kind in KINDS {
-        seeds::plant(&cluster, kind, guards, IN_ONE)?;
+        seeds::plant(&cluster, kind, guards, IN_ONE, Said::Nothing)?;
     }
     let (serve, health) = cluster.start_serve(port, &["--audit-interval", INTERVAL.0])?;
     wait_idle(&cluster, &serve, KINDS.len() * guards).await?;

@@ -4,8 +4,10 @@
 //! one. The load is the review of a real update ([`review`]), sent by h2load ([`h2load`]) to each in
 //! turn ([`matrix`]); the canonical form is measured against SHA-256 alone ([`canonical`]). Every
 //! answer is checked, so that errors are never measured. The auditor is measured against a loop that watches and
-//! patches ([`restore`]) and against a raw list ([`full_audit`]). Read docs/performance.md for the figures.
+//! patches ([`restore`]) and against a raw list ([`full_audit`]), and so is `driftguard audit` ([`audit_command`]).
+//! Read docs/performance.md for the figures.
 
+mod audit_command;
 mod canonical;
 mod cluster;
 mod contender;
@@ -62,6 +64,9 @@ struct Cli {
     /// Measure a hundred thousand guards only, and a full audit of them; half an hour and more
     #[arg(long, group = "only")]
     many: bool,
+    /// Measure `driftguard audit` of as many guards only, against a raw list; some minutes
+    #[arg(long, group = "only")]
+    audit: bool,
     /// How many guards are many; figures are kept of the default alone
     #[arg(long, default_value_t = many::MANY)]
     guards: usize,
@@ -97,7 +102,7 @@ struct Cli {
 impl Cli {
     /// Whether a part is to be measured, of which `only` asks alone.
     fn wants(&self, only: bool) -> bool {
-        only || !(self.canonical || self.writes || self.restore || self.idle || self.many)
+        only || !(self.canonical || self.writes || self.restore || self.idle || self.many || self.audit)
     }
 }
 
@@ -129,6 +134,10 @@ async fn main() -> anyhow::Result<()> {
         let source = Cluster::start()?;
         let reviews = source.capture()?;
         print(many::run(&reviews[0], cli.guards, cli.rounds, &mut figures).await?);
+    }
+    if cli.audit {
+        // Among all others --many measures it.
+        print([audit_command::alone(cli.guards, cli.rounds, &mut figures).await?]);
     }
     if cli.wants(cli.canonical) {
         print([canonical::run(&mut figures)?]);

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use driftguard_control_plane::until;
 
+use crate::audit_command;
 use crate::cluster::Cluster;
 use crate::contender::Contender;
 use crate::figures::{Better, Figures};
@@ -19,13 +20,13 @@ use crate::idle::wait_idle;
 use crate::median::median;
 use crate::process::{self, Memory};
 use crate::review::Review;
-use crate::seeds::{self, CONFIG_MAP};
+use crate::seeds::{self, CONFIG_MAP, Said};
 use crate::table::Table;
 
 /// How many guards the figures with targets are of.
 pub(crate) const MANY: usize = 100_000;
 /// How many stand in one namespace.
-const IN_ONE: usize = 200;
+pub(crate) const IN_ONE: usize = 200;
 /// Reviews of one turn.
 const REQUESTS: u64 = 5_000;
 /// How long `serve` may take until it has read and reported all guards.
@@ -74,7 +75,8 @@ pub(crate) async fn run(
     let mut audits = Table::new(&title, &["", "s", "to the raw list"]);
     audits.row(vec!["sweep".to_owned(), format!("{:.2}", times.sweep), format!("{:.2}", times.ratio)]);
     audits.row(vec!["raw list".to_owned(), format!("{:.2}", times.list), "1.00".to_owned()]);
-    let tables = vec![table, audits];
+    let command = audit_command::run(&many, guards, rounds, figures).await?;
+    let tables = vec![table, audits, command];
     if guards != MANY {
         return Ok(tables);
     }
@@ -100,7 +102,7 @@ async fn audit(
 
 async fn start(cluster: &Cluster, review: &Review, more: usize) -> anyhow::Result<Contender> {
     let port = cluster.install()?;
-    seeds::plant(cluster, CONFIG_MAP, more, IN_ONE)?;
+    seeds::plant(cluster, CONFIG_MAP, more, IN_ONE, Said::Nothing)?;
     cluster.guard(review)?;
     let (process, health) = cluster.start_serve(port, &[])?;
     until("serve is ready", SETTLE, || {

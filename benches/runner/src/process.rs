@@ -29,6 +29,12 @@ pub(crate) fn memory(process: &guardian::Process) -> anyhow::Result<Memory> {
         .with_context(|| format!("cannot read the memory of {}", process.name()))
 }
 
+/// The most memory that a process has taken so far, in MiB; `None` when it has ended.
+pub(crate) fn peak_of(id: u32) -> Option<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+    parse_memory(&status).map(|memory| memory.peak)
+}
+
 fn read(process: &guardian::Process, file: &str) -> anyhow::Result<String> {
     let ended = || anyhow!("{} has ended; {}", process.name(), process.log_tail());
     let id = process.pid().ok_or_else(ended)?;

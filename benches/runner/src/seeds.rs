@@ -53,8 +53,23 @@ impl Kind {
     }
 }
 
+/// What guards say of themselves when they are put.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Said {
+    /// Nothing yet: `serve` is to say it.
+    Nothing,
+    /// What `serve` says of a guard that is enforced and in sync.
+    AllIsWell,
+}
+
 /// Puts `count` objects of a kind and their guards, so many in each namespace.
-pub(crate) fn plant(cluster: &Cluster, kind: Kind, count: usize, in_one: usize) -> anyhow::Result<()> {
+pub(crate) fn plant(
+    cluster: &Cluster,
+    kind: Kind,
+    count: usize,
+    in_one: usize,
+    said: Said,
+) -> anyhow::Result<()> {
     let content = kind.content();
     let scope = Scope::new(kind.group, kind.kind, PathFilter::everything());
     let hash = hash_object(&serde_json::to_vec(&content)?, &scope)?.to_string();
@@ -62,7 +77,7 @@ pub(crate) fn plant(cluster: &Cluster, kind: Kind, count: usize, in_one: usize) 
     let namespaces: Vec<_> = (0..count.div_ceil(in_one)).map(namespace).collect();
     cluster.seed(&namespaces)?;
     for batch in numbers.chunks(BATCH) {
-        let pairs = batch.iter().flat_map(|&number| pair(kind, &content, &hash, number, in_one));
+        let pairs = batch.iter().flat_map(|&number| pair(kind, &content, &hash, number, in_one, said));
         cluster.seed(&pairs.collect::<Vec<_>>())?;
     }
     Ok(())
@@ -83,7 +98,14 @@ fn namespace(number: usize) -> (String, Vec<u8>) {
 }
 
 /// One object and its guard, with their keys.
-fn pair(kind: Kind, content: &Value, hash: &str, number: usize, in_one: usize) -> [(String, Vec<u8>); 2] {
+fn pair(
+    kind: Kind,
+    content: &Value,
+    hash: &str,
+    number: usize,
+    in_one: usize,
+    said: Said,
+) -> [(String, Vec<u8>); 2] {
     let namespace = format!("team-{:03}", number / in_one);
     let name = format!("{}-{number:06}", kind.resource);
     let metadata = |of: &str| {
@@ -96,17 +118,41 @@ fn pair(kind: Kind, content: &Value, hash: &str, number: usize, in_one: usize) -
     target["apiVersion"] = json!(kind.api_version);
     target["kind"] = json!(kind.kind);
     target["metadata"] = metadata("target");
-    let guard = json!({
+    let mut guard = json!({
         "apiVersion": "terrafusion.ai/v1", "kind": "DriftGuard", "metadata": metadata("guard"),
         "spec": {
             "targetKind": kind.kind, "targetName": name, "autoRemediate": false, "deletionPolicy": "Allow",
             "maxFailuresBeforeAlert": 3, "expectedHash": hash,
         },
     });
+    if said == Said::AllIsWell {
+        guard["status"] = all_is_well(&format!("{}/{namespace}/{name}", kind.kind), hash);
+    }
     [
         (format!("{}/{namespace}/{name}", kind.stored), target.to_string().into_bytes()),
         (format!("/registry/terrafusion.ai/driftguards/{namespace}/{name}"), guard.to_string().into_bytes()),
     ]
+}
+
+/// A status as `serve` writes it, of a guard of this target.
+fn all_is_well(target: &str, hash: &str) -> Value {
+    let condition = |of_type: &str, status: &str, reason: &str, message: String| {
+        json!({
+            "type": of_type, "status": status, "reason": reason, "message": message,
+            "lastTransitionTime": "2026-01-05T09:31:00Z", "observedGeneration": 1,
+        })
+    };
+    json!({
+        "observedGeneration": 1, "enforcement": "Deny", "canonicalForm": "v1",
+        "currentHash": hash, "hashMatch": true, "consecutiveFailures": 0,
+        "lastChecked": "2026-01-05T09:31:02Z",
+        "conditions": [
+            condition("Ready", "True", "Ready", format!("unapproved changes of {target} are refused")),
+            condition("Enforcing", "True", "Proved", "every replica has applied this generation, and a dry run through each API server was answered".to_owned()),
+            condition("Drifted", "False", "InSync", format!("{target} is as approved")),
+            condition("AuthorUnknown", "False", "Adopted", "the author of the guard is known".to_owned()),
+        ],
+    })
 }
 
 /// A uid of its own for each.

@@ -75,7 +75,7 @@ pub(crate) struct Meta<'a> {
     /// Whether its deletion has begun.
     pub(super) terminating: bool,
     /// Where a list goes on; empty at its end.
-    pub(super) next_page: Cow<'a, str>,
+    pub(crate) next_page: Cow<'a, str>,
     is_list_end: bool,
 }
 

@@ -10,6 +10,8 @@ use http_body_util::BodyExt as _;
 use kube::Client;
 use kube::client::Body;
 use serde::Deserialize;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use crate::core::guard::url_segment;
 use crate::core::json::JsonError;
@@ -32,6 +34,10 @@ const SILENCE_LIMIT: Duration = Duration::from_secs(65);
 const MOST_BYTES: usize = 64 << 20;
 /// Largest refusal that is read.
 const MOST_REFUSAL: usize = 64 << 10;
+/// From so many bytes on, items that were read ahead are handed over.
+const HANDFUL: usize = 256 << 10;
+/// Most handfuls that wait to be taken.
+const WAITING: usize = 4;
 
 /// What a request is for, as metrics tell it.
 #[derive(Debug, Clone, Copy)]
@@ -210,6 +216,18 @@ pub(crate) struct Listing {
     /// Of the first page: all pages show the same moment.
     revision: Option<String>,
     next_page: Option<String>,
+    /// Whether the next page is asked for as soon as it is known to exist.
+    is_eager: bool,
+    asked: Option<Task<Result<Chunks, Failure>>>,
+}
+
+/// A task that goes with whoever waits for it.
+struct Task<T>(JoinHandle<T>);
+
+impl<T> Drop for Task<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 struct Page {
@@ -222,7 +240,76 @@ impl Listing {
     /// A list of the newest state; `uri` has a query already.
     pub(crate) fn new(requests: &Requests, uri: String, accept: &'static str, purpose: Purpose) -> Self {
         let requests = requests.clone();
-        Self { requests, uri, accept, purpose, page: None, revision: None, next_page: Some(String::new()) }
+        let next_page = Some(String::new());
+        Self {
+            requests,
+            uri,
+            accept,
+            purpose,
+            page: None,
+            revision: None,
+            next_page,
+            is_eager: false,
+            asked: None,
+        }
+    }
+
+    /// The same, read ahead of whoever takes it: for somebody who waits, and takes it once. Some items are held,
+    /// however many there are, and the next page is asked for while one is read.
+    pub(crate) fn ahead(mut self) -> Ahead {
+        self.is_eager = true;
+        let (sender, receiver) = mpsc::channel(WAITING);
+        let reader = tokio::spawn(self.hand_over(sender));
+        Ahead { receiver, held: Vec::new().into_iter(), _reader: Task(reader) }
+    }
+
+    /// Sends all items, and last how that ended. Who has gone wants no more.
+    async fn hand_over(mut self, sender: mpsc::Sender<Handed>) {
+        let (mut items, mut size) = (Vec::new(), 0);
+        let end = loop {
+            match self.next().await {
+                Ok(Some(item)) => {
+                    size += item.len();
+                    items.push(item);
+                }
+                Ok(None) => break Handed::End(Ok(())),
+                Err(failure) => break Handed::End(Err(failure)),
+            }
+            if size >= HANDFUL {
+                size = 0;
+                if sender.send(Handed::Items(std::mem::take(&mut items))).await.is_err() {
+                    return;
+                }
+            }
+        };
+        if sender.send(Handed::Items(items)).await.is_ok() {
+            let _ = sender.send(end).await;
+        }
+    }
+
+    fn page_uri(&self, token: &str) -> String {
+        match token {
+            "" => self.uri.clone(),
+            token => format!("{}&continue={}", self.uri, url_segment(token)),
+        }
+    }
+
+    /// Opens the next page, or takes it where it has been asked for.
+    async fn open(&mut self, token: &str) -> Result<Chunks, Failure> {
+        match self.asked.take() {
+            Some(mut asked) => (&mut asked.0).await.map_err(Failure::no_answer)?,
+            None => self.requests.open(&self.page_uri(token), self.accept, self.purpose).await,
+        }
+    }
+
+    /// Asks for the next page while this one comes.
+    fn ask(&mut self) {
+        let Some(token) = self.next_page.as_deref().filter(|_| self.is_eager && self.asked.is_none()) else {
+            return;
+        };
+        let (requests, uri) = (self.requests.clone(), self.page_uri(token));
+        let (accept, purpose) = (self.accept, self.purpose);
+        self.asked = Some(Task(tokio::spawn(async move { requests.open(&uri, accept, purpose).await })));
     }
 
     /// The next item; `None` when the list is complete.
@@ -235,11 +322,7 @@ impl Listing {
                 Some(page) => page,
                 None => {
                     let Some(token) = self.next_page.take() else { return Ok(None) };
-                    let uri = match token.as_str() {
-                        "" => self.uri.clone(),
-                        token => format!("{}&continue={}", self.uri, url_segment(token)),
-                    };
-                    let chunks = self.requests.open(&uri, self.accept, self.purpose).await?;
+                    let chunks = self.open(&token).await?;
                     self.page.insert(Page { chunks, items: Items::default(), has_ended: false })
                 }
             };
@@ -248,6 +331,7 @@ impl Listing {
                 Some(Part::Head(head)) => {
                     self.revision.get_or_insert(head.revision);
                     self.next_page = Some(head.next_page).filter(|token| !token.is_empty());
+                    self.ask();
                 }
                 None => self.page = None,
             }
@@ -257,6 +341,39 @@ impl Listing {
     /// `metadata.resourceVersion` of the list; empty before its beginning has come.
     pub(super) fn revision(&self) -> &str {
         self.revision.as_deref().unwrap_or_default()
+    }
+}
+
+/// What comes of a list that is read ahead.
+enum Handed {
+    Items(Vec<Bytes>),
+    /// Told outright: silence is no end.
+    End(Result<(), Failure>),
+}
+
+/// A list that is read ahead.
+pub(crate) struct Ahead {
+    receiver: mpsc::Receiver<Handed>,
+    held: std::vec::IntoIter<Bytes>,
+    _reader: Task<()>,
+}
+
+impl Ahead {
+    /// The next item; `None` when the list is complete.
+    ///
+    /// # Errors
+    /// As [`Listing::next`].
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
+        loop {
+            if let Some(item) = self.held.next() {
+                return Ok(Some(item));
+            }
+            match self.receiver.recv().await {
+                Some(Handed::Items(items)) => self.held = items.into_iter(),
+                Some(Handed::End(end)) => return end.map(|()| None),
+                None => return Err(TextError::CutOff.into()),
+            }
+        }
     }
 }
 

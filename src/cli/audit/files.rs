@@ -1,10 +1,10 @@
 //! An audit of files, without a cluster: do the manifests hold what their guards approve.
 //!
 //! Kinds that get no defaults hash in a file as in the cluster. Of others a file tells only where its own hash
-//! is the approved one, or where the guard names the paths that it pins: otherwise the API server may store
+//! is the approved one, or where it states all that the guard pins: otherwise the API server may store
 //! what is approved all the same, and it is not told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, bail, ensure};
 use jiff::Timestamp;
@@ -14,16 +14,20 @@ use super::AuditArgs;
 use super::guards::{Found, Guarded, guarded};
 use crate::api::{DriftGuardStatus, names, reasons};
 use crate::cli::subject::builtin;
+use crate::cli::subject::stated::states_all;
 use crate::core::canonical::hash_object;
 use crate::core::guard::{Guard, GuardState, InvalidGuard};
 use crate::core::kinds::{Catalog, KindEntry};
-use crate::core::paths::PathFilter;
 use crate::core::report::{Entry, Known, Origin, Place, Report, Sight, invalid, judge};
 use crate::document::{self, Document, Origin as DocumentOrigin};
 use crate::store::Stored;
+use crate::store::facts::Words;
 
 /// What a file cannot tell of kinds with defaults.
-const NEEDS_SERVER: &str = "the file's own hash is not the approved one, but the API server fills in defaults of this kind, so that what it would store may be; audit the cluster, compare `driftguard hash --server -f FILE`, or pin parts with onlyPaths";
+const NEEDS_SERVER: &str = "the file's own hash is not the approved one, but the API server fills in defaults of this kind, so that what it would store may be; audit the cluster, compare `driftguard hash --server -f FILE`, or let onlyPaths end in values that the manifest states";
+
+/// What a manifest in another version than the guard's cannot tell.
+const OTHER_VERSION: &str = "the cluster hashes it in another version than the manifest is written in, which only the API server converts; audit the cluster, or write the manifest in that version";
 
 /// Objects of the files, by group, kind in lower case, namespace (empty for kinds without) and name.
 type Objects = BTreeMap<(String, String, String, String), Vec<Document>>;
@@ -46,12 +50,13 @@ pub(super) fn report(args: &AuditArgs, now: Timestamp) -> anyhow::Result<Report>
     let mut places = Vec::new();
     let mut found = Vec::new();
     let mut matched = Vec::new();
+    let mut words = Words::default();
     for document in guards {
         if !args.names.is_empty() && !args.names.contains(&document.name) {
             continue;
         }
         let stored = stored(&document, &namespace).with_context(|| document.origin.to_string())?;
-        let guarded = guarded(&stored, &DriftGuardStatus::default(), &catalog);
+        let guarded = guarded(&stored, &DriftGuardStatus::default(), &catalog, &mut words);
         matched.extend(args.kind.iter().filter(|word| is_of_kind(&guarded, word)));
         if args.kind.is_empty() || args.kind.iter().any(|word| is_of_kind(&guarded, word)) {
             places.push(place(&document.origin));
@@ -71,7 +76,7 @@ pub(super) fn report(args: &AuditArgs, now: Timestamp) -> anyhow::Result<Report>
     let known = Known { now, is_installed: false };
     let found = Found::of(found, false);
     let entries = found.guards.iter().zip(places).map(|(guarded, place)| Entry {
-        guard_file: Some(place),
+        guard_file: Some(Box::new(place)),
         // A file does not say who wrote it; its history does.
         by: None,
         ..entry(guarded, &objects, &known)
@@ -121,25 +126,20 @@ fn place(origin: &DocumentOrigin) -> Place {
     Place { file: origin.file.clone(), line: origin.line as u64 }
 }
 
-/// What the kinds of the files mean, and those that guards name outright.
+/// What is certain of kinds, what those of the files mean, and those that guards name outright.
 fn catalog(objects: &[Document], guards: &[Document]) -> Catalog {
-    let entry = |api_version: &str, kind: &str| {
-        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-        KindEntry {
-            group: group.into(),
-            version: version.into(),
-            kind: kind.into(),
-            plural: format!("{}s", kind.to_ascii_lowercase()).as_str().into(),
-            namespaced: builtin::is_namespaced(group, kind),
-            preferred: true,
+    let certain = builtin::entries();
+    let mut entries = certain.clone();
+    let kinds: BTreeSet<(&str, &str)> =
+        objects.iter().map(|object| (object.api_version.as_str(), object.kind.as_str())).collect();
+    for (api_version, kind) in kinds {
+        let found = builtin::entry(api_version, kind);
+        let is_kind = |one: &&KindEntry| one.group == found.group && one.kind.eq_ignore_ascii_case(kind);
+        let known: Vec<&KindEntry> = certain.iter().filter(is_kind).collect();
+        if !known.iter().any(|one| one.version == found.version) {
+            entries.push(KindEntry { preferred: known.is_empty(), ..found });
         }
-    };
-    let mut entries = vec![
-        entry("v1", "ConfigMap"),
-        entry("v1", "Secret"),
-        entry(&format!("{}/{}", names::GROUP, names::VERSION), "GAMAConfig"),
-    ];
-    entries.extend(objects.iter().map(|object| entry(&object.api_version, &object.kind)));
+    }
     for guard in guards {
         let spec = serde_json::from_slice::<Value>(&guard.json).unwrap_or_default();
         let text = |field: &str| spec["spec"][field].as_str().filter(|text| !text.is_empty());
@@ -147,7 +147,7 @@ fn catalog(objects: &[Document], guards: &[Document]) -> Catalog {
             let is_known =
                 |one: &KindEntry| one.api_version() == api_version && one.kind.eq_ignore_ascii_case(kind);
             if !entries.iter().any(is_known) {
-                entries.push(entry(api_version, kind));
+                entries.push(builtin::entry(api_version, kind));
             }
         }
     }
@@ -202,15 +202,21 @@ fn entry(guarded: &Guarded, objects: &Objects, known: &Known) -> Entry {
     let Some(document) = worst else {
         return judge(guard, &guarded.facts, Sight::Absent("no file holds it"), known);
     };
-    let sight = if is_approved(&document) || tells(guard) {
+    let is_version = document.api_version == target.api_version();
+    let sight = if is_version && (is_approved(&document) || tells(guard, document)) {
         Sight::Present(&document.json)
-    } else {
+    } else if is_version {
         Sight::Undecided(NEEDS_SERVER)
+    } else {
+        Sight::Undecided(OTHER_VERSION)
     };
-    Entry { target_file: Some(place(&document.origin)), ..judge(guard, &guarded.facts, sight, known) }
+    Entry {
+        target_file: Some(Box::new(place(&document.origin))),
+        ..judge(guard, &guarded.facts, sight, known)
+    }
 }
 
 /// Whether another hash of a file is another content.
-fn tells(guard: &Guard) -> bool {
-    !guard.scope.has_server_defaults() || matches!(guard.scope.filter(), PathFilter::Only(_))
+fn tells(guard: &Guard, document: &Document) -> bool {
+    !guard.scope.has_server_defaults() || states_all(&document.json, guard.scope.filter())
 }

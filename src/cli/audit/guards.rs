@@ -1,22 +1,26 @@
-//! The guards to audit, by pages, each turned at once into what is needed of it.
+//! The guards to audit, by pages, each turned at once into what is needed of it, while the next page comes.
 
-use anyhow::{bail, ensure};
+use anyhow::{Context as _, bail, ensure};
+use http::Request;
 use jiff::SignedDuration;
-use kube::Api;
 use kube::api::ListParams;
+use kube::{Api, Client};
+use serde::Deserialize;
+use tokio::task::JoinHandle;
 
 use super::AuditArgs;
-use super::facts::{Asked, facts};
 use super::progress::Progress;
 use crate::api::{DriftGuardStatus, names};
+use crate::audit::watch::event::meta;
 use crate::cli::cluster::Cluster;
 use crate::cli::subject::served::Served;
-use crate::core::guard::{Enforcement, GuardState};
+use crate::core::guard::{Enforcement, GuardState, url_segment};
 use crate::core::guard_spec::rival;
 use crate::core::index::Index;
 use crate::core::kinds::Catalog;
 use crate::core::report::Facts;
 use crate::store::convert::convert;
+use crate::store::facts::{Asked, Words, facts};
 use crate::store::{Reported, Settings, Stored};
 
 /// Guards in one page.
@@ -53,7 +57,12 @@ impl Found {
 }
 
 /// Turns a guard into what is needed of it.
-pub(super) fn guarded(stored: &Stored, status: &DriftGuardStatus, catalog: &Catalog) -> Guarded {
+pub(super) fn guarded(
+    stored: &Stored,
+    status: &DriftGuardStatus,
+    catalog: &Catalog,
+    words: &mut Words,
+) -> Guarded {
     let settings = Settings {
         // What counts is what the status says; without a status nothing is enforced anyhow.
         default_enforcement: Enforcement::Deny,
@@ -62,7 +71,7 @@ pub(super) fn guarded(stored: &Stored, status: &DriftGuardStatus, catalog: &Cata
     };
     let state = convert(stored, catalog, &settings, None);
     let asked = Asked::read(&stored.spec());
-    let facts = facts(status, &asked, stored.generation());
+    let facts = facts(status, &asked, stored.generation(), words);
     let spelled = state.target().is_none().then_some((asked.target_kind, asked.target_name));
     Guarded { state, facts, spelled }
 }
@@ -79,14 +88,22 @@ pub(super) async fn find(args: &AuditArgs, cluster: &Cluster, served: &Served) -
     };
     let mut guards = Vec::new();
     let mut is_installed = false;
+    let mut words = Words::default();
+    let mut before: Option<Stored> = None;
     let progress = Progress::of(0, !args.watch);
     let mut seen = 0;
     let mut take = |received: Reported| {
         seen += 1;
         progress.found(seen);
-        let status: DriftGuardStatus = received.status();
+        let (stored, status) = received.apart();
+        // Guards come in order, so that one and the next mostly share a namespace.
+        let stored = match before.take() {
+            Some(before) => stored.sharing(&before),
+            None => stored,
+        };
         is_installed |= status.observed_generation.is_some();
-        let guarded = guarded(&received.into(), &status, served.catalog());
+        let guarded = guarded(&stored, &status, served.catalog(), &mut words);
+        before = Some(stored);
         let is_meant = match (guarded.state.target(), &guarded.spelled) {
             (Some(target), _) => {
                 kinds.iter().any(|kind| kind.group == target.group && kind.plural == target.resource)
@@ -99,15 +116,12 @@ pub(super) async fn find(args: &AuditArgs, cluster: &Cluster, served: &Served) -
         }
     };
     if args.names.is_empty() {
-        let mut page = ListParams::default().limit(PAGE);
-        page.label_selector.clone_from(&args.selector);
-        loop {
-            let list = api.list(&page).await.map_err(|error| not_listed(cluster, &error))?;
+        let mut pages = Pages::of(cluster, args);
+        while let Some(page) = pages.next().await.map_err(|error| not_listed(cluster, &error))? {
+            let list: List =
+                serde_json::from_str(&page).context("the API server sent no list of DriftGuards")?;
+            drop(page);
             list.items.into_iter().for_each(&mut take);
-            match list.metadata.continue_.filter(|token| !token.is_empty()) {
-                Some(token) => page.continue_token = Some(token),
-                None => break,
-            }
         }
     } else {
         for received in named(args, cluster, &api).await? {
@@ -115,6 +129,67 @@ pub(super) async fn find(args: &AuditArgs, cluster: &Cluster, served: &Served) -
         }
     }
     Ok(Found::of(guards, is_installed))
+}
+
+/// A page of guards.
+#[derive(Deserialize)]
+struct List {
+    items: Vec<Reported>,
+}
+
+/// The text of a page, and where the next one begins.
+type Page = Result<(String, Option<String>), kube::Error>;
+
+/// Pages of guards: each is asked for while the one before it is looked at.
+struct Pages {
+    client: Client,
+    uri: String,
+    asked: Option<JoinHandle<Page>>,
+}
+
+impl Pages {
+    fn of(cluster: &Cluster, args: &AuditArgs) -> Self {
+        let place = args.namespace(cluster).map(|name| format!("/namespaces/{}", url_segment(&name)));
+        let selector = args.selector.as_ref().map(|labels| format!("&labelSelector={}", url_segment(labels)));
+        let uri = format!(
+            "/apis/{}/{}{}/{}?limit={PAGE}{}",
+            names::GROUP,
+            names::VERSION,
+            place.unwrap_or_default(),
+            names::DRIFTGUARDS,
+            selector.unwrap_or_default()
+        );
+        let asked = Some(tokio::spawn(page(cluster.client.clone(), uri.clone())));
+        Self { client: cluster.client.clone(), uri, asked }
+    }
+
+    /// The next page; `None` when that was the last.
+    async fn next(&mut self) -> Result<Option<String>, kube::Error> {
+        let Some(asked) = self.asked.take() else { return Ok(None) };
+        let (text, next) =
+            asked.await.map_err(|error| kube::Error::Service(Box::new(error))).and_then(|page| page)?;
+        if let Some(token) = next {
+            let uri = format!("{}&continue={}", self.uri, url_segment(&token));
+            self.asked = Some(tokio::spawn(page(self.client.clone(), uri)));
+        }
+        Ok(Some(text))
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        if let Some(asked) = &self.asked {
+            asked.abort();
+        }
+    }
+}
+
+async fn page(client: Client, uri: String) -> Page {
+    let request = Request::get(uri).body(Vec::new()).map_err(kube::Error::HttpError)?;
+    let text = client.request_text(request).await?;
+    // What is no list is told by whoever reads all of it.
+    let next = meta(text.as_bytes()).ok().map(|meta| meta.next_page.into_owned());
+    Ok((text, next.filter(|token| !token.is_empty())))
 }
 
 /// The guards that were named, each once.

@@ -180,7 +180,7 @@ impl Reader<'_> {
         entries: &mut Vec<Entry>,
     ) -> Result<(), HashSet<usize>> {
         let mut seen = HashSet::new();
-        let mut listing = Listing::new(&self.requests, uri, OBJECTS, Purpose::List);
+        let mut listing = Listing::new(&self.requests, uri, OBJECTS, Purpose::List).ahead();
         loop {
             match listing.next().await {
                 Ok(Some(item)) => {

@@ -1,9 +1,12 @@
 //! How two contents of a target are shown: as a unified diff of what is pinned, or as a list of paths.
 
+use std::fmt::Write as _;
+
 use anyhow::Context as _;
 use serde_json::Value;
 use similar::TextDiff;
 
+use crate::cli::output;
 use crate::cli::pinned::{Content, Pinned};
 use crate::core::canonical::canonical_object;
 use crate::core::diff::changed_paths;
@@ -45,6 +48,34 @@ pub(crate) fn difference(
     let (left, right) = (text(pinned, &old.json, format)?, text(pinned, &new.json, format)?);
     let diff = TextDiff::from_lines(&left, &right);
     Ok(diff.unified_diff().context_radius(CONTEXT).header(old_name, new_name).to_string())
+}
+
+/// A difference as terminals show one: red what goes, green what comes.
+pub(crate) fn coloured(difference: &str) -> String {
+    let mut text = String::new();
+    for line in difference.lines() {
+        let code = match line.as_bytes() {
+            [b'-', b'-', b'-', b' ', ..] | [b'+', b'+', b'+', b' ', ..] => "1",
+            [b'@', b'@', ..] => "36",
+            [b'-', ..] => "31",
+            [b'+', ..] => "32",
+            [b'~', ..] => "33",
+            _ => {
+                text.push_str(line);
+                text.push('\n');
+                continue;
+            }
+        };
+        let _ = writeln!(text, "\x1b[{code}m{line}\x1b[0m");
+    }
+    text
+}
+
+/// Tells a difference on stderr, before a question.
+pub(crate) fn tell(difference: &str) {
+    let is_coloured = output::takes_colour(&std::io::stderr());
+    let text = if is_coloured { coloured(difference) } else { difference.to_owned() };
+    output::message(text.trim_end_matches('\n'));
 }
 
 /// What is pinned of an object, pretty-printed with sorted keys. Never of a Secret.
@@ -89,4 +120,25 @@ fn paths(pinned: &Pinned<'_>, old: &[u8], new: &[u8]) -> anyhow::Result<String> 
         text.push_str("and more\n");
     }
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_is_red_and_what_comes_is_green() {
+        let plain = "--- old\n+++ new\n@@ -1 +1 @@\n-limit: '1'\n+limit: '2'\n same: x\n~ /data/a\n";
+        let shown = coloured(plain);
+        assert!(
+            shown.contains("\x1b[31m-limit: '1'\x1b[0m\n\x1b[32m+limit: '2'\x1b[0m\n same: x\n"),
+            "{shown:?}"
+        );
+        assert!(shown.starts_with("\x1b[1m--- old\x1b[0m\n"), "{shown:?}");
+        let mut bare = shown;
+        for code in ["1", "36", "31", "32", "33", "0"] {
+            bare = bare.replace(&format!("\x1b[{code}m"), "");
+        }
+        assert_eq!(bare, plain, "nothing but colour is added");
+    }
 }

@@ -4,8 +4,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::cli::output;
-use crate::cli::subject::Subject;
-use crate::core::guard_spec_rivals::{FieldOwner, written};
+use crate::cli::subject::{Subject, SubjectArgs};
+use crate::core::guard_spec_rivals::{FieldOwner, maker, written};
 
 /// Most paths that a note names.
 const MAX_NAMED: usize = 8;
@@ -50,36 +50,50 @@ pub(super) fn controller(subject: &Subject) -> Option<String> {
     owners.into_iter().find(|owner| owner.controller).map(|owner| format!("{}/{}", owner.kind, owner.name))
 }
 
-/// Says who else writes pinned fields, and by which flag they are left out.
-pub(super) fn tell(subject: &Subject, ignored: &[String]) {
-    for note in notes(subject, ignored) {
-        output::message(&note);
-    }
+/// Who makes all that would be pinned of an object, where no tool of people wrote any of it.
+pub(super) fn sole_writer(subject: &Subject) -> Option<String> {
+    let managed = metadata(subject).managed_fields;
+    maker(&owners(&managed), &subject.scope).map(str::to_owned)
 }
 
-fn notes(subject: &Subject, ignored: &[String]) -> Vec<String> {
-    let managed = metadata(subject).managed_fields;
-    let owners: Vec<FieldOwner<'_>> = managed
+fn owners(managed: &[Managed]) -> Vec<FieldOwner<'_>> {
+    managed
         .iter()
         .map(|one| FieldOwner {
             manager: &one.manager,
             subresource: &one.subresource,
             fields: &one.fields_v1,
         })
-        .collect();
+        .collect()
+}
+
+/// Says who else writes pinned fields, and how they are left out.
+pub(super) fn tell(subject: &Subject, args: &SubjectArgs) {
+    for note in notes(subject, &args.ignore_path, !args.only_path.is_empty()) {
+        output::message(&note);
+    }
+}
+
+fn notes(subject: &Subject, ignored: &[String], has_only_paths: bool) -> Vec<String> {
+    let managed = metadata(subject).managed_fields;
     let mut notes = Vec::new();
-    for (manager, mut paths) in written(&owners, &subject.scope) {
+    for (manager, mut paths) in written(&owners(&managed), &subject.scope) {
         paths.retain(|path| !ignored.contains(path));
         if paths.is_empty() {
             continue;
         }
         let more = paths.len().saturating_sub(MAX_NAMED);
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        let flags: Vec<String> =
-            paths.iter().take(MAX_NAMED).map(|path| format!("--ignore-path '{path}'")).collect();
+        paths.truncate(MAX_NAMED);
+        // Paths can be left out or be all there is, not both.
+        let mend = if has_only_paths {
+            format!("narrow --only-path, so that it takes in none of {}{more}", paths.join(" "))
+        } else {
+            let flags: Vec<String> = paths.iter().map(|path| format!("--ignore-path '{path}'")).collect();
+            format!("leave them out by {}{more}", flags.join(" "))
+        };
         notes.push(format!(
-            "note: {manager} writes fields of {subject} too, which the guard will not let pass; leave them out by {}{more}",
-            flags.join(" ")
+            "note: {manager} writes fields of {subject} too, which the guard will not let pass; {mend}"
         ));
     }
     notes
@@ -110,12 +124,35 @@ mod tests {
             {"manager": "kube-controller-manager", "subresource": "scale", "fieldsV1": {"f:spec": {"f:replicas": {}}}},
         ]}));
         assert_eq!(
-            notes(&subject, &[]),
+            notes(&subject, &[], false),
             [
                 "note: kube-controller-manager writes fields of Deployment/shop/web too, which the guard will not let pass; leave them out by --ignore-path '/spec/replicas'"
             ]
         );
-        assert!(notes(&subject, &["/spec/replicas".to_owned()]).is_empty());
+        assert!(notes(&subject, &["/spec/replicas".to_owned()], false).is_empty());
+        assert_eq!(
+            notes(&subject, &[], true),
+            [
+                "note: kube-controller-manager writes fields of Deployment/shop/web too, which the guard will not let pass; narrow --only-path, so that it takes in none of /spec/replicas"
+            ]
+        );
+    }
+
+    #[test]
+    fn what_nobody_but_the_cluster_writes_is_told_from_what_people_write() {
+        let replicas = serde_json::json!({"f:spec": {"f:replicas": {}}});
+        let managed = |managers: &[&str]| {
+            let entries: Vec<Value> = managers
+                .iter()
+                .map(|manager| serde_json::json!({"manager": manager, "fieldsV1": replicas}))
+                .collect();
+            deployment(&serde_json::json!({"managedFields": entries}))
+        };
+        assert_eq!(
+            sole_writer(&managed(&["kube-controller-manager"])).as_deref(),
+            Some("kube-controller-manager")
+        );
+        assert_eq!(sole_writer(&managed(&["kube-controller-manager", "kubectl-edit"])), None);
     }
 
     #[test]

@@ -26,6 +26,7 @@ use crate::cert::tls::server_config;
 use crate::control::alarm::Alarm;
 use crate::control::lease::Keeper;
 use crate::control::member::Member;
+use crate::control::openreports::OpenReports;
 use crate::control::promotion::Promotions;
 use crate::control::registrar::{self, Registrar};
 use crate::control::rights::Rights;
@@ -253,6 +254,16 @@ impl Running {
             metrics: Arc::clone(&metrics),
         };
         background.spawn(auditor.run());
+        if args.openreports {
+            let reports = OpenReports {
+                client: client.clone(),
+                store: store.clone(),
+                fence: fence.clone(),
+                metrics: Arc::clone(&metrics),
+                again: args.openreports_again,
+            };
+            background.spawn(reports.run());
+        }
         let rights = Rights::new(namespace.as_str());
         let registrar = Registrar::new(
             client.clone(),

@@ -1,24 +1,19 @@
 //! Guards and objects of manifests, and which object a guard means.
+//!
+//! A guard may mean only what it surely means in the cluster too: of the kind and version that its `targetKind` stands
+//! for there, and of several environments the object of its own.
 
 use std::collections::HashMap;
-use std::fmt;
 
-use anyhow::Context as _;
-use serde::Deserialize;
-use serde_json::Value;
-
-use super::Input;
+use super::guard::Guard;
+use super::{Manifests, folder, suffix};
 use crate::api::names;
 use crate::cli::subject::builtin;
-use crate::core::paths::PathFilter;
-use crate::core::scope::ScopeKind;
+use crate::core::kinds::{Catalog, KindEntry, ResolveError};
 use crate::document::Document;
-use crate::store::convert;
 
-/// Length and letters of the hash that kustomize adds to names: hexadecimal digits, of which some are spelt as
-/// other letters so that no words come up (`sigs.k8s.io/kustomize/api/hasher`).
-const SUFFIX_LENGTH: usize = 10;
-const SUFFIX_LETTERS: &str = "2456789bcdfghkmt";
+/// Most places that a message names.
+const MAX_NAMED: usize = 3;
 
 /// An object that a guard may mean.
 pub(super) struct Object<'a> {
@@ -28,109 +23,6 @@ pub(super) struct Object<'a> {
     pub(super) namespace: Option<String>,
 }
 
-/// A DriftGuard of the manifests.
-pub(super) struct Guard {
-    /// Which of the inputs holds it, which document of that, and where in the document.
-    pub(super) input: usize,
-    pub(super) number: usize,
-    pub(super) pointer: String,
-    line: usize,
-    pub(super) namespace: String,
-    pub(super) name: String,
-    target_kind: String,
-    target_version: Option<String>,
-    target_namespace: String,
-    pub(super) target_name: String,
-    /// As it is written; empty when it is no text, such as unquoted zeros.
-    pub(super) expected: String,
-    pub(super) filter: PathFilter,
-    pub(super) has_only_paths: bool,
-}
-
-impl fmt::Display for Guard {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "DriftGuard {}/{}", self.namespace, self.name)
-    }
-}
-
-/// What of a spec counts here. The rest may be of a later version.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Spec {
-    target_kind: String,
-    target_name: String,
-    #[serde(default)]
-    target_namespace: Option<String>,
-    #[serde(default)]
-    target_api_version: Option<String>,
-    #[serde(default)]
-    expected_hash: Value,
-    #[serde(default)]
-    ignore_paths: Option<Vec<String>>,
-    #[serde(default)]
-    only_paths: Option<Vec<String>>,
-}
-
-#[derive(Deserialize)]
-struct WithSpec {
-    spec: Spec,
-}
-
-impl Guard {
-    fn read(input: usize, document: &Document, namespace: &str) -> anyhow::Result<Self> {
-        let place = || document.origin.to_string();
-        let WithSpec { spec } = serde_json::from_slice(&document.json).with_context(|| {
-            format!(
-                "{}: this DriftGuard cannot be read; compare it with `kubectl explain driftguard.spec`",
-                place()
-            )
-        })?;
-        let ignored = spec.ignore_paths.unwrap_or_default();
-        let only = spec.only_paths.unwrap_or_default();
-        let filter = convert::filter(&ignored, &only).map_err(anyhow::Error::msg).with_context(place)?;
-        let namespace = document.namespace.clone().unwrap_or_else(|| namespace.to_owned());
-        let given = |text: Option<String>| text.filter(|text| !text.is_empty());
-        Ok(Self {
-            input,
-            number: document.origin.number,
-            pointer: document.pointer.clone(),
-            line: document.origin.line,
-            target_namespace: given(spec.target_namespace).unwrap_or_else(|| namespace.clone()),
-            namespace,
-            name: document.name.clone(),
-            target_kind: spec.target_kind,
-            target_version: given(spec.target_api_version),
-            target_name: spec.target_name,
-            expected: spec.expected_hash.as_str().unwrap_or_default().to_owned(),
-            filter,
-            has_only_paths: !only.is_empty(),
-        })
-    }
-
-    /// Where it stands, for messages.
-    pub(super) fn place(&self, inputs: &[Input]) -> String {
-        format!("{}:{}", inputs[self.input].name, self.line)
-    }
-
-    /// Whether its kind, version and namespace are this object's.
-    fn fits(&self, object: &Object<'_>) -> bool {
-        let document = object.document;
-        let is_version = match &self.target_version {
-            Some(version) => *version == document.api_version,
-            // `ConfigMap` alone never means a custom resource of that name.
-            None => {
-                let kinds = ["", names::GROUP].map(|group| ScopeKind::of(group, &self.target_kind));
-                kinds.iter().all(|kind| *kind == ScopeKind::Other)
-                    || kinds.contains(&ScopeKind::of(document.group(), &document.kind))
-                        && ScopeKind::of(document.group(), &document.kind) != ScopeKind::Other
-            }
-        };
-        is_version
-            && document.kind.eq_ignore_ascii_case(&self.target_kind)
-            && object.namespace.as_ref().is_none_or(|namespace| *namespace == self.target_namespace)
-    }
-}
-
 /// The object that a guard means.
 pub(super) struct Aim<'a> {
     pub(super) object: &'a Object<'a>,
@@ -138,14 +30,56 @@ pub(super) struct Aim<'a> {
     pub(super) is_renamed: bool,
 }
 
+/// What kinds stand for.
+#[derive(Clone, Copy)]
+pub(super) enum Kinds<'a> {
+    /// As the API server says.
+    Served(&'a Catalog),
+    /// As far as it is certain without one.
+    Certain(&'a Catalog),
+}
+
+impl Kinds<'_> {
+    /// What a guard's kind stands for, or why that cannot be told.
+    fn resolve(self, guard: &Guard) -> Result<KindEntry, String> {
+        let version = guard.target_version.as_deref();
+        let resolved = match (self, version) {
+            // Who names the version has said all there is to say.
+            (Self::Certain(_), Some(version)) => return Ok(builtin::entry(version, &guard.target_kind)),
+            (Self::Certain(catalog) | Self::Served(catalog), _) => {
+                catalog.resolve(&guard.target_kind, version)
+            }
+        };
+        resolved.cloned().map_err(|error| match (self, error) {
+            (Self::Certain(_), ResolveError::NotServed { kind, .. }) => format!(
+                "which group and version of {kind} the cluster takes is not certain without it; set targetApiVersion, or \
+                 ask it by --server"
+            ),
+            (_, error) => error.to_string(),
+        })
+    }
+
+    fn is_namespaced(self, document: &Document) -> bool {
+        let known = match self {
+            Self::Served(catalog) => catalog.resolve(&document.kind, Some(&document.api_version)).ok(),
+            Self::Certain(_) => None,
+        };
+        known.map_or_else(
+            || builtin::is_namespaced(document.group(), &document.kind),
+            |entry| entry.namespaced,
+        )
+    }
+}
+
 /// All manifests at once.
 pub(super) struct Stream<'a> {
-    inputs: &'a [Input],
+    manifests: &'a Manifests,
+    kinds: Kinds<'a>,
     objects: Vec<Object<'a>>,
     guards: Vec<Guard>,
     /// Objects by name.
     named: HashMap<&'a str, Vec<usize>>,
-    /// Objects by name without the hash that kustomize added.
+    /// Objects by name without what looks like the hash that kustomize adds.
     suffixed: HashMap<&'a str, Vec<usize>>,
 }
 
@@ -154,15 +88,16 @@ impl<'a> Stream<'a> {
     ///
     /// # Errors
     /// When a guard cannot be read.
-    pub(super) fn of(inputs: &'a [Input], namespace: &str) -> anyhow::Result<Self> {
+    pub(super) fn of(manifests: &'a Manifests, kinds: Kinds<'a>, namespace: &str) -> anyhow::Result<Self> {
         let mut stream = Self {
-            inputs,
+            manifests,
+            kinds,
             objects: Vec::new(),
             guards: Vec::new(),
             named: HashMap::new(),
             suffixed: HashMap::new(),
         };
-        for (input, text) in inputs.iter().enumerate() {
+        for (input, text) in manifests.inputs.iter().enumerate() {
             for document in &text.documents {
                 if document.group() == names::GROUP && document.kind == "DriftGuard" {
                     stream.guards.push(Guard::read(input, document, namespace)?);
@@ -170,13 +105,12 @@ impl<'a> Stream<'a> {
                 }
                 let at = stream.objects.len();
                 stream.named.entry(&document.name).or_default().push(at);
-                if let Some(stem) = without_suffix(&document.name) {
+                if let Some(stem) = suffix::stem(document) {
                     stream.suffixed.entry(stem).or_default().push(at);
                 }
-                let is_namespaced = builtin::is_namespaced(document.group(), &document.kind);
                 let own = || document.namespace.clone().unwrap_or_else(|| namespace.to_owned());
-                let object = Object { input, document, namespace: is_namespaced.then(own) };
-                stream.objects.push(object);
+                let namespace = kinds.is_namespaced(document).then(own);
+                stream.objects.push(Object { input, document, namespace });
             }
         }
         Ok(stream)
@@ -188,64 +122,129 @@ impl<'a> Stream<'a> {
 
     /// Which object a guard means, or why that cannot be told.
     pub(super) fn aim(&self, guard: &Guard) -> Result<Aim<'_>, String> {
-        let target = format!("{}/{}/{}", guard.target_kind, guard.target_namespace, guard.target_name);
+        let kind = self.kinds.resolve(guard)?;
+        let target = if kind.namespaced {
+            format!("{}/{}/{}", kind.kind, guard.target_namespace, guard.target_name)
+        } else {
+            format!("{}/{}", kind.kind, guard.target_name)
+        };
         let fitting = |by: &HashMap<&str, Vec<usize>>| -> Vec<&Object<'_>> {
             let found = by.get(guard.target_name.as_str()).into_iter().flatten();
-            found.map(|at| &self.objects[*at]).filter(|object| guard.fits(object)).collect()
+            found.map(|at| &self.objects[*at]).filter(|object| fits(guard, &kind, object)).collect()
         };
         let named = fitting(&self.named);
-        if !named.is_empty() {
-            let object = self.nearest(guard, &named).ok_or_else(|| {
-                let places: Vec<String> =
-                    named.iter().take(3).map(|object| object.document.origin.to_string()).collect();
-                format!("there are {} objects {target}, equally near: {}", named.len(), places.join("; "))
-            })?;
-            return Ok(Aim { object, is_renamed: false });
+        let is_renamed = named.is_empty();
+        let found = if is_renamed { fitting(&self.suffixed) } else { named };
+        if found.is_empty() {
+            return Err(format!("its target {target} is not among the manifests"));
         }
-        let suffixed = fitting(&self.suffixed);
-        match suffixed.as_slice() {
-            [] => Err(format!("its target {target} is not among the manifests")),
-            [object] => Ok(Aim { object, is_renamed: true }),
-            several => Err(format!(
-                "there is no {target}, but {} objects of that name with a hash behind it",
-                several.len()
-            )),
+        let object = self.nearest(guard, &target, &found)?;
+        let document = object.document;
+        if is_renamed && !suffix::is_right(document) {
+            return Err(format!(
+                "there is no {target}, and {} does not end in the hash that kustomize makes of its content: another \
+                 object, or one that was changed afterwards",
+                document.name
+            ));
         }
+        if document.api_version != kind.api_version() {
+            return Err(format!(
+                "the cluster hashes {target} as {}, and it stands there as {}, which only the API server converts; write \
+                 the manifest in that version, or set targetApiVersion",
+                kind.api_version(),
+                document.api_version
+            ));
+        }
+        if let Some(patch) = self.manifests.patches.iter().find(|patch| patch.meets(document)) {
+            return Err(format!(
+                "{} patches {target}, so that the file alone is not what is applied; pipe `kustomize build` through \
+                 `driftguard stamp`",
+                patch.by.display()
+            ));
+        }
+        Ok(Aim { object, is_renamed })
     }
 
     /// Of several objects of the same name, as for several environments, the one in the guard's file, else in its
-    /// folder, else anywhere; `None` when there are several as near.
-    fn nearest<'o>(&self, guard: &Guard, found: &[&'o Object<'a>]) -> Option<&'o Object<'a>> {
-        let folder = |input: usize| self.inputs[input].path.as_deref().and_then(|path| path.parent());
-        let is_beside = |object: &Object<'_>| folder(object.input) == folder(guard.input);
-        let nearness: [&dyn Fn(&Object<'_>) -> bool; 3] =
-            [&|object| object.input == guard.input, &is_beside, &|_| true];
-        let near = nearness.iter().map(|is_near| -> Vec<&'o Object<'a>> {
+    /// folder. What lies elsewhere may be of another environment: only when both name the same namespace it is meant.
+    /// A file that was passed over may hold one that is nearer.
+    fn nearest<'o>(
+        &self,
+        guard: &Guard,
+        target: &str,
+        found: &[&'o Object<'a>],
+    ) -> Result<&'o Object<'a>, String> {
+        let own = &self.manifests.inputs[guard.input];
+        let inputs = &self.manifests.inputs;
+        let is_inside = |object: &Object<'_>| object.input == guard.input;
+        let is_beside = |object: &Object<'_>| inputs[object.input].folder == own.folder;
+        let is_sure = |object: &Object<'_>| {
+            object.namespace.is_none() || guard.names_namespace && object.document.namespace.is_some()
+        };
+        let passed_over = &self.manifests.passed_over;
+        let select = |is_near: &dyn Fn(&Object<'_>) -> bool| -> Vec<&'o Object<'a>> {
             found.iter().copied().filter(|object| is_near(object)).collect()
-        });
-        match near.into_iter().find(|near| !near.is_empty())?.as_slice() {
-            [object] => Some(*object),
-            _ => None,
+        };
+        let inside = select(&is_inside);
+        if !inside.is_empty() {
+            return only(target, &inside);
+        }
+        let (near, hidden) = match select(&is_beside) {
+            beside if !beside.is_empty() => {
+                let hidden = passed_over.iter().find(|path| folder(path) == own.folder);
+                (beside, hidden)
+            }
+            _ => (select(&is_sure), passed_over.first()),
+        };
+        if near.is_empty() {
+            return Err(format!(
+                "{target} of another folder ({}) may be of another environment; name the namespace in both manifests",
+                places(found)
+            ));
+        }
+        match hidden {
+            Some(path) => Err(format!(
+                "{} was passed over, which may hold {target} as well; mend that file, or name those to stamp",
+                path.display()
+            )),
+            None => only(target, &near),
         }
     }
 }
 
-/// A name without the hash that kustomize added; `None` when it does not end in one.
-fn without_suffix(name: &str) -> Option<&str> {
-    let (stem, suffix) = name.rsplit_once('-')?;
-    let is_suffix =
-        suffix.len() == SUFFIX_LENGTH && suffix.chars().all(|letter| SUFFIX_LETTERS.contains(letter));
-    (is_suffix && !stem.is_empty()).then_some(stem)
+/// Whether the kind, group and namespace that a guard means are this object's.
+fn fits(guard: &Guard, kind: &KindEntry, object: &Object<'_>) -> bool {
+    object.document.group() == kind.group
+        && object.document.kind.eq_ignore_ascii_case(&kind.kind)
+        && object.namespace.as_ref().is_none_or(|namespace| *namespace == guard.target_namespace)
+}
+
+fn only<'o, 'a>(target: &str, near: &[&'o Object<'a>]) -> Result<&'o Object<'a>, String> {
+    match near {
+        [object] => Ok(*object),
+        _ => Err(format!("there are {} objects {target}, equally near: {}", near.len(), places(near))),
+    }
+}
+
+fn places(objects: &[&Object<'_>]) -> String {
+    let places: Vec<String> =
+        objects.iter().take(MAX_NAMED).map(|object| object.document.origin.to_string()).collect();
+    places.join("; ")
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
     use super::*;
+    use crate::cli::stamp::Input;
 
     fn input(path: &str, text: &str) -> Input {
         let path = std::path::PathBuf::from(path);
         Input::read(path.to_str().unwrap(), Some(path.clone()), text.into()).unwrap()
+    }
+
+    fn of(inputs: impl IntoIterator<Item = Input>) -> Manifests {
+        Manifests { inputs: inputs.into_iter().collect(), ..Manifests::default() }
     }
 
     fn guard(name: &str, kind: &str) -> String {
@@ -259,50 +258,118 @@ mod tests {
     }
 
     /// File and name of what the first guard means.
-    fn meant(inputs: &[Input]) -> Result<(String, String), String> {
-        let stream = Stream::of(inputs, "ns").unwrap();
+    fn meant(manifests: &Manifests) -> Result<(String, String), String> {
+        let catalog = builtin::catalog();
+        let stream = Stream::of(manifests, Kinds::Certain(&catalog), "ns").unwrap();
         let aim = stream.aim(&stream.guards()[0])?;
         Ok((aim.object.document.origin.file.clone(), aim.object.document.name.clone()))
     }
 
     #[test]
-    fn a_hash_of_kustomize_behind_the_name_is_known_by_length_and_letters() {
-        assert_eq!(without_suffix("settings-5h2k9f7g8h"), Some("settings"));
-        assert_eq!(without_suffix("a-b-mmtbfcgdhk"), Some("a-b"));
-        for other in
-            ["settings", "settings-5h2k9f7g8", "settings-5h2k9f7g8a", "settings-5h2k9f7g83", "-5h2k9f7g8h"]
-        {
-            assert_eq!(without_suffix(other), None, "{other}");
-        }
-    }
-
-    #[test]
     fn the_plain_name_wins_over_one_with_a_hash_behind_it() {
-        let (plain, hashed) = (object("s", "ConfigMap", "ns"), object("s-5h2k9f7g8h", "ConfigMap", "ns"));
-        let text = |parts: &[&str]| [input("f.yaml", &parts.concat())];
+        // Without data, as the object is made here.
+        let (plain, hashed) = (object("s", "ConfigMap", "ns"), object("s-6ct58987ht", "ConfigMap", "ns"));
+        let text = |parts: &[&str]| of([input("f.yaml", &parts.concat())]);
         let guard = guard("s", "configmap");
         assert_eq!(meant(&text(&[&guard, &hashed, &plain])).unwrap().1, "s");
-        assert_eq!(meant(&text(&[&guard, &hashed])).unwrap().1, "s-5h2k9f7g8h");
-        let other = object("s-mmtbfcgdhk", "ConfigMap", "ns");
-        assert!(meant(&text(&[&guard, &hashed, &other])).unwrap_err().contains("2 objects of that name"));
+        assert_eq!(meant(&text(&[&guard, &hashed])).unwrap().1, "s-6ct58987ht");
+        assert!(meant(&text(&[&guard, &hashed, &hashed])).unwrap_err().contains("2 objects"));
+        let error = meant(&text(&[&guard, &object("s-mmtbfcgdhk", "ConfigMap", "ns")])).unwrap_err();
+        assert!(error.contains("s-mmtbfcgdhk does not end in the hash"), "{error}");
+        let fees = guard.replace("configmap", "GAMAConfig");
+        let other = object("s-6ct58987ht", "GAMAConfig", "ns").replace("v1", "terrafusion.ai/v1");
+        assert!(meant(&text(&[&fees, &other])).unwrap_err().ends_with("not among the manifests"));
     }
 
     #[test]
     fn other_kinds_namespaces_and_groups_are_other_objects() {
         let text = object("s", "Secret", "ns") + &object("s", "ConfigMap", "other");
         let custom = "---\napiVersion: x.io/v1\nkind: ConfigMap\nmetadata: {name: s, namespace: ns}\n";
-        let inputs = [input("f.yaml", &(guard("s", "ConfigMap") + &text + custom))];
+        let inputs = of([input("f.yaml", &(guard("s", "ConfigMap") + &text + custom))]);
         assert_eq!(meant(&inputs).unwrap_err(), "its target ConfigMap/ns/s is not among the manifests");
+    }
+
+    #[test]
+    fn a_kind_means_what_it_means_in_the_cluster() {
+        let text = |guard: String, kind: &str, version: &str| {
+            of([input("f.yaml", &(guard + &object("s", kind, "ns").replace("v1", version)))])
+        };
+        let found = |kind: &str, version: &str| meant(&text(guard("s", kind), kind, version));
+        assert_eq!(
+            found("Service", "serving.knative.dev/v1").unwrap_err(),
+            "its target Service/ns/s is not among the manifests"
+        );
+        let error = found("HorizontalPodAutoscaler", "autoscaling/v1").unwrap_err();
+        assert!(error.contains("as autoscaling/v2, and it stands there as autoscaling/v1"), "{error}");
+        let error = found("Widget", "x.io/v1").unwrap_err();
+        assert!(error.contains("set targetApiVersion"), "{error}");
+        assert!(found("Deployment", "apps/v1").is_ok());
+        let named = |version: &str| {
+            guard("s", "Widget").replace("targetKind", &format!("targetApiVersion: {version}, targetKind"))
+        };
+        assert!(meant(&text(named("x.io/v1"), "Widget", "x.io/v1")).is_ok());
+        let error = meant(&text(named("x.io/v2"), "Widget", "x.io/v1")).unwrap_err();
+        assert!(error.contains("as x.io/v2, and it stands there as x.io/v1"), "{error}");
     }
 
     #[test]
     fn of_several_environments_the_one_beside_the_guard_is_meant() {
         let settings = object("s", "ConfigMap", "ns");
         let guard = guard("s", "ConfigMap");
-        let beside =
-            [input("prod/g.yaml", &guard), input("dev/s.yaml", &settings), input("prod/s.yaml", &settings)];
+        let beside = of([
+            input("prod/g.yaml", &guard),
+            input("dev/s.yaml", &settings),
+            input("prod/s.yaml", &settings),
+        ]);
         assert_eq!(meant(&beside).unwrap().0, "prod/s.yaml");
-        let far = [input("g.yaml", &guard), input("dev/s.yaml", &settings), input("prod/s.yaml", &settings)];
+        let guard = guard.replace("{name: g}", "{name: g, namespace: ns}");
+        let far =
+            of([input("g.yaml", &guard), input("dev/s.yaml", &settings), input("prod/s.yaml", &settings)]);
         assert!(meant(&far).unwrap_err().contains("equally near: dev/s.yaml: document 1"));
+    }
+
+    #[test]
+    fn an_object_elsewhere_is_meant_only_where_both_name_its_namespace() {
+        let (guard, settings) = (guard("s", "ConfigMap"), object("s", "ConfigMap", "ns"));
+        let named = guard.replace("{name: g}", "{name: g, namespace: ns}");
+        let plain = settings.replace(", namespace: ns", "");
+        let found =
+            |guard: &str, settings: &str| meant(&of([input("a/g.yaml", guard), input("b/s.yaml", settings)]));
+        assert_eq!(found(&named, &settings).unwrap().0, "b/s.yaml");
+        for (guard, settings) in [(&guard, &settings), (&named, &plain), (&guard, &plain)] {
+            let error = found(guard, settings).unwrap_err();
+            assert!(error.contains("of another folder (b/s.yaml: document 1"), "{error}");
+        }
+        let target = guard.replace("spec: {", "spec: {targetNamespace: ns, ");
+        assert!(found(&target, &settings).is_ok());
+        assert!(meant(&of([input("a/g.yaml", &guard), input("a/s.yaml", &plain)])).is_ok(), "one folder");
+        assert!(meant(&of([input("a/g.yaml", &(guard + &plain))])).is_ok(), "one file");
+    }
+
+    #[test]
+    fn a_file_that_was_passed_over_may_hold_the_target() {
+        let guard = guard("s", "ConfigMap").replace("{name: g}", "{name: g, namespace: ns}");
+        let settings = object("s", "ConfigMap", "ns");
+        let found = |at: &str, passed_over: &str| {
+            let inputs = of([input("prod/g.yaml", &guard), input(at, &settings)]);
+            meant(&Manifests { passed_over: vec![passed_over.into()], ..inputs })
+        };
+        let error = found("dev/s.yaml", "prod/s.yaml").unwrap_err();
+        assert!(error.starts_with("prod/s.yaml was passed over"), "{error}");
+        assert!(found("dev/s.yaml", "chart/s.yaml").is_err());
+        assert!(found("prod/s.yaml", "prod/broken.yaml").is_err());
+        assert_eq!(found("prod/s.yaml", "chart/s.yaml").unwrap().0, "prod/s.yaml");
+    }
+
+    #[test]
+    fn a_target_that_is_patched_is_not_what_its_file_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        write("kustomization.yaml", "patches: [{path: p.yaml}]\n");
+        write("p.yaml", &object("s", "ConfigMap", "ns"));
+        write("f.yaml", &(guard("s", "ConfigMap") + &object("s", "ConfigMap", "ns")));
+        let error =
+            meant(&super::super::overlay::files(&[folder.path().to_owned()], true).unwrap()).unwrap_err();
+        assert!(error.contains("kustomization.yaml patches ConfigMap/ns/s"), "{error}");
     }
 }

@@ -45,15 +45,15 @@ pub fn compare(mut report: Report, earlier: &Report) -> Report {
     let origin = &report.origin;
     let is_part = origin.selector.is_some() || !origin.names.is_empty() || !origin.kinds.is_empty();
     let was_looked_for = |name: &Name| {
-        !is_part && origin.namespace.as_ref().is_none_or(|namespace| *namespace == name.namespace)
+        !is_part && origin.namespace.as_ref().is_none_or(|namespace| name.namespace == *namespace)
     };
     comparison.gone = before
         .into_values()
         .filter(|old| was_looked_for(&old.guard))
         .map(|old| Gone {
             guard: Name {
-                namespace: clean(&old.guard.namespace, MAX_NAME),
-                name: clean(&old.guard.name, MAX_NAME),
+                namespace: clean(&old.guard.namespace, MAX_NAME).into(),
+                name: clean(&old.guard.name, MAX_NAME).into(),
             },
             state: old.state,
         })

@@ -3,8 +3,10 @@
 use jiff::Timestamp;
 
 use crate::core::audit::finding::Truth;
+use crate::core::few::Few;
 use crate::core::guard::{Enforcement, GuardId};
 use crate::core::hash::ContentHash;
+use crate::core::text::Text;
 
 /// What a condition says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,9 +14,9 @@ pub struct Said {
     /// Whether it is so.
     pub truth: Truth,
     /// Why, in one word.
-    pub reason: String,
+    pub reason: Text,
     /// What it means.
-    pub message: String,
+    pub message: Text,
     /// Since when it has been so.
     pub since: Timestamp,
     /// The generation of the guard that it is about.
@@ -69,7 +71,7 @@ pub struct Answer {
     pub time: Timestamp,
 }
 
-/// What is known of a guard. Nothing of it is signed, or checked to be: whoever may write statuses can say
+/// What is known of a guard; of most of them little. Nothing of it is signed, or checked to be: whoever may write statuses can say
 /// anything here, so that it never makes content approved that is not (but see [`Facts::equivalents`]).
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Facts {
@@ -84,29 +86,29 @@ pub struct Facts {
     /// Condition Drifted.
     pub drifted: Option<Said>,
     /// Condition Suspended.
-    pub suspended: Option<Said>,
+    pub suspended: Option<Box<Said>>,
     /// Condition Conflict.
-    pub conflict: Option<Said>,
+    pub conflict: Option<Box<Said>>,
     /// Condition Fighting.
-    pub fighting: Option<Said>,
+    pub fighting: Option<Box<Said>>,
     /// Condition SourceAvailable.
-    pub source_available: Option<Said>,
+    pub source_available: Option<Box<Said>>,
     /// Condition AuthorUnknown.
-    pub author_unknown: Option<Said>,
+    pub author_unknown: Option<Box<Said>>,
     /// Hash of the content that the auditor saw last; never of a Secret.
     pub current_hash: Option<ContentHash>,
     /// Hashes as which the status says that the API server now reads the approved content. Their signatures
     /// can only be checked by who holds the signing key: what matches one of them is said to be approved by
     /// the word of the status.
-    pub equivalents: Vec<ContentHash>,
+    pub equivalents: Few<ContentHash>,
     /// When the auditor last noted that it looked.
     pub last_checked: Option<Timestamp>,
     /// The drift that was seen last.
-    pub last_drift: Option<Drift>,
+    pub last_drift: Option<Box<Drift>>,
     /// The last attempt to put the approved content back.
-    pub last_remediation: Option<Tried>,
+    pub last_remediation: Option<Box<Tried>>,
     /// What the sources said.
-    pub answers: Vec<Answer>,
+    pub answers: Few<Answer>,
     /// Whether the spec names a source.
     pub names_source: bool,
     /// The end that `spec.suspend` asks for.
@@ -124,12 +126,12 @@ impl Facts {
 
     /// Until when or why writes pass, if they do at `now`. The controller knows best how long a pause may
     /// last; without its word about this very spec the guard's own counts.
-    pub(super) fn pause(&self, now: Timestamp) -> Option<String> {
+    pub(super) fn pause(&self, now: Timestamp) -> Option<Text> {
         if self.is_current {
             let said = self.suspended.as_ref().filter(|said| said.truth == Truth::True);
             return said.map(|said| said.message.clone());
         }
         let until = self.suspend_until.filter(|until| now < *until)?;
-        Some(format!("writes pass until {until:.0} by spec.suspend"))
+        Some(format!("writes pass until {until:.0} by spec.suspend").into())
     }
 }

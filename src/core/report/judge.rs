@@ -4,16 +4,19 @@
 //! that content is approved, with one exception that is told as such: a hash that the status calls another
 //! reading of the approved content.
 
+use std::borrow::Cow;
+
 use jiff::{SignedDuration, Timestamp};
 
 use crate::core::audit::attribution::{Attribution, Evidence, attribute};
 use crate::core::audit::finding::{Reason, Truth};
 use crate::core::canonical::hash_object;
 use crate::core::diff::changed_paths;
-use crate::core::guard::{Guard, GuardId, InvalidGuard};
+use crate::core::guard::{Guard, GuardId, InvalidGuard, Target};
 use crate::core::hash::ContentHash;
 use crate::core::message::clean;
 use crate::core::scope::{Scope, ScopeKind};
+use crate::core::text::Text;
 
 use super::facts::{Facts, KnownBy, Said};
 use super::model::{
@@ -46,6 +49,8 @@ pub enum Sight<'a> {
         /// One sentence.
         why: &'a str,
     },
+    /// Nobody looked now: it stands as the auditor said last of this very spec.
+    Said,
     /// There is a file of it, and its hash is not an approved one; but the API server would change what it
     /// stores of it, so that this tells nothing.
     Undecided(&'a str),
@@ -64,8 +69,8 @@ pub struct Known {
 /// What the content of a target comes to.
 struct Content {
     state: State,
-    reason: String,
-    message: String,
+    reason: Cow<'static, str>,
+    message: Text,
     hash: Option<ContentHash>,
     since: Option<Timestamp>,
     paths: Vec<String>,
@@ -74,7 +79,7 @@ struct Content {
 }
 
 impl Content {
-    fn new(state: State, reason: impl Into<String>, message: impl Into<String>) -> Self {
+    fn new(state: State, reason: impl Into<Cow<'static, str>>, message: impl Into<Text>) -> Self {
         Self {
             state,
             reason: reason.into(),
@@ -94,23 +99,33 @@ pub fn judge(guard: &Guard, facts: &Facts, sight: Sight<'_>, known: &Known) -> E
     let content = content(guard, facts, sight, known.now);
     let said = facts.enforcement.filter(|_| facts.is_current);
     let enforcement = said.unwrap_or(guard.enforcement);
-    let target = TargetName {
-        api_version: Some(guard.target.api_version()),
-        kind: plain(&guard.target.kind),
-        namespace: guard.target.namespace.as_deref().map(plain),
-        name: plain(&guard.target.name),
-    };
-    let id = named(&guard.id);
-    let mut entry = entry(id, target, content, facts, enforcement.blocks(), known);
+    let (id, hash) = (named(&guard.id), content.hash);
+    let mut entry = entry(id, target_of(&guard.target), content, facts, enforcement.blocks(), known);
     if said.is_some() || facts.names_enforcement {
-        entry.enforcement = Some(enforcement.as_str().to_owned());
+        entry.enforcement = Some(enforcement.as_str().into());
     }
     if guard.scope.is_secret() {
         entry.current_hash = None;
     } else {
-        entry.expected_hash = Some(guard.expected.to_string());
+        let expected: Text = guard.expected.to_string().into();
+        if hash == Some(guard.expected) {
+            entry.current_hash = Some(expected.clone());
+        }
+        entry.expected_hash = Some(expected);
     }
     entry
+}
+
+fn target_of(target: &Target) -> TargetName {
+    // Most are of one of a few kinds, whose words they share.
+    let api_version =
+        if target.group.is_empty() { target.version.clone() } else { target.api_version().into() };
+    TargetName {
+        api_version: Some(api_version),
+        kind: plain(&target.kind),
+        namespace: target.namespace.as_ref().map(plain),
+        name: plain(&target.name),
+    }
 }
 
 /// The entry of a guard that cannot be understood: of its target nothing is told. `kind` and `name` are as
@@ -118,17 +133,12 @@ pub fn judge(guard: &Guard, facts: &Facts, sight: Sight<'_>, known: &Known) -> E
 #[must_use]
 pub fn invalid(guard: &InvalidGuard, kind: &str, name: &str, facts: &Facts, known: &Known) -> Entry {
     let target = match &guard.target {
-        Some(target) => TargetName {
-            api_version: Some(target.api_version()),
-            kind: plain(&target.kind),
-            namespace: target.namespace.as_deref().map(plain),
-            name: plain(&target.name),
-        },
+        Some(target) => target_of(target),
         None => TargetName {
             api_version: None,
-            kind: clean(kind, MAX_NAME),
+            kind: clean(kind, MAX_NAME).into(),
             namespace: None,
-            name: clean(name, MAX_NAME * 2),
+            name: clean(name, MAX_NAME * 2).into(),
         },
     };
     let id = named(&guard.id);
@@ -141,8 +151,22 @@ fn named(id: &GuardId) -> Name {
 }
 
 /// A name as API servers take it. One in a file may hold anything, and is to command no terminal.
-fn plain(name: &str) -> String {
-    clean(name, MAX_NAME * 2)
+fn plain(name: &Text) -> Text {
+    let clean = clean(name, MAX_NAME * 2);
+    if *name == clean { name.clone() } else { clean.into() }
+}
+
+/// A word of ours as it is, one of somebody else made safe.
+fn word(reason: Cow<'static, str>) -> Cow<'static, str> {
+    match reason {
+        Cow::Borrowed(ours) => ours.into(),
+        Cow::Owned(theirs) => clean(&theirs, MAX_NAME).into(),
+    }
+}
+
+/// A word of a status.
+fn theirs(word: &Text) -> Cow<'static, str> {
+    String::from(word).into()
 }
 
 fn entry(
@@ -154,31 +178,31 @@ fn entry(
     known: &Known,
 ) -> Entry {
     let mut holds = vec![(content.state, content.reason, content.message, content.since)];
-    let mut add = |state, reason: &str, message: String, since| {
-        holds.push((state, reason.to_owned(), message, since));
+    let mut add = |state, reason: Cow<'static, str>, message: Text, since| {
+        holds.push((state, reason, message, since));
     };
     let pause = facts.pause(known.now);
     if let Some(rival) = &facts.rival {
         let message = format!("guard {rival} pins {target} differently: delete one of the two");
-        add(State::Conflict, "ConflictingGuards", message, None);
+        add(State::Conflict, "ConflictingGuards".into(), message.into(), None);
     } else if let Some(said) = facts.conflict.as_ref().filter(|said| said.truth == Truth::True) {
-        add(State::Conflict, &said.reason, said.message.clone(), Some(said.since));
+        add(State::Conflict, theirs(&said.reason), said.message.clone(), Some(said.since));
     }
     if let Some(message) = &pause {
-        let reason = facts.suspended.as_ref().map_or("SuspendedBySpec", |said| &said.reason);
+        let reason = facts.suspended.as_ref().map_or("SuspendedBySpec".into(), |said| theirs(&said.reason));
         add(State::Suspended, reason, message.clone(), facts.suspended.as_ref().map(|said| said.since));
     } else if blocks && let Some((reason, message, since)) = not_enforcing(facts, known) {
-        add(State::NotEnforcing, &reason, message, since);
+        add(State::NotEnforcing, reason, message, since);
     }
     for (state, said) in [(State::Fighting, &facts.fighting), (State::AuthorUnknown, &facts.author_unknown)] {
         if let Some(said) = said.as_ref().filter(|said| said.truth == Truth::True) {
-            add(state, &said.reason, said.message.clone(), Some(said.since));
+            add(state, theirs(&said.reason), said.message.clone(), Some(said.since));
         }
     }
     let source = source(facts);
     if source.state == SourceState::Down {
         let since = facts.source_available.as_ref().map(|said| said.since);
-        add(State::SourceDown, "NoVerifiedSource", source.message.clone(), since);
+        add(State::SourceDown, "NoVerifiedSource".into(), source.message.clone(), since);
     }
     // What is in sync is only told where nothing else is.
     if holds.len() > 1 {
@@ -187,25 +211,25 @@ fn entry(
     holds.sort_by_key(|(state, ..)| *state);
     let also = holds.iter().skip(1).map(|(state, ..)| *state).collect();
     let (state, reason, message, since) =
-        holds.into_iter().next().unwrap_or((State::Unreadable, String::new(), String::new(), None));
+        holds.into_iter().next().unwrap_or((State::Unreadable, "".into(), Text::default(), None));
     let enforcing = facts.enforcing.as_ref().filter(|_| facts.is_current);
     Entry {
         guard,
         target,
         state,
         also,
-        reason: clean(&reason, MAX_NAME),
-        message: clean(&message, MAX_MESSAGE),
+        reason: word(reason),
+        message: clean(&message, MAX_MESSAGE).into(),
         enforcement: None,
-        enforcing: enforcing.map_or(Truth::Unknown, |said| said.truth).as_str().to_owned(),
+        enforcing: enforcing.map_or(Truth::Unknown, |said| said.truth).as_str().into(),
         expected_hash: None,
-        current_hash: content.hash.map(|hash| hash.to_string()),
+        current_hash: content.hash.map(|hash| hash.to_string().into()),
         changed_paths: content.paths.iter().take(MAX_PATHS).map(|path| clean(path, MAX_MESSAGE)).collect(),
         since: since.map(|time| Since { time: time.into(), known_by: SinceKnownBy::Status }),
-        by: content.by,
+        by: content.by.map(Box::new),
         source,
         last_remediation: remediation(facts),
-        transaction_id: content.transaction_id,
+        transaction_id: content.transaction_id.map(Text::from),
         guard_file: None,
         target_file: None,
         change: None,
@@ -214,15 +238,14 @@ fn entry(
 
 /// Why nothing says that a guard is enforced which should be; `None` where it is said, and where nothing is
 /// known at all.
-fn not_enforcing(facts: &Facts, known: &Known) -> Option<(String, String, Option<Timestamp>)> {
+fn not_enforcing(facts: &Facts, known: &Known) -> Option<(Cow<'static, str>, Text, Option<Timestamp>)> {
     match facts.enforcing.as_ref().filter(|_| facts.is_current) {
-        Some(said) => {
-            (said.truth != Truth::True).then(|| (said.reason.clone(), said.message.clone(), Some(said.since)))
-        }
+        Some(said) => (said.truth != Truth::True)
+            .then(|| (theirs(&said.reason), said.message.clone(), Some(said.since))),
         None => known.is_installed.then(|| {
             let message =
                 "its status says nothing of this version of the guard yet; is `driftguard serve` running?";
-            ("NotObserved".to_owned(), message.to_owned(), None)
+            ("NotObserved".into(), message.into(), None)
         }),
     }
 }
@@ -234,6 +257,7 @@ fn content(guard: &Guard, facts: &Facts, sight: Sight<'_>, now: Timestamp) -> Co
             let message = format!("{target} could not be read: {why}");
             return Content::new(State::Unreadable, reason, message);
         }
+        Sight::Said => return last_said(guard, facts),
         Sight::Undecided(why) => return Content::new(State::Unreadable, "NeedsServer", why),
         Sight::Absent(why) => return drift(guard, facts, None, why, now),
         Sight::Present(json) => json,
@@ -297,7 +321,7 @@ fn drift(
     let said = said_of(guard, facts, found.map(|(_, hash)| hash), now);
     let is_fresh = |said: &&Said| now.duration_since(said.since) <= AWAITED_FOR;
     if let Some(said) = said.filter(|said| said.reason == Reason::AwaitingApply.as_str()).filter(is_fresh) {
-        let mut content = Content::new(State::AwaitingApply, said.reason.as_str(), said.message.clone());
+        let mut content = Content::new(State::AwaitingApply, theirs(&said.reason), said.message.clone());
         content.since = Some(said.since);
         return content;
     }
@@ -314,7 +338,37 @@ fn drift(
         content.by = Some(by_the_object(guard, facts, found));
         return content;
     };
-    let mut content = Content::new(state, said.reason.as_str(), said.message.clone());
+    told(state, said, facts)
+}
+
+/// What the auditor said last, taken at its word.
+fn last_said(guard: &Guard, facts: &Facts) -> Content {
+    let target = &guard.target;
+    let Some(said) = facts.drifted.as_ref().filter(|said| said.generation == guard.generation) else {
+        let message = format!("{target} has not been looked at yet since the guard says what it says");
+        return Content::new(State::Unreadable, "NotChecked", message);
+    };
+    let is_gone = || {
+        // Of an object that is gone no hash is kept, whatever the reason is called; of a Secret never.
+        said.reason == Reason::Missing.as_str() || (!guard.scope.is_secret() && facts.current_hash.is_none())
+    };
+    let mut content = match said.truth {
+        Truth::Unknown => Content::new(State::Unreadable, theirs(&said.reason), said.message.clone()),
+        Truth::False if said.reason == Reason::AwaitingApply.as_str() => {
+            Content::new(State::AwaitingApply, theirs(&said.reason), said.message.clone())
+        }
+        Truth::False => Content::new(State::InSync, theirs(&said.reason), format!("{target} is as approved")),
+        Truth::True if is_gone() => told(State::Missing, said, facts),
+        Truth::True => told(State::Drifted, said, facts),
+    };
+    content.since = Some(said.since);
+    content.hash = facts.current_hash.filter(|_| !guard.scope.is_secret());
+    content
+}
+
+/// Drift of which the auditor has told.
+fn told(state: State, said: &Said, facts: &Facts) -> Content {
+    let mut content = Content::new(state, theirs(&said.reason), said.message.clone());
     content.since = Some(said.since);
     let last = facts.last_drift.as_ref();
     content.paths = last.map(|last| last.paths.clone()).unwrap_or_default();
@@ -394,21 +448,22 @@ fn source(facts: &Facts) -> Source {
                 Truth::False => SourceState::Down,
                 Truth::Unknown => SourceState::Unknown,
             };
-            (state, clean(&said.message, MAX_MESSAGE))
+            (state, clean(&said.message, MAX_MESSAGE).into())
         }
-        None if facts.names_source => (SourceState::Unknown, "no source has been asked yet".to_owned()),
-        None => (SourceState::NotNamed, String::new()),
+        None if facts.names_source => (SourceState::Unknown, "no source has been asked yet".into()),
+        None => (SourceState::NotNamed, Text::default()),
     };
     Source { state, message, answers: answers.collect() }
 }
 
-fn remediation(facts: &Facts) -> Option<Remediation> {
-    facts.last_remediation.as_ref().map(|last| Remediation {
+fn remediation(facts: &Facts) -> Option<Box<Remediation>> {
+    let last = facts.last_remediation.as_ref()?;
+    Some(Box::new(Remediation {
         time: last.time.into(),
         result: last.result.clone(),
         source: last.source.as_deref().map(|source| clean(source, MAX_MESSAGE)),
         transaction_id: last.transaction_id.clone(),
-    })
+    }))
 }
 
 #[cfg(test)]

@@ -54,7 +54,13 @@ fn known() -> Known {
 }
 
 fn said(truth: Truth, reason: &str) -> Said {
-    Said { truth, reason: reason.into(), message: format!("said: {reason}"), since: at(500), generation: 3 }
+    Said {
+        truth,
+        reason: reason.into(),
+        message: format!("said: {reason}").into(),
+        since: at(500),
+        generation: 3,
+    }
 }
 
 /// The status of a guard that is enforced.
@@ -73,10 +79,10 @@ fn found(facts: &Facts, json: &[u8]) -> Entry {
 #[test]
 fn approved_content_is_in_sync_and_other_content_has_drifted() {
     let entry = found(&enforced(), APPROVED);
-    assert_eq!((entry.state, entry.reason.as_str()), (State::InSync, "InSync"));
+    assert_eq!((entry.state, &*entry.reason), (State::InSync, "InSync"));
     assert_eq!(entry.expected_hash, entry.current_hash);
     let entry = found(&enforced(), OTHER);
-    assert_eq!((entry.state, entry.reason.as_str()), (State::Drifted, "ContentDiffers"));
+    assert_eq!((entry.state, &*entry.reason), (State::Drifted, "ContentDiffers"));
     assert_eq!(entry.message, "ConfigMap/team/x is not as approved");
     assert_ne!(entry.expected_hash, entry.current_hash);
 }
@@ -87,10 +93,10 @@ fn an_object_that_is_not_there_is_missing_and_one_that_was_not_read_is_never_in_
     assert_eq!(entry.state, State::Missing);
     let sight = Sight::Unreadable { reason: "Forbidden", why: "configmaps is forbidden" };
     let entry = judge(&guard(), &enforced(), sight, &known());
-    assert_eq!((entry.state, entry.reason.as_str()), (State::Unreadable, "Forbidden"));
+    assert_eq!((entry.state, &*entry.reason), (State::Unreadable, "Forbidden"));
     assert_eq!(entry.message, "ConfigMap/team/x could not be read: configmaps is forbidden");
     let entry = found(&enforced(), br#"{"data":7}"#);
-    assert_eq!((entry.state, entry.reason.as_str()), (State::Unreadable, "Undecodable"));
+    assert_eq!((entry.state, &*entry.reason), (State::Unreadable, "Undecodable"));
 }
 
 #[test]
@@ -110,10 +116,11 @@ fn another_reading_of_a_kind_with_defaults_is_told_as_the_word_of_the_status() {
     let approved = br#"{"spec":{"a":1}}"#;
     let guard = guard_of("Thing", approved);
     let other = br#"{"spec":{"a":2}}"#;
-    let mut facts = Facts { equivalents: vec![hash_object(other, &guard.scope).unwrap()], ..enforced() };
+    let mut facts =
+        Facts { equivalents: vec![hash_object(other, &guard.scope).unwrap()].into(), ..enforced() };
     facts.drifted = Some(said(Truth::False, "RepresentationChanged"));
     let entry = judge(&guard, &facts, Sight::Present(other), &known());
-    assert_eq!((entry.state, entry.reason.as_str()), (State::InSync, "RepresentationChanged"));
+    assert_eq!((entry.state, &*entry.reason), (State::InSync, "RepresentationChanged"));
     assert!(entry.message.contains("not checked"), "{}", entry.message);
     facts.drifted = Some(Said { generation: 2, ..said(Truth::False, "RepresentationChanged") });
     let entry = judge(&guard, &facts, Sight::Present(other), &known());
@@ -139,7 +146,7 @@ fn what_the_auditor_said_of_the_very_content_is_repeated_and_of_other_content_is
     let by = entry.by.unwrap();
     assert_eq!((by.name.as_deref(), by.known_by), (Some("kubectl-edit"), ActorKnownBy::ManagedFields));
     let entry = found(&facts, br#"{"data":{"a":"3"}}"#);
-    assert_eq!((entry.reason.as_str(), entry.since), ("ContentDiffers", None));
+    assert_eq!((&*entry.reason, entry.since), ("ContentDiffers", None));
     assert!(entry.changed_paths.is_empty());
     facts.drifted = Some(Said { generation: 2, ..said(Truth::True, "BypassedAdmission") });
     assert_eq!(found(&facts, OTHER).reason, "ContentDiffers", "the guard was changed since");
@@ -171,9 +178,9 @@ fn without_a_status_one_manager_of_all_that_is_pinned_is_named_but_not_for_certa
 #[test]
 fn the_worst_state_is_shown_and_the_others_stand_beside_it() {
     let mut facts = enforced();
-    facts.suspended = Some(said(Truth::True, "Excepted"));
-    facts.source_available = Some(said(Truth::False, "NoVerifiedSource"));
-    facts.conflict = Some(said(Truth::True, "ConflictingGuards"));
+    facts.suspended = Some(Box::new(said(Truth::True, "Excepted")));
+    facts.source_available = Some(Box::new(said(Truth::False, "NoVerifiedSource")));
+    facts.conflict = Some(Box::new(said(Truth::True, "ConflictingGuards")));
     let entry = found(&facts, OTHER);
     assert_eq!(entry.state, State::Drifted);
     assert_eq!(entry.also, [State::Conflict, State::SourceDown, State::Suspended]);
@@ -187,23 +194,23 @@ fn a_guard_that_should_refuse_and_is_not_said_to_is_not_enforcing() {
     let mut facts = enforced();
     facts.enforcing = Some(said(Truth::False, "BrokenGlass"));
     let entry = found(&facts, APPROVED);
-    assert_eq!((entry.state, entry.reason.as_str()), (State::NotEnforcing, "BrokenGlass"));
+    assert_eq!((entry.state, &*entry.reason), (State::NotEnforcing, "BrokenGlass"));
     facts.enforcement = Some(Enforcement::Audit);
     assert_eq!(found(&facts, APPROVED).state, State::InSync, "it lets writes pass by its own choice");
     facts.enforcement = None;
     facts.is_current = false;
     let installed = Known { is_installed: true, ..known() };
     let entry = judge(&guard(), &facts, Sight::Present(APPROVED), &installed);
-    assert_eq!((entry.state, entry.reason.as_str()), (State::NotEnforcing, "NotObserved"));
+    assert_eq!((entry.state, &*entry.reason), (State::NotEnforcing, "NotObserved"));
     let entry = found(&Facts::default(), APPROVED);
     assert_eq!((entry.state, entry.enforcing.as_str()), (State::InSync, "Unknown"));
 }
 
 #[test]
 fn a_paused_guard_is_suspended_by_the_word_of_the_controller_or_by_its_own() {
-    let facts = Facts { suspended: Some(said(Truth::True, "Excepted")), ..enforced() };
+    let facts = Facts { suspended: Some(Box::new(said(Truth::True, "Excepted"))), ..enforced() };
     let entry = found(&facts, APPROVED);
-    assert_eq!((entry.state, entry.reason.as_str()), (State::Suspended, "Excepted"));
+    assert_eq!((entry.state, &*entry.reason), (State::Suspended, "Excepted"));
     // Of an older spec the status tells nothing of this one.
     let asked = Facts { suspend_until: Some(at(2_000)), ..Facts::default() };
     assert_eq!(found(&asked, APPROVED).state, State::Suspended);
@@ -212,7 +219,7 @@ fn a_paused_guard_is_suspended_by_the_word_of_the_controller_or_by_its_own() {
     // A pause may last no longer than the installation allows, which only the controller knows.
     let capped = Facts { suspend_until: Some(at(2_000)), ..enforced() };
     assert_eq!(found(&capped, APPROVED).state, State::InSync);
-    let ended = Facts { suspended: Some(said(Truth::False, "PauseEnded")), ..capped };
+    let ended = Facts { suspended: Some(Box::new(said(Truth::False, "PauseEnded"))), ..capped };
     assert_eq!(found(&ended, APPROVED).state, State::InSync);
 }
 
@@ -220,7 +227,7 @@ fn a_paused_guard_is_suspended_by_the_word_of_the_controller_or_by_its_own() {
 fn a_paused_guard_is_not_called_unenforced_beside() {
     let facts = Facts {
         enforcing: Some(said(Truth::False, "RegistrationPending")),
-        suspended: Some(said(Truth::True, "Excepted")),
+        suspended: Some(Box::new(said(Truth::True, "Excepted"))),
         ..enforced()
     };
     let entry = found(&facts, APPROVED);
@@ -283,7 +290,7 @@ fn a_guard_that_cannot_be_understood_is_unreadable() {
         message: "the API server serves no kind Gizmo".into(),
     };
     let entry = invalid(&invalid_guard, "Gizmo", "x\u{1b}[31m", &Facts::default(), &known());
-    assert_eq!((entry.state, entry.reason.as_str()), (State::Unreadable, "TargetUnknown"));
+    assert_eq!((entry.state, &*entry.reason), (State::Unreadable, "TargetUnknown"));
     assert_eq!(entry.target.to_string(), "Gizmo/x [31m", "no control character reaches a terminal");
 }
 
@@ -291,7 +298,8 @@ fn a_guard_that_cannot_be_understood_is_unreadable() {
 fn trouble_goes_before_findings_and_only_what_was_asked_for_is_one() {
     let drifted = found(&enforced(), OTHER);
     let clean = found(&enforced(), APPROVED);
-    let suspended = found(&Facts { suspended: Some(said(Truth::True, "Excepted")), ..enforced() }, APPROVED);
+    let suspended =
+        found(&Facts { suspended: Some(Box::new(said(Truth::True, "Excepted"))), ..enforced() }, APPROVED);
     let sight = Sight::Unreadable { reason: "Forbidden", why: "no" };
     let unread = judge(&guard(), &enforced(), sight, &known());
     let of = |entries: &[&Entry], fail_on: &[FailOn]| {
@@ -319,7 +327,7 @@ fn report(entries: Vec<Entry>, second: i64) -> Report {
 
 #[test]
 fn each_guard_is_counted_once_under_its_worst_state() {
-    let facts = Facts { suspended: Some(said(Truth::True, "Excepted")), ..enforced() };
+    let facts = Facts { suspended: Some(Box::new(said(Truth::True, "Excepted"))), ..enforced() };
     let summary = Summary::of(&[found(&facts, OTHER), found(&enforced(), APPROVED)]);
     assert_eq!((summary.guards, summary.count(State::Drifted), summary.count(State::Suspended)), (2, 1, 0));
     assert_eq!(summary.holding[&State::Suspended], 1);

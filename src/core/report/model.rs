@@ -1,9 +1,13 @@
 //! What a report holds. Published as JSON, so that fields are added and never change their meaning.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::core::few::Few;
+use crate::core::text::Text;
 
 use super::moment::Moment;
 use super::state::State;
@@ -117,7 +121,7 @@ impl Summary {
     }
 }
 
-/// One guard.
+/// One guard. There may be a hundred thousand of them, most of them in sync: what few of them have takes one word.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Entry {
@@ -128,46 +132,46 @@ pub struct Entry {
     /// The worst state that holds.
     pub state: State,
     /// Further states that hold.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub also: Vec<State>,
+    #[serde(default, skip_serializing_if = "Few::is_empty")]
+    pub also: Few<State>,
     /// Why, in one stable word.
-    pub reason: String,
+    pub reason: Cow<'static, str>,
     /// What that means, in one sentence.
-    pub message: String,
+    pub message: Text,
     /// What admission does with unapproved writes: Deny, Rewrite, Warn or Audit; absent where that is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub enforcement: Option<String>,
+    pub enforcement: Option<Cow<'static, str>>,
     /// Whether that is said to be done: True, False or Unknown.
-    pub enforcing: String,
+    pub enforcing: Cow<'static, str>,
     /// The approved hash; never of a Secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expected_hash: Option<String>,
+    pub expected_hash: Option<Text>,
     /// The hash of the content that was found; never of a Secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub current_hash: Option<String>,
+    pub current_hash: Option<Text>,
     /// JSON Pointers to what changed, where that is known; names only, no values.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub changed_paths: Vec<String>,
+    #[serde(default, skip_serializing_if = "Few::is_empty")]
+    pub changed_paths: Few<String>,
     /// Since when the content has been so, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Since>,
     /// Who changed it, of content that is not approved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub by: Option<Actor>,
+    pub by: Option<Box<Actor>>,
     /// Whether a source of truth stands ready.
     pub source: Source,
     /// The last attempt to put the approved content back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_remediation: Option<Remediation>,
+    pub last_remediation: Option<Box<Remediation>>,
     /// Transaction id under which the drift is recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub transaction_id: Option<String>,
+    pub transaction_id: Option<Text>,
     /// Where a file holds the guard.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub guard_file: Option<Place>,
+    pub guard_file: Option<Box<Place>>,
     /// Where a file holds the target.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub target_file: Option<Place>,
+    pub target_file: Option<Box<Place>>,
     /// How it stands to an earlier report.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub change: Option<Change>,
@@ -191,9 +195,9 @@ impl Entry {
 #[serde(rename_all = "camelCase")]
 pub struct Name {
     /// Namespace.
-    pub namespace: String,
+    pub namespace: Text,
     /// Name.
-    pub name: String,
+    pub name: Text,
 }
 
 impl std::fmt::Display for Name {
@@ -208,14 +212,14 @@ impl std::fmt::Display for Name {
 pub struct TargetName {
     /// Group and version; absent where it is not known which resource is meant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub api_version: Option<String>,
+    pub api_version: Option<Text>,
     /// Kind.
-    pub kind: String,
+    pub kind: Text,
     /// Namespace; absent for kinds without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub namespace: Option<String>,
+    pub namespace: Option<Text>,
     /// Name.
-    pub name: String,
+    pub name: Text,
 }
 
 impl std::fmt::Display for TargetName {
@@ -278,11 +282,11 @@ pub struct Source {
     /// In one word.
     pub state: SourceState,
     /// What the status of the guard says about it.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub message: String,
+    #[serde(default, skip_serializing_if = "str::is_empty")]
+    pub message: Text,
     /// What each source said when it was last asked.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub answers: Vec<SourceAnswer>,
+    #[serde(default, skip_serializing_if = "Few::is_empty")]
+    pub answers: Few<SourceAnswer>,
 }
 
 /// Whether a source of truth has the approved content.

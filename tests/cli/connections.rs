@@ -1,0 +1,187 @@
+//! Ways to a cluster, as kubectl takes them, on a real API server.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+
+use crate::live::{Cluster, cluster};
+use crate::run::{Ran, command, run_with};
+
+/// A line that needs no object to be there, and rights that everybody has to find out who that is.
+const ASKS: [&str; 3] = ["hash", "namespace", "kube-system"];
+
+fn driftguard(args: &[&str], environment: &[(&str, &str)]) -> Ran {
+    let mut command = command(args);
+    command.envs(environment.iter().copied());
+    run_with(command, "")
+}
+
+/// A token of a ServiceAccount that may read namespaces.
+fn token(on: &Cluster) -> String {
+    let kubectl = |args: &[&str]| on.admin.kubectl(args).unwrap();
+    on.apply("{apiVersion: v1, kind: ServiceAccount, metadata: {name: reader, namespace: connections}}");
+    let role = ["create", "clusterrole", "connections", "--verb=get", "--resource=namespaces"];
+    // Another test of this file may have made them.
+    drop(kubectl(&role));
+    let binding = ["create", "clusterrolebinding", "connections", "--clusterrole=connections"];
+    drop(kubectl(&[&binding[..], &["--serviceaccount=connections:reader"]].concat()));
+    kubectl(&["create", "token", "reader", "-n", "connections"]).success().unwrap().trim().to_owned()
+}
+
+fn on() -> &'static Cluster {
+    let on = cluster();
+    on.apply("{apiVersion: v1, kind: Namespace, metadata: {name: connections}}");
+    on
+}
+
+/// A kubeconfig with this user, and more about the cluster.
+fn kubeconfig(on: &Cluster, folder: &Path, user: &Value, more: &[(&str, &str)]) -> PathBuf {
+    let mut cluster = json!({"server": on.plane.api_server().address()});
+    cluster["certificate-authority-data"] = json!(base64(on.plane.authority()));
+    for (key, value) in more {
+        cluster[key] = json!(value);
+    }
+    let config = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "here",
+        "clusters": [{"name": "here", "cluster": cluster}],
+        "users": [{"name": "me", "user": user}],
+        "contexts": [{"name": "here", "context": {"cluster": "here", "user": "me"}}],
+    });
+    let path = folder.join("config");
+    std::fs::write(&path, config.to_string()).unwrap();
+    path
+}
+
+fn base64(text: &str) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.encode(text)
+}
+
+#[test]
+fn a_context_is_found_in_whichever_kubeconfig_of_the_list_has_it() {
+    let on = on();
+    let folder = tempfile::tempdir().unwrap();
+    let other = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "elsewhere",
+        "clusters": [{"name": "elsewhere", "cluster": {"server": "https://127.0.0.1:1"}}],
+        "users": [], "contexts": [{"name": "elsewhere", "context": {"cluster": "elsewhere", "user": ""}}],
+    });
+    let first = folder.path().join("first");
+    std::fs::write(&first, other.to_string()).unwrap();
+    let list = format!("{}:{}", first.display(), on.admin.kubeconfig().display());
+    let environment = [("KUBECONFIG", list.as_str())];
+    let named = driftguard(&[&ASKS[..], &["--context", "administrator"]].concat(), &environment).success();
+    assert!(named.ends_with("  Namespace/kube-system\n"), "{named}");
+    let told = driftguard(&ASKS, &environment).failure();
+    assert!(told.contains("127.0.0.1:1"), "the first file's context is the current one: {told}");
+}
+
+#[test]
+fn whoever_may_impersonate_is_somebody_else() {
+    let on = on();
+    let kubeconfig = on.admin.kubeconfig().display().to_string();
+    let environment = [("KUBECONFIG", kubeconfig.as_str())];
+    let told = driftguard(&[&ASKS[..], &["--as", "nobody-known"]].concat(), &environment).failure();
+    assert!(told.contains("User \"nobody-known\" cannot get resource \"namespaces\""), "{told}");
+    let in_group = [&ASKS[..], &["--as", "nobody-known", "--as-group", "system:masters"]].concat();
+    driftguard(&in_group, &environment).success();
+}
+
+#[test]
+fn a_token_is_taken_from_the_command_line() {
+    let on = on();
+    let folder = tempfile::tempdir().unwrap();
+    let config = kubeconfig(on, folder.path(), &json!({}), &[]).display().to_string();
+    let environment = [("KUBECONFIG", config.as_str())];
+    driftguard(&[&ASKS[..], &["--token", &token(on)]].concat(), &environment).success();
+    let told = driftguard(&[&ASKS[..], &["--token", "wrong"]].concat(), &environment).failure();
+    assert!(told.contains("does not accept these credentials") && !told.contains("wrong"), "{told}");
+}
+
+#[test]
+fn a_credential_plugin_is_asked_for_a_token() {
+    let on = on();
+    let folder = tempfile::tempdir().unwrap();
+    let credential = json!({
+        "apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential",
+        "status": {"token": token(on)},
+    });
+    let exec = |command: &str, args: &[&str]| {
+        json!({"exec": {
+            "apiVersion": "client.authentication.k8s.io/v1", "command": command, "args": args,
+            "interactiveMode": "Never",
+        }})
+    };
+    let answer = credential.to_string();
+    let config = kubeconfig(on, folder.path(), &exec("/bin/echo", &[&answer]), &[]).display().to_string();
+    driftguard(&ASKS, &[("KUBECONFIG", config.as_str())]).success();
+    let config = kubeconfig(on, folder.path(), &exec("no-such-plugin", &[]), &[]).display().to_string();
+    let told = driftguard(&ASKS, &[("KUBECONFIG", config.as_str())]).failure();
+    assert!(
+        told.starts_with("error: the credential plugin no-such-plugin of the kubeconfig gives no"),
+        "{told}"
+    );
+    assert_eq!(told.lines().count(), 1, "{told}");
+}
+
+/// A proxy that tunnels, and what it was asked to connect to.
+fn proxy() -> (String, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&asked);
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let seen = Arc::clone(&seen);
+            std::thread::spawn(move || tunnel(client, &seen));
+        }
+    });
+    (address, asked)
+}
+
+/// Serves one CONNECT.
+fn tunnel(client: TcpStream, asked: &Mutex<Vec<String>>) -> Option<()> {
+    let mut reader = BufReader::new(client.try_clone().ok()?);
+    let mut first = String::new();
+    reader.read_line(&mut first).ok()?;
+    let mut line = String::new();
+    while reader.read_line(&mut line).ok()? > 2 {
+        line.clear();
+    }
+    let target = first.split(' ').nth(1)?.to_owned();
+    asked.lock().ok()?.push(target.clone());
+    let mut server = TcpStream::connect(target).ok()?;
+    let mut back = client.try_clone().ok()?;
+    back.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").ok()?;
+    let mut from_server = server.try_clone().ok()?;
+    std::thread::spawn(move || std::io::copy(&mut from_server, &mut back));
+    std::io::copy(&mut reader.by_ref(), &mut server).ok()?;
+    Some(())
+}
+
+#[test]
+fn a_proxy_is_used_that_the_kubeconfig_or_the_environment_names() {
+    let on = on();
+    let folder = tempfile::tempdir().unwrap();
+    let user = json!({"token": token(on)});
+    let server = on.plane.api_server().address().trim_start_matches("https://").to_owned();
+    let (address, asked) = proxy();
+
+    let config = kubeconfig(on, folder.path(), &user, &[("proxy-url", &address)]).display().to_string();
+    driftguard(&ASKS, &[("KUBECONFIG", config.as_str())]).success();
+    assert_eq!(asked.lock().unwrap().first(), Some(&server));
+
+    asked.lock().unwrap().clear();
+    let config = kubeconfig(on, folder.path(), &user, &[]).display().to_string();
+    let environment = [("KUBECONFIG", config.as_str()), ("HTTPS_PROXY", address.as_str())];
+    driftguard(&ASKS, &environment).success();
+    assert_eq!(asked.lock().unwrap().first(), Some(&server));
+
+    let config =
+        kubeconfig(on, folder.path(), &user, &[("proxy-url", "http://127.0.0.1:1")]).display().to_string();
+    let told = driftguard(&ASKS, &[("KUBECONFIG", config.as_str())]).failure();
+    assert!(told.lines().count() == 1 && told.starts_with("error: "), "{told}");
+}
