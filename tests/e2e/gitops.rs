@@ -11,7 +11,7 @@ use driftguard_control_plane::{Output, until};
 use serde_json::{Value, json};
 
 use crate::auditing::{auditing, condition};
-use crate::installation::{Installation, LIMIT, config_map, hash_of};
+use crate::installation::{DRIFTGUARD, Installation, LIMIT, config_map, hash_of};
 
 /// The folder of the tools, as the script says that builds them.
 fn tools() -> Result<&'static Path> {
@@ -27,6 +27,17 @@ fn tools() -> Result<&'static Path> {
 
 /// Runs a tool as the administrator.
 fn run(on: &Installation, tool: &str, arguments: &[&str], input: &str) -> Result<Output> {
+    run_with(on, tool, arguments, input, &[])
+}
+
+/// The same, with more variables.
+fn run_with(
+    on: &Installation,
+    tool: &str,
+    arguments: &[&str],
+    input: &str,
+    variables: &[(&str, &str)],
+) -> Result<Output> {
     let program = tools()?.join(tool);
     ensure!(program.exists(), "{} is missing; run `make gitops-tools`, which builds it", program.display());
     let home = tempfile::tempdir()?;
@@ -35,6 +46,7 @@ fn run(on: &Installation, tool: &str, arguments: &[&str], input: &str) -> Result
     for folder in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
         command.env(folder, home.path());
     }
+    command.envs(variables.iter().copied());
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     child.stdin.take().context("no stdin")?.write_all(input.as_bytes())?;
     let done = child.wait_with_output()?;
@@ -228,27 +240,55 @@ fn case_68_helm_applies_one_release_in_two_runs_and_the_first_one_says_why() -> 
     Ok(())
 }
 
+/// As docs/gitops.md has it.
+const NAMED: &str = r#"
+{{- $name := printf "settings-%s" (.Values.settings | toJson | sha256sum | trunc 8) }}
+apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: {{ $name }}
+data: {{ .Values.settings | toJson }}
+---
+apiVersion: terrafusion.ai/v1
+kind: DriftGuard
+metadata:
+  name: {{ $name }}
+spec:
+  targetKind: ConfigMap
+  targetName: {{ $name }}
+  expectedHash: ""  # by `driftguard stamp` as post-renderer
+"#;
+
 #[test]
 fn case_68_helm_applies_one_release_in_one_run_when_names_follow_content() -> Result<()> {
     let on = auditing()?;
     for helm in HELMS {
         let ns = &on.namespace(&format!("gitops-{helm}-named"))?;
         let folder = tempfile::tempdir()?;
-        let helm = |arguments: &[&str]| run(on, helm, &[arguments, &["-n", ns]].concat(), "");
-        let name = r#"settings-{{ .Values.settings | toJson | sha256sum | trunc 8 }}"#;
-        let settings = format!(
-            "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {name}\ndata: {{{{ .Values.settings | toJson }}}}\n"
+        // Helm 3 takes a path, Helm 4 the name of a plugin.
+        let plugin = folder.path().join("plugins/driftguard");
+        std::fs::create_dir_all(&plugin)?;
+        let descriptor = format!(
+            "apiVersion: v1\nname: driftguard\nversion: 1.0.0\ntype: postrenderer/v1\nruntime: subprocess\n\
+             runtimeConfig:\n  platformCommand:\n  - command: {DRIFTGUARD}\n"
         );
-        let guard = format!(
-            "apiVersion: terrafusion.ai/v1\nkind: DriftGuard\nmetadata:\n  name: {name}\nspec:\n  \
-             targetKind: ConfigMap\n  targetName: {name}\n  expectedHash: {{{{ .Values.hash }}}}\n"
-        );
-        let chart = &chart(folder.path(), "shop", &[("guard.yaml", guard), ("settings.yaml", settings)])?;
+        std::fs::write(plugin.join("plugin.yaml"), descriptor)?;
+        let plugins = plugin.parent().context("no folder")?.display().to_string();
+        let renderer = if helm == "helm3" { DRIFTGUARD } else { "driftguard" };
+        let helm = |arguments: &[&str]| -> Result<Output> {
+            let tool = [("HELM_PLUGINS", plugins.as_str())];
+            run_with(on, helm, &[arguments, &["-n", ns]].concat(), "", &tool)
+        };
+        let chart = &chart(folder.path(), "shop", &[("settings.yaml", NAMED.to_owned())])?;
+        let stamp: Vec<&str> = ["stamp", "--strict", "-n", ns]
+            .into_iter()
+            .flat_map(|argument| ["--post-renderer-args", argument])
+            .collect();
         let upgrade = |limit: &str| -> Result<Output> {
-            let values = folder.path().join("values.json");
-            let hash = hash_of(&target(ns, limit))?;
-            std::fs::write(&values, json!({"settings": {"limit": limit}, "hash": hash}).to_string())?;
-            helm(&["upgrade", "--install", "shop", chart, "-f", &values.display().to_string()])
+            let value = format!("settings.limit={limit}");
+            let upgrade =
+                ["upgrade", "--install", "shop", chart, "--set-string", &value, "--post-renderer", renderer];
+            helm(&[&upgrade[..], &stamp].concat())
         };
         // The one there is.
         let current = || -> Result<String> {
