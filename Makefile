@@ -29,7 +29,7 @@ BENCHED := driftguard driftguard-bench driftguard-bench-floors
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 
 .DEFAULT_GOAL := help
-.PHONY: help build dist control-plane up down demo test soak lint deny generate check-generated fuzz bench clean needs-rust needs-servers
+.PHONY: help build dist control-plane gitops-tools up down demo test soak lint deny generate check-generated fuzz bench clean needs-rust needs-servers
 
 help: ## Lists what can be made
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ dist: build ## Packs the program for kubectl's plugin manager: target/dist
 
 control-plane: ## Builds the programs of a control plane, once (K8S=MINOR: only that version)
 	@tests/control-plane/build $(K8S)
+
+gitops-tools: ## Builds Helm and what applies manifests as Flux and Argo CD do, once
+	@tests/gitops/build
 
 up: needs-rust ## Starts a control plane to play with and prints how to use it (K8S=MINOR)
 	@tests/control-plane/build $(or $(K8S),$(NEWEST))
@@ -64,7 +67,7 @@ demo: needs-rust ## Shows the main job on a real control plane; stops everything
 
 # Most of the time end-to-end tests wait for servers, so more of them run at once than there are cores.
 test: export RUST_TEST_THREADS := $(or $(RUST_TEST_THREADS),$(shell expr 2 \* $$(getconf _NPROCESSORS_ONLN)))
-test: needs-rust needs-servers control-plane ## Tests everything, on real API servers
+test: needs-rust needs-servers control-plane gitops-tools ## Tests everything, on real API servers
 	cargo test --workspace --locked --no-fail-fast
 
 lint: needs-rust ## Checks format and lints

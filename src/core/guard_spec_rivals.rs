@@ -79,7 +79,8 @@ pub fn maker<'a>(owners: &[FieldOwner<'a>], scope: &Scope) -> Option<&'a str> {
     let mut pinning =
         owners.iter().filter(|owner| owner.subresource != "status" && owns_pinned(owner.fields, scope));
     let first = pinning.next()?;
-    (!first.is_tool() && !pinning.any(FieldOwner::is_tool)).then_some(first.manager)
+    let is_tool = |owner: &FieldOwner<'_>| is_tool(owner.manager);
+    (!is_tool(first) && !pinning.any(&is_tool)).then_some(first.manager)
 }
 
 /// What of the pinned part others write: each manager with the paths of its fields, as `ignorePaths` spells them. A

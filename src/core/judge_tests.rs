@@ -292,7 +292,8 @@ fn a_dry_run_asking_for_proof_gets_its_nonce_back_whatever_the_verdict() {
 fn the_next_step_of_a_managed_guard_is_in_git() {
     let managed = Guard { managed_by: Some(ManagedBy::ArgoCd), ..guard() };
     let (message, _) = denied(&update(&changed("2"), APPROVED), &index([managed]));
-    assert!(message.lines().next().unwrap().ends_with("change the guard in Git (Argo CD)"), "{message}");
+    let next = "; to approve, change the guard in Git; Argo CD must apply it first (docs/gitops.md)";
+    assert!(message.lines().next().unwrap().ends_with(next), "{message}");
     assert!(!message.contains("driftguard hash"));
 }
 

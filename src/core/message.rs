@@ -226,7 +226,13 @@ pub fn deleted(guard: &GuardId, target: &Target) -> String {
 
 fn next_step(guard: &Guard) -> String {
     match guard.managed_by {
-        Some(tool) => format!("to approve, change the guard in Git ({})", tool.as_str()),
+        // Also for a commit that has both: the tool wrote the target first.
+        Some(tool) => {
+            format!(
+                "to approve, change the guard in Git; {} must apply it first (docs/gitops.md)",
+                tool.as_str()
+            )
+        }
         None => format!("to approve, `{APPROVE_COMMAND}`"),
     }
 }

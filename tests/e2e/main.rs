@@ -26,6 +26,7 @@ mod gaps;
 mod garbage;
 mod gate;
 mod git;
+mod gitops;
 mod given_up;
 mod grace;
 mod hostile;
