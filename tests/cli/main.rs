@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic is how a test fails")]
 
 mod audit;
+mod doctor;
 mod documents;
 mod live;
 mod properties;
