@@ -8,8 +8,11 @@ use crate::cli::doctor::facts::{Beat, KindRights, Told, Workload};
 use crate::cli::doctor::finding::{Check, Finding};
 
 /// A Lease that was not renewed for so long is that of nobody who lives: all are renewed within seconds, and
-/// clocks differ somewhat.
+/// clocks differ somewhat. One that is dated as far ahead shows nothing either: it may be of long ago.
 const SILENT: SignedDuration = SignedDuration::from_secs(30);
+
+/// What mends Leases that are dated ahead.
+const CLOCKS: &str = "synchronise the clocks of the cluster's machines (NTP)";
 
 pub(super) fn operator(
     workload: &Told<Option<Workload>>,
@@ -53,12 +56,17 @@ pub(super) fn operator(
     }
 }
 
+/// How long ago a Lease was renewed; negative where it is dated ahead.
 fn age(beat: &Beat, now: Timestamp) -> Option<SignedDuration> {
     beat.renewed.map(|renewed| now.duration_since(renewed))
 }
 
 fn is_alive(beat: &Beat, now: Timestamp) -> bool {
-    !beat.holder.is_empty() && age(beat, now).is_some_and(|age| age < SILENT)
+    !beat.holder.is_empty() && age(beat, now).is_some_and(|age| age.abs() < SILENT)
+}
+
+fn is_ahead(beat: &Beat, now: Timestamp) -> bool {
+    !beat.holder.is_empty() && age(beat, now).is_some_and(|age| age <= -SILENT)
 }
 
 pub(super) fn replicas(
@@ -71,24 +79,33 @@ pub(super) fn replicas(
         Ok(all) => all,
         Err(why) => return Finding::unread(check, why),
     };
-    let (alive, silent): (Vec<&Beat>, Vec<&Beat>) = all.iter().partition(|beat| is_alive(beat, now));
+    let (alive, others): (Vec<&Beat>, Vec<&Beat>) = all.iter().partition(|beat| is_alive(beat, now));
+    let (ahead, silent): (Vec<&Beat>, Vec<&Beat>) = others.into_iter().partition(|beat| is_ahead(beat, now));
     let names = |of: &[&Beat]| listed(&of.iter().map(|beat| beat.holder.clone()).collect::<Vec<_>>());
+    let beside = |what: &str, of: &[&Beat]| {
+        if of.is_empty() { String::new() } else { format!("; {what}: {}", names(of)) }
+    };
+    let ahead_of = beside("dated ahead of the API server's clock", &ahead);
     let wanted = workload.as_ref().ok().and_then(Option::as_ref).map(|workload| workload.wanted);
     if alive.is_empty() {
         return Finding::fail(
             check,
-            "no replica says that it lives: writes to guarded objects are refused or pass by their failure policy",
+            format!(
+                "no replica says that it lives{ahead_of}: writes to guarded objects are refused or pass by their failure policy"
+            ),
             "see to the operator's pods; until then `driftguard breakglass` lets writes pass",
         );
     }
-    let told = format!("{} answer: {}", alive.len(), names(&alive));
+    let told = format!("{} answer: {}{ahead_of}", alive.len(), names(&alive));
     if wanted.is_some_and(|wanted| usize::try_from(wanted).is_ok_and(|wanted| alive.len() < wanted)) {
         let wanted = wanted.unwrap_or_default();
         return Finding::warn(check, format!("{told}; {wanted} are wanted"), "see to the operator's pods");
     }
+    if !ahead.is_empty() {
+        return Finding::warn(check, told, CLOCKS);
+    }
     // What a dead one left goes by itself.
-    let left = if silent.is_empty() { String::new() } else { format!("; silent: {}", names(&silent)) };
-    Finding::ok(check, format!("{told}{left}"))
+    Finding::ok(check, format!("{told}{}", beside("silent", &silent)))
 }
 
 pub(super) fn leader(leader: &Told<Option<Beat>>, now: Timestamp) -> Finding {
@@ -104,8 +121,17 @@ pub(super) fn leader(leader: &Told<Option<Beat>>, now: Timestamp) -> Finding {
         Err(why) => Finding::unread(check, why),
         Ok(None) => nobody(format!("there is no Lease {}", names::LEASE)),
         Ok(Some(beat)) if beat.holder.is_empty() => nobody("nobody leads".to_owned()),
+        Ok(Some(beat)) if is_alive(beat, now) => Finding::ok(check, format!("{} leads", beat.holder)),
         Ok(Some(beat)) => match age(beat, now) {
-            Some(age) if age < SILENT => Finding::ok(check, format!("{} leads", beat.holder)),
+            Some(age) if age.is_negative() => Finding::fail(
+                check,
+                format!(
+                    "{} dates its Lease {} s ahead of the API server's clock: whether it leads cannot be seen by that",
+                    beat.holder,
+                    age.abs().as_secs()
+                ),
+                CLOCKS,
+            ),
             Some(age) => {
                 nobody(format!("{} led, and has not renewed its Lease for {} s", beat.holder, age.as_secs()))
             }
@@ -301,6 +327,19 @@ mod tests {
         assert_eq!(replicas(&all, &of(2, 2), now()).outcome, Outcome::Warn);
         assert_eq!(replicas(&Ok(vec![beat("b", 900)]), &of(2, 2), now()).outcome, Outcome::Fail);
         assert!(replicas(&Err("forbidden".to_owned()), &of(2, 2), now()).untold);
+    }
+
+    #[test]
+    fn a_lease_that_is_dated_ahead_shows_nobody_alive() {
+        let ahead = Ok(Some(beat("a", 1_000 + 3_600)));
+        let told = leader(&ahead, now());
+        assert_eq!((told.outcome, told.mend.as_deref()), (Outcome::Fail, Some(CLOCKS)));
+        assert!(told.detail.starts_with("a dates its Lease 3600 s ahead"), "{}", told.detail);
+        let told = replicas(&Ok(vec![beat("a", 4_600)]), &Ok(None), now());
+        assert_eq!(told.outcome, Outcome::Fail, "{told:?}");
+        let told = replicas(&Ok(vec![beat("a", 4_600), beat("b", 999)]), &Ok(None), now());
+        assert_eq!((told.outcome, told.mend.as_deref()), (Outcome::Warn, Some(CLOCKS)));
+        assert_eq!(told.detail, "1 answer: b; dated ahead of the API server's clock: a");
     }
 
     #[test]
