@@ -58,8 +58,25 @@ pub(super) struct Workload {
     pub(super) wanted: i32,
     pub(super) ready: i32,
     pub(super) image: String,
+    /// What the operator is started with.
+    pub(super) arguments: Vec<String>,
     /// Why pods do not run, as the kubelet or the scheduler says, each once; none when pods may not be read.
     pub(super) trouble: Vec<String>,
+}
+
+impl Workload {
+    /// The value of a flag, written as `--flag=value` or `--flag value`.
+    pub(super) fn flag(&self, name: &str) -> Option<&str> {
+        let mut words = self.arguments.iter();
+        while let Some(word) = words.next() {
+            match word.strip_prefix(name) {
+                Some("") => return words.next().map(String::as_str),
+                Some(rest) if rest.starts_with('=') => return rest.strip_prefix('='),
+                _ => {}
+            }
+        }
+        None
+    }
 }
 
 /// A Lease.

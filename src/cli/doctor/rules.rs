@@ -17,7 +17,7 @@ pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
         installation::operator(&facts.workload, &facts.replicas, &facts.namespace, facts.now),
         installation::replicas(&facts.replicas, &facts.workload, facts.now),
         installation::leader(&facts.leader, facts.now),
-        installation::secrets(&facts.secrets),
+        installation::secrets(&facts.secrets, &facts.workload),
         installation::operator_rights(&facts.lacking, &facts.namespace),
     ]);
     found.extend(installation::target_rights(&facts.kinds, &facts.namespace));

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::api::core::v1::{Container, Pod, Secret};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
@@ -21,10 +21,14 @@ pub(super) async fn workload(cluster: &Cluster, namespace: &str) -> Told<Option<
     let ready = deployment.status.and_then(|status| status.ready_replicas).unwrap_or_default();
     let wanted = spec.replicas.unwrap_or(1);
     let trouble = if ready < wanted { trouble(cluster, namespace).await } else { Vec::new() };
+    let words =
+        |container: &Container| container.command.iter().chain(&container.args).flatten().cloned().collect();
+    let arguments: Vec<Vec<String>> = pod.containers.iter().map(words).collect();
     Ok(Some(Workload {
         wanted,
         ready,
         image: pod.containers.into_iter().find_map(|container| container.image).unwrap_or_default(),
+        arguments: arguments.concat(),
         trouble,
     }))
 }

@@ -25,9 +25,18 @@ pub(super) fn operator(
         Ok(workload) => workload,
         Err(why) => return Finding::unread(check, why),
     };
-    let Some(Workload { wanted, ready, image, trouble }) = workload else {
-        let lives = replicas.as_ref().is_ok_and(|all| all.iter().any(|beat| is_alive(beat, now)));
-        return if lives {
+    let Some(Workload { wanted, ready, image, trouble, .. }) = workload else {
+        let replicas = match replicas {
+            Ok(replicas) => replicas,
+            Err(why) => {
+                let why = format!(
+                    "there is no deployment/{} in namespace {namespace}, and whether `driftguard serve` runs elsewhere is not known: {why}",
+                    names::OPERATOR
+                );
+                return Finding::unread(check, why);
+            }
+        };
+        return if replicas.iter().any(|beat| is_alive(beat, now)) {
             Finding::ok(check, format!("none in namespace {namespace}: `driftguard serve` runs elsewhere"))
         } else {
             Finding::fail(
@@ -140,7 +149,7 @@ pub(super) fn leader(leader: &Told<Option<Beat>>, now: Timestamp) -> Finding {
     }
 }
 
-pub(super) fn secrets(secrets: &[(&'static str, Told<bool>)]) -> Finding {
+pub(super) fn secrets(secrets: &[(&'static str, Told<bool>)], workload: &Told<Option<Workload>>) -> Finding {
     let check = Check::Secrets;
     if let Some(why) = secrets.iter().find_map(|(_, found)| found.as_ref().err()) {
         return Finding::unread(check, why);
@@ -154,17 +163,40 @@ pub(super) fn secrets(secrets: &[(&'static str, Told<bool>)]) -> Finding {
         );
     }
     if lacks(names::CA_SECRET) {
-        return Finding::ok(
-            check,
-            format!(
-                "{} is there; there is no {}, as with a certificate that somebody else makes",
-                names::SIGNING_SECRET,
-                names::CA_SECRET
-            ),
-        );
+        return without_authority(workload);
     }
     let names: Vec<&str> = secrets.iter().map(|(name, _)| *name).collect();
     Finding::ok(check, format!("{} are there; their contents were not looked at", names.join(" and ")))
+}
+
+/// The Secret with our authority is missing: well where somebody else makes the certificate.
+fn without_authority(workload: &Told<Option<Workload>>) -> Finding {
+    let check = Check::Secrets;
+    let (signing, authority) = (names::SIGNING_SECRET, names::CA_SECRET);
+    match workload {
+        Err(why) => Finding::unread(
+            check,
+            format!(
+                "{authority} is missing, and whether somebody else makes the certificate is not known: {why}"
+            ),
+        ),
+        Ok(Some(workload)) if workload.flag("--tls-cert-file").is_some() => Finding::ok(
+            check,
+            format!(
+                "{signing} is there, and no {authority}: somebody else makes the certificate (--tls-cert-file)"
+            ),
+        ),
+        Ok(Some(_)) => Finding::fail(
+            check,
+            format!("{authority} is missing, and nobody else makes the certificate"),
+            "see to the operator's pods: a replica that lives puts it back, and one that starts makes another",
+        ),
+        Ok(None) => Finding::warn(
+            check,
+            format!("{signing} is there, and no {authority}"),
+            "that is right where `driftguard serve`, which runs elsewhere, has --tls-cert-file; else see why it does not put it back",
+        ),
+    }
 }
 
 pub(super) fn operator_rights(lacking: &Told<Vec<String>>, namespace: &str) -> Finding {
@@ -304,6 +336,7 @@ mod tests {
             ready: 0,
             image: "image:1".to_owned(),
             trouble: vec!["driftguard waits: ImagePullBackOff".to_owned()],
+            ..Workload::default()
         };
         let told = operator(&Ok(Some(broken)), &nobody, "n", now());
         assert_eq!(told.outcome, Outcome::Fail);
@@ -317,6 +350,8 @@ mod tests {
         assert_eq!(operator(&Ok(None), &nobody, "n", now()).mend.as_deref(), Some("driftguard install"));
         let elsewhere = operator(&Ok(None), &Ok(vec![beat("a", 999)]), "n", now());
         assert_eq!(elsewhere.outcome, Outcome::Ok, "a process outside of the cluster");
+        let unseen = operator(&Ok(None), &Err("forbidden".to_owned()), "n", now());
+        assert!(unseen.untold, "it may run elsewhere: {unseen:?}");
     }
 
     #[test]
@@ -352,11 +387,17 @@ mod tests {
 
     #[test]
     fn a_lost_signing_key_is_a_failure_and_an_authority_of_somebody_else_none() {
-        let both = |ca, signing| {
-            secrets(&[(names::CA_SECRET, Ok(ca)), (names::SIGNING_SECRET, Ok(signing))]).outcome
+        let told = |ca, signing, workload: &Told<Option<Workload>>| {
+            secrets(&[(names::CA_SECRET, Ok(ca)), (names::SIGNING_SECRET, Ok(signing))], workload)
         };
-        assert_eq!((both(true, true), both(false, true)), (Outcome::Ok, Outcome::Ok));
-        assert_eq!(both(true, false), Outcome::Fail);
+        let arguments = vec!["serve".to_owned(), "--tls-cert-file=/tls/tls.crt".to_owned()];
+        let theirs = Ok(Some(Workload { arguments, ..Workload::default() }));
+        assert_eq!(told(true, true, &of(1, 1)).outcome, Outcome::Ok);
+        assert_eq!(told(true, false, &of(1, 1)).outcome, Outcome::Fail);
+        assert_eq!(told(false, true, &theirs).outcome, Outcome::Ok);
+        assert_eq!(told(false, true, &of(1, 1)).outcome, Outcome::Fail, "nobody else makes one");
+        assert_eq!(told(false, true, &Ok(None)).outcome, Outcome::Warn, "it cannot be seen from here");
+        assert!(told(false, true, &Err("forbidden".to_owned())).untold);
     }
 
     fn deployments(lacking: Vec<(Option<String>, Vec<&'static str>)>) -> Told<Vec<KindRights>> {
