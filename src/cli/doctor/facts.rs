@@ -8,7 +8,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 
 use crate::api::RemediationResult;
 use crate::control::proof::Answer;
-use crate::core::guard::GuardState;
+use crate::core::guard::{Enforcement, GuardState};
 use crate::manifests::targets::TargetKind;
 
 /// What was read, or why it could not be.
@@ -40,6 +40,8 @@ pub(super) struct Facts {
     pub(super) kinds: Told<Vec<KindRights>>,
     pub(super) validating: Told<Option<ValidatingWebhookConfiguration>>,
     pub(super) mutating: Told<Option<MutatingWebhookConfiguration>>,
+    /// What guards without an enforcement of their own do here.
+    pub(super) enforcement: Told<Enforcement>,
     pub(super) guards: Told<Vec<Guarded>>,
     pub(super) reach: Reach,
 }
@@ -107,6 +109,8 @@ pub(super) struct Guarded {
     pub(super) conditions: Vec<(String, String, String)>,
     /// Whether the status is about the spec as it stands.
     pub(super) is_seen: bool,
+    /// Whether its spec says what becomes of unapproved writes.
+    pub(super) names_enforcement: bool,
     pub(super) remediates: bool,
     pub(super) last_remediation: Option<RemediationResult>,
 }

@@ -62,6 +62,7 @@ mod tests {
             kinds: Ok(Vec::new()),
             validating: Ok(None),
             mutating: Ok(None),
+            enforcement: Ok(crate::core::guard::Enforcement::Deny),
             guards: Ok(Vec::new()),
             reach: Reach::NoTarget { guards: 0 },
         }

@@ -56,6 +56,7 @@ fn guarded(guard: &Found, catalog: &Catalog, settings: &store::Settings) -> Guar
             .into_iter()
             .map(|condition| (condition.type_, condition.status, condition.reason))
             .collect(),
+        names_enforcement: guard.object.spec.enforcement.is_some(),
         remediates: guard.object.spec.auto_remediate,
         last_remediation: status.last_remediation.map(|last| last.result),
     }

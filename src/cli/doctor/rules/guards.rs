@@ -200,13 +200,14 @@ fn remediation(guards: &[Guarded]) -> Finding {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
     use super::*;
     use crate::cli::doctor::finding::Outcome;
     use crate::core::guard::{Authorship, GuardId, InvalidGuard};
 
-    fn guard(name: &str, conditions: &[(&str, &str, &str)]) -> Guarded {
+    /// A guard in namespace `n`, by its conditions.
+    pub(in crate::cli::doctor::rules) fn guard(name: &str, conditions: &[(&str, &str, &str)]) -> Guarded {
         let state = crate::core::guard::GuardState::Invalid(
             InvalidGuard {
                 id: GuardId { namespace: "n".into(), name: name.into() },
@@ -227,6 +228,7 @@ mod tests {
             state,
             conditions: conditions.iter().map(owned).collect(),
             is_seen: true,
+            names_enforcement: false,
             remediates: false,
             last_remediation: None,
         }
