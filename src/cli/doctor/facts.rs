@@ -14,6 +14,13 @@ use crate::manifests::targets::TargetKind;
 /// What was read, or why it could not be.
 pub(super) type Told<T> = Result<T, String>;
 
+/// Why guards could not be read, and what mends that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Unread {
+    pub(super) why: String,
+    pub(super) mend: &'static str,
+}
+
 /// All of it.
 pub(super) struct Facts {
     /// Now, by the clock of the API server where that is known.
@@ -36,13 +43,13 @@ pub(super) struct Facts {
     pub(super) secrets: Vec<(&'static str, Told<bool>)>,
     /// Rights of its own that the operator lacks.
     pub(super) lacking: Told<Vec<String>>,
-    /// Rights on what is guarded.
+    /// Rights on what is guarded; nothing is guarded while guards cannot be read.
     pub(super) kinds: Told<Vec<KindRights>>,
     pub(super) validating: Told<Option<ValidatingWebhookConfiguration>>,
     pub(super) mutating: Told<Option<MutatingWebhookConfiguration>>,
     /// What guards without an enforcement of their own do here.
     pub(super) enforcement: Told<Enforcement>,
-    pub(super) guards: Told<Vec<Guarded>>,
+    pub(super) guards: Result<Vec<Guarded>, Unread>,
     pub(super) reach: Reach,
 }
 
@@ -130,4 +137,6 @@ pub(super) enum Reach {
     Failed { target: String, how: String },
     /// It could not be asked.
     Untold(String),
+    /// Of which objects is not known, for want of the guards.
+    Unread,
 }

@@ -20,8 +20,8 @@ pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
         installation::secrets(&facts.secrets, &facts.workload),
         installation::operator_rights(&facts.lacking, &facts.namespace),
     ]);
-    found.extend(installation::target_rights(&facts.kinds, &facts.namespace));
-    found.extend(installation::remediation_rights(&facts.kinds, &facts.namespace));
+    found.extend(installation::target_rights(&facts.kinds, &facts.guards, &facts.namespace));
+    found.extend(installation::remediation_rights(&facts.kinds, &facts.guards, &facts.namespace));
     let registered = webhooks::Registered::of(facts);
     found.extend(registered.configurations());
     found.push(registered.rules());

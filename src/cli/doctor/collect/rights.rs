@@ -10,7 +10,7 @@ use kube::api::PostParams;
 
 use crate::api::names;
 use crate::cli::cluster::Cluster;
-use crate::cli::doctor::facts::{Guarded, KindRights, Told};
+use crate::cli::doctor::facts::{Guarded, KindRights, Told, Unread};
 use crate::manifests::rbac;
 use crate::manifests::targets::TargetKind;
 
@@ -138,10 +138,10 @@ type Places = BTreeMap<Option<String>, bool>;
 pub(super) async fn on_targets(
     cluster: &Cluster,
     installed: &str,
-    guards: &Told<Vec<Guarded>>,
+    guards: &Result<Vec<Guarded>, Unread>,
 ) -> Told<Vec<KindRights>> {
     let mut kinds: BTreeMap<TargetKind, Places> = BTreeMap::new();
-    for guard in guards.as_ref().map_err(Clone::clone)? {
+    for guard in guards.iter().flatten() {
         let Some(target) = guard.state.target() else { continue };
         let kind = TargetKind { group: target.group.to_string(), plural: target.resource.to_string() };
         let place = target.namespace.as_ref().map(ToString::to_string);

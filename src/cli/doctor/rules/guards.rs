@@ -4,16 +4,18 @@
 use super::words::{counted, listed};
 use crate::api::reasons::ConditionType;
 use crate::api::{RemediationResult, reasons};
-use crate::cli::doctor::facts::{Guarded, Told};
+use crate::cli::doctor::facts::{Guarded, Unread};
 use crate::cli::doctor::finding::{Check, Finding};
 
 /// Reasons of `Enforcing` that are as somebody wanted them.
 const WANTED: [&str; 1] = [reasons::DETECT_ONLY];
 
-pub(super) fn all(guards: &Told<Vec<Guarded>>) -> Vec<Finding> {
+pub(super) fn all(guards: &Result<Vec<Guarded>, Unread>) -> Vec<Finding> {
     let checks = [Check::Enforced, Check::Authors, Check::Conflicts, Check::Detection, Check::Remediation];
     match guards {
-        Err(why) => checks.into_iter().map(|check| Finding::unread(check, why)).collect(),
+        Err(Unread { why, mend }) => {
+            checks.into_iter().map(|check| Finding::untold(check, why, *mend)).collect()
+        }
         Ok(guards) if guards.is_empty() => {
             checks.into_iter().map(|check| Finding::skip(check, "there are no guards")).collect()
         }
@@ -311,6 +313,9 @@ pub(super) mod tests {
         assert!(
             all(&Ok(Vec::new())).iter().all(|finding| finding.outcome == Outcome::Skip && !finding.untold)
         );
-        assert!(all(&Err("forbidden".to_owned())).iter().all(|finding| finding.untold));
+        let unread = Err(Unread { why: "forbidden".to_owned(), mend: "ask" });
+        for told in all(&unread) {
+            assert!(told.untold && told.mend.as_deref() == Some("ask"), "{told:?}");
+        }
     }
 }

@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::words::{counted, listed};
 use crate::api::names;
-use crate::cli::doctor::facts::{Beat, KindRights, Told, Workload};
+use crate::cli::doctor::facts::{Beat, Guarded, KindRights, Told, Unread, Workload};
 use crate::cli::doctor::finding::{Check, Finding};
 
 /// A Lease that was not renewed for so long is that of nobody who lives: all are renewed within seconds, and
@@ -222,16 +222,35 @@ fn home(namespace: &str) -> String {
     if namespace == names::NAMESPACE { String::new() } else { format!(" -n {namespace}") }
 }
 
+/// The rights on what is guarded, or why nothing is known of them.
+fn known<'a>(
+    check: Check,
+    kinds: &'a Told<Vec<KindRights>>,
+    guards: &Result<Vec<Guarded>, Unread>,
+) -> Result<&'a [KindRights], Finding> {
+    if let Err(Unread { why, mend }) = guards {
+        return Err(Finding::untold(check, why, *mend));
+    }
+    kinds.as_deref().map_err(|why| {
+        Finding::untold(
+            check,
+            why,
+            "run it as somebody who may create subjectaccessreviews.authorization.k8s.io",
+        )
+    })
+}
+
 /// One finding for each kind and place that lacks something, as each has a command of its own.
-pub(super) fn target_rights(kinds: &Told<Vec<KindRights>>, namespace: &str) -> Vec<Finding> {
+pub(super) fn target_rights(
+    kinds: &Told<Vec<KindRights>>,
+    guards: &Result<Vec<Guarded>, Unread>,
+    namespace: &str,
+) -> Vec<Finding> {
     let check = Check::TargetRights;
-    let kinds = match kinds {
-        Ok(kinds) if kinds.is_empty() => return vec![Finding::skip(check, "nothing is guarded")],
+    let kinds = match known(check, kinds, guards) {
+        Ok([]) => return vec![Finding::skip(check, "nothing is guarded")],
         Ok(kinds) => kinds,
-        Err(why) => {
-            let mend = "run it as somebody who may create subjectaccessreviews.authorization.k8s.io";
-            return vec![Finding::untold(check, why, mend)];
-        }
+        Err(untold) => return vec![untold],
     };
     let mut told = Vec::new();
     for kind in kinds {
@@ -279,14 +298,15 @@ fn cut(mut told: Vec<Finding>, check: Check) -> Vec<Finding> {
     told
 }
 
-pub(super) fn remediation_rights(kinds: &Told<Vec<KindRights>>, namespace: &str) -> Vec<Finding> {
+pub(super) fn remediation_rights(
+    kinds: &Told<Vec<KindRights>>,
+    guards: &Result<Vec<Guarded>, Unread>,
+    namespace: &str,
+) -> Vec<Finding> {
     let check = Check::RemediationRights;
-    let kinds = match kinds {
+    let kinds = match known(check, kinds, guards) {
         Ok(kinds) => kinds,
-        Err(why) => {
-            let mend = "run it as somebody who may create subjectaccessreviews.authorization.k8s.io";
-            return vec![Finding::untold(check, why, mend)];
-        }
+        Err(untold) => return vec![untold],
     };
     let mut told = Vec::new();
     for kind in kinds {
@@ -400,6 +420,10 @@ mod tests {
         assert!(told(false, true, &Err("forbidden".to_owned())).untold);
     }
 
+    fn read() -> Result<Vec<Guarded>, Unread> {
+        Ok(Vec::new())
+    }
+
     fn deployments(lacking: Vec<(Option<String>, Vec<&'static str>)>) -> Told<Vec<KindRights>> {
         let kind = TargetKind { group: "apps".to_owned(), plural: "deployments".to_owned() };
         Ok(vec![KindRights { kind, lacking, unwritable: vec![Some("shop".to_owned())] }])
@@ -409,6 +433,7 @@ mod tests {
     fn a_right_that_is_missing_names_the_command_that_gives_it() {
         let told = target_rights(
             &deployments(vec![(Some("shop".to_owned()), vec!["list", "watch"])]),
+            &read(),
             names::NAMESPACE,
         );
         assert_eq!(told[0].outcome, Outcome::Fail);
@@ -420,14 +445,17 @@ mod tests {
             told[0].mend.as_deref(),
             Some("driftguard manifests rbac --for deployments.apps --in shop | kubectl apply -f -")
         );
-        let told = target_rights(&deployments(vec![(None, vec!["patch"])]), names::NAMESPACE);
+        let told = target_rights(&deployments(vec![(None, vec!["patch"])]), &read(), names::NAMESPACE);
         assert_eq!(told[0].outcome, Outcome::Warn, "it is enforced all the same");
-        assert_eq!(target_rights(&deployments(Vec::new()), names::NAMESPACE)[0].outcome, Outcome::Ok);
+        assert_eq!(
+            target_rights(&deployments(Vec::new()), &read(), names::NAMESPACE)[0].outcome,
+            Outcome::Ok
+        );
     }
 
     #[test]
     fn the_right_to_put_back_is_missed_where_a_guard_asks_for_it() {
-        let told = remediation_rights(&deployments(Vec::new()), "elsewhere");
+        let told = remediation_rights(&deployments(Vec::new()), &read(), "elsewhere");
         assert_eq!(told[0].outcome, Outcome::Warn);
         assert_eq!(
             told[0].mend.as_deref(),
@@ -435,15 +463,30 @@ mod tests {
                 "driftguard manifests rbac -n elsewhere --for deployments.apps --in shop --remediation | kubectl apply -f -"
             )
         );
-        assert_eq!(remediation_rights(&Ok(Vec::new()), "elsewhere")[0].outcome, Outcome::Ok);
+        assert_eq!(remediation_rights(&Ok(Vec::new()), &read(), "elsewhere")[0].outcome, Outcome::Ok);
     }
 
     #[test]
     fn many_places_are_cut_and_the_rest_is_counted() {
         let places = (0..30).map(|n| (Some(format!("n{n}")), vec!["watch"])).collect();
-        let told = target_rights(&deployments(places), names::NAMESPACE);
+        let told = target_rights(&deployments(places), &read(), names::NAMESPACE);
         assert_eq!(told.len(), MOST + 1);
         assert!(told[MOST].detail.ends_with("10 further places"), "{}", told[MOST].detail);
         assert_eq!(told[MOST].outcome, Outcome::Fail);
+    }
+
+    #[test]
+    fn what_hides_guards_hides_the_rights_on_them_and_has_the_same_mend() {
+        let unread = Err(Unread { why: "forbidden".to_owned(), mend: "list driftguards" });
+        for told in
+            [target_rights(&Ok(Vec::new()), &unread, "n"), remediation_rights(&Ok(Vec::new()), &unread, "n")]
+        {
+            assert!(told[0].untold && told[0].mend.as_deref() == Some("list driftguards"), "{told:?}");
+        }
+        let told = target_rights(&Err("forbidden".to_owned()), &read(), "n");
+        assert!(
+            told[0].mend.as_deref().is_some_and(|mend| mend.contains("subjectaccessreviews")),
+            "{told:?}"
+        );
     }
 }

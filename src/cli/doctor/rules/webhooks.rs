@@ -7,7 +7,7 @@ use kube::ResourceExt as _;
 use super::words::{counted, listed};
 use crate::api::names;
 use crate::cert::authority::{certificates, validity_of};
-use crate::cli::doctor::facts::{Facts, Guarded, Reach};
+use crate::cli::doctor::facts::{Facts, Guarded, Reach, Unread};
 use crate::cli::doctor::finding::{Check, Finding, Outcome};
 use crate::cli::terms::moment;
 use crate::control::compare::{self, Comparison};
@@ -94,7 +94,7 @@ impl<'a> Registered<'a> {
         let check = Check::Rules;
         let guards = match &self.facts.guards {
             Ok(guards) => guards,
-            Err(why) => return Finding::unread(check, why),
+            Err(Unread { why, mend }) => return Finding::untold(check, why, *mend),
         };
         // Rules follow the enforcement of guards.
         if let (Err(why), true) =
@@ -208,6 +208,10 @@ impl<'a> Registered<'a> {
             Reach::Untold(why) => {
                 Finding::untold(check, why, "look again, or look at the guards' condition Enforcing")
             }
+            Reach::Unread => match &self.facts.guards {
+                Err(Unread { why, mend }) => Finding::untold(check, why, *mend),
+                Ok(_) => Finding::unread(check, "no guards were read"),
+            },
             Reach::NoTarget { guards: 0 } => {
                 Finding::skip(check, "there is no guard whose target a dry run could write")
             }
