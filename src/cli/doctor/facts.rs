@@ -105,6 +105,10 @@ pub(super) struct KindRights {
     pub(super) lacking: Vec<(Option<String>, Vec<&'static str>)>,
     /// Namespaces of guards that ask for remediation, where it may not write.
     pub(super) unwritable: Vec<Option<String>>,
+    /// How many further namespaces with guards were not asked about, since there are too many.
+    pub(super) unasked: usize,
+    /// In how many of those a guard asks for remediation.
+    pub(super) unasked_writes: usize,
 }
 
 /// A guard.

@@ -5,7 +5,9 @@ use jiff::{SignedDuration, Timestamp};
 use super::words::{counted, listed};
 use crate::api::names;
 use crate::cli::doctor::facts::{Beat, Guarded, KindRights, Told, Unread, Workload};
-use crate::cli::doctor::finding::{Check, Finding};
+use crate::cli::doctor::finding::{Check, Finding, Outcome};
+use crate::core::audit::RBAC;
+use crate::manifests::targets::TargetKind;
 
 /// A Lease that was not renewed for so long is that of nobody who lives: all are renewed within seconds, and
 /// clocks differ somewhat. One that is dated as far ahead shows nothing either: it may be of long ago.
@@ -240,6 +242,22 @@ fn known<'a>(
     })
 }
 
+/// That there are more namespaces than are asked about.
+fn unasked(check: Check, kind: &KindRights, count: usize, verb: &str, namespace: &str) -> Option<Finding> {
+    let word = kind.kind.word();
+    (count > 0).then(|| {
+        Finding::untold(
+            check,
+            format!("{} with guarded {word} were not asked about", counted(count, "further namespace")),
+            format!(
+                "give rights on {word} in the whole cluster, or ask in each: kubectl auth can-i {verb} {word} -n NAMESPACE \
+                 --as=system:serviceaccount:{namespace}:{}",
+                names::OPERATOR
+            ),
+        )
+    })
+}
+
 /// One finding for each kind and place that lacks something, as each has a command of its own.
 pub(super) fn target_rights(
     kinds: &Told<Vec<KindRights>>,
@@ -271,11 +289,13 @@ pub(super) fn target_rights(
             });
         }
     }
+    let mut told = cut(told, check);
+    told.extend(kinds.iter().filter_map(|kind| unasked(check, kind, kind.unasked, "watch", namespace)));
     if told.is_empty() {
         let words: Vec<String> = kinds.iter().map(|kind| kind.kind.word()).collect();
         told.push(Finding::ok(check, format!("the operator may watch and prove {}", listed(&words))));
     }
-    cut(told, check)
+    told
 }
 
 /// Most findings of one check.
@@ -285,8 +305,7 @@ fn cut(mut told: Vec<Finding>, check: Check) -> Vec<Finding> {
     let more = told.len().saturating_sub(MOST);
     if more > 0 {
         let rest = told.split_off(MOST);
-        let failed =
-            rest.iter().find(|finding| finding.outcome == crate::cli::doctor::finding::Outcome::Fail);
+        let failed = rest.iter().find(|finding| finding.outcome == Outcome::Fail);
         let (detail, mend) =
             (format!("the same for {}", counted(more, "further place")), "mend those above, then look again");
         told.push(if failed.is_some() {
@@ -308,33 +327,43 @@ pub(super) fn remediation_rights(
         Ok(kinds) => kinds,
         Err(untold) => return vec![untold],
     };
-    let mut told = Vec::new();
-    for kind in kinds {
-        for place in &kind.unwritable {
-            let word = kind.kind.word();
-            let within = place.as_ref().map_or_else(String::new, |place| format!(" in namespace {place}"));
-            let narrow = place.as_ref().map_or_else(String::new, |place| format!(" --in {place}"));
-            let home = if place.is_some() { home(namespace) } else { String::new() };
-            told.push(Finding::warn(
-                check,
-                format!("guards ask for it, and the operator may not write {word}{within}"),
-                format!(
-                    "driftguard manifests rbac{home} --for {word}{narrow} --remediation | kubectl apply -f -"
-                ),
-            ));
-        }
-    }
+    let places = kinds.iter().flat_map(|kind| kind.unwritable.iter().map(move |place| (kind, place)));
+    let told = places.map(|(kind, place)| unwritable(&kind.kind, place.as_deref(), namespace)).collect();
+    let mut told = cut(told, check);
+    told.extend(
+        kinds.iter().filter_map(|kind| unasked(check, kind, kind.unasked_writes, "update", namespace)),
+    );
     if told.is_empty() {
         told.push(Finding::ok(check, "no guard asks for it that the operator may not write for"));
     }
-    cut(told, check)
+    told
+}
+
+fn unwritable(kind: &TargetKind, place: Option<&str>, namespace: &str) -> Finding {
+    let check = Check::RemediationRights;
+    let word = kind.word();
+    let within = place.map_or_else(String::new, |place| format!(" in namespace {place}"));
+    if kind.group == RBAC {
+        return Finding::warn(
+            check,
+            format!(
+                "guards of {word}{within} ask for it, and objects of {RBAC} are never put back, whatever the rights"
+            ),
+            "take spec.autoRemediate out of those guards, and put such objects back by hand",
+        );
+    }
+    let narrow = place.map_or_else(String::new, |place| format!(" --in {place}"));
+    let home = if place.is_some() { home(namespace) } else { String::new() };
+    Finding::warn(
+        check,
+        format!("guards ask for it, and the operator may not write {word}{within}"),
+        format!("driftguard manifests rbac{home} --for {word}{narrow} --remediation | kubectl apply -f -"),
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::doctor::finding::Outcome;
-    use crate::manifests::targets::TargetKind;
 
     fn now() -> Timestamp {
         Timestamp::from_second(1_000).unwrap_or_default()
@@ -426,7 +455,13 @@ mod tests {
 
     fn deployments(lacking: Vec<(Option<String>, Vec<&'static str>)>) -> Told<Vec<KindRights>> {
         let kind = TargetKind { group: "apps".to_owned(), plural: "deployments".to_owned() };
-        Ok(vec![KindRights { kind, lacking, unwritable: vec![Some("shop".to_owned())] }])
+        Ok(vec![KindRights {
+            kind,
+            lacking,
+            unwritable: vec![Some("shop".to_owned())],
+            unasked: 0,
+            unasked_writes: 0,
+        }])
     }
 
     #[test]
@@ -476,6 +511,21 @@ mod tests {
     }
 
     #[test]
+    fn places_that_were_not_asked_about_are_not_well() {
+        let mut kinds = deployments(Vec::new());
+        for kind in kinds.iter_mut().flatten() {
+            kind.unwritable.clear();
+            (kind.unasked, kind.unasked_writes) = (16, 1);
+        }
+        let told = target_rights(&kinds, &read(), names::NAMESPACE);
+        assert!(told.len() == 1 && told[0].untold, "{told:?}");
+        assert!(told[0].detail.contains("16 further namespaces with guarded deployments.apps"), "{told:?}");
+        let told = remediation_rights(&kinds, &read(), names::NAMESPACE);
+        assert!(told.len() == 1 && told[0].untold, "{told:?}");
+        assert!(told[0].detail.contains("1 further namespace with"), "{told:?}");
+    }
+
+    #[test]
     fn what_hides_guards_hides_the_rights_on_them_and_has_the_same_mend() {
         let unread = Err(Unread { why: "forbidden".to_owned(), mend: "list driftguards" });
         for told in
@@ -488,5 +538,14 @@ mod tests {
             told[0].mend.as_deref().is_some_and(|mend| mend.contains("subjectaccessreviews")),
             "{told:?}"
         );
+    }
+
+    #[test]
+    fn objects_that_grant_rights_are_never_put_back_whatever_the_rights() {
+        let kind = TargetKind { group: RBAC.to_owned(), plural: "roles".to_owned() };
+        let told = unwritable(&kind, Some("shop"), names::NAMESPACE);
+        assert_eq!(told.outcome, Outcome::Warn);
+        assert!(told.detail.contains("are never put back"), "{}", told.detail);
+        assert!(told.mend.is_some_and(|mend| !mend.contains("--remediation")));
     }
 }
