@@ -116,14 +116,24 @@ pub(super) struct KindRights {
 pub(super) struct Guarded {
     /// As a replica would judge by it.
     pub(super) state: GuardState,
-    /// Type, status and reason.
-    pub(super) conditions: Vec<(String, String, String)>,
+    pub(super) conditions: Vec<Said>,
     /// Whether the status is about the spec as it stands.
     pub(super) is_seen: bool,
     /// Whether its spec says what becomes of unapproved writes.
     pub(super) names_enforcement: bool,
     pub(super) remediates: bool,
     pub(super) last_remediation: Option<RemediationResult>,
+}
+
+/// A condition of a guard.
+#[derive(Debug, Clone)]
+pub(super) struct Said {
+    /// Its type.
+    pub(super) of: String,
+    pub(super) status: String,
+    pub(super) reason: String,
+    /// Whether it is about the spec as it stands.
+    pub(super) is_current: bool,
 }
 
 /// What dry runs showed.

@@ -28,7 +28,7 @@ pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
     found.push(registered.broken_glass());
     found.push(registered.certificates());
     found.push(registered.reachability(&facts.reach));
-    found.extend(guards::all(&facts.guards));
+    found.extend(guards::all(&facts.guards, &installation::leads(&facts.leader, facts.now)));
     found
 }
 

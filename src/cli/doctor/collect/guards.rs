@@ -3,7 +3,7 @@
 use jiff::SignedDuration;
 
 use crate::cli::cluster::{CallError, Cluster, describe};
-use crate::cli::doctor::facts::{Guarded, Unread};
+use crate::cli::doctor::facts::{Guarded, Said, Unread};
 use crate::cli::guards::{self, Found};
 use crate::core::guard::Enforcement;
 use crate::core::kinds::Catalog;
@@ -79,7 +79,12 @@ fn guarded(guard: &Found, catalog: &Catalog, settings: &store::Settings) -> Guar
         conditions: status
             .conditions
             .into_iter()
-            .map(|condition| (condition.type_, condition.status, condition.reason))
+            .map(|condition| Said {
+                is_current: condition.observed_generation == guard.object.metadata.generation,
+                of: condition.type_,
+                status: condition.status,
+                reason: condition.reason,
+            })
             .collect(),
         names_enforcement: guard.object.spec.enforcement.is_some(),
         remediates: guard.object.spec.auto_remediate,

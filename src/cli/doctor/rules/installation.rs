@@ -80,6 +80,12 @@ fn is_ahead(beat: &Beat, now: Timestamp) -> bool {
     !beat.holder.is_empty() && age(beat, now).is_some_and(|age| age <= -SILENT)
 }
 
+/// Whether somebody leads, and so keeps rules and statuses.
+pub(super) fn leads(leader: &Told<Option<Beat>>, now: Timestamp) -> Told<bool> {
+    let leader = leader.as_ref().map_err(Clone::clone)?;
+    Ok(leader.as_ref().is_some_and(|beat| is_alive(beat, now)))
+}
+
 pub(super) fn replicas(
     replicas: &Told<Vec<Beat>>,
     workload: &Told<Option<Workload>>,
@@ -416,9 +422,11 @@ mod tests {
     #[test]
     fn a_lease_that_is_dated_ahead_shows_nobody_alive() {
         let ahead = Ok(Some(beat("a", 1_000 + 3_600)));
+        assert_eq!(leads(&ahead, now()), Ok(false));
         let told = leader(&ahead, now());
         assert_eq!((told.outcome, told.mend.as_deref()), (Outcome::Fail, Some(CLOCKS)));
         assert!(told.detail.starts_with("a dates its Lease 3600 s ahead"), "{}", told.detail);
+        assert_eq!(leads(&Ok(Some(beat("a", 1_010))), now()), Ok(true), "clocks differ somewhat");
         let told = replicas(&Ok(vec![beat("a", 4_600)]), &Ok(None), now());
         assert_eq!(told.outcome, Outcome::Fail, "{told:?}");
         let told = replicas(&Ok(vec![beat("a", 4_600), beat("b", 999)]), &Ok(None), now());
