@@ -4,6 +4,7 @@
 
 mod audit;
 mod connections;
+mod doctor;
 mod documents;
 mod live;
 mod plugin;

@@ -22,6 +22,7 @@ use super::facts::{Facts, Server, Told};
 use crate::api::names;
 use crate::cli::cluster::Cluster;
 use crate::cli::install::preflight;
+use crate::core::guard::Enforcement;
 use crate::manifests::crds;
 
 /// Everything that is judged; without `dry_run` nothing is written even on trial.
@@ -51,8 +52,10 @@ pub(super) async fn facts(
         definitions.push((ours, found));
     }
     let workload = installation::workload(cluster, &namespace).await;
-    let enforcement = installation::default_enforcement(cluster, &namespace, &definitions).await;
-    let guards = guards::all(cluster, &namespace, enforcement).await;
+    let enforcement = installation::default_enforcement(&workload, &definitions);
+    // Where it is not known, no rule is judged by it.
+    let assumed = enforcement.clone().unwrap_or(Enforcement::Deny);
+    let guards = guards::all(cluster, &namespace, assumed).await;
     // After the guards, so that what was registered for them meanwhile is seen.
     let validating = configuration::<ValidatingWebhookConfiguration>(cluster).await;
     let mutating = configuration::<MutatingWebhookConfiguration>(cluster).await;
@@ -71,6 +74,7 @@ pub(super) async fn facts(
         definitions,
         validating,
         mutating,
+        enforcement,
         guards,
         namespace,
     })

@@ -8,11 +8,18 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 
 use crate::api::RemediationResult;
 use crate::control::proof::Answer;
-use crate::core::guard::GuardState;
+use crate::core::guard::{Enforcement, GuardState};
 use crate::manifests::targets::TargetKind;
 
 /// What was read, or why it could not be.
 pub(super) type Told<T> = Result<T, String>;
+
+/// Why guards could not be read, and what mends that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Unread {
+    pub(super) why: String,
+    pub(super) mend: &'static str,
+}
 
 /// All of it.
 pub(super) struct Facts {
@@ -36,11 +43,13 @@ pub(super) struct Facts {
     pub(super) secrets: Vec<(&'static str, Told<bool>)>,
     /// Rights of its own that the operator lacks.
     pub(super) lacking: Told<Vec<String>>,
-    /// Rights on what is guarded.
+    /// Rights on what is guarded; nothing is guarded while guards cannot be read.
     pub(super) kinds: Told<Vec<KindRights>>,
     pub(super) validating: Told<Option<ValidatingWebhookConfiguration>>,
     pub(super) mutating: Told<Option<MutatingWebhookConfiguration>>,
-    pub(super) guards: Told<Vec<Guarded>>,
+    /// What guards without an enforcement of their own do here.
+    pub(super) enforcement: Told<Enforcement>,
+    pub(super) guards: Result<Vec<Guarded>, Unread>,
     pub(super) reach: Reach,
 }
 
@@ -58,8 +67,25 @@ pub(super) struct Workload {
     pub(super) wanted: i32,
     pub(super) ready: i32,
     pub(super) image: String,
+    /// What the operator is started with.
+    pub(super) arguments: Vec<String>,
     /// Why pods do not run, as the kubelet or the scheduler says, each once; none when pods may not be read.
     pub(super) trouble: Vec<String>,
+}
+
+impl Workload {
+    /// The value of a flag, written as `--flag=value` or `--flag value`.
+    pub(super) fn flag(&self, name: &str) -> Option<&str> {
+        let mut words = self.arguments.iter();
+        while let Some(word) = words.next() {
+            match word.strip_prefix(name) {
+                Some("") => return words.next().map(String::as_str),
+                Some(rest) if rest.starts_with('=') => return rest.strip_prefix('='),
+                _ => {}
+            }
+        }
+        None
+    }
 }
 
 /// A Lease.
@@ -79,6 +105,10 @@ pub(super) struct KindRights {
     pub(super) lacking: Vec<(Option<String>, Vec<&'static str>)>,
     /// Namespaces of guards that ask for remediation, where it may not write.
     pub(super) unwritable: Vec<Option<String>>,
+    /// How many further namespaces with guards were not asked about, since there are too many.
+    pub(super) unasked: usize,
+    /// In how many of those a guard asks for remediation.
+    pub(super) unasked_writes: usize,
 }
 
 /// A guard.
@@ -86,12 +116,24 @@ pub(super) struct KindRights {
 pub(super) struct Guarded {
     /// As a replica would judge by it.
     pub(super) state: GuardState,
-    /// Type, status and reason.
-    pub(super) conditions: Vec<(String, String, String)>,
+    pub(super) conditions: Vec<Said>,
     /// Whether the status is about the spec as it stands.
     pub(super) is_seen: bool,
+    /// Whether its spec says what becomes of unapproved writes.
+    pub(super) names_enforcement: bool,
     pub(super) remediates: bool,
     pub(super) last_remediation: Option<RemediationResult>,
+}
+
+/// A condition of a guard.
+#[derive(Debug, Clone)]
+pub(super) struct Said {
+    /// Its type.
+    pub(super) of: String,
+    pub(super) status: String,
+    pub(super) reason: String,
+    /// Whether it is about the spec as it stands.
+    pub(super) is_current: bool,
 }
 
 /// What dry runs showed.
@@ -109,4 +151,6 @@ pub(super) enum Reach {
     Failed { target: String, how: String },
     /// It could not be asked.
     Untold(String),
+    /// Of which objects is not known, for want of the guards.
+    Unread,
 }

@@ -17,18 +17,18 @@ pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
         installation::operator(&facts.workload, &facts.replicas, &facts.namespace, facts.now),
         installation::replicas(&facts.replicas, &facts.workload, facts.now),
         installation::leader(&facts.leader, facts.now),
-        installation::secrets(&facts.secrets),
+        installation::secrets(&facts.secrets, &facts.workload),
         installation::operator_rights(&facts.lacking, &facts.namespace),
     ]);
-    found.extend(installation::target_rights(&facts.kinds, &facts.namespace));
-    found.extend(installation::remediation_rights(&facts.kinds, &facts.namespace));
+    found.extend(installation::target_rights(&facts.kinds, &facts.guards, &facts.namespace));
+    found.extend(installation::remediation_rights(&facts.kinds, &facts.guards, &facts.namespace));
     let registered = webhooks::Registered::of(facts);
     found.extend(registered.configurations());
     found.push(registered.rules());
     found.push(registered.broken_glass());
     found.push(registered.certificates());
     found.push(registered.reachability(&facts.reach));
-    found.extend(guards::all(&facts.guards));
+    found.extend(guards::all(&facts.guards, &installation::leads(&facts.leader, facts.now)));
     found
 }
 
@@ -62,6 +62,7 @@ mod tests {
             kinds: Ok(Vec::new()),
             validating: Ok(None),
             mutating: Ok(None),
+            enforcement: Ok(crate::core::guard::Enforcement::Deny),
             guards: Ok(Vec::new()),
             reach: Reach::NoTarget { guards: 0 },
         }

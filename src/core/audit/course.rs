@@ -21,7 +21,7 @@ use super::words::{self, Hold, Next};
 mod telling;
 
 /// The group whose objects take the rights to escalate and bind to write, which we do not have.
-const RBAC: &str = "rbac.authorization.k8s.io";
+pub const RBAC: &str = "rbac.authorization.k8s.io";
 /// Most equivalents of one approved hash that are kept at a time.
 const EQUIVALENTS: usize = 4;
 /// After so long a restore is looked at, should no watch have told of it.

@@ -33,6 +33,7 @@ pub mod sight;
 pub mod step;
 mod words;
 
+pub use course::RBAC;
 pub use words::{ACKNOWLEDGE, RESTORE, UNDER_WAY, WAITS, restore_asked};
 
 /// `wait` after `time`.

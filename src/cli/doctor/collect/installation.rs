@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::api::core::v1::{Container, Pod, Secret};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
@@ -15,24 +15,26 @@ use crate::cli::doctor::facts::{Beat, Told, Workload};
 use crate::core::guard::Enforcement;
 
 pub(super) async fn workload(cluster: &Cluster, namespace: &str) -> Told<Option<Workload>> {
-    let Some(deployment) = deployment(cluster, namespace).await? else { return Ok(None) };
+    let api: Api<Deployment> = Api::namespaced(cluster.client.clone(), namespace);
+    let doing = || format!("reading deployment/{} in namespace {namespace}", names::OPERATOR);
+    let found =
+        api.get_opt(names::OPERATOR).await.map_err(|error| cluster.explain(doing(), &error).to_string())?;
+    let Some(deployment) = found else { return Ok(None) };
     let spec = deployment.spec.unwrap_or_default();
     let pod = spec.template.spec.unwrap_or_default();
     let ready = deployment.status.and_then(|status| status.ready_replicas).unwrap_or_default();
     let wanted = spec.replicas.unwrap_or(1);
     let trouble = if ready < wanted { trouble(cluster, namespace).await } else { Vec::new() };
+    let words =
+        |container: &Container| container.command.iter().chain(&container.args).flatten().cloned().collect();
+    let arguments: Vec<Vec<String>> = pod.containers.iter().map(words).collect();
     Ok(Some(Workload {
         wanted,
         ready,
         image: pod.containers.into_iter().find_map(|container| container.image).unwrap_or_default(),
+        arguments: arguments.concat(),
         trouble,
     }))
-}
-
-async fn deployment(cluster: &Cluster, namespace: &str) -> Told<Option<Deployment>> {
-    let api: Api<Deployment> = Api::namespaced(cluster.client.clone(), namespace);
-    let doing = || format!("reading deployment/{} in namespace {namespace}", names::OPERATOR);
-    api.get_opt(names::OPERATOR).await.map_err(|error| cluster.explain(doing(), &error).to_string())
 }
 
 /// Why pods do not run: it only helps, so that pods which may not be read have none.
@@ -63,36 +65,30 @@ async fn trouble(cluster: &Cluster, namespace: &str) -> Vec<String> {
     told.into_iter().collect()
 }
 
-/// What guards without an `enforcement` do here: as the Deployment says, else as `install` noted.
-pub(super) async fn default_enforcement(
-    cluster: &Cluster,
-    namespace: &str,
+/// What guards without an `enforcement` do here: as the Deployment says. Of a `serve` that runs elsewhere no more is
+/// known than what `install` noted for it.
+///
+/// # Errors
+/// When what tells could not be read: whatever would be taken instead may be wrong.
+pub(super) fn default_enforcement(
+    workload: &Told<Option<Workload>>,
     definitions: &[(CustomResourceDefinition, Told<Option<CustomResourceDefinition>>)],
-) -> Enforcement {
+) -> Told<Enforcement> {
     let named = |word: &str| {
         let all = [Enforcement::Deny, Enforcement::Rewrite, Enforcement::Warn, Enforcement::Audit];
         all.into_iter().find(|mode| mode.as_str().eq_ignore_ascii_case(word))
     };
-    let deployment = deployment(cluster, namespace).await.ok().flatten();
-    let arguments: Vec<String> = deployment
-        .and_then(|deployment| deployment.spec?.template.spec)
-        .into_iter()
-        .flat_map(|pod| pod.containers)
-        .flat_map(|container| container.args.unwrap_or_default())
-        .collect();
-    let flag = "--default-enforcement";
-    let joined = arguments.iter().find_map(|word| named(word.strip_prefix(flag)?.strip_prefix('=')?));
-    let apart = || {
-        let at = arguments.iter().position(|word| word == flag)?;
-        named(arguments.get(at + 1)?)
-    };
-    let noted = || {
-        let crds = definitions.iter().filter_map(|(_, found)| found.as_ref().ok()?.as_ref());
-        let mut notes =
-            crds.filter_map(|crd| crd.annotations().get(names::ANNOTATION_DEFAULT_ENFORCEMENT).cloned());
-        notes.find_map(|word| named(&word))
-    };
-    joined.or_else(apart).or_else(noted).unwrap_or(Enforcement::Deny)
+    if let Some(workload) = workload.as_ref().map_err(Clone::clone)? {
+        return Ok(workload.flag("--default-enforcement").and_then(named).unwrap_or(Enforcement::Deny));
+    }
+    for (_, found) in definitions {
+        let Some(found) = found.as_ref().map_err(Clone::clone)? else { continue };
+        let noted = found.annotations().get(names::ANNOTATION_DEFAULT_ENFORCEMENT);
+        if let Some(mode) = noted.and_then(|word| named(word)) {
+            return Ok(mode);
+        }
+    }
+    Ok(Enforcement::Deny)
 }
 
 pub(super) async fn replicas(cluster: &Cluster, namespace: &str) -> Told<Vec<Beat>> {
@@ -129,4 +125,42 @@ pub(super) async fn secrets(cluster: &Cluster, namespace: &str) -> Vec<(&'static
         ));
     }
     told
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifests::crds;
+
+    fn started_with(arguments: &[&str]) -> Told<Option<Workload>> {
+        let arguments = arguments.iter().map(|&word| word.to_owned()).collect();
+        Ok(Some(Workload { arguments, ..Workload::default() }))
+    }
+
+    fn noted(mode: &str) -> Told<Option<CustomResourceDefinition>> {
+        let mut crd = crds::driftguard();
+        let notes = crd.metadata.annotations.get_or_insert_default();
+        notes.insert(names::ANNOTATION_DEFAULT_ENFORCEMENT.to_owned(), mode.to_owned());
+        Ok(Some(crd))
+    }
+
+    #[test]
+    fn what_the_deployment_says_counts_before_what_was_noted() {
+        let told = |arguments: &[&str]| {
+            default_enforcement(&started_with(arguments), &[(crds::driftguard(), noted("Warn"))])
+        };
+        assert_eq!(told(&["serve", "--default-enforcement=audit"]), Ok(Enforcement::Audit));
+        assert_eq!(told(&["serve", "--default-enforcement", "Rewrite"]), Ok(Enforcement::Rewrite));
+        assert_eq!(told(&["serve"]), Ok(Enforcement::Deny), "as `serve` does without the flag");
+    }
+
+    #[test]
+    fn without_a_deployment_the_note_counts_and_what_cannot_be_read_is_not_guessed() {
+        let forbidden = || Err("forbidden".to_owned());
+        let told = |workload, crd| default_enforcement(&workload, &[(crds::driftguard(), crd)]);
+        assert_eq!(told(Ok(None), noted("Audit")), Ok(Enforcement::Audit));
+        assert_eq!(told(Ok(None), Ok(None)), Ok(Enforcement::Deny));
+        assert_eq!(told(Ok(None), forbidden()), Err("forbidden".to_owned()));
+        assert_eq!(told(Err("forbidden".to_owned()), noted("Audit")), Err("forbidden".to_owned()));
+    }
 }

@@ -3,21 +3,18 @@
 use std::collections::BTreeSet;
 
 use crate::cli::cluster::Cluster;
-use crate::cli::doctor::facts::{Guarded, Reach, Told};
+use crate::cli::doctor::facts::{Guarded, Reach, Unread};
 use crate::control::proof::{self, Endpoint, Outcome};
 use crate::core::guard::{GuardState, Target};
 
 /// Most targets that are tried.
 const MOST: usize = 16;
 
-pub(super) async fn look(cluster: &Cluster, guards: &Told<Vec<Guarded>>, dry_run: bool) -> Reach {
+pub(super) async fn look(cluster: &Cluster, guards: &Result<Vec<Guarded>, Unread>, dry_run: bool) -> Reach {
     if !dry_run {
         return Reach::LeftOut;
     }
-    let guards = match guards {
-        Ok(guards) => guards,
-        Err(why) => return Reach::Untold(why.clone()),
-    };
+    let Ok(guards) = guards else { return Reach::Unread };
     // What cannot be evaluated need not be registered yet.
     let targets: BTreeSet<&Target> = guards
         .iter()

@@ -10,14 +10,15 @@ use kube::api::PostParams;
 
 use crate::api::names;
 use crate::cli::cluster::Cluster;
-use crate::cli::doctor::facts::{Guarded, KindRights, Told};
+use crate::cli::doctor::facts::{Guarded, KindRights, Told, Unread};
+use crate::core::audit::RBAC;
 use crate::manifests::rbac;
 use crate::manifests::targets::TargetKind;
 
 /// Questions under way at once.
 const AT_A_TIME: usize = 16;
-/// Most namespaces that are asked about for one kind, as the operator itself does.
-const MAX_NAMESPACES: usize = 64;
+/// Most namespaces that are asked about for one kind: with all verbs a few thousand questions, which take seconds.
+const MAX_NAMESPACES: usize = 512;
 /// Verbs that putting back takes besides those of guarding.
 const WRITES: [&str; 3] = ["create", "update", "delete"];
 
@@ -138,10 +139,10 @@ type Places = BTreeMap<Option<String>, bool>;
 pub(super) async fn on_targets(
     cluster: &Cluster,
     installed: &str,
-    guards: &Told<Vec<Guarded>>,
+    guards: &Result<Vec<Guarded>, Unread>,
 ) -> Told<Vec<KindRights>> {
     let mut kinds: BTreeMap<TargetKind, Places> = BTreeMap::new();
-    for guard in guards.as_ref().map_err(Clone::clone)? {
+    for guard in guards.iter().flatten() {
         let Some(target) = guard.state.target() else { continue };
         let kind = TargetKind { group: target.group.to_string(), plural: target.resource.to_string() };
         let place = target.namespace.as_ref().map(ToString::to_string);
@@ -166,33 +167,86 @@ async fn on_kind(cluster: &Cluster, installed: &str, kind: TargetKind, places: &
     let verbs: Vec<&'static str> = kind.verbs().iter().copied().chain(WRITES).collect();
     let everywhere: Vec<Question> = verbs.iter().map(|verb| question("", verb)).collect();
     let answers = ask(cluster, installed, &everywhere).await?;
-    let open: Vec<&'static str> =
+    let open =
         verbs.into_iter().zip(answers).filter_map(|(verb, allowed)| (!allowed).then_some(verb)).collect();
-    let mut lacking = Vec::new();
-    let mut unwritable = Vec::new();
-    for (place, remediates) in places.iter().take(MAX_NAMESPACES) {
-        let lacks: BTreeSet<&'static str> = match place {
-            None => open.iter().copied().collect(),
-            Some(namespace) => {
-                let questions: Vec<Question> = open.iter().map(|verb| question(namespace, verb)).collect();
-                let answers = ask(cluster, installed, &questions).await?;
-                open.iter()
-                    .copied()
-                    .zip(answers)
-                    .filter_map(|(verb, allowed)| (!allowed).then_some(verb))
-                    .collect()
-            }
-        };
+    // Objects that grant rights are never written, whatever the rights.
+    let is_written = kind.group != RBAC;
+    let ToAsk { places: asked, unasked, unasked_writes } = to_ask(places, &open, is_written);
+    let mut lacks = lacking(cluster, installed, asked, question).await?;
+    if !is_written {
+        let asking = places.iter().filter(|(_, remediates)| **remediates);
+        for place in asking.map(|(place, _)| place) {
+            lacks.entry(place).or_default().extend(WRITES);
+        }
+    }
+    let (mut lacking, mut unwritable) = (Vec::new(), Vec::new());
+    for (place, lacks) in lacks {
         let of_guarding: Vec<&'static str> =
             kind.verbs().iter().copied().filter(|verb| lacks.contains(verb)).collect();
         if !of_guarding.is_empty() {
             lacking.push((place.clone(), of_guarding));
         }
-        if *remediates && WRITES.iter().any(|verb| lacks.contains(verb)) {
+        if WRITES.iter().any(|verb| lacks.contains(verb)) {
             unwritable.push(place.clone());
         }
     }
-    Ok(KindRights { kind, lacking, unwritable })
+    Ok(KindRights { kind, lacking, unwritable, unasked, unasked_writes })
+}
+
+/// The verbs that are lacking at a place.
+type Lacks<'a> = BTreeMap<&'a Option<String>, BTreeSet<&'static str>>;
+
+/// Asks for all verbs of all places at once. What is not given everywhere is lacking where there are no namespaces.
+async fn lacking<'a>(
+    cluster: &Cluster,
+    installed: &str,
+    asked: Vec<(&'a Option<String>, Vec<&'static str>)>,
+    question: impl Fn(&str, &str) -> Question,
+) -> Told<Lacks<'a>> {
+    let mut lacks = Lacks::new();
+    let (mut questions, mut of) = (Vec::new(), Vec::new());
+    for (place, verbs) in asked {
+        match place {
+            None => lacks.entry(place).or_default().extend(verbs),
+            Some(namespace) => {
+                questions.extend(verbs.iter().map(|verb| question(namespace, verb)));
+                of.extend(verbs.into_iter().map(|verb| (place, verb)));
+            }
+        }
+    }
+    let answers = ask(cluster, installed, &questions).await?;
+    for ((place, verb), _) in of.into_iter().zip(answers).filter(|(_, allowed)| !allowed) {
+        lacks.entry(place).or_default().insert(verb);
+    }
+    Ok(lacks)
+}
+
+/// What is still open once those verbs are known that are not given everywhere.
+struct ToAsk<'a> {
+    /// Where to ask for which verbs.
+    places: Vec<(&'a Option<String>, Vec<&'static str>)>,
+    /// How many further places are left out because there are too many.
+    unasked: usize,
+    /// In how many of those the verbs of putting back are open.
+    unasked_writes: usize,
+}
+
+fn to_ask<'a>(places: &'a Places, open: &BTreeSet<&'static str>, is_written: bool) -> ToAsk<'a> {
+    let needed = |remediates: bool| {
+        let is_needed = |verb: &&'static str| (remediates && is_written) || !WRITES.contains(verb);
+        open.iter().copied().filter(is_needed).collect::<Vec<_>>()
+    };
+    let mut asked: Vec<_> = places.iter().map(|(place, remediates)| (place, needed(*remediates))).collect();
+    asked.retain(|(_, verbs)| !verbs.is_empty());
+    let left_out = asked.split_off(asked.len().min(MAX_NAMESPACES));
+    let unasked_for = |wanted: fn(&&'static str) -> bool| {
+        left_out.iter().filter(|(_, verbs)| verbs.iter().any(|verb| wanted(verb))).count()
+    };
+    ToAsk {
+        unasked: unasked_for(|verb| !WRITES.contains(verb)),
+        unasked_writes: unasked_for(|verb| WRITES.contains(verb)),
+        places: asked,
+    }
 }
 
 #[cfg(test)]
@@ -222,6 +276,21 @@ mod tests {
         assert_eq!(
             (attributes.resource.as_deref(), attributes.subresource.as_deref()),
             (Some("driftguards"), Some("status"))
+        );
+    }
+
+    #[test]
+    fn what_is_open_is_asked_where_it_is_needed_and_what_is_left_out_is_counted() {
+        let places: Places = (0..MAX_NAMESPACES + 16).map(|n| (Some(format!("n{n:04}")), n == 0)).collect();
+        let asked = to_ask(&places, &BTreeSet::from(["watch", "delete"]), true);
+        assert_eq!((asked.places.len(), asked.unasked, asked.unasked_writes), (MAX_NAMESPACES, 16, 0));
+        assert_eq!(asked.places[0], (&Some("n0000".to_owned()), vec!["delete", "watch"]));
+        assert_eq!(asked.places[1].1, ["watch"], "nothing is put back there");
+        let asked = to_ask(&places, &BTreeSet::from(["create"]), true);
+        assert_eq!((asked.places.len(), asked.unasked), (1, 0), "what is given everywhere is open nowhere");
+        assert!(
+            to_ask(&places, &BTreeSet::from(["create"]), false).places.is_empty(),
+            "nor what is never used"
         );
     }
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use jiff::SignedDuration;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray,
+    CustomResourceDefinition, CustomResourceDefinitionVersion, JSONSchemaProps, JSONSchemaPropsOrArray,
+    JSONSchemaPropsOrBool,
 };
 
 use super::words::listed;
@@ -83,7 +84,10 @@ pub(super) fn definitions(
         judged.iter().filter(|(_, finding)| finding.is_none()).map(|(name, _)| name.as_str()).collect();
     let mut told = Vec::new();
     if !well.is_empty() {
-        told.push(Finding::ok(Check::Definitions, format!("{} are those of this version", well.join(", "))));
+        told.push(Finding::ok(
+            Check::Definitions,
+            format!("{} have all that this version needs", well.join(", ")),
+        ));
     }
     told.extend(judged.into_iter().filter_map(|(_, finding)| finding));
     told
@@ -116,26 +120,23 @@ fn definition(
         let detail = format!("{name} does not serve version {}", names::VERSION);
         return Some(Finding::fail(Check::Definitions, detail, APPLY_CRDS));
     };
-    let fields = |schema: Option<&JSONSchemaProps>| {
-        let mut all = BTreeSet::new();
-        if let Some(schema) = schema {
-            gather(schema, "", &mut all);
-        }
-        all
-    };
-    let schema = |version: &k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinitionVersion| {
-        fields(version.schema.as_ref().and_then(|schema| schema.open_api_v3_schema.as_ref()))
-    };
-    let (wanted, there) = (version(ours).as_ref().map(schema).unwrap_or_default(), schema(&there));
-    let lacks: Vec<&String> = topmost(wanted.difference(&there));
+    let wanted = version(ours).as_ref().map(parts).unwrap_or_default();
+    let there = parts(&there);
+    let lacks = lacking(&wanted, &there);
     if !lacks.is_empty() {
         return Some(Finding::fail(
             Check::Definitions,
-            format!("{name} is of an older version: the API server drops {} without a word", listed(&lacks)),
+            format!("{name} is of an older version: the API server {lacks}"),
             APPLY_CRDS,
         ));
     }
-    let further: Vec<&String> = topmost(there.difference(&wanted));
+    // The values of a further field go without saying.
+    let is_news = |part: &&Part| match part {
+        Part::Value(path, _) => wanted.contains(&Part::Field(path.clone())),
+        _ => true,
+    };
+    let further: Vec<String> = there.difference(&wanted).filter(is_news).map(Part::words).collect();
+    let further: Vec<&String> = topmost(further.iter());
     (!further.is_empty()).then(|| {
         Finding::warn(
             Check::Definitions,
@@ -145,16 +146,95 @@ fn definition(
     })
 }
 
-/// Paths of all fields of a schema.
-fn gather(schema: &JSONSchemaProps, path: &str, all: &mut BTreeSet<String>) {
+/// What a version of a CRD has that something relies on. Lengths and patterns are left out: who made the CRD may
+/// have tightened them, and the API server says what they refuse.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Part {
+    /// A field, by its path.
+    Field(String),
+    /// One of the values that a field may have.
+    Value(String, String),
+    /// A field by which objects are found.
+    Selectable(String),
+    Subresource(&'static str),
+}
+
+impl Part {
+    fn words(&self) -> String {
+        match self {
+            Self::Field(path) => path.clone(),
+            Self::Value(path, value) => format!("{value} in {path}"),
+            Self::Selectable(path) => format!("the selectable field {path}"),
+            Self::Subresource(name) => format!("the subresource {name}"),
+        }
+    }
+}
+
+fn parts(version: &CustomResourceDefinitionVersion) -> BTreeSet<Part> {
+    let mut all = BTreeSet::new();
+    if let Some(schema) = version.schema.as_ref().and_then(|schema| schema.open_api_v3_schema.as_ref()) {
+        gather(schema, "", &mut all);
+    }
+    all.extend(
+        version.selectable_fields.iter().flatten().map(|field| Part::Selectable(field.json_path.clone())),
+    );
+    let subresources = version.subresources.as_ref();
+    let has = [
+        ("status", subresources.is_some_and(|has| has.status.is_some())),
+        ("scale", subresources.is_some_and(|has| has.scale.is_some())),
+    ];
+    all.extend(has.into_iter().filter(|(_, has)| *has).map(|(name, _)| Part::Subresource(name)));
+    all
+}
+
+/// Fields and values of a schema.
+fn gather(schema: &JSONSchemaProps, path: &str, all: &mut BTreeSet<Part>) {
+    let values = schema.enum_.iter().flatten();
+    all.extend(values.map(|value| {
+        let word = value.0.as_str().map_or_else(|| value.0.to_string(), str::to_owned);
+        Part::Value(path.to_owned(), word)
+    }));
+    let below = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
     for (name, property) in schema.properties.iter().flatten() {
-        let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-        gather(property, &path, all);
-        all.insert(path);
+        gather(property, &below(name), all);
+        all.insert(Part::Field(below(name)));
     }
     if let Some(JSONSchemaPropsOrArray::Schema(items)) = &schema.items {
         gather(items, path, all);
     }
+    if let Some(JSONSchemaPropsOrBool::Schema(members)) = &schema.additional_properties {
+        gather(members, &below("*"), all);
+    }
+}
+
+/// What an API server does without the parts that are wanted and not there; empty when it lacks none.
+fn lacking(wanted: &BTreeSet<Part>, there: &BTreeSet<Part>) -> String {
+    // Where none is named, each passes.
+    let is_limited = |of: &str| there.iter().any(|part| matches!(part, Part::Value(path, _) if path == of));
+    let (mut fields, mut values, mut selectable, mut subresources) = (vec![], vec![], vec![], vec![]);
+    for part in wanted.difference(there) {
+        match part {
+            Part::Field(path) => fields.push(path),
+            Part::Value(path, _) if is_limited(path) => values.push(part.words()),
+            Part::Value(..) => {}
+            Part::Selectable(path) => selectable.push(path),
+            Part::Subresource(name) => subresources.push(*name),
+        }
+    }
+    let mut lacks = Vec::new();
+    if !fields.is_empty() {
+        lacks.push(format!("drops {} without a word", listed(&topmost(fields.into_iter()))));
+    }
+    if !values.is_empty() {
+        lacks.push(format!("refuses {}", listed(&values)));
+    }
+    if !selectable.is_empty() {
+        lacks.push(format!("cannot find objects by {}", listed(&selectable)));
+    }
+    if !subresources.is_empty() {
+        lacks.push(format!("has no subresource {}", listed(&subresources)));
+    }
+    lacks.join(", ")
 }
 
 /// Without those below another one of the list.
@@ -243,6 +323,33 @@ mod tests {
         let told = judged(Ok(Some(newer)));
         assert_eq!(told.outcome, Outcome::Warn);
         assert!(told.detail.ends_with("it has spec.further"), "{}", told.detail);
+    }
+
+    #[test]
+    fn an_older_crd_of_the_same_fields_is_found_by_its_values_selectors_and_subresources() {
+        let mut older = served(crds::driftguard());
+        let version = &mut older.spec.versions[0];
+        version.selectable_fields = None;
+        version.subresources = None;
+        let values = spec_fields(&mut older).get_mut("enforcement").unwrap().enum_.as_mut().unwrap();
+        values.retain(|value| value.0 != "Audit");
+        let told = judged(Ok(Some(older)));
+        assert_eq!((told.outcome, told.mend.as_deref()), (Outcome::Fail, Some(APPLY_CRDS)));
+        assert!(
+            told.detail.ends_with(
+                "the API server refuses Audit in spec.enforcement, cannot find objects by .spec.targetName, \
+                 has no subresource status"
+            ),
+            "{}",
+            told.detail
+        );
+    }
+
+    #[test]
+    fn values_that_a_crd_does_not_limit_are_not_lacking() {
+        let mut open = served(crds::driftguard());
+        spec_fields(&mut open).get_mut("enforcement").unwrap().enum_ = None;
+        assert_eq!(judged(Ok(Some(open))).outcome, Outcome::Ok);
     }
 
     #[test]

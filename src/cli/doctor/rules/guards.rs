@@ -1,36 +1,69 @@
 //! What the conditions of guards say, by the thing that is wrong. Their messages are not repeated: `explain` has
 //! them.
+//!
+//! A status says how things stood when it was written. It shows that something is well only while somebody keeps it,
+//! and only about the spec that it was written for.
 
 use super::words::{counted, listed};
 use crate::api::reasons::ConditionType;
 use crate::api::{RemediationResult, reasons};
-use crate::cli::doctor::facts::{Guarded, Told};
-use crate::cli::doctor::finding::{Check, Finding};
+use crate::cli::doctor::facts::{Guarded, Said, Told, Unread};
+use crate::cli::doctor::finding::{Check, Finding, Outcome};
+use crate::core::guard::GuardState;
+use crate::core::guard_spec::rival;
+use crate::core::index::Index;
 
 /// Reasons of `Enforcing` that are as somebody wanted them.
 const WANTED: [&str; 1] = [reasons::DETECT_ONLY];
 
-pub(super) fn all(guards: &Told<Vec<Guarded>>) -> Vec<Finding> {
+/// All of them; `leads` is whether somebody keeps statuses.
+pub(super) fn all(guards: &Result<Vec<Guarded>, Unread>, leads: &Told<bool>) -> Vec<Finding> {
     let checks = [Check::Enforced, Check::Authors, Check::Conflicts, Check::Detection, Check::Remediation];
     match guards {
-        Err(why) => checks.into_iter().map(|check| Finding::unread(check, why)).collect(),
+        Err(Unread { why, mend }) => {
+            checks.into_iter().map(|check| Finding::untold(check, why, *mend)).collect()
+        }
         Ok(guards) if guards.is_empty() => {
             checks.into_iter().map(|check| Finding::skip(check, "there are no guards")).collect()
         }
-        Ok(guards) => {
-            vec![enforced(guards), authors(guards), conflicts(guards), detection(guards), remediation(guards)]
-        }
+        Ok(guards) => vec![
+            kept(enforced(guards), leads),
+            kept(authors(guards), leads),
+            // By the specs themselves, which are never old.
+            conflicts(guards),
+            kept(detection(guards), leads),
+            kept(remediation(guards), leads),
+        ],
     }
 }
 
-/// Status and reason of a condition.
-fn says(guard: &Guarded, of_type: ConditionType) -> Option<(&str, &str)> {
-    let said = guard.conditions.iter().find(|(name, _, _)| name == of_type.as_str())?;
-    Some((said.1.as_str(), said.2.as_str()))
+/// A finding by what statuses say, where nobody may keep them any more.
+fn kept(finding: Finding, leads: &Told<bool>) -> Finding {
+    let (why, mend) = match leads {
+        Ok(true) => return finding,
+        Ok(false) => (
+            "nobody leads, so that statuses are of before".to_owned(),
+            "see to whoever should lead (Leader, above), who looks at every guard anew",
+        ),
+        Err(why) => (
+            format!("whether statuses are of now is not known, since who leads is not ({why})"),
+            "run it as somebody who may read that, such as a cluster administrator",
+        ),
+    };
+    match finding.outcome {
+        Outcome::Ok => Finding::untold(finding.check, why, mend),
+        Outcome::Warn | Outcome::Fail => Finding { detail: format!("{}; {why}", finding.detail), ..finding },
+        Outcome::Skip => finding,
+    }
+}
+
+/// A condition, whatever spec it is about.
+fn said(guard: &Guarded, of_type: ConditionType) -> Option<&Said> {
+    guard.conditions.iter().find(|said| said.of == of_type.as_str())
 }
 
 fn is(guard: &Guarded, of_type: ConditionType, status: &str) -> bool {
-    says(guard, of_type).is_some_and(|(said, _)| said == status)
+    said(guard, of_type).is_some_and(|said| said.status == status)
 }
 
 /// `NAME -n NAMESPACE`, as commands take it.
@@ -39,66 +72,104 @@ fn named(guard: &Guarded) -> String {
     format!("{} -n {}", id.name, id.namespace)
 }
 
+/// `namespace/name`.
+fn ids(guards: &[&Guarded]) -> Vec<String> {
+    guards.iter().map(|guard| guard.state.id().to_string()).collect()
+}
+
 /// `namespace/name (Reason)`.
 fn with_reason(guard: &Guarded, of_type: ConditionType) -> String {
-    let reason = says(guard, of_type).map_or("nobody has looked at it", |(_, reason)| reason);
+    let reason = match said(guard, of_type) {
+        Some(said) if said.is_current => said.reason.as_str(),
+        Some(_) => "nobody has looked at what it says now",
+        None => "nobody has looked at it",
+    };
     format!("{} ({reason})", guard.state.id())
 }
 
 fn enforced(guards: &[Guarded]) -> Finding {
     let check = Check::Enforced;
-    let is_wrong = |guard: &&Guarded| match says(guard, ConditionType::Enforcing) {
-        Some(_) if !guard.is_seen => true,
-        Some(("True", _)) => false,
-        Some((_, reason)) => !WANTED.contains(&reason),
-        None => true,
+    let is_wrong = |guard: &&Guarded| match said(guard, ConditionType::Enforcing) {
+        Some(said) if guard.is_seen && said.is_current => {
+            said.status != "True" && !WANTED.contains(&said.reason.as_str())
+        }
+        _ => true,
     };
     let wrong: Vec<&Guarded> = guards.iter().filter(is_wrong).collect();
+    let paused = guards.iter().filter(|guard| is(guard, ConditionType::Suspended, "True")).count();
+    let pauses = match paused {
+        0 => String::new(),
+        some => format!("; {some} of them let every write pass for a while (suspend, exceptions)"),
+    };
     let Some(first) = wrong.first() else {
         let detect = guards.iter().filter(|guard| !is(guard, ConditionType::Enforcing, "True")).count();
         let lets = match detect {
             0 => String::new(),
             some => format!("; {some} of them let writes pass by their own enforcement (Warn, Audit)"),
         };
-        return Finding::ok(
-            check,
-            format!("all of {} do what they say{lets}", counted(guards.len(), "guard")),
-        );
+        let detail = format!("all of {} do what they say{lets}{pauses}", counted(guards.len(), "guard"));
+        return Finding::ok(check, detail);
     };
     let names: Vec<String> = wrong.iter().map(|guard| with_reason(guard, ConditionType::Enforcing)).collect();
     Finding::fail(
         check,
-        format!("{} of {} not enforced: {}", wrong.len(), counted(guards.len(), "guard"), listed(&names)),
+        format!(
+            "{} of {} not enforced: {}{pauses}",
+            wrong.len(),
+            counted(guards.len(), "guard"),
+            listed(&names)
+        ),
         format!("driftguard explain {}", named(first)),
     )
 }
 
+/// The condition is there only while something is wrong, so that one that was never looked at lacks it, too. It is said
+/// of guards alone that can be used.
 fn authors(guards: &[Guarded]) -> Finding {
     let check = Check::Authors;
     let unknown: Vec<&Guarded> =
         guards.iter().filter(|guard| is(guard, ConditionType::AuthorUnknown, "True")).collect();
-    let Some(first) = unknown.first() else {
-        return Finding::ok(check, "each guard was approved by somebody who is known");
+    if let Some(first) = unknown.first() {
+        return Finding::warn(
+            check,
+            format!("nobody is known to have approved {}", listed(&ids(&unknown))),
+            format!("look at each, then vouch for it: driftguard adopt {}", named(first)),
+        );
+    }
+    let unseen: Vec<&Guarded> = guards.iter().filter(|guard| !guard.is_seen).collect();
+    if let Some(first) = unseen.first() {
+        return Finding::untold(
+            check,
+            format!("nobody has looked at {} as they stand", listed(&ids(&unseen))),
+            format!("see why in Leader and Operator pods, above, or by driftguard explain {}", named(first)),
+        );
+    }
+    let unusable = guards.iter().filter(|guard| matches!(guard.state, GuardState::Invalid(_))).count();
+    if unusable == guards.len() {
+        return Finding::skip(check, "no guard can be used");
+    }
+    let but = if unusable > 0 {
+        format!("; {unusable} that cannot be used are not told of")
+    } else {
+        String::new()
     };
-    let names: Vec<String> = unknown.iter().map(|guard| guard.state.id().to_string()).collect();
-    Finding::warn(
-        check,
-        format!("nobody is known to have approved {}", listed(&names)),
-        format!("look at each, then vouch for it: driftguard adopt {}", named(first)),
-    )
+    Finding::ok(check, format!("each guard was approved by somebody who is known{but}"))
 }
 
 fn conflicts(guards: &[Guarded]) -> Finding {
     let check = Check::Conflicts;
-    let some: Vec<&Guarded> =
-        guards.iter().filter(|guard| is(guard, ConditionType::Conflict, "True")).collect();
+    let index = Index::build(guards.iter().map(|guard| guard.state.clone()).collect());
+    let has_rival = |guard: &&Guarded| {
+        let target = guard.state.target();
+        target.is_some_and(|target| rival(&guard.state, index.guards_of(target)).is_some())
+    };
+    let some: Vec<&Guarded> = guards.iter().filter(has_rival).collect();
     let Some(first) = some.first() else {
         return Finding::ok(check, "no two guards pin one object differently");
     };
-    let names: Vec<String> = some.iter().map(|guard| guard.state.id().to_string()).collect();
     Finding::fail(
         check,
-        format!("{} pin what another guard pins differently", listed(&names)),
+        format!("{} pin what another guard pins differently", listed(&ids(&some))),
         format!("see with which one by driftguard explain {}, and delete or mend one of both", named(first)),
     )
 }
@@ -106,10 +177,10 @@ fn conflicts(guards: &[Guarded]) -> Finding {
 /// "Configuration drift not detected", as the older operator's guide has it.
 fn detection(guards: &[Guarded]) -> Finding {
     let check = Check::Detection;
-    let blind: Vec<&Guarded> = guards
-        .iter()
-        .filter(|guard| says(guard, ConditionType::Drifted).is_none_or(|(status, _)| status == "Unknown"))
-        .collect();
+    let is_blind = |guard: &&Guarded| {
+        said(guard, ConditionType::Drifted).is_none_or(|said| !said.is_current || said.status == "Unknown")
+    };
+    let blind: Vec<&Guarded> = guards.iter().filter(is_blind).collect();
     let Some(first) = blind.first() else {
         let drifted = guards.iter().filter(|guard| is(guard, ConditionType::Drifted, "True")).count();
         return Finding::ok(
@@ -157,7 +228,7 @@ fn remediation(guards: &[Guarded]) -> Finding {
     let said = |guard: &Guarded| {
         let how = match guard.last_remediation {
             Some(RemediationResult::NoVerifiedSource) => "no source has the approved content",
-            Some(RemediationResult::NotAllowed) => "a right is missing",
+            Some(RemediationResult::NotAllowed) => "it is not allowed",
             _ => "it failed",
         };
         format!("{} ({how})", guard.state.id())
@@ -200,13 +271,13 @@ fn remediation(guards: &[Guarded]) -> Finding {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
     use super::*;
-    use crate::cli::doctor::finding::Outcome;
-    use crate::core::guard::{Authorship, GuardId, InvalidGuard};
+    use crate::core::guard::{Authorship, GuardId, InvalidGuard, Target};
 
-    fn guard(name: &str, conditions: &[(&str, &str, &str)]) -> Guarded {
+    /// A guard in namespace `n`, by its conditions.
+    pub(in crate::cli::doctor::rules) fn guard(name: &str, conditions: &[(&str, &str, &str)]) -> Guarded {
         let state = crate::core::guard::GuardState::Invalid(
             InvalidGuard {
                 id: GuardId { namespace: "n".into(), name: name.into() },
@@ -220,13 +291,17 @@ mod tests {
             }
             .into(),
         );
-        let owned = |(of, status, reason): &(&str, &str, &str)| {
-            ((*of).to_owned(), (*status).to_owned(), (*reason).to_owned())
+        let owned = |(of, status, reason): &(&str, &str, &str)| Said {
+            of: (*of).to_owned(),
+            status: (*status).to_owned(),
+            reason: (*reason).to_owned(),
+            is_current: true,
         };
         Guarded {
             state,
             conditions: conditions.iter().map(owned).collect(),
             is_seen: true,
+            names_enforcement: false,
             remediates: false,
             last_remediation: None,
         }
@@ -254,22 +329,87 @@ mod tests {
         assert_eq!(enforced(&[stale]).outcome, Outcome::Fail);
     }
 
+    /// The same guard, pinning the ConfigMap of this name.
+    fn pinning(guard: Guarded, name: &str) -> Guarded {
+        let GuardState::Invalid(invalid) = &guard.state else { unreachable!() };
+        let target = Target {
+            group: "".into(),
+            version: "v1".into(),
+            kind: "ConfigMap".into(),
+            resource: "configmaps".into(),
+            namespace: Some("n".into()),
+            name: name.into(),
+        };
+        let invalid = InvalidGuard { target: Some(target), ..InvalidGuard::clone(invalid) };
+        Guarded { state: GuardState::Invalid(invalid.into()), ..guard }
+    }
+
     #[test]
-    fn unknown_authors_warn_and_conflicts_fail() {
-        let odd = guard("a", &[("AuthorUnknown", "True", "X"), ("Conflict", "True", "Y")]);
-        assert_eq!(
-            authors(&[odd.clone()]).mend.as_deref(),
-            Some("look at each, then vouch for it: driftguard adopt a -n n")
+    fn unknown_authors_warn() {
+        let odd = guard("a", &[("AuthorUnknown", "True", "X")]);
+        let told = authors(&[odd]);
+        assert_eq!(told.outcome, Outcome::Warn);
+        assert_eq!(told.mend.as_deref(), Some("look at each, then vouch for it: driftguard adopt a -n n"));
+    }
+
+    #[test]
+    fn of_guards_that_nobody_has_looked_at_no_author_is_called_known() {
+        let unseen = Guarded { is_seen: false, ..guard("a", &[]) };
+        let told = authors(&[unseen, guard("b", &[PROVED])]);
+        assert!(told.untold && told.detail.contains("looked at n/a as"), "{told:?}");
+        let unusable = guard("b", &[("Enforcing", "False", reasons::INVALID_SPEC)]);
+        assert_eq!(authors(&[unusable]).outcome, Outcome::Skip, "nobody says who approved it");
+    }
+
+    #[test]
+    fn conflicts_are_found_in_the_specs_whatever_statuses_say() {
+        let one = || pinning(guard("a", &[]), "settings");
+        let told =
+            conflicts(&[one(), pinning(guard("b", &[]), "settings"), pinning(guard("c", &[]), "other")]);
+        assert_eq!(told.outcome, Outcome::Fail);
+        assert_eq!(told.detail, "n/a, n/b pin what another guard pins differently");
+        let old = pinning(guard("c", &[("Conflict", "True", "X")]), "other");
+        assert_eq!(conflicts(&[one(), old]).outcome, Outcome::Ok, "the other one is gone");
+    }
+
+    #[test]
+    fn guards_that_are_paused_are_counted() {
+        let paused = guard("b", &[PROVED, ("Suspended", "True", reasons::EXCEPTED)]);
+        let ended = guard("c", &[PROVED, ("Suspended", "False", reasons::PAUSE_ENDED)]);
+        let told = enforced(&[guard("a", &[PROVED]), paused, ended]);
+        assert_eq!(told.outcome, Outcome::Ok, "that is for whoever looks at guards");
+        assert!(
+            told.detail.ends_with("1 of them let every write pass for a while (suspend, exceptions)"),
+            "{told:?}"
         );
-        assert_eq!(
-            (authors(&[odd.clone()]).outcome, conflicts(&[odd]).outcome),
-            (Outcome::Warn, Outcome::Fail)
-        );
-        let well = guard("a", &[("AuthorUnknown", "False", "X")]);
-        assert_eq!(
-            (authors(&[well.clone()]).outcome, conflicts(&[well]).outcome),
-            (Outcome::Ok, Outcome::Ok)
-        );
+    }
+
+    #[test]
+    fn what_statuses_say_is_not_well_when_nobody_keeps_them() {
+        let well = guard("a", &[PROVED, ("Drifted", "False", "InSync")]);
+        let guards = Ok(vec![Guarded { remediates: true, ..pinning(well, "a") }]);
+        assert!(all(&guards, &Ok(true)).iter().all(|told| !told.untold));
+        for leads in [Ok(false), Err("forbidden".to_owned())] {
+            for told in all(&guards, &leads) {
+                assert!(
+                    told.untold || told.check == Check::Conflicts || told.outcome != Outcome::Ok,
+                    "{told:?}"
+                );
+            }
+        }
+        let wrong = Ok(vec![guard("a", &[("Enforcing", "Unknown", reasons::PROOF_FAILED)])]);
+        let told = all(&wrong, &Ok(false)).remove(0);
+        assert_eq!(told.outcome, Outcome::Fail, "what was wrong is no better");
+        assert!(told.detail.ends_with("nobody leads, so that statuses are of before"), "{told:?}");
+    }
+
+    #[test]
+    fn drift_of_a_former_spec_is_not_found() {
+        let mut edited = guard("a", &[("Drifted", "False", "InSync")]);
+        edited.conditions[0].is_current = false;
+        let told = detection(&[edited]);
+        assert_eq!(told.outcome, Outcome::Fail);
+        assert!(told.detail.contains("n/a (nobody has looked at what it says now)"), "{told:?}");
     }
 
     #[test]
@@ -307,8 +447,13 @@ mod tests {
     #[test]
     fn without_guards_there_is_nothing_to_tell_and_unread_ones_are_not_well() {
         assert!(
-            all(&Ok(Vec::new())).iter().all(|finding| finding.outcome == Outcome::Skip && !finding.untold)
+            all(&Ok(Vec::new()), &Ok(true))
+                .iter()
+                .all(|finding| finding.outcome == Outcome::Skip && !finding.untold)
         );
-        assert!(all(&Err("forbidden".to_owned())).iter().all(|finding| finding.untold));
+        let unread = Err(Unread { why: "forbidden".to_owned(), mend: "ask" });
+        for told in all(&unread, &Ok(true)) {
+            assert!(told.untold && told.mend.as_deref() == Some("ask"), "{told:?}");
+        }
     }
 }

@@ -4,12 +4,17 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::words::{counted, listed};
 use crate::api::names;
-use crate::cli::doctor::facts::{Beat, KindRights, Told, Workload};
-use crate::cli::doctor::finding::{Check, Finding};
+use crate::cli::doctor::facts::{Beat, Guarded, KindRights, Told, Unread, Workload};
+use crate::cli::doctor::finding::{Check, Finding, Outcome};
+use crate::core::audit::RBAC;
+use crate::manifests::targets::TargetKind;
 
 /// A Lease that was not renewed for so long is that of nobody who lives: all are renewed within seconds, and
-/// clocks differ somewhat.
+/// clocks differ somewhat. One that is dated as far ahead shows nothing either: it may be of long ago.
 const SILENT: SignedDuration = SignedDuration::from_secs(30);
+
+/// What mends Leases that are dated ahead.
+const CLOCKS: &str = "synchronise the clocks of the cluster's machines (NTP)";
 
 pub(super) fn operator(
     workload: &Told<Option<Workload>>,
@@ -22,9 +27,18 @@ pub(super) fn operator(
         Ok(workload) => workload,
         Err(why) => return Finding::unread(check, why),
     };
-    let Some(Workload { wanted, ready, image, trouble }) = workload else {
-        let lives = replicas.as_ref().is_ok_and(|all| all.iter().any(|beat| is_alive(beat, now)));
-        return if lives {
+    let Some(Workload { wanted, ready, image, trouble, .. }) = workload else {
+        let replicas = match replicas {
+            Ok(replicas) => replicas,
+            Err(why) => {
+                let why = format!(
+                    "there is no deployment/{} in namespace {namespace}, and whether `driftguard serve` runs elsewhere is not known: {why}",
+                    names::OPERATOR
+                );
+                return Finding::unread(check, why);
+            }
+        };
+        return if replicas.iter().any(|beat| is_alive(beat, now)) {
             Finding::ok(check, format!("none in namespace {namespace}: `driftguard serve` runs elsewhere"))
         } else {
             Finding::fail(
@@ -53,12 +67,23 @@ pub(super) fn operator(
     }
 }
 
+/// How long ago a Lease was renewed; negative where it is dated ahead.
 fn age(beat: &Beat, now: Timestamp) -> Option<SignedDuration> {
     beat.renewed.map(|renewed| now.duration_since(renewed))
 }
 
 fn is_alive(beat: &Beat, now: Timestamp) -> bool {
-    !beat.holder.is_empty() && age(beat, now).is_some_and(|age| age < SILENT)
+    !beat.holder.is_empty() && age(beat, now).is_some_and(|age| age.abs() < SILENT)
+}
+
+fn is_ahead(beat: &Beat, now: Timestamp) -> bool {
+    !beat.holder.is_empty() && age(beat, now).is_some_and(|age| age <= -SILENT)
+}
+
+/// Whether somebody leads, and so keeps rules and statuses.
+pub(super) fn leads(leader: &Told<Option<Beat>>, now: Timestamp) -> Told<bool> {
+    let leader = leader.as_ref().map_err(Clone::clone)?;
+    Ok(leader.as_ref().is_some_and(|beat| is_alive(beat, now)))
 }
 
 pub(super) fn replicas(
@@ -71,24 +96,33 @@ pub(super) fn replicas(
         Ok(all) => all,
         Err(why) => return Finding::unread(check, why),
     };
-    let (alive, silent): (Vec<&Beat>, Vec<&Beat>) = all.iter().partition(|beat| is_alive(beat, now));
+    let (alive, others): (Vec<&Beat>, Vec<&Beat>) = all.iter().partition(|beat| is_alive(beat, now));
+    let (ahead, silent): (Vec<&Beat>, Vec<&Beat>) = others.into_iter().partition(|beat| is_ahead(beat, now));
     let names = |of: &[&Beat]| listed(&of.iter().map(|beat| beat.holder.clone()).collect::<Vec<_>>());
+    let beside = |what: &str, of: &[&Beat]| {
+        if of.is_empty() { String::new() } else { format!("; {what}: {}", names(of)) }
+    };
+    let ahead_of = beside("dated ahead of the API server's clock", &ahead);
     let wanted = workload.as_ref().ok().and_then(Option::as_ref).map(|workload| workload.wanted);
     if alive.is_empty() {
         return Finding::fail(
             check,
-            "no replica says that it lives: writes to guarded objects are refused or pass by their failure policy",
+            format!(
+                "no replica says that it lives{ahead_of}: writes to guarded objects are refused or pass by their failure policy"
+            ),
             "see to the operator's pods; until then `driftguard breakglass` lets writes pass",
         );
     }
-    let told = format!("{} answer: {}", alive.len(), names(&alive));
+    let told = format!("{} answer: {}{ahead_of}", alive.len(), names(&alive));
     if wanted.is_some_and(|wanted| usize::try_from(wanted).is_ok_and(|wanted| alive.len() < wanted)) {
         let wanted = wanted.unwrap_or_default();
         return Finding::warn(check, format!("{told}; {wanted} are wanted"), "see to the operator's pods");
     }
+    if !ahead.is_empty() {
+        return Finding::warn(check, told, CLOCKS);
+    }
     // What a dead one left goes by itself.
-    let left = if silent.is_empty() { String::new() } else { format!("; silent: {}", names(&silent)) };
-    Finding::ok(check, format!("{told}{left}"))
+    Finding::ok(check, format!("{told}{}", beside("silent", &silent)))
 }
 
 pub(super) fn leader(leader: &Told<Option<Beat>>, now: Timestamp) -> Finding {
@@ -104,8 +138,17 @@ pub(super) fn leader(leader: &Told<Option<Beat>>, now: Timestamp) -> Finding {
         Err(why) => Finding::unread(check, why),
         Ok(None) => nobody(format!("there is no Lease {}", names::LEASE)),
         Ok(Some(beat)) if beat.holder.is_empty() => nobody("nobody leads".to_owned()),
+        Ok(Some(beat)) if is_alive(beat, now) => Finding::ok(check, format!("{} leads", beat.holder)),
         Ok(Some(beat)) => match age(beat, now) {
-            Some(age) if age < SILENT => Finding::ok(check, format!("{} leads", beat.holder)),
+            Some(age) if age.is_negative() => Finding::fail(
+                check,
+                format!(
+                    "{} dates its Lease {} s ahead of the API server's clock: whether it leads cannot be seen by that",
+                    beat.holder,
+                    age.abs().as_secs()
+                ),
+                CLOCKS,
+            ),
             Some(age) => {
                 nobody(format!("{} led, and has not renewed its Lease for {} s", beat.holder, age.as_secs()))
             }
@@ -114,7 +157,7 @@ pub(super) fn leader(leader: &Told<Option<Beat>>, now: Timestamp) -> Finding {
     }
 }
 
-pub(super) fn secrets(secrets: &[(&'static str, Told<bool>)]) -> Finding {
+pub(super) fn secrets(secrets: &[(&'static str, Told<bool>)], workload: &Told<Option<Workload>>) -> Finding {
     let check = Check::Secrets;
     if let Some(why) = secrets.iter().find_map(|(_, found)| found.as_ref().err()) {
         return Finding::unread(check, why);
@@ -128,17 +171,40 @@ pub(super) fn secrets(secrets: &[(&'static str, Told<bool>)]) -> Finding {
         );
     }
     if lacks(names::CA_SECRET) {
-        return Finding::ok(
-            check,
-            format!(
-                "{} is there; there is no {}, as with a certificate that somebody else makes",
-                names::SIGNING_SECRET,
-                names::CA_SECRET
-            ),
-        );
+        return without_authority(workload);
     }
     let names: Vec<&str> = secrets.iter().map(|(name, _)| *name).collect();
     Finding::ok(check, format!("{} are there; their contents were not looked at", names.join(" and ")))
+}
+
+/// The Secret with our authority is missing: well where somebody else makes the certificate.
+fn without_authority(workload: &Told<Option<Workload>>) -> Finding {
+    let check = Check::Secrets;
+    let (signing, authority) = (names::SIGNING_SECRET, names::CA_SECRET);
+    match workload {
+        Err(why) => Finding::unread(
+            check,
+            format!(
+                "{authority} is missing, and whether somebody else makes the certificate is not known: {why}"
+            ),
+        ),
+        Ok(Some(workload)) if workload.flag("--tls-cert-file").is_some() => Finding::ok(
+            check,
+            format!(
+                "{signing} is there, and no {authority}: somebody else makes the certificate (--tls-cert-file)"
+            ),
+        ),
+        Ok(Some(_)) => Finding::fail(
+            check,
+            format!("{authority} is missing, and nobody else makes the certificate"),
+            "see to the operator's pods: a replica that lives puts it back, and one that starts makes another",
+        ),
+        Ok(None) => Finding::warn(
+            check,
+            format!("{signing} is there, and no {authority}"),
+            "that is right where `driftguard serve`, which runs elsewhere, has --tls-cert-file; else see why it does not put it back",
+        ),
+    }
 }
 
 pub(super) fn operator_rights(lacking: &Told<Vec<String>>, namespace: &str) -> Finding {
@@ -164,16 +230,51 @@ fn home(namespace: &str) -> String {
     if namespace == names::NAMESPACE { String::new() } else { format!(" -n {namespace}") }
 }
 
+/// The rights on what is guarded, or why nothing is known of them.
+fn known<'a>(
+    check: Check,
+    kinds: &'a Told<Vec<KindRights>>,
+    guards: &Result<Vec<Guarded>, Unread>,
+) -> Result<&'a [KindRights], Finding> {
+    if let Err(Unread { why, mend }) = guards {
+        return Err(Finding::untold(check, why, *mend));
+    }
+    kinds.as_deref().map_err(|why| {
+        Finding::untold(
+            check,
+            why,
+            "run it as somebody who may create subjectaccessreviews.authorization.k8s.io",
+        )
+    })
+}
+
+/// That there are more namespaces than are asked about.
+fn unasked(check: Check, kind: &KindRights, count: usize, verb: &str, namespace: &str) -> Option<Finding> {
+    let word = kind.kind.word();
+    (count > 0).then(|| {
+        Finding::untold(
+            check,
+            format!("{} with guarded {word} were not asked about", counted(count, "further namespace")),
+            format!(
+                "give rights on {word} in the whole cluster, or ask in each: kubectl auth can-i {verb} {word} -n NAMESPACE \
+                 --as=system:serviceaccount:{namespace}:{}",
+                names::OPERATOR
+            ),
+        )
+    })
+}
+
 /// One finding for each kind and place that lacks something, as each has a command of its own.
-pub(super) fn target_rights(kinds: &Told<Vec<KindRights>>, namespace: &str) -> Vec<Finding> {
+pub(super) fn target_rights(
+    kinds: &Told<Vec<KindRights>>,
+    guards: &Result<Vec<Guarded>, Unread>,
+    namespace: &str,
+) -> Vec<Finding> {
     let check = Check::TargetRights;
-    let kinds = match kinds {
-        Ok(kinds) if kinds.is_empty() => return vec![Finding::skip(check, "nothing is guarded")],
+    let kinds = match known(check, kinds, guards) {
+        Ok([]) => return vec![Finding::skip(check, "nothing is guarded")],
         Ok(kinds) => kinds,
-        Err(why) => {
-            let mend = "run it as somebody who may create subjectaccessreviews.authorization.k8s.io";
-            return vec![Finding::untold(check, why, mend)];
-        }
+        Err(untold) => return vec![untold],
     };
     let mut told = Vec::new();
     for kind in kinds {
@@ -194,11 +295,13 @@ pub(super) fn target_rights(kinds: &Told<Vec<KindRights>>, namespace: &str) -> V
             });
         }
     }
+    let mut told = cut(told, check);
+    told.extend(kinds.iter().filter_map(|kind| unasked(check, kind, kind.unasked, "watch", namespace)));
     if told.is_empty() {
         let words: Vec<String> = kinds.iter().map(|kind| kind.kind.word()).collect();
         told.push(Finding::ok(check, format!("the operator may watch and prove {}", listed(&words))));
     }
-    cut(told, check)
+    told
 }
 
 /// Most findings of one check.
@@ -208,8 +311,7 @@ fn cut(mut told: Vec<Finding>, check: Check) -> Vec<Finding> {
     let more = told.len().saturating_sub(MOST);
     if more > 0 {
         let rest = told.split_off(MOST);
-        let failed =
-            rest.iter().find(|finding| finding.outcome == crate::cli::doctor::finding::Outcome::Fail);
+        let failed = rest.iter().find(|finding| finding.outcome == Outcome::Fail);
         let (detail, mend) =
             (format!("the same for {}", counted(more, "further place")), "mend those above, then look again");
         told.push(if failed.is_some() {
@@ -221,42 +323,53 @@ fn cut(mut told: Vec<Finding>, check: Check) -> Vec<Finding> {
     told
 }
 
-pub(super) fn remediation_rights(kinds: &Told<Vec<KindRights>>, namespace: &str) -> Vec<Finding> {
+pub(super) fn remediation_rights(
+    kinds: &Told<Vec<KindRights>>,
+    guards: &Result<Vec<Guarded>, Unread>,
+    namespace: &str,
+) -> Vec<Finding> {
     let check = Check::RemediationRights;
-    let kinds = match kinds {
+    let kinds = match known(check, kinds, guards) {
         Ok(kinds) => kinds,
-        Err(why) => {
-            let mend = "run it as somebody who may create subjectaccessreviews.authorization.k8s.io";
-            return vec![Finding::untold(check, why, mend)];
-        }
+        Err(untold) => return vec![untold],
     };
-    let mut told = Vec::new();
-    for kind in kinds {
-        for place in &kind.unwritable {
-            let word = kind.kind.word();
-            let within = place.as_ref().map_or_else(String::new, |place| format!(" in namespace {place}"));
-            let narrow = place.as_ref().map_or_else(String::new, |place| format!(" --in {place}"));
-            let home = if place.is_some() { home(namespace) } else { String::new() };
-            told.push(Finding::warn(
-                check,
-                format!("guards ask for it, and the operator may not write {word}{within}"),
-                format!(
-                    "driftguard manifests rbac{home} --for {word}{narrow} --remediation | kubectl apply -f -"
-                ),
-            ));
-        }
-    }
+    let places = kinds.iter().flat_map(|kind| kind.unwritable.iter().map(move |place| (kind, place)));
+    let told = places.map(|(kind, place)| unwritable(&kind.kind, place.as_deref(), namespace)).collect();
+    let mut told = cut(told, check);
+    told.extend(
+        kinds.iter().filter_map(|kind| unasked(check, kind, kind.unasked_writes, "update", namespace)),
+    );
     if told.is_empty() {
         told.push(Finding::ok(check, "no guard asks for it that the operator may not write for"));
     }
-    cut(told, check)
+    told
+}
+
+fn unwritable(kind: &TargetKind, place: Option<&str>, namespace: &str) -> Finding {
+    let check = Check::RemediationRights;
+    let word = kind.word();
+    let within = place.map_or_else(String::new, |place| format!(" in namespace {place}"));
+    if kind.group == RBAC {
+        return Finding::warn(
+            check,
+            format!(
+                "guards of {word}{within} ask for it, and objects of {RBAC} are never put back, whatever the rights"
+            ),
+            "take spec.autoRemediate out of those guards, and put such objects back by hand",
+        );
+    }
+    let narrow = place.map_or_else(String::new, |place| format!(" --in {place}"));
+    let home = if place.is_some() { home(namespace) } else { String::new() };
+    Finding::warn(
+        check,
+        format!("guards ask for it, and the operator may not write {word}{within}"),
+        format!("driftguard manifests rbac{home} --for {word}{narrow} --remediation | kubectl apply -f -"),
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::doctor::finding::Outcome;
-    use crate::manifests::targets::TargetKind;
 
     fn now() -> Timestamp {
         Timestamp::from_second(1_000).unwrap_or_default()
@@ -278,6 +391,7 @@ mod tests {
             ready: 0,
             image: "image:1".to_owned(),
             trouble: vec!["driftguard waits: ImagePullBackOff".to_owned()],
+            ..Workload::default()
         };
         let told = operator(&Ok(Some(broken)), &nobody, "n", now());
         assert_eq!(told.outcome, Outcome::Fail);
@@ -291,6 +405,8 @@ mod tests {
         assert_eq!(operator(&Ok(None), &nobody, "n", now()).mend.as_deref(), Some("driftguard install"));
         let elsewhere = operator(&Ok(None), &Ok(vec![beat("a", 999)]), "n", now());
         assert_eq!(elsewhere.outcome, Outcome::Ok, "a process outside of the cluster");
+        let unseen = operator(&Ok(None), &Err("forbidden".to_owned()), "n", now());
+        assert!(unseen.untold, "it may run elsewhere: {unseen:?}");
     }
 
     #[test]
@@ -304,6 +420,21 @@ mod tests {
     }
 
     #[test]
+    fn a_lease_that_is_dated_ahead_shows_nobody_alive() {
+        let ahead = Ok(Some(beat("a", 1_000 + 3_600)));
+        assert_eq!(leads(&ahead, now()), Ok(false));
+        let told = leader(&ahead, now());
+        assert_eq!((told.outcome, told.mend.as_deref()), (Outcome::Fail, Some(CLOCKS)));
+        assert!(told.detail.starts_with("a dates its Lease 3600 s ahead"), "{}", told.detail);
+        assert_eq!(leads(&Ok(Some(beat("a", 1_010))), now()), Ok(true), "clocks differ somewhat");
+        let told = replicas(&Ok(vec![beat("a", 4_600)]), &Ok(None), now());
+        assert_eq!(told.outcome, Outcome::Fail, "{told:?}");
+        let told = replicas(&Ok(vec![beat("a", 4_600), beat("b", 999)]), &Ok(None), now());
+        assert_eq!((told.outcome, told.mend.as_deref()), (Outcome::Warn, Some(CLOCKS)));
+        assert_eq!(told.detail, "1 answer: b; dated ahead of the API server's clock: a");
+    }
+
+    #[test]
     fn nobody_leads_whose_lease_is_empty_old_or_missing() {
         assert_eq!(leader(&Ok(Some(beat("a", 999))), now()).detail, "a leads");
         for nobody in [None, Some(beat("", 999)), Some(beat("a", 900))] {
@@ -313,22 +444,39 @@ mod tests {
 
     #[test]
     fn a_lost_signing_key_is_a_failure_and_an_authority_of_somebody_else_none() {
-        let both = |ca, signing| {
-            secrets(&[(names::CA_SECRET, Ok(ca)), (names::SIGNING_SECRET, Ok(signing))]).outcome
+        let told = |ca, signing, workload: &Told<Option<Workload>>| {
+            secrets(&[(names::CA_SECRET, Ok(ca)), (names::SIGNING_SECRET, Ok(signing))], workload)
         };
-        assert_eq!((both(true, true), both(false, true)), (Outcome::Ok, Outcome::Ok));
-        assert_eq!(both(true, false), Outcome::Fail);
+        let arguments = vec!["serve".to_owned(), "--tls-cert-file=/tls/tls.crt".to_owned()];
+        let theirs = Ok(Some(Workload { arguments, ..Workload::default() }));
+        assert_eq!(told(true, true, &of(1, 1)).outcome, Outcome::Ok);
+        assert_eq!(told(true, false, &of(1, 1)).outcome, Outcome::Fail);
+        assert_eq!(told(false, true, &theirs).outcome, Outcome::Ok);
+        assert_eq!(told(false, true, &of(1, 1)).outcome, Outcome::Fail, "nobody else makes one");
+        assert_eq!(told(false, true, &Ok(None)).outcome, Outcome::Warn, "it cannot be seen from here");
+        assert!(told(false, true, &Err("forbidden".to_owned())).untold);
+    }
+
+    fn read() -> Result<Vec<Guarded>, Unread> {
+        Ok(Vec::new())
     }
 
     fn deployments(lacking: Vec<(Option<String>, Vec<&'static str>)>) -> Told<Vec<KindRights>> {
         let kind = TargetKind { group: "apps".to_owned(), plural: "deployments".to_owned() };
-        Ok(vec![KindRights { kind, lacking, unwritable: vec![Some("shop".to_owned())] }])
+        Ok(vec![KindRights {
+            kind,
+            lacking,
+            unwritable: vec![Some("shop".to_owned())],
+            unasked: 0,
+            unasked_writes: 0,
+        }])
     }
 
     #[test]
     fn a_right_that_is_missing_names_the_command_that_gives_it() {
         let told = target_rights(
             &deployments(vec![(Some("shop".to_owned()), vec!["list", "watch"])]),
+            &read(),
             names::NAMESPACE,
         );
         assert_eq!(told[0].outcome, Outcome::Fail);
@@ -340,14 +488,17 @@ mod tests {
             told[0].mend.as_deref(),
             Some("driftguard manifests rbac --for deployments.apps --in shop | kubectl apply -f -")
         );
-        let told = target_rights(&deployments(vec![(None, vec!["patch"])]), names::NAMESPACE);
+        let told = target_rights(&deployments(vec![(None, vec!["patch"])]), &read(), names::NAMESPACE);
         assert_eq!(told[0].outcome, Outcome::Warn, "it is enforced all the same");
-        assert_eq!(target_rights(&deployments(Vec::new()), names::NAMESPACE)[0].outcome, Outcome::Ok);
+        assert_eq!(
+            target_rights(&deployments(Vec::new()), &read(), names::NAMESPACE)[0].outcome,
+            Outcome::Ok
+        );
     }
 
     #[test]
     fn the_right_to_put_back_is_missed_where_a_guard_asks_for_it() {
-        let told = remediation_rights(&deployments(Vec::new()), "elsewhere");
+        let told = remediation_rights(&deployments(Vec::new()), &read(), "elsewhere");
         assert_eq!(told[0].outcome, Outcome::Warn);
         assert_eq!(
             told[0].mend.as_deref(),
@@ -355,15 +506,54 @@ mod tests {
                 "driftguard manifests rbac -n elsewhere --for deployments.apps --in shop --remediation | kubectl apply -f -"
             )
         );
-        assert_eq!(remediation_rights(&Ok(Vec::new()), "elsewhere")[0].outcome, Outcome::Ok);
+        assert_eq!(remediation_rights(&Ok(Vec::new()), &read(), "elsewhere")[0].outcome, Outcome::Ok);
     }
 
     #[test]
     fn many_places_are_cut_and_the_rest_is_counted() {
         let places = (0..30).map(|n| (Some(format!("n{n}")), vec!["watch"])).collect();
-        let told = target_rights(&deployments(places), names::NAMESPACE);
+        let told = target_rights(&deployments(places), &read(), names::NAMESPACE);
         assert_eq!(told.len(), MOST + 1);
         assert!(told[MOST].detail.ends_with("10 further places"), "{}", told[MOST].detail);
         assert_eq!(told[MOST].outcome, Outcome::Fail);
+    }
+
+    #[test]
+    fn places_that_were_not_asked_about_are_not_well() {
+        let mut kinds = deployments(Vec::new());
+        for kind in kinds.iter_mut().flatten() {
+            kind.unwritable.clear();
+            (kind.unasked, kind.unasked_writes) = (16, 1);
+        }
+        let told = target_rights(&kinds, &read(), names::NAMESPACE);
+        assert!(told.len() == 1 && told[0].untold, "{told:?}");
+        assert!(told[0].detail.contains("16 further namespaces with guarded deployments.apps"), "{told:?}");
+        let told = remediation_rights(&kinds, &read(), names::NAMESPACE);
+        assert!(told.len() == 1 && told[0].untold, "{told:?}");
+        assert!(told[0].detail.contains("1 further namespace with"), "{told:?}");
+    }
+
+    #[test]
+    fn what_hides_guards_hides_the_rights_on_them_and_has_the_same_mend() {
+        let unread = Err(Unread { why: "forbidden".to_owned(), mend: "list driftguards" });
+        for told in
+            [target_rights(&Ok(Vec::new()), &unread, "n"), remediation_rights(&Ok(Vec::new()), &unread, "n")]
+        {
+            assert!(told[0].untold && told[0].mend.as_deref() == Some("list driftguards"), "{told:?}");
+        }
+        let told = target_rights(&Err("forbidden".to_owned()), &read(), "n");
+        assert!(
+            told[0].mend.as_deref().is_some_and(|mend| mend.contains("subjectaccessreviews")),
+            "{told:?}"
+        );
+    }
+
+    #[test]
+    fn objects_that_grant_rights_are_never_put_back_whatever_the_rights() {
+        let kind = TargetKind { group: RBAC.to_owned(), plural: "roles".to_owned() };
+        let told = unwritable(&kind, Some("shop"), names::NAMESPACE);
+        assert_eq!(told.outcome, Outcome::Warn);
+        assert!(told.detail.contains("are never put back"), "{}", told.detail);
+        assert!(told.mend.is_some_and(|mend| !mend.contains("--remediation")));
     }
 }

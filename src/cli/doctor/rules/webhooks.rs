@@ -7,8 +7,8 @@ use kube::ResourceExt as _;
 use super::words::{counted, listed};
 use crate::api::names;
 use crate::cert::authority::{certificates, validity_of};
-use crate::cli::doctor::facts::{Facts, Guarded, Reach};
-use crate::cli::doctor::finding::{Check, Finding};
+use crate::cli::doctor::facts::{Facts, Guarded, Reach, Unread};
+use crate::cli::doctor::finding::{Check, Finding, Outcome};
 use crate::cli::terms::moment;
 use crate::control::compare::{self, Comparison};
 use crate::control::webhooks::server_name;
@@ -93,21 +93,44 @@ impl<'a> Registered<'a> {
     pub(super) fn rules(&self) -> Finding {
         let check = Check::Rules;
         let guards = match &self.facts.guards {
-            Ok(guards) => guards.len(),
-            Err(why) => return Finding::unread(check, why),
+            Ok(guards) => guards,
+            Err(Unread { why, mend }) => return Finding::untold(check, why, *mend),
         };
-        let Some(gate) = &self.gate else {
-            return Finding::skip(check, "there is no validating webhook configuration to compare");
-        };
-        let both = [Some(gate), self.convenience.as_ref()];
-        let missing: Vec<&String> = both.iter().flatten().flat_map(|side| &side.missing).collect();
-        let altered: Vec<String> = both
-            .iter()
-            .flatten()
+        // Rules follow the enforcement of guards.
+        if let (Err(why), true) =
+            (&self.facts.enforcement, guards.iter().any(|guard| !guard.names_enforcement))
+        {
+            return Finding::unread(check, format!("what guards without an enforcement do here: {why}"));
+        }
+        let unread = self.facts.validating.as_ref().err().or(self.facts.mutating.as_ref().err());
+        // What is wrong is so whatever else could not be read.
+        let wrong = self.differing().filter(|told| told.outcome == Outcome::Fail || unread.is_none());
+        if let Some(wrong) = wrong {
+            return wrong;
+        }
+        match (unread, &self.gate, &self.convenience) {
+            (Some(why), ..) => Finding::unread(check, why),
+            (None, None, _) => {
+                Finding::skip(check, "there is no validating webhook configuration to compare")
+            }
+            (None, _, None) => Finding::skip(check, "there is no mutating webhook configuration to compare"),
+            (None, Some(_), Some(_)) => Finding::ok(
+                check,
+                format!("what is registered is what {} need", counted(guards.len(), "guard")),
+            ),
+        }
+    }
+
+    /// How what is registered differs from what guards need, as far as it could be read.
+    fn differing(&self) -> Option<Finding> {
+        let check = Check::Rules;
+        let both = || self.gate.iter().chain(&self.convenience);
+        let missing: Vec<&String> = both().flat_map(|side| &side.missing).collect();
+        let altered: Vec<String> = both()
             .flat_map(|side| &side.altered)
             .map(|(name, fields)| format!("{name} ({})", fields.join(", ")))
             .collect();
-        let unneeded: Vec<&String> = both.iter().flatten().flat_map(|side| &side.unneeded).collect();
+        let unneeded: Vec<&String> = both().flat_map(|side| &side.unneeded).collect();
         let mut wrong = Vec::new();
         if !missing.is_empty() {
             wrong.push(format!("{} missing: {}", counted(missing.len(), "rule"), listed(&missing)));
@@ -116,13 +139,10 @@ impl<'a> Registered<'a> {
             wrong.push(format!("{} altered: {}", counted(altered.len(), "rule"), listed(&altered)));
         }
         if !wrong.is_empty() {
-            return Finding::fail(check, wrong.join("; "), LEADER_MENDS);
+            return Some(Finding::fail(check, wrong.join("; "), LEADER_MENDS));
         }
-        if !unneeded.is_empty() {
-            let detail = format!("no guard needs {}", listed(&unneeded));
-            return Finding::warn(check, detail, LEADER_MENDS);
-        }
-        Finding::ok(check, format!("what is registered is what {} need", counted(guards, "guard")))
+        (!unneeded.is_empty())
+            .then(|| Finding::warn(check, format!("no guard needs {}", listed(&unneeded)), LEADER_MENDS))
     }
 
     pub(super) fn broken_glass(&self) -> Finding {
@@ -188,6 +208,10 @@ impl<'a> Registered<'a> {
             Reach::Untold(why) => {
                 Finding::untold(check, why, "look again, or look at the guards' condition Enforcing")
             }
+            Reach::Unread => match &self.facts.guards {
+                Err(Unread { why, mend }) => Finding::untold(check, why, *mend),
+                Ok(_) => Finding::unread(check, "no guards were read"),
+            },
             Reach::NoTarget { guards: 0 } => {
                 Finding::skip(check, "there is no guard whose target a dry run could write")
             }
@@ -323,7 +347,6 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
     use super::*;
     use crate::cert::{Authority, authority};
-    use crate::cli::doctor::finding::Outcome;
     use crate::control::proof::Answer;
 
     fn bundle(now: Timestamp, days: i64) -> Vec<u8> {
@@ -365,15 +388,49 @@ mod tests {
 
     /// Facts of which only what is registered counts.
     fn registered(gate: &Comparison) -> Registered<'static> {
-        let facts: &'static Facts = Box::leak(Box::new(crate::cli::doctor::rules::tests::nothing(start())));
+        among(crate::cli::doctor::rules::tests::nothing(start()), Some(gate), Some(&Comparison::default()))
+    }
+
+    fn among(facts: Facts, gate: Option<&Comparison>, other: Option<&Comparison>) -> Registered<'static> {
         Registered {
-            facts,
+            facts: Box::leak(Box::new(facts)),
             glass: None,
-            gate: Some(gate.clone()),
-            convenience: None,
+            gate: gate.cloned(),
+            convenience: other.cloned(),
             closed: 0,
             clients: Vec::new(),
         }
+    }
+
+    #[test]
+    fn rules_are_well_only_where_both_sides_were_read() {
+        let nothing = || crate::cli::doctor::rules::tests::nothing(start());
+        let forbidden = || "forbidden".to_owned();
+        let well = Comparison::default();
+        let facts = Facts { validating: Err(forbidden()), ..nothing() };
+        assert!(among(facts, None, Some(&well)).rules().untold);
+        let facts = || Facts { mutating: Err(forbidden()), ..nothing() };
+        assert!(among(facts(), Some(&well), None).rules().untold);
+        let altered = Comparison { missing: vec!["a".to_owned()], ..Comparison::default() };
+        assert_eq!(among(facts(), Some(&altered), None).rules().outcome, Outcome::Fail, "that much is known");
+        let told = among(nothing(), Some(&well), None).rules();
+        assert_eq!((told.outcome, told.untold), (Outcome::Skip, false), "that it is missing is told above");
+    }
+
+    #[test]
+    fn rules_are_not_judged_by_a_default_enforcement_that_is_not_known() {
+        let told = |names_enforcement| {
+            let guard =
+                Guarded { names_enforcement, ..crate::cli::doctor::rules::guards::tests::guard("a", &[]) };
+            let facts = Facts {
+                enforcement: Err("forbidden".to_owned()),
+                guards: Ok(vec![guard]),
+                ..crate::cli::doctor::rules::tests::nothing(start())
+            };
+            among(facts, Some(&Comparison::default()), Some(&Comparison::default())).rules()
+        };
+        assert!(told(false).untold);
+        assert_eq!(told(true).outcome, Outcome::Ok, "it does not count for that one");
     }
 
     #[test]
