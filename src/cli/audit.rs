@@ -1,8 +1,9 @@
 //! `driftguard audit`: the state of every guard, as a report.
 //!
 //! It reads and never writes: guards by pages, then what they pin, each resource of a namespace in one list
-//! where many guards pin there, by name where few do. Objects are hashed as they stream by and dropped, so
-//! that memory goes with the number of guards and not with what they pin. What is known beside the content
+//! where many guards pin there, by name where few do. Objects are hashed as they stream by and dropped, while the
+//! next page comes, so that memory goes with the number of guards and not with what they pin; of a guard that is
+//! as it should be little is kept, and the report is written guard by guard. What is known beside the content
 //! stands in the guards' statuses. Whether it finds anything never depends on a running DriftGuard.
 
 use std::path::PathBuf;

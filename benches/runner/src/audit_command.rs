@@ -118,7 +118,7 @@ fn audit(cluster: &Cluster, format: &str, guards: usize) -> anyhow::Result<(f64,
     let said = std::io::read_to_string(child.stderr.take().context("it has no stderr")?)?;
     ensure!(status.success(), "driftguard audit ended with {status}: {said}");
     let written = std::fs::read_to_string(&report)?;
-    let shown = written.lines().filter(|line| line.contains("InSync")).count();
-    ensure!(shown >= guards, "the report shows {shown} of {guards} guards in sync");
+    let shown = written.lines().filter(|line| line.contains(CONFIG_MAP.kind)).count();
+    ensure!(shown >= guards, "the report shows {shown} of {guards} guards");
     Ok((seconds, peak))
 }

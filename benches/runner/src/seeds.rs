@@ -20,7 +20,8 @@ const BATCH: usize = 1_000;
 pub(crate) struct Kind {
     group: &'static str,
     api_version: &'static str,
-    kind: &'static str,
+    /// Kind.
+    pub kind: &'static str,
     /// Plural name.
     pub resource: &'static str,
     /// Below what its objects are stored.

@@ -394,7 +394,73 @@ impl Page {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+    use std::convert::Infallible;
+    use std::sync::{Arc, Mutex};
+
     use super::*;
+
+    /// An API server that answers so, and what it was asked for.
+    fn server(answer: fn(&str) -> (u16, String)) -> (Requests, Arc<Mutex<Vec<String>>>) {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let noted = Arc::clone(&asked);
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let uri = request.uri().to_string();
+            let (code, body) = answer(&uri);
+            noted.lock().unwrap().push(uri);
+            let answer = http::Response::builder().status(code).body(Body::from(body.into_bytes())).unwrap();
+            async move { Ok::<_, Infallible>(answer) }
+        });
+        (Requests::new(Client::new(service, "default"), WatchMetrics::default()), asked)
+    }
+
+    /// Everything of a list that is read ahead, and how it ended.
+    async fn ahead(requests: &Requests) -> (Vec<Bytes>, Result<(), Failure>) {
+        let mut list = Listing::new(requests, "/list?limit=2".to_owned(), OBJECTS, Purpose::List).ahead();
+        let mut items = Vec::new();
+        loop {
+            match list.next().await {
+                Ok(Some(item)) => items.push(item),
+                Ok(None) => return (items, Ok(())),
+                Err(failure) => return (items, Err(failure)),
+            }
+        }
+    }
+
+    const FIRST: &str = r#"{"metadata":{"continue":"t="},"items":[{"a":1},{"a":2}]}"#;
+
+    #[tokio::test]
+    async fn a_list_that_is_read_ahead_gives_every_item_and_asks_for_each_page_once() {
+        let (requests, asked) = server(|uri| {
+            let last = r#"{"items":[{"a":3}],"metadata":{}}"#;
+            (200, if uri.contains("continue=t%3D") { last.to_owned() } else { FIRST.to_owned() })
+        });
+        let (items, end) = ahead(&requests).await;
+        assert_eq!(items, [r#"{"a":1}"#, r#"{"a":2}"#, r#"{"a":3}"#]);
+        assert_eq!(end, Ok(()));
+        assert_eq!(*asked.lock().unwrap(), ["/list?limit=2", "/list?limit=2&continue=t%3D"]);
+    }
+
+    #[tokio::test]
+    async fn a_list_that_is_read_ahead_and_breaks_off_is_never_taken_for_a_whole_one() {
+        let (requests, _) = server(|uri| {
+            let cut = r#"{"items":[{"a":3}"#;
+            (200, if uri.contains("continue") { cut.to_owned() } else { FIRST.to_owned() })
+        });
+        let (items, end) = ahead(&requests).await;
+        assert_eq!(items.len(), 3);
+        assert_eq!(end, Err(TextError::CutOff.into()));
+        let (requests, _) = server(|uri| {
+            if uri.contains("continue") {
+                (410, r#"{"code":410}"#.to_owned())
+            } else {
+                (200, FIRST.to_owned())
+            }
+        });
+        let (items, end) = ahead(&requests).await;
+        assert_eq!(items.len(), 2);
+        assert!(end.unwrap_err().is_expired());
+    }
 
     #[test]
     fn a_refusal_tells_whether_the_object_or_the_resource_is_not_there() {

@@ -68,10 +68,12 @@ impl Place {
 
     /// Puts what is to be done off, unless it has been already.
     fn settle(&mut self, now: Instant) {
-        if self.task().is_some() {
-            let pause = SETTLE.saturating_mul(1 << self.repairs.min(7)).min(LONGEST);
-            self.not_before.get_or_insert(now + pause);
+        if self.task().is_none() {
+            self.not_before = None;
+            return;
         }
+        let pause = SETTLE.saturating_mul(1 << self.repairs.min(8)).min(LONGEST);
+        self.not_before.get_or_insert(now + pause);
     }
 }
 
