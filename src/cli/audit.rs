@@ -16,7 +16,7 @@ use super::cluster::{Cluster, ClusterArgs, parse_duration};
 use super::exit::Exit;
 use super::output;
 use super::subject::served::Served;
-use crate::core::report::{self, FailOn, Known, Origin, Outcome, Report};
+use crate::core::report::{self, FailOn, Known, Leading, Origin, Outcome, Report};
 use crate::report::{self as written, Format, summary};
 
 mod earlier;
@@ -223,8 +223,8 @@ async fn live(args: &AuditArgs, now: Timestamp) -> anyhow::Result<Report> {
         let place = args.namespace(&cluster).map_or_else(String::new, |name| format!(" in namespace {name}"));
         output::message(&format!("no DriftGuard{place} was found to audit"));
     }
-    let unled_since = if found.is_installed { leading::unled_since(&cluster, now).await } else { None };
-    let known = Known { now, is_installed: found.is_installed, unled_since };
+    let leading = if found.is_installed { leading::leading(&cluster, now).await } else { Leading::Assumed };
+    let known = Known { now, is_installed: found.is_installed, leading };
     let entries = targets::read(&cluster, &found.guards, &known, !args.watch).await;
     let origin = Origin {
         cluster: Some(cluster.address.clone()),

@@ -28,7 +28,10 @@ const OTHERS: [&str; 2] = ["guard", "close"];
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// As many names as anybody reads.
-const MOST_NAMES: u32 = 500;
+const MOST_NAMES: usize = 500;
+
+/// Guards in one page.
+const PAGE: u32 = 500;
 
 /// Arguments of `driftguard completion`.
 #[derive(Debug, clap::Args)]
@@ -124,14 +127,34 @@ async fn names(words: &[String]) -> Vec<String> {
         deepest = below;
     }
     let Ok(args) = ClusterArgs::from_arg_matches(deepest) else { return Vec::new() };
-    let asked = async {
-        let cluster = args.connect().await.ok()?;
-        let guards = kube::Api::<DriftGuard>::namespaced(cluster.client.clone(), &cluster.namespace);
-        guards.list_metadata(&ListParams::default().limit(MOST_NAMES)).await.ok()
-    };
-    let listed = tokio::time::timeout(PATIENCE, asked).await.ok().flatten();
-    let items = listed.map(|list| list.items).unwrap_or_default();
-    items.into_iter().filter_map(|guard| guard.metadata.name).collect()
+    let typed = words.last().map_or("", String::as_str).to_owned();
+    let (tell, told) = tokio::sync::oneshot::channel();
+    // On a thread that nobody waits for: a credential plugin that the kubeconfig names holds up its thread.
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let names = runtime.ok().and_then(|runtime| runtime.block_on(listed(&args, &typed)));
+        // Whoever waited may have gone.
+        let _ = tell.send(names);
+    });
+    let names = tokio::time::timeout(PATIENCE, told).await;
+    names.ok().and_then(Result::ok).flatten().unwrap_or_default()
+}
+
+/// Names of guards that begin as was typed.
+async fn listed(args: &ClusterArgs, typed: &str) -> Option<Vec<String>> {
+    let cluster = args.connect().await.ok()?;
+    let guards = kube::Api::<DriftGuard>::namespaced(cluster.client.clone(), &cluster.namespace);
+    let mut page = ListParams::default().limit(PAGE);
+    let mut names = Vec::new();
+    loop {
+        let list = guards.list_metadata(&page).await.ok()?;
+        let found = list.items.into_iter().filter_map(|guard| guard.metadata.name);
+        names.extend(found.filter(|name| name.starts_with(typed)));
+        match list.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) if names.len() < MOST_NAMES => page = page.continue_token(&token),
+            _ => return Some(names),
+        }
+    }
 }
 
 /// What may stand in the place of the last word, names of guards among it.

@@ -26,7 +26,7 @@ use tokio::time::Instant;
 
 use crate::api::names;
 use crate::core::guard::{GuardState, url_segment};
-use crate::core::report::{Entry, Known, Sight, invalid, judge};
+use crate::core::report::{Entry, Known, Leading, Sight, invalid, judge};
 use crate::report::openreports::{NamespaceReport, SOURCE, Stamp};
 use crate::store::facts::{Asked, Words, facts};
 use crate::store::{Observation, Reported, Store};
@@ -227,7 +227,7 @@ impl OpenReports {
     async fn report(&self, namespace: &str, observation: &Observation) -> Result<Value, String> {
         let mut report = NamespaceReport::new(namespace);
         let mut words = Words::default();
-        let known = Known { now: Timestamp::now(), is_installed: true, unled_since: None };
+        let known = Known { now: Timestamp::now(), is_installed: true, leading: Leading::Assumed };
         let path = format!(
             "/apis/{}/{}/namespaces/{}/{}?limit={PAGE}",
             names::GROUP,

@@ -3,8 +3,10 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
+use driftguard_control_plane::until;
 use serde_json::{Value, json};
 
 use crate::live::{Cluster, cluster};
@@ -19,22 +21,29 @@ fn driftguard(args: &[&str], environment: &[(&str, &str)]) -> Ran {
     run_with(command, "")
 }
 
-/// A token of a ServiceAccount that may read namespaces.
-fn token(on: &Cluster) -> String {
-    let kubectl = |args: &[&str]| on.admin.kubectl(args).unwrap();
-    on.apply("{apiVersion: v1, kind: ServiceAccount, metadata: {name: reader, namespace: connections}}");
-    let role = ["create", "clusterrole", "connections", "--verb=get", "--resource=namespaces"];
-    // Another test of this file may have made them.
-    drop(kubectl(&role));
-    let binding = ["create", "clusterrolebinding", "connections", "--clusterrole=connections"];
-    drop(kubectl(&[&binding[..], &["--serviceaccount=connections:reader"]].concat()));
-    kubectl(&["create", "token", "reader", "-n", "connections"]).success().unwrap().trim().to_owned()
+/// The shared cluster, with a ServiceAccount that may read namespaces.
+fn on() -> &'static Cluster {
+    static READY: OnceLock<()> = OnceLock::new();
+    let on = cluster();
+    READY.get_or_init(|| {
+        let account = "system:serviceaccount:connections:reader";
+        let kubectl = |args: &[&str]| on.admin.kubectl(args).unwrap().success().unwrap();
+        on.namespace("connections");
+        kubectl(&["create", "serviceaccount", "reader", "-n", "connections"]);
+        kubectl(&["create", "clusterrole", "connections", "--verb=get", "--resource=namespaces"]);
+        let binding = ["create", "clusterrolebinding", "connections", "--clusterrole=connections"];
+        kubectl(&[&binding[..], &["--serviceaccount=connections:reader"]].concat());
+        until("the right is known", Duration::from_secs(60), || {
+            on.admin.kubectl(&["auth", "can-i", "get", "namespaces", "--as", account])?.success()
+        })
+        .unwrap();
+    });
+    on
 }
 
-fn on() -> &'static Cluster {
-    let on = cluster();
-    on.apply("{apiVersion: v1, kind: Namespace, metadata: {name: connections}}");
-    on
+fn token(on: &Cluster) -> String {
+    let made = on.admin.kubectl(&["create", "token", "reader", "-n", "connections"]).unwrap();
+    made.success().unwrap().trim().to_owned()
 }
 
 /// A kubeconfig with this user, and more about the cluster.

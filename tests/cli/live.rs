@@ -328,6 +328,37 @@ fn an_audit_does_not_believe_statuses_of_an_installation_that_nobody_leads() {
     assert!(told.stdout.contains("NotEnforcing") && told.stdout.contains("no replica of DriftGuard leads"));
     let told = lease(&jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string());
     assert_eq!(told.code, Some(0), "{}", told.stdout);
+    assert_eq!(told.stderr, "1 guard: 1 in sync\n");
+
+    // Uninstalled, the Lease is gone and statuses stay. Who may not read Leases is told so.
+    cluster.kubectl(&["delete", "lease", "driftguard", "-n", "terrafusion-system"]);
+    let told = cluster.driftguard(&["audit", "-n", "dead"], "");
+    assert_eq!(told.code, Some(1), "{}", told.stdout);
+    assert!(told.stdout.contains("NotEnforcing"), "{}", told.stdout);
+    let auditor = cluster.plane.user("auditor-of-dead", &[]).unwrap();
+    let role = ["create", "role", "auditor", "-n", "dead", "--verb=get,list"];
+    let of = "--resource=driftguards.terrafusion.ai,configmaps";
+    cluster.kubectl(&[&role[..], &[of]].concat());
+    cluster.kubectl(&[
+        "create",
+        "rolebinding",
+        "auditor",
+        "-n",
+        "dead",
+        "--role=auditor",
+        "--user=auditor-of-dead",
+    ]);
+    until("the right is known", Duration::from_secs(60), || {
+        let told = driftguard_as(&auditor, &["audit", "-n", "dead"], "");
+        anyhow::ensure!(told.code == Some(0), "{}{}", told.stdout, told.stderr);
+        anyhow::ensure!(
+            told.stderr.starts_with("note: whether a replica of DriftGuard leads is not known"),
+            "{}",
+            told.stderr
+        );
+        Ok(())
+    })
+    .unwrap();
 }
 
 /// The commands of the reference by which hashes of the older operator are computed by hand.

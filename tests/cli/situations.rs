@@ -81,6 +81,7 @@ fn check(situation: &str, lines: &[&[&str]], hidden: &[(&str, &str)], prepare: i
         }
         text.push('\n');
     }
+    text = text.replace(concat!("v", env!("CARGO_PKG_VERSION")), "VERSION");
     for (said, instead) in hidden {
         text = text.replace(said, instead);
     }

@@ -209,7 +209,7 @@ fn after_help(text: &str) -> String {
     out
 }
 
-/// No date, so that it changes with the command only.
+/// No date, so that it changes with the command and the version only.
 fn man_page(command: &Command) -> String {
     let title = file_name(command);
     // The name of a page is one word, so that `man driftguard-audit` finds it; clap keeps names for ever.

@@ -18,7 +18,7 @@ use crate::cli::subject::stated::states_all;
 use crate::core::canonical::hash_object;
 use crate::core::guard::{Guard, GuardState, InvalidGuard};
 use crate::core::kinds::{Catalog, KindEntry};
-use crate::core::report::{Entry, Known, Origin, Place, Report, Sight, invalid, judge};
+use crate::core::report::{Entry, Known, Leading, Origin, Place, Report, Sight, invalid, judge};
 use crate::document::{self, Document, Origin as DocumentOrigin};
 use crate::store::Stored;
 use crate::store::facts::Words;
@@ -73,7 +73,7 @@ pub(super) fn report(args: &AuditArgs, now: Timestamp) -> anyhow::Result<Report>
         let is_there = found.iter().any(|one| one.state.id().name.as_str() == name);
         ensure!(is_there, "there is no DriftGuard {name} in {}", args.files());
     }
-    let known = Known { now, is_installed: false, unled_since: None };
+    let known = Known { now, is_installed: false, leading: Leading::Assumed };
     let found = Found::of(found, false);
     let entries = found.guards.iter().zip(places).map(|(guarded, place)| Entry {
         guard_file: Some(Box::new(place)),

@@ -23,6 +23,8 @@ const MANY: usize = 20;
 const VERY_MANY: (usize, usize) = (200, 8);
 /// Objects in one page of a list.
 const PAGE: u32 = 500;
+/// As many reads in a row without an answer mean that the API server has stopped answering.
+const STOPPED: usize = 3;
 /// Requests under way at once.
 const AT_ONCE: usize = 8;
 
@@ -35,7 +37,7 @@ pub(super) async fn read(
 ) -> Vec<Entry> {
     let requests = Requests::new(cluster.client.clone(), WatchMetrics::default());
     let progress = Progress::of(guards.len(), shows_progress);
-    let reader = Reader { requests, guards, known, progress, is_down: Cell::new(false) };
+    let reader = Reader { requests, guards, known, progress, unanswered: Cell::new(0) };
     let (mut entries, mut places) = (Vec::with_capacity(guards.len()), BTreeMap::<_, Targets<'_>>::new());
     for (at, guarded) in guards.iter().enumerate() {
         match &guarded.state {
@@ -128,8 +130,9 @@ struct Reader<'a> {
     guards: &'a [Guarded],
     known: &'a Known,
     progress: Progress,
-    /// Whether the API server has stopped answering: nothing more is asked then.
-    is_down: Cell<bool>,
+    /// How many reads in a row had no answer. After some the API server has stopped answering, and nothing more is
+    /// asked; one may be the trouble of one kind, or of one connection.
+    unanswered: Cell<usize>,
 }
 
 impl Reader<'_> {
@@ -184,17 +187,15 @@ impl Reader<'_> {
         loop {
             match listing.next().await {
                 Ok(Some(item)) => {
-                    let Ok(meta) = meta(&item) else { continue };
+                    // An item of which not even the name can be read may be any of them.
+                    let Ok(meta) = meta(&item) else { return Err(seen) };
                     let Some(of_it) = targets.get(&(&*meta.namespace, &*meta.name)) else { continue };
                     for at in of_it.iter().filter(|at| seen.insert(**at)) {
                         entries.push(self.judge(*at, Sight::Present(&item)));
                     }
                 }
                 Ok(None) => break,
-                Err(failure) => {
-                    self.note(&failure);
-                    return Err(seen);
-                }
+                Err(_) => return Err(seen),
             }
         }
         for at in targets.values().flatten().filter(|at| !seen.contains(at)) {
@@ -227,18 +228,14 @@ impl Reader<'_> {
     }
 
     async fn get(&self, target: &Target) -> Result<bytes::Bytes, Failure> {
-        if self.is_down.get() {
+        if self.unanswered.get() >= STOPPED {
             let message = "the API server stopped answering".to_owned();
             return Err(Failure { code: 0, message, about: None });
         }
         let found = self.requests.read(&target.url_path(), OBJECTS, Purpose::Get).await;
-        found.inspect_err(|failure| self.note(failure))
-    }
-
-    fn note(&self, failure: &Failure) {
-        if failure.code == 0 {
-            self.is_down.set(true);
-        }
+        let is_answered = found.as_ref().map_or_else(|failure| failure.code != 0, |_| true);
+        self.unanswered.set(if is_answered { 0 } else { self.unanswered.get() + 1 });
+        found
     }
 
     fn judge(&self, at: usize, sight: Sight<'_>) -> Entry {

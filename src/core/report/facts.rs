@@ -117,6 +117,18 @@ pub struct Facts {
     pub rival: Option<GuardId>,
 }
 
+/// Whether a replica leads an installation, which alone proves that guards are enforced and ends pauses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leading {
+    /// One does, or nothing says that none does.
+    Assumed,
+    /// None does.
+    Nobody {
+        /// When the last one said last that it does, where that is known.
+        since: Option<Timestamp>,
+    },
+}
+
 impl Facts {
     /// Those of [`Facts::equivalents`] that were noted for this generation of the guard.
     pub(super) fn equivalents_of(&self, generation: i64) -> &[ContentHash] {
@@ -125,9 +137,9 @@ impl Facts {
     }
 
     /// Until when or why writes pass, if they do at `now`. The controller knows best how long a pause may
-    /// last; without its word about this very spec the guard's own counts.
-    pub(super) fn pause(&self, now: Timestamp) -> Option<Text> {
-        if self.is_current {
+    /// last; without its word about this very spec, or when it ends no pause any more, the guard's own counts.
+    pub(super) fn pause(&self, now: Timestamp, leading: Leading) -> Option<Text> {
+        if self.is_current && leading == Leading::Assumed {
             let said = self.suspended.as_ref().filter(|said| said.truth == Truth::True);
             return said.map(|said| said.message.clone());
         }

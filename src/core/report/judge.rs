@@ -18,7 +18,7 @@ use crate::core::message::clean;
 use crate::core::scope::{Scope, ScopeKind};
 use crate::core::text::Text;
 
-use super::facts::{Facts, KnownBy, Said};
+use super::facts::{Facts, KnownBy, Leading, Said};
 use super::model::{
     Actor, ActorKnownBy, Entry, Name, Remediation, Since, SinceKnownBy, Source, SourceAnswer, SourceState,
     TargetName,
@@ -64,8 +64,8 @@ pub struct Known {
     /// Whether DriftGuard runs, or has run, where the guards are: only then is a guard of which nothing is
     /// said one that is not enforced.
     pub is_installed: bool,
-    /// Since when no replica has led, where that is known: what statuses say of enforcement is no longer proved.
-    pub unled_since: Option<Timestamp>,
+    /// Whether anybody keeps what statuses say.
+    pub leading: Leading,
 }
 
 /// What the content of a target comes to.
@@ -183,7 +183,7 @@ fn entry(
     let mut add = |state, reason: Cow<'static, str>, message: Text, since| {
         holds.push((state, reason, message, since));
     };
-    let pause = facts.pause(known.now);
+    let pause = facts.pause(known.now, known.leading);
     if let Some(rival) = &facts.rival {
         let message = format!("guard {rival} pins {target} differently: delete one of the two");
         add(State::Conflict, "ConflictingGuards".into(), message.into(), None);
@@ -215,7 +215,7 @@ fn entry(
     let (state, reason, message, since) =
         holds.into_iter().next().unwrap_or((State::Unreadable, "".into(), Text::default(), None));
     let enforcing = facts.enforcing.as_ref().filter(|_| facts.is_current);
-    let enforcing = enforcing.filter(|said| said.truth != Truth::True || known.unled_since.is_none());
+    let enforcing = enforcing.filter(|said| said.truth != Truth::True || known.leading == Leading::Assumed);
     Entry {
         guard,
         target,
@@ -243,10 +243,13 @@ fn entry(
 /// known at all.
 fn not_enforcing(facts: &Facts, known: &Known) -> Option<(Cow<'static, str>, Text, Option<Timestamp>)> {
     match facts.enforcing.as_ref().filter(|_| facts.is_current) {
-        Some(said) if said.truth == Truth::True => known.unled_since.map(|since| {
-            let message = "it was enforced, but nobody proves that any more: no replica of DriftGuard leads; see whether they run, such as by `driftguard doctor`";
-            ("NotProved".into(), message.into(), Some(since))
-        }),
+        Some(said) if said.truth == Truth::True => match known.leading {
+            Leading::Assumed => None,
+            Leading::Nobody { since } => {
+                let message = "it was enforced, but nobody proves that any more: no replica of DriftGuard leads; see whether they run, such as by `driftguard doctor`";
+                Some(("NotProved".into(), message.into(), since))
+            }
+        },
         Some(said) => (said.truth != Truth::True)
             .then(|| (theirs(&said.reason), said.message.clone(), Some(said.since))),
         None => known.is_installed.then(|| {

@@ -5,7 +5,7 @@ use super::*;
 use crate::core::few::Few;
 use crate::core::guard::{Authorship, DeletionPolicy, Enforcement, FailurePolicy, GuardId, Target, Versions};
 use crate::core::paths::PathFilter;
-use crate::core::report::{Change, Drift, Moment, Origin};
+use crate::core::report::{Change, Drift, Leading, Moment, Origin};
 
 const APPROVED: &[u8] = br#"{"kind":"ConfigMap","data":{"a":"1"}}"#;
 const OTHER: &[u8] = br#"{"kind":"ConfigMap","data":{"a":"2"}}"#;
@@ -50,7 +50,7 @@ fn guard() -> Guard {
 }
 
 fn known() -> Known {
-    Known { now: at(1_000), is_installed: false, unled_since: None }
+    Known { now: at(1_000), is_installed: false, leading: Leading::Assumed }
 }
 
 fn said(truth: Truth, reason: &str) -> Said {
@@ -208,12 +208,24 @@ fn a_guard_that_should_refuse_and_is_not_said_to_is_not_enforcing() {
 
 #[test]
 fn that_a_guard_is_enforced_is_believed_while_somebody_leads() {
-    let unled = Known { unled_since: Some(at(700)), is_installed: true, ..known() };
+    let unled = Known { leading: Leading::Nobody { since: Some(at(700)) }, is_installed: true, ..known() };
     let entry = judge(&guard(), &enforced(), Sight::Present(APPROVED), &unled);
     assert_eq!((entry.state, &*entry.reason), (State::NotEnforcing, "NotProved"));
     assert_eq!(&*entry.enforcing, "Unknown");
     assert_eq!(entry.since.map(|since| since.time), Some(at(700).into()));
     assert_eq!(found(&enforced(), APPROVED).state, State::InSync);
+}
+
+#[test]
+fn a_pause_that_nobody_ends_lasts_as_long_as_the_guard_says() {
+    let unled = Known { leading: Leading::Nobody { since: None }, is_installed: true, ..known() };
+    let paused = Facts { suspended: Some(Box::new(said(Truth::True, "SuspendedBySpec"))), ..enforced() };
+    let ended = Facts { suspend_until: Some(at(900)), ..paused.clone() };
+    let entry = judge(&guard(), &ended, Sight::Present(APPROVED), &unled);
+    assert_eq!((entry.state, &*entry.reason), (State::NotEnforcing, "NotProved"));
+    let lasting = Facts { suspend_until: Some(at(2_000)), ..paused };
+    assert_eq!(judge(&guard(), &lasting, Sight::Present(APPROVED), &unled).state, State::Suspended);
+    assert_eq!(found(&ended, APPROVED).state, State::Suspended, "who leads knows best");
 }
 
 #[test]

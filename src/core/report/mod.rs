@@ -14,7 +14,7 @@ mod outcome;
 mod state;
 
 pub use compare::{compare, within};
-pub use facts::{Answer, Drift, Facts, KnownBy, Said, Tried};
+pub use facts::{Answer, Drift, Facts, KnownBy, Leading, Said, Tried};
 pub use judge::{Known, Sight, invalid, judge};
 pub use model::{
     API_VERSION, Actor, ActorKnownBy, Change, Comparison, Entry, Gone, KIND, Name, Origin, Place,
