@@ -58,10 +58,13 @@ fn answer(mut stream: &TcpStream) -> std::io::Result<()> {
 }
 
 #[test]
-fn a_cluster_without_us_fails_and_says_how_to_install() {
+fn a_cluster_without_us_fails_and_says_what_to_apply() {
     let told = run(&["doctor", "-s", &bare_server()]);
     assert_eq!(told.code, Some(1), "{told:?}");
-    assert!(told.stdout.contains("mend: driftguard install\n"), "{told:?}");
+    assert!(
+        told.stdout.contains("mend: driftguard manifests crds | kubectl apply --server-side -f -\n"),
+        "{told:?}"
+    );
 }
 
 #[test]

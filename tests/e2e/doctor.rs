@@ -53,7 +53,9 @@ fn it_finds_an_installation_well_and_each_thing_that_is_broken() -> Result<()> {
     let guard = on.pin_live(NS, "configmap/settings")?;
     wait_for(&on, NS, &guard, "Drifted", "False", "InSync")?;
     well_and_nothing_is_written(&on, &admin)?;
+    paused(&on, &admin)?;
     forbidden(&on)?;
+    guards_alone(&on, &admin)?;
     a_missing_right(&on, &admin)?;
     broken_glass(&on, &admin)?;
 
@@ -63,7 +65,9 @@ fn it_finds_an_installation_well_and_each_thing_that_is_broken() -> Result<()> {
     let (told, code) = until_told(&admin, "Webhook reachability", "fail")?;
     ensure!(code == Some(1), "{told}");
     says(&told, "a dry run of ConfigMap/doctor/settings failed", "see to the operator's pods")?;
+    nothing_is_well_by_old_words(&on, &admin)?;
     altered_and_deleted(&admin)?;
+    a_crd_of_the_same_fields(&admin)?;
     admin.kubectl(&["delete", "crd", "driftguardexceptions.terrafusion.ai"])?.success()?;
     let (told, _) = until_told(&admin, "CRDs", "fail")?;
     says(&told, "driftguardexceptions.terrafusion.ai does not exist", "driftguard manifests crds |")?;
@@ -74,10 +78,21 @@ fn well_and_nothing_is_written(on: &Installation, admin: &User) -> Result<()> {
     let before = on.plane.audit_log_size()?;
     let (report, code) = look(admin, &[])?;
     ensure!(code == Some(0), "{report:#}");
-    for check in
-        ["CRDs", "Rights of the operator", "Rules against guards", "Certificates", "Webhook reachability"]
-    {
-        ensure!(finding(&report, check)?["outcome"] == "ok", "{report:#}");
+    for check in [
+        "CRDs",
+        "Replicas",
+        "Leader",
+        "Secrets",
+        "Rights of the operator",
+        "Rules against guards",
+        "Certificates",
+        "Webhook reachability",
+        "Guards enforced",
+        "Authors of guards",
+        "Guards in conflict",
+        "Drift detection",
+    ] {
+        ensure!(finding(&report, check)?["outcome"] == "ok", "{check}: {report:#}");
     }
     let reached = finding(&report, "Webhook reachability")?["detail"].as_str().unwrap_or_default();
     ensure!(reached.contains("answered a dry run of ConfigMap/doctor/settings at 127.0.0.1"), "{reached}");
@@ -102,13 +117,50 @@ fn well_and_nothing_is_written(on: &Installation, admin: &User) -> Result<()> {
     Ok(())
 }
 
+fn paused(on: &Installation, admin: &User) -> Result<()> {
+    let guard = ["settings-guard", "-n", NS];
+    driftguard(admin, &[&["suspend"], &guard[..], &["--for", "1h", "--reason", "incident 7"]].concat())?
+        .success()?;
+    until("the pause is told", LIMIT, || {
+        let (report, code) = look(admin, &[])?;
+        let told = finding(&report, "Guards enforced")?;
+        let detail = told["detail"].as_str().unwrap_or_default();
+        ensure!(told["outcome"] == "ok" && detail.contains("1 of them let every write pass"), "{told}");
+        ensure!(code == Some(0), "{report:#}");
+        Ok(())
+    })?;
+    driftguard(admin, &[&["resume"], &guard[..]].concat())?.success()?;
+    on.wait_enforcing(NS, "settings-guard")
+}
+
 fn forbidden(on: &Installation) -> Result<()> {
     let nobody = on.plane.user("doctor-nobody", &[])?;
     let (report, code) = look(&nobody, &[])?;
     ensure!(code == Some(2), "what may not be read is not well: {report:#}");
     ensure!(finding(&report, "Secrets")?["untold"] == true, "{report:#}");
     ensure!(finding(&report, "API server")?["outcome"] == "ok", "{report:#}");
-    Ok(())
+    for check in ["Operator pods", "Rules against guards", "Guards enforced", "Guards in conflict"] {
+        ensure!(finding(&report, check)?["untold"] == true, "{check}: {report:#}");
+    }
+    says(finding(&report, "Rights on guarded kinds")?, "forbidden", "who may list driftguards.terrafusion.ai")
+}
+
+/// Whoever may read guards alone is told what guards alone tell.
+fn guards_alone(on: &Installation, admin: &User) -> Result<()> {
+    let reader = on.plane.user("doctor-reader", &[])?;
+    let read = ["--verb=get,list", "--resource=driftguards.terrafusion.ai"];
+    admin.kubectl(&[&["create", "clusterrole", "doctor-reader"], &read[..]].concat())?.success()?;
+    let bind = ["--clusterrole=doctor-reader", &format!("--user={}", reader.name())];
+    admin.kubectl(&[&["create", "clusterrolebinding", "doctor-reader"], &bind[..]].concat())?.success()?;
+    until("guards may be read", LIMIT, || {
+        let (report, code) = look(&reader, &["--no-dry-run"])?;
+        ensure!(finding(&report, "Guards in conflict")?["outcome"] == "ok", "{report:#}");
+        ensure!(code == Some(2), "{report:#}");
+        for check in ["Rules against guards", "Guards enforced", "Authors of guards", "Drift detection"] {
+            ensure!(finding(&report, check)?["untold"] == true, "{check}: {report:#}");
+        }
+        Ok(())
+    })
 }
 
 fn a_missing_right(on: &Installation, admin: &User) -> Result<()> {
@@ -154,6 +206,61 @@ fn broken_glass(on: &Installation, admin: &User) -> Result<()> {
     driftguard(admin, &["breakglass", "--end"])?.success()?;
     until_told(admin, "Broken glass", "ok")?;
     on.wait_enforcing(NS, "settings-guard")
+}
+
+/// All replicas are dead, as if for long or by a clock that is ahead: what statuses said is not told as well.
+fn nothing_is_well_by_old_words(on: &Installation, admin: &User) -> Result<()> {
+    // Without the gate nobody refuses this one.
+    let gate = "validatingwebhookconfiguration/driftguard";
+    let mut registered = admin.kubectl(&["get", gate, "-o", "json"])?.json()?;
+    admin.kubectl(&["delete", gate])?.success()?;
+    on.apply(&json!({
+        "apiVersion": "terrafusion.ai/v1", "kind": "DriftGuard",
+        "metadata": {"name": "rival", "namespace": NS},
+        "spec": {"targetKind": "ConfigMap", "targetName": "settings", "expectedHash": "0".repeat(64)},
+    }))?
+    .success()?;
+    for (renewed, detail, mend) in [
+        ("2026-01-01T00:00:00.000000Z", "has not renewed its Lease for", "see to the operator's pods"),
+        ("2126-01-01T00:00:00.000000Z", "ahead of the API server's clock", "NTP"),
+    ] {
+        let leases =
+            admin.kubectl(&["get", "leases", "-n", "terrafusion-system", "-o", "name"])?.success()?;
+        let patch = json!({"spec": {"renewTime": renewed}}).to_string();
+        let patch = ["patch", "-n", "terrafusion-system", "--type=merge", "-p", &patch];
+        admin.kubectl(&[&patch[..], &leases.split_whitespace().collect::<Vec<_>>()].concat())?.success()?;
+        let (report, code) = look(admin, &["--no-dry-run"])?;
+        ensure!(code == Some(1), "{report:#}");
+        says(finding(&report, "Leader")?, detail, mend)?;
+        ensure!(finding(&report, "Replicas")?["outcome"] == "fail", "{report:#}");
+        for check in ["Guards enforced", "Authors of guards", "Drift detection", "Remediation"] {
+            ensure!(finding(&report, check)?["outcome"] != "ok", "{check}: {report:#}");
+        }
+        says(finding(&report, "Guards in conflict")?, "doctor/rival, doctor/settings-guard pin", "explain")?;
+    }
+    admin.kubectl(&["delete", "dg/rival", "-n", NS])?.success()?;
+    let metadata = &registered["metadata"];
+    registered["metadata"] = json!({
+        "name": "driftguard", "labels": metadata["labels"], "annotations": metadata["annotations"],
+    });
+    admin.kubectl_with(&["create", "-f", "-"], registered.to_string())?.success()?;
+    let (report, _) = look(admin, &["--no-dry-run"])?;
+    // Nothing is wrong in them but that nobody keeps them.
+    for check in ["Guards enforced", "Authors of guards", "Drift detection"] {
+        ensure!(finding(&report, check)?["untold"] == true, "{check}: {report:#}");
+    }
+    Ok(())
+}
+
+fn a_crd_of_the_same_fields(admin: &User) -> Result<()> {
+    let older = json!([{"op": "remove", "path": "/spec/versions/0/selectableFields"}]).to_string();
+    let crd = "crd/driftguards.terrafusion.ai";
+    admin.kubectl(&["patch", crd, "--type=json", "-p", &older])?.success()?;
+    let (told, _) = until_told(admin, "CRDs", "fail")?;
+    says(&told, "the API server cannot find objects by .spec.targetName", "driftguard manifests crds |")?;
+    let crds = driftguard(admin, &["manifests", "crds"])?.success()?;
+    admin.kubectl_with(&["apply", "--server-side", "--force-conflicts", "-f", "-"], crds)?.success()?;
+    until_told(admin, "CRDs", "ok").map(drop)
 }
 
 fn altered_and_deleted(admin: &User) -> Result<()> {
