@@ -380,7 +380,8 @@ fn files_tell_of_a_workload_only_what_they_state() {
                      "spec": {"replicas": 2, "template": {"spec": {"containers": [{"name": "app", "image": "nginx"}]}}}});
     let told = |path: &str| {
         let guard = guard("web", "Deployment", &json!({"onlyPaths": [path]}), &json!({}));
-        let ran = run_with(command(&["audit", "-n", "shop", "-f", "-", "-o", "json"]), &format!("{guard}\n{web}"));
+        let ran =
+            run_with(command(&["audit", "-n", "shop", "-f", "-", "-o", "json"]), &format!("{guard}\n{web}"));
         report(&ran)["guards"][0]["state"].as_str().unwrap_or_default().to_owned()
     };
     assert_eq!(told("/spec/replicas"), "Drifted");
