@@ -425,7 +425,8 @@ fn the_kinds_that_are_certain_without_a_server_have_the_version_that_it_prefers(
     for certain in ["/deployment ", "/service ", "/ingress ", "/horizontalpodautoscaler "] {
         assert!(!ran.stderr.contains(certain), "{certain}: {}", ran.stderr);
     }
-    assert!(ran.success().matches("\"expectedHash\":\"\"").count() < 20, "most kinds are certain");
+    let unsure = ran.success().matches("\"expectedHash\":\"\"").count();
+    assert!(files.matches("\"expectedHash\":\"\"").count() - unsure > 40, "most kinds are certain");
 }
 
 #[test]
