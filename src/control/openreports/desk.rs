@@ -192,11 +192,11 @@ mod tests {
     use crate::store::Stored;
 
     fn guard(namespace: &str, version: &str) -> Seen {
-        let stored: Stored = serde_json::from_value(serde_json::json!({
+        let object = serde_json::json!({
             "metadata": {"name": "g", "namespace": namespace, "uid": "u", "resourceVersion": version},
             "spec": {},
-        }))
-        .unwrap();
+        });
+        let stored: Stored = serde_json::from_str(&object.to_string()).unwrap();
         let state = GuardState::Invalid(std::sync::Arc::new(InvalidGuard {
             id: GuardId { namespace: namespace.into(), name: "g".into() },
             uid: "u".into(),

@@ -257,6 +257,28 @@ fn a_paused_guard_is_not_called_unenforced_beside() {
 }
 
 #[test]
+fn where_nobody_looked_the_auditor_is_taken_at_its_word_about_this_very_spec() {
+    let state = |facts: &Facts| judge(&guard(), facts, Sight::Said, &known()).state;
+    let mut facts = enforced();
+    assert_eq!(state(&facts), State::Unreadable, "it has not been looked at yet");
+    facts.drifted = Some(said(Truth::False, "InSync"));
+    facts.current_hash = Some(hash(APPROVED));
+    assert_eq!(state(&facts), State::InSync);
+    facts.drifted = Some(said(Truth::False, "AwaitingApply"));
+    assert_eq!(state(&facts), State::AwaitingApply);
+    facts.drifted = Some(said(Truth::True, "BypassedAdmission"));
+    let entry = judge(&guard(), &facts, Sight::Said, &known());
+    assert_eq!((entry.state, &*entry.reason), (State::Drifted, "BypassedAdmission"));
+    assert_eq!(entry.since.unwrap().time, Moment::from(at(500)));
+    facts.current_hash = None;
+    assert_eq!(state(&facts), State::Missing, "of what is gone there is no hash");
+    facts.drifted = Some(said(Truth::Unknown, "Unreadable"));
+    assert_eq!(state(&facts), State::Unreadable);
+    facts.drifted = Some(Said { generation: 2, ..said(Truth::False, "InSync") });
+    assert_eq!(state(&facts), State::Unreadable, "the guard was changed since");
+}
+
+#[test]
 fn what_was_approved_a_moment_ago_may_be_applied_yet() {
     let mut facts = enforced();
     facts.drifted = Some(said(Truth::False, "AwaitingApply"));
