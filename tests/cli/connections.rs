@@ -145,14 +145,14 @@ fn proxy() -> (String, Arc<Mutex<Vec<String>>>) {
     std::thread::spawn(move || {
         for client in listener.incoming().flatten() {
             let seen = Arc::clone(&seen);
-            std::thread::spawn(move || tunnel(client, &seen));
+            std::thread::spawn(move || tunnel(&client, &seen));
         }
     });
     (address, asked)
 }
 
 /// Serves one CONNECT.
-fn tunnel(client: TcpStream, asked: &Mutex<Vec<String>>) -> Option<()> {
+fn tunnel(client: &TcpStream, asked: &Mutex<Vec<String>>) -> Option<()> {
     let mut reader = BufReader::new(client.try_clone().ok()?);
     let mut first = String::new();
     reader.read_line(&mut first).ok()?;

@@ -240,7 +240,7 @@ fn to_ask<'a>(places: &'a Places, open: &BTreeSet<&'static str>, is_written: boo
     asked.retain(|(_, verbs)| !verbs.is_empty());
     let left_out = asked.split_off(asked.len().min(MAX_NAMESPACES));
     let unasked_for = |wanted: fn(&&'static str) -> bool| {
-        left_out.iter().filter(|(_, verbs)| verbs.iter().any(|verb| wanted(verb))).count()
+        left_out.iter().filter(|(_, verbs)| verbs.iter().any(&wanted)).count()
     };
     ToAsk {
         unasked: unasked_for(|verb| !WRITES.contains(verb)),
