@@ -7,7 +7,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -16,11 +15,12 @@ import (
 	"time"
 
 	"github.com/argoproj/gitops-engine/pkg/cache"
-	"github.com/argoproj/gitops-engine/pkg/engine"
 	"github.com/argoproj/gitops-engine/pkg/sync"
 	"github.com/argoproj/gitops-engine/pkg/sync/common"
 	"github.com/argoproj/gitops-engine/pkg/utils/kube"
+	"github.com/argoproj/gitops-engine/pkg/utils/tracing"
 	"github.com/go-logr/logr"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/klog/v2"
@@ -32,9 +32,11 @@ const tracking = "argocd.argoproj.io/tracking-id"
 // ARGOCD_SYNC_WAVE_DELAY, unless set.
 const betweenWaves = 2 * time.Second
 
+// How long a sync may take.
+const limit = time.Minute
+
 func main() {
-	klog.SetOutput(io.Discard)
-	klog.LogToStderr(false)
+	klog.SetLogger(logr.Discard())
 	if err := reconcile(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -81,12 +83,9 @@ func reconcile() error {
 			return tracked, tracked != ""
 		}),
 	)
-	argo := engine.NewEngine(config, cluster, engine.WithLogr(logr.Discard()))
-	stop, err := argo.Run()
-	if err != nil {
+	if err := cluster.EnsureSynced(); err != nil {
 		return err
 	}
-	defer stop()
 	isManaged := func(resource *cache.Resource) bool {
 		key := resource.ResourceKey()
 		return resource.Info == id(key.Group, key.Kind, key.Name)
@@ -97,16 +96,39 @@ func reconcile() error {
 		}
 		return nil
 	}
-	within, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-	defer cancel()
-	results, err := argo.Sync(within, objects, isManaged, "main", *namespace,
+	kubectl := &kube.KubectlCmd{Log: logr.Discard(), Tracer: tracing.NopTracer{}}
+	options := []sync.SyncOpt{
 		sync.WithPrune(*prune), sync.WithServerSideApply(*serverSide), sync.WithServerSideApplyManager("argocd-controller"),
-		sync.WithSyncWaveHook(pause), sync.WithLogr(logr.Discard()))
-	for _, result := range results {
-		fmt.Printf("%s %s %s: %s\n", result.ResourceKey.Kind, result.ResourceKey.Name, result.Status, result.Message)
-		if result.Status == common.ResultCodeSyncFailed || result.HookPhase == common.OperationFailed {
-			err = errors.Join(err, errors.New(result.Message))
-		}
+		sync.WithSyncWaveHook(pause), sync.WithLogr(logr.Discard()),
 	}
-	return err
+	started := metav1.Now()
+	for time.Since(started.Time) < limit {
+		// As Argo CD's controller: each round looks at what is live, and goes on from what the one before came to.
+		live, err := cluster.GetManagedLiveObjs(objects, isManaged)
+		if err != nil {
+			return err
+		}
+		compared := sync.Reconcile(objects, live, *namespace, cluster)
+		round, cleanup, err := sync.NewSyncContext("main", compared, config, config, kubectl, *namespace,
+			cluster.GetOpenAPISchema(), options...)
+		if err != nil {
+			return err
+		}
+		round.Sync()
+		phase, message, results := round.GetState()
+		cleanup()
+		if phase.Completed() {
+			for _, result := range results {
+				key := result.ResourceKey
+				fmt.Printf("%s %s %s: %s\n", key.Kind, key.Name, result.Status, result.Message)
+			}
+			if !phase.Successful() {
+				return errors.New(message)
+			}
+			return nil
+		}
+		options = append(options, sync.WithInitialState(phase, message, results, started))
+		time.Sleep(200 * time.Millisecond)
+	}
+	return errors.New("the sync did not end")
 }
