@@ -104,7 +104,9 @@ fn settled_as(on: &Installation, ns: &str, guard: &str, target: &str, limit: &st
             ensure!(said["reason"] == reason, "{said}");
             ensure!(said["observedGeneration"] == seen["metadata"]["generation"], "{said}");
         }
-        ensure!(seen["status"]["lastDrift"].is_null(), "it drifted in between: {}", seen["status"]);
+        // That the target was not there yet names no path.
+        let drifted = &seen["status"]["lastDrift"]["paths"];
+        ensure!(drifted.is_null(), "it drifted in between: {}", seen["status"]);
         Ok(())
     })
 }
@@ -127,7 +129,7 @@ fn says(failed: &Output, next: &str) -> Result<()> {
     Ok(())
 }
 
-const KUBECTL: &str = "to approve, `driftguard approve settings-guard";
+const KUBECTL: &str = "to approve, `driftguard approve ";
 const HELM: &str = "to approve, change the guard in Git; Helm must apply it first (docs/gitops.md)";
 const FLUX: &str = "to approve, change the guard in Git; Flux must apply it first (docs/gitops.md)";
 const ARGO: &str = "to approve, change the guard in Git; Argo CD must apply it first (docs/gitops.md)";
