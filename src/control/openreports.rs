@@ -2,8 +2,9 @@
 //!
 //! Made of what the statuses of guards say, by the holder of the lease, when that changes; nothing is read of what is
 //! pinned. Whoever edits or deletes a report has it put right; a namespace without guards has none. They belong to the
-//! definition of DriftGuards, so that they go with it. Without the definition of Reports nothing is written, and that
-//! is said once. Bounded as `driftguard audit -o openreports` is: both are written by the same code.
+//! definition of DriftGuards, so that they go with it. A report of the same name that somebody else wrote is left
+//! alone. What keeps all or one of them from being written is said once. Bounded as `driftguard audit -o openreports`
+//! is: both are written by the same code.
 
 use std::collections::BTreeSet;
 use std::pin::pin;
@@ -14,7 +15,7 @@ use futures::{Stream, StreamExt as _};
 use http::Request;
 use jiff::Timestamp;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{Api, DeleteParams, DynamicObject, PartialObjectMeta, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, DynamicObject, PartialObjectMeta, Patch, PatchParams, Preconditions};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::runtime::watcher::Event;
 use kube::runtime::{WatchStreamExt as _, watcher};
@@ -32,14 +33,16 @@ use crate::store::facts::{Asked, Words, facts};
 use crate::store::{Observation, Reported, Store};
 use crate::telemetry::metrics::Metrics;
 
-use super::lease::Fence;
+use super::lease::{Fence, NotHolding};
 
 mod desk;
 
-use desk::{Desk, Task};
+use desk::{Desk, Digest, Found, Made, Task};
 
 /// Longest one request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long changes of guards are gathered before all guards are looked through.
+const GATHER: Duration = Duration::from_secs(1);
 /// Guards in one page.
 const PAGE: u32 = 500;
 /// The definition that reports belong to.
@@ -73,6 +76,36 @@ struct Page {
 #[derive(Deserialize, Default)]
 struct PageMeta {
     r#continue: Option<String>,
+}
+
+/// Why a report could not be made, written or deleted.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    /// Another replica may write now.
+    #[error(transparent)]
+    NotHolding(#[from] NotHolding),
+    /// The API server refused it, or could not be reached.
+    #[error("{doing}: {error}")]
+    Asking { doing: &'static str, error: Box<kube::Error> },
+    /// There was no answer.
+    #[error("{doing}: the API server did not answer within {REQUEST_TIMEOUT:?}")]
+    Late { doing: &'static str },
+    /// What came is no list of guards.
+    #[error("listing the guards of the namespace: {0}")]
+    NoList(#[from] serde_json::Error),
+}
+
+impl Failure {
+    /// The status that the API server answered with; 0 where it gave none.
+    fn status(&self) -> u16 {
+        match self {
+            Self::Asking { error, .. } => match error.as_ref() {
+                kube::Error::Api(status) => status.code,
+                _ => 0,
+            },
+            _ => 0,
+        }
+    }
 }
 
 /// Reports, as URLs need them.
@@ -118,16 +151,14 @@ impl OpenReports {
 
     /// Keeps the reports for as long as that can be done. Gives why it cannot.
     async fn keep(&self) -> String {
-        let owner = match self.owner().await {
-            Ok(owner) => owner,
-            Err(why) => return format!("the definition {OWNER} cannot be read: {why}"),
-        };
         let mut events = pin!(self.events());
         let mut observations = self.store.observations();
         observations.mark_changed();
         let mut desk = Desk::default();
         let (mut listing, mut has_listed) = (BTreeSet::new(), false);
+        let mut gathered_at = None;
         loop {
+            self.metrics.openreports.kept(has_listed && desk.keeps_all());
             // Nothing is written before it is known what stands there.
             let wake = desk.wake().filter(|_| has_listed);
             tokio::select! {
@@ -142,7 +173,6 @@ impl OpenReports {
                         Some(Ok(Event::InitDone)) => {
                             desk.retain_reports(|namespace| listing.contains(namespace), now);
                             has_listed = true;
-                            self.metrics.openreports.kept(true);
                         }
                         Some(Ok(Event::Apply(report))) => take(&mut desk, &report, now),
                         Some(Ok(Event::Delete(report))) => {
@@ -155,76 +185,98 @@ impl OpenReports {
                         None => return "the watch of reports ended".to_owned(),
                     }
                 }
-                Ok(()) = observations.changed() => {
+                Ok(()) = observations.changed(), if gathered_at.is_none() => {
+                    gathered_at = Some(Instant::now() + GATHER);
+                }
+                () = until(gathered_at), if gathered_at.is_some() => {
+                    gathered_at = None;
                     let observation = Arc::clone(&observations.borrow_and_update());
                     desk.take_guards(observation.guards.iter().map(AsRef::as_ref), Instant::now());
                 }
-                () = tokio::time::sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {
+                () = until(wake), if wake.is_some() => {
                     let observation = Arc::clone(&observations.borrow());
                     if let Some((namespace, task)) = desk.due(Instant::now()) {
-                        self.carry_out(&namespace, task, &observation, &owner, &mut desk).await;
+                        self.carry_out(&namespace, task, &observation, &mut desk).await;
                     }
                 }
             }
         }
     }
 
-    async fn carry_out(
-        &self,
-        namespace: &str,
-        task: Task,
-        observation: &Observation,
-        owner: &Value,
-        desk: &mut Desk,
-    ) {
-        if self.fence.check().is_err() {
-            // Whoever waits for that stops us in a moment.
-            desk.failed(namespace, Instant::now());
-            return;
-        }
-        let guards = desk.guards(namespace);
+    async fn carry_out(&self, namespace: &str, task: Task, observation: &Observation, desk: &mut Desk) {
         let done = match task {
-            Task::Prune => self.prune(namespace).await.map(|()| desk.pruned(namespace)),
-            Task::Make => self.make(namespace, observation, owner, desk).await.map(|written| {
-                desk.done(namespace, guards, written, Instant::now());
-            }),
+            Task::Tell => {
+                tracing::warn!(
+                    namespace,
+                    "somebody else's report of openreports.io stands where ours would: it is left alone, and what the \
+                     guards of the namespace say is not reported until it is deleted"
+                );
+                desk.told(namespace, Instant::now());
+                Ok(())
+            }
+            Task::Prune => {
+                self.prune(namespace, desk.standing(namespace)).await.map(|()| desk.pruned(namespace))
+            }
+            Task::Make => self
+                .make(namespace, observation, desk)
+                .await
+                .map(|made| desk.done(namespace, made, Instant::now())),
         };
-        if let Err(why) = done {
-            self.metrics.openreports.write("failed");
-            tracing::warn!(
-                namespace,
-                why,
-                "a report of openreports.io could not be kept; trying again in a minute"
-            );
-            desk.failed(namespace, Instant::now());
+        match done {
+            Ok(()) => {}
+            // Whoever waits for that stops us in a moment.
+            Err(Failure::NotHolding(_)) => desk.overtaken(namespace, Instant::now()),
+            Err(failure) if failure.status() == 409 => {
+                tracing::debug!(namespace, error = %failure, "a report of openreports.io has just changed");
+                desk.overtaken(namespace, Instant::now());
+            }
+            Err(failure) => {
+                self.metrics.openreports.write("failed");
+                if desk.failed(namespace, failure.status(), Instant::now()) {
+                    tracing::warn!(
+                        namespace,
+                        error = %failure,
+                        "a report of openreports.io cannot be kept; it is tried again, ever more rarely, and told once \
+                         for all namespaces where that is so"
+                    );
+                } else {
+                    tracing::debug!(namespace, error = %failure, "a report of openreports.io cannot be kept");
+                }
+            }
         }
     }
 
-    /// Makes the report of a namespace, and writes it unless it stands there. Gives what was written.
-    async fn make(
-        &self,
-        namespace: &str,
-        observation: &Observation,
-        owner: &Value,
-        desk: &Desk,
-    ) -> Result<Option<(desk::Digest, String)>, String> {
+    /// Makes the report of a namespace, and writes it unless it stands there.
+    async fn make(&self, namespace: &str, observation: &Observation, desk: &Desk) -> Result<Made, Failure> {
+        self.fence.check()?;
+        let (guards, begun) = (desk.guards(namespace), Instant::now());
+        // Read each time: whoever deletes the definition and makes it anew gives it another uid.
+        let owner = self.owner().await?;
         let mut report = self.report(namespace, observation).await?;
+        let took = begun.elapsed();
         report["metadata"]["ownerReferences"] = json!([owner]);
-        let digest: desk::Digest = Sha256::digest(report.to_string().as_bytes()).into();
+        let digest: Digest = Sha256::digest(report.to_string().as_bytes()).into();
         if desk.stands(namespace, &digest) {
-            return Ok(None);
+            return Ok(Made { guards, written: None, took });
         }
-        self.fence.check().map_err(|error| error.to_string())?;
-        let params = PatchParams::apply(names::REPORTS_FIELD_MANAGER).force();
-        let reports = self.reports(namespace);
-        let patch = Patch::Apply(&report);
-        let written = in_time(reports.patch(names::OPENREPORT, &params, &patch)).await?;
+        self.fence.check()?;
+        let mut params = PatchParams::apply(names::REPORTS_FIELD_MANAGER);
+        // Only what is ours is written over, and nothing that has taken its place since.
+        if let Some(ours) = desk.standing(namespace) {
+            params = params.force();
+            report["metadata"]["uid"] = ours.uid.as_str().into();
+        }
+        let (reports, patch) = (self.reports(namespace), Patch::Apply(&report));
+        let written = reports.patch(names::OPENREPORT, &params, &patch);
+        let written = in_time("writing the report", written).await?;
         self.metrics.openreports.write("written");
-        Ok(Some((digest, written.resource_version().unwrap_or_default())))
+        let version = written.resource_version().unwrap_or_default();
+        let found = Found { version, uid: written.uid().unwrap_or_default(), is_ours: true };
+        Ok(Made { guards, written: Some((digest, found)), took })
     }
 
     /// What the guards of a namespace say, as a report.
-    async fn report(&self, namespace: &str, observation: &Observation) -> Result<Value, String> {
+    async fn report(&self, namespace: &str, observation: &Observation) -> Result<Value, Failure> {
         let mut report = NamespaceReport::new(namespace);
         let mut words = Words::default();
         let known = Known { now: Timestamp::now(), is_installed: true, leading: Leading::Assumed };
@@ -237,9 +289,10 @@ impl OpenReports {
         );
         let mut uri = path.clone();
         loop {
-            let request = Request::get(&uri).body(Vec::new()).map_err(|error| error.to_string())?;
-            let text = in_time(self.client.request_text(request)).await?;
-            let page: Page = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+            let request = Request::get(&uri).body(Vec::new()).map_err(kube::Error::HttpError);
+            let text = async { self.client.request_text(request?).await };
+            let text = in_time("listing the guards of the namespace", text).await?;
+            let page: Page = serde_json::from_str(&text)?;
             for guard in page.items {
                 if let Some(entry) = entry(guard, observation, &known, &mut words) {
                     report.add(entry);
@@ -252,12 +305,18 @@ impl OpenReports {
         }
     }
 
-    async fn prune(&self, namespace: &str) -> Result<(), String> {
-        self.fence.check().map_err(|error| error.to_string())?;
+    /// Deletes a report as it was seen: neither one that has taken its place since, nor one that was changed since.
+    async fn prune(&self, namespace: &str, seen: Option<&Found>) -> Result<(), Failure> {
+        self.fence.check()?;
+        let exactly = seen.map(|found| Preconditions {
+            uid: Some(found.uid.clone()),
+            resource_version: Some(found.version.clone()),
+        });
+        let params = DeleteParams { preconditions: exactly, ..DeleteParams::default() };
         let reports = self.reports(namespace);
-        match in_time(reports.delete(names::OPENREPORT, &DeleteParams::default())).await {
+        match in_time("deleting the report", reports.delete(names::OPENREPORT, &params)).await {
             // Gone is gone.
-            Err(why) if !why.contains("NotFound") => Err(why),
+            Err(failure) if failure.status() != 404 => Err(failure),
             _ => {
                 self.metrics.openreports.write("deleted");
                 Ok(())
@@ -277,9 +336,10 @@ impl OpenReports {
     }
 
     /// What reports belong to.
-    async fn owner(&self) -> Result<Value, String> {
+    async fn owner(&self) -> Result<Value, Failure> {
         let api: Api<CustomResourceDefinition> = Api::all(self.client.clone());
-        let definition = in_time(api.get_metadata(OWNER)).await?;
+        let definition =
+            in_time("reading the definition driftguards.terrafusion.ai", api.get_metadata(OWNER)).await?;
         Ok(json!({
             "apiVersion": "apiextensions.k8s.io/v1",
             "kind": "CustomResourceDefinition",
@@ -290,9 +350,18 @@ impl OpenReports {
 }
 
 fn take(desk: &mut Desk, report: &Meta, now: Instant) {
-    let is_ours = report.labels().get(names::LABEL_MANAGED_BY).is_some_and(|by| by == SOURCE);
-    let found = (report.resource_version().unwrap_or_default(), is_ours);
+    let version = report.resource_version().unwrap_or_default();
+    let found = Found { version, uid: report.uid().unwrap_or_default(), is_ours: is_ours(report) };
     desk.take_report(&report.namespace().unwrap_or_default(), Some(found), now);
+}
+
+/// Whether a report says that we wrote it, by its label or by its field managers.
+fn is_ours(report: &Meta) -> bool {
+    report.labels().get(names::LABEL_MANAGED_BY).is_some_and(|by| by == SOURCE)
+        || report
+            .managed_fields()
+            .iter()
+            .any(|entry| entry.manager.as_deref() == Some(names::REPORTS_FIELD_MANAGER))
 }
 
 /// What a guard says of itself; `None` of one that has not been seen yet, and will be in a moment.
@@ -326,9 +395,52 @@ fn hopeless(error: &watcher::Error) -> Option<String> {
     }
 }
 
-async fn in_time<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, String> {
+/// Waits for a moment; not at all without one.
+async fn until(moment: Option<Instant>) {
+    if let Some(moment) = moment {
+        tokio::time::sleep_until(moment).await;
+    }
+}
+
+async fn in_time<T>(
+    doing: &'static str,
+    request: impl Future<Output = kube::Result<T>>,
+) -> Result<T, Failure> {
     match tokio::time::timeout(REQUEST_TIMEOUT, request).await {
-        Ok(answer) => answer.map_err(|error| error.to_string()),
-        Err(_) => Err("the API server did not answer in time".to_owned()),
+        Ok(answer) => answer.map_err(|error| Failure::Asking { doing, error: Box::new(error) }),
+        Err(_) => Err(Failure::Late { doing }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+    use super::*;
+
+    fn meta(metadata: Value) -> Meta {
+        serde_json::from_value(json!({
+            "apiVersion": "meta.k8s.io/v1",
+            "kind": "PartialObjectMetadata",
+            "metadata": metadata,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_report_is_ours_by_its_label_or_by_its_field_managers_and_not_by_its_name() {
+        assert!(is_ours(&meta(json!({"labels": {"app.kubernetes.io/managed-by": "driftguard"}}))));
+        assert!(is_ours(&meta(
+            json!({"managedFields": [{"manager": "a"}, {"manager": "driftguard-reports"}]})
+        )));
+        assert!(!is_ours(&meta(json!({"name": "driftguard", "managedFields": [{"manager": "kubectl"}]}))));
+        assert!(!is_ours(&meta(json!({"labels": {"app.kubernetes.io/managed-by": "kyverno"}}))));
+    }
+
+    #[test]
+    fn a_failure_keeps_the_status_of_the_answer() {
+        let status = kube::core::Status::failure("no", "Forbidden").with_code(403);
+        let error = Box::new(kube::Error::Api(Box::new(status)));
+        assert_eq!(Failure::Asking { doing: "writing", error }.status(), 403);
+        assert_eq!(Failure::Late { doing: "writing" }.status(), 0);
     }
 }
