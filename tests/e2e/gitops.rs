@@ -355,28 +355,34 @@ fn case_68_flux_applies_guards_in_a_stage_or_a_kustomization_of_their_own() -> R
 
 #[test]
 fn case_68_argo_cd_applies_guards_in_an_earlier_wave() -> Result<()> {
-    let on = auditing()?;
-    for how in [&[][..], &["-server-side"]] {
-        let ns = &on.namespace(&format!("gitops-argo{}", how.concat()))?;
-        let sync = |objects: &[Value]| {
-            run(on, "argo", &[&["-name", "shop", "-namespace", ns.as_str()], how].concat(), &stream(objects))
-        };
-        let first = |limit: &str| -> Result<Value> {
-            let mut guard = guard(ns, limit)?;
-            guard["metadata"]["annotations"] = json!({"argocd.argoproj.io/sync-wave": "-1"});
-            Ok(guard)
-        };
-        for limit in ["1", "2"] {
-            sync(&[target(ns, limit), first(limit)?])?.success()?;
-            settled(on, ns, limit)?;
-        }
-        edit_is_refused(on, ns, "settings", ARGO)?;
-        says(&sync(&[target(ns, "3"), first("2")?])?, ARGO)?;
+    argo_cd("gitops-argo", &[])
+}
 
-        // Without waves the sync fails, and the next one finds the guard.
-        says(&sync(&[target(ns, "3"), guard(ns, "3")?])?, ARGO)?;
-        until("Argo CD syncs again", LIMIT, || sync(&[target(ns, "3"), guard(ns, "3")?])?.success())?;
-        settled(on, ns, "3")?;
+#[test]
+fn case_68_argo_cd_applies_guards_in_an_earlier_wave_server_side() -> Result<()> {
+    argo_cd("gitops-argo-server-side", &["-server-side"])
+}
+
+fn argo_cd(ns: &str, how: &[&str]) -> Result<()> {
+    let on = auditing()?;
+    let ns = &on.namespace(ns)?;
+    let sync = |objects: &[Value]| {
+        run(on, "argo", &[&["-name", "shop", "-namespace", ns.as_str()], how].concat(), &stream(objects))
+    };
+    let first = |limit: &str| -> Result<Value> {
+        let mut guard = guard(ns, limit)?;
+        guard["metadata"]["annotations"] = json!({"argocd.argoproj.io/sync-wave": "-1"});
+        Ok(guard)
+    };
+    for limit in ["1", "2"] {
+        sync(&[target(ns, limit), first(limit)?])?.success()?;
+        settled(on, ns, limit)?;
     }
-    Ok(())
+    edit_is_refused(on, ns, "settings", ARGO)?;
+    says(&sync(&[target(ns, "3"), first("2")?])?, ARGO)?;
+
+    // Without waves the sync fails, and the next one finds the guard.
+    says(&sync(&[target(ns, "3"), guard(ns, "3")?])?, ARGO)?;
+    until("Argo CD syncs again", LIMIT, || sync(&[target(ns, "3"), guard(ns, "3")?])?.success())?;
+    settled(on, ns, "3")
 }
