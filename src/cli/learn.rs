@@ -98,8 +98,8 @@ pub async fn run(args: LearnArgs) -> anyhow::Result<Exit> {
     ensure!(watched.count() > 0, "there was no object to watch in {}", args.reach(&cluster));
     let guarded = guarded(&cluster, &served, &args).await;
     let heading = format!(
-        "Proposed by driftguard learn, which watched {} objects in {} for {}.",
-        watched.count(),
+        "Proposed by driftguard learn, which watched {} in {} for {}.",
+        counted(watched.count(), "object"),
         args.reach(&cluster),
         // What it takes to end is not counted.
         span(args.duration.map_or(length, |asked| asked.min(length)))
@@ -110,7 +110,7 @@ pub async fn run(args: LearnArgs) -> anyhow::Result<Exit> {
     }
     let (made, partial) = proposals.counts();
     output::data(proposals.render(&heading, &args)?.as_bytes())?;
-    output::message(&format!("{made} guards are proposed, {partial} of them without what changed"));
+    output::message(&format!("proposed: {}, {partial} of them without what changed", counted(made, "guard")));
     if troubles.is_empty() {
         return Ok(Exit::Clean);
     }
@@ -216,17 +216,27 @@ async fn tell(args: &LearnArgs, cluster: &Cluster, watched: &RefCell<Watched>) {
                 output::message(&format!("note: {place} cannot be watched: {why}"));
             }
             let until = if args.duration.is_some() { "Ctrl-C ends it early" } else { "Ctrl-C ends it" };
-            output::message(&format!("watching {count} objects in {}; {until}", args.reach(cluster)));
+            output::message(&format!(
+                "watching {} in {}; {until}",
+                counted(count, "object"),
+                args.reach(cluster)
+            ));
         }
         if is_shown && is_told {
             let left = args.duration.map_or_else(
                 || span(began.elapsed()),
                 |duration| format!("{} left", span(duration.saturating_sub(began.elapsed()))),
             );
-            let _ = write!(std::io::stderr(), "\r{count} objects, {changes} changes, {left}\u{1b}[K");
+            let objects = counted(count, "object");
+            let _ =
+                write!(std::io::stderr(), "\r{objects}, writes that changed them: {changes}, {left}\u{1b}[K");
         }
         tokio::time::sleep(TICK).await;
     }
+}
+
+fn counted(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
 /// A length of time as people say it, to the second.
