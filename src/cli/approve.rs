@@ -22,6 +22,7 @@ use crate::core::hash::ContentHash;
 mod change;
 mod manifest;
 mod representation;
+mod servers;
 
 use change::{Change, DryRun};
 
@@ -36,10 +37,12 @@ use change::{Change, DryRun};
                   in a file and touches no cluster; --force changes the cluster all the same, until the tool takes it \
                   back.\n\n\
                   After an upgrade of the API server, --representation approves how it reads stored objects now: of each \
-                  guard that says RepresentationChanged, once the gate has confirmed by a dry run that what is stored is \
-                  approved. Guards that say DefinitionChanged, since somebody edited the definition of a kind, are taken \
-                  only by name or --kind. It begins once no API server of the older version is left. Exit code 2 when a \
-                  guard was left; the others are approved all the same.\n\n\
+                  guard that says RepresentationChanged, once the gate, asked by a dry run, has answered that DriftGuard \
+                  itself signed the hash of what is stored as another reading of what the guard approves. Nothing is \
+                  approved while API servers of several versions answer; of those that it cannot ask, a note says that \
+                  you must make sure. Guards that say DefinitionChanged, since somebody edited the definition of a kind, \
+                  are left: nobody signs that, so look at them, then use --live. Exit code 2 when a guard was left; the \
+                  others are approved all the same.\n\n\
                   Examples:
   driftguard approve market-settings-guard -f market-settings.yaml --reason 'release 12'
   driftguard approve deploy/web -n shop --live --yes

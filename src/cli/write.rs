@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::cluster::Cluster;
 use super::output;
+use crate::control::warning;
 
 /// Field manager of what everyday commands write into guards, so that it can be told from `serve`.
 pub(crate) const FIELD_MANAGER: &str = "driftguard-cli";
@@ -45,7 +46,10 @@ pub(crate) async fn send_showing(
     warnings: Warnings,
 ) -> Result<Vec<u8>, kube::Error> {
     let Answer { body, warnings: said } = ask(cluster, request).await?;
-    for text in said {
+    if said.unread > 0 {
+        output::message("Warning: the API server warns of something that cannot be read");
+    }
+    for text in said.texts {
         if warnings == Warnings::All || text.starts_with("DriftGuard ") {
             output::message(&format!("Warning: {text}"));
         } else {
@@ -62,7 +66,7 @@ pub(crate) struct Answer {
     /// The body, or why there is none.
     pub(crate) body: Result<Vec<u8>, kube::Error>,
     /// The warnings that came with it, of the API server and of everybody it asked.
-    pub(crate) warnings: Vec<String>,
+    pub(crate) warnings: warning::Warnings,
 }
 
 /// Sends a request and shows nothing.
@@ -73,8 +77,7 @@ pub(crate) async fn ask(cluster: &Cluster, request: Request<Vec<u8>>) -> Result<
     let answer = cluster.client.send(request.map(Body::from)).await?;
     let (head, body) = answer.into_parts();
     let body = body.collect().await?.to_bytes().to_vec();
-    let values = head.headers.get_all(http::header::WARNING).iter();
-    let warnings = values.filter_map(|value| value.to_str().ok()).filter_map(warning).collect();
+    let warnings = warning::of(&head.headers);
     if head.status.is_client_error() || head.status.is_server_error() {
         let status = serde_json::from_slice::<Status>(&body).unwrap_or_else(|_| {
             let text = String::from_utf8_lossy(&body);
@@ -114,31 +117,4 @@ pub(crate) async fn patch(
         .body(serde_json::to_vec(operations).map_err(kube::Error::SerdeError)?)
         .map_err(kube::Error::HttpError)?;
     send(cluster, request).await
-}
-
-/// The text of a `Warning` header: `299 - "text"`, in which quotes and backslashes are escaped.
-fn warning(header: &str) -> Option<String> {
-    let quoted = header.splitn(3, ' ').nth(2)?.strip_prefix('"')?;
-    let mut text = String::new();
-    let mut characters = quoted.chars();
-    loop {
-        match characters.next()? {
-            '"' => return Some(text),
-            '\\' => text.push(characters.next()?),
-            other if other.is_control() => text.push(' '),
-            other => text.push(other),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_warning_is_read_without_its_quotes() {
-        assert_eq!(warning(r#"299 - "a \"b\" c\\d""#).as_deref(), Some(r#"a "b" c\d"#));
-        assert_eq!(warning("299 - unquoted"), None);
-        assert_eq!(warning(r#"299 - "never closed"#), None);
-    }
 }

@@ -25,5 +25,6 @@ pub mod run;
 mod said;
 mod standing;
 mod status;
+pub mod warning;
 pub mod webhooks;
 pub mod would_denies;

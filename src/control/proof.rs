@@ -18,7 +18,9 @@ use tokio::time::Instant;
 use crate::api::names;
 use crate::core::guard::Target;
 use crate::core::judge::PROOF_FIELD_MANAGER;
+use crate::core::verdict::{self, Held, Statement};
 
+use super::warning;
 use super::webhooks::Configuration as _;
 
 /// Longest a single dry run may take: the API server waits 5 s for a webhook.
@@ -84,18 +86,66 @@ pub enum ProofError {
     },
 }
 
-/// The text of the warning that answers a proof.
+/// The texts of the warnings that answer a proof: who answers, then what guards say of the content.
 #[must_use]
-pub fn warning(nonce: &str, replica: &str, generation: u64) -> String {
-    format!("{PROOF_FIELD_MANAGER}{nonce} replica={replica} generation={generation}")
+pub fn warnings(proof: &verdict::Proof, replica: &str, generation: u64) -> Vec<String> {
+    let answers = format!("{PROOF_FIELD_MANAGER}{}", proof.nonce);
+    let mut texts = vec![format!("{answers} replica={replica} generation={generation}")];
+    texts.extend(proof.statements.iter().map(|said| {
+        let (guard, generation) = (&said.guard_uid, said.guard_generation);
+        let held = match said.held {
+            Held::Approved => APPROVED.to_owned(),
+            Held::Equivalent(hash) => format!("{EQUIVALENT}{hash}"),
+            Held::NotApproved => NOT_APPROVED.to_owned(),
+        };
+        format!("{answers} guard={guard} generation={generation} content={held}")
+    }));
+    texts
 }
 
-/// Reads [`warning`] out of a `Warning` header, `299 - "text"`.
-#[must_use]
-fn read_warning(header: &str, nonce: &str) -> Option<Answer> {
-    let text = header.split('"').nth(1)?.strip_prefix(PROOF_FIELD_MANAGER)?.strip_prefix(nonce)?;
-    let (replica, generation) = text.strip_prefix(" replica=")?.split_once(" generation=")?;
+/// What content is, in the words of a warning; after the second its hash follows.
+const APPROVED: &str = "approved";
+const EQUIVALENT: &str = "equivalent:sha256:";
+const NOT_APPROVED: &str = "not-approved";
+
+/// What a text of [`warnings`] says after the nonce.
+fn after<'t>(text: &'t str, nonce: &str) -> Option<&'t str> {
+    text.strip_prefix(PROOF_FIELD_MANAGER)?.strip_prefix(nonce)?.strip_prefix(' ')
+}
+
+/// Who answers, if a text says that.
+fn read_answer(text: &str, nonce: &str) -> Option<Answer> {
+    let (replica, generation) = after(text, nonce)?.strip_prefix("replica=")?.split_once(" generation=")?;
     Some(Answer { replica: replica.to_owned(), generation: generation.parse().ok()? })
+}
+
+/// Reads a statement out of the text of a warning that answers the dry run of `nonce`. A text that was cut is none.
+#[must_use]
+pub fn read_statement(text: &str, nonce: &str) -> Option<Statement> {
+    let (guard, rest) = after(text, nonce)?.strip_prefix("guard=")?.split_once(" generation=")?;
+    let (generation, content) = rest.split_once(" content=")?;
+    let held = match content {
+        APPROVED => Held::Approved,
+        NOT_APPROVED => Held::NotApproved,
+        other => Held::Equivalent(other.strip_prefix(EQUIVALENT)?.parse().ok()?),
+    };
+    Some(Statement { guard_uid: guard.to_owned(), guard_generation: generation.parse().ok()?, held })
+}
+
+/// The dry run by which is asked: a patch that changes nothing. `nonce` is letters, digits and dashes, new for each
+/// call.
+///
+/// # Errors
+/// When the names of the target make no URL.
+pub fn request(target: &Target, nonce: &str) -> Result<http::Request<Vec<u8>>, http::Error> {
+    let uri = format!("{}?dryRun=All&fieldManager={PROOF_FIELD_MANAGER}{nonce}", target.url_path());
+    http::Request::patch(uri)
+        .header(http::header::CONTENT_TYPE, "application/merge-patch+json")
+        .header(
+            http::header::ACCEPT,
+            "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json",
+        )
+        .body(b"{}".to_vec())
 }
 
 /// Sends one dry run through `endpoint`. `nonce` is letters, digits and dashes, new for each call.
@@ -104,21 +154,13 @@ fn read_warning(header: &str, nonce: &str) -> Option<Answer> {
 /// [`ProofError`] when the API server cannot be asked or fails for reasons of its own.
 pub async fn ask(endpoint: &Endpoint, target: &Target, nonce: &str) -> Result<Outcome, ProofError> {
     let unsent = |cause: String| ProofError::Unsent { address: endpoint.address.clone(), cause };
-    let uri = format!("{}?dryRun=All&fieldManager={PROOF_FIELD_MANAGER}{nonce}", target.url_path());
-    let request = http::Request::patch(uri)
-        .header(http::header::CONTENT_TYPE, "application/merge-patch+json")
-        .header(
-            http::header::ACCEPT,
-            "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json",
-        )
-        .body(Body::from(b"{}".to_vec()))
-        .map_err(|error| unsent(error.to_string()))?;
+    let request = request(target, nonce).map_err(|error| unsent(error.to_string()))?.map(Body::from);
     let Ok(sent) = tokio::time::timeout(TRY_TIMEOUT, endpoint.client.send(request)).await else {
         return Ok(Outcome::Failed { how: format!("nothing within {} s", TRY_TIMEOUT.as_secs()) });
     };
     let response = sent.map_err(|error| unsent(error.to_string()))?;
-    let warnings = response.headers().get_all(http::header::WARNING);
-    let answer = warnings.iter().find_map(|header| read_warning(header.to_str().ok()?, nonce));
+    let warnings = warning::of(response.headers());
+    let answer = warnings.texts.iter().find_map(|text| read_answer(text, nonce));
     // An answer of ours counts whatever became of the write: an immutable target is a 422.
     match (answer, response.status()) {
         (Some(answer), _) => Ok(Outcome::Answered(answer)),

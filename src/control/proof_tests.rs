@@ -7,6 +7,7 @@ use http::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::core::hash::ContentHash;
 
 /// What an API server does with a dry run of a target.
 #[derive(Debug, Clone, Copy)]
@@ -69,7 +70,8 @@ impl Server {
         };
         let mut response = respond(status, &failure(status));
         if let Some(generation) = generation {
-            let text = format!("299 - \"{}\"", warning(nonce, "replica-1", generation));
+            let text =
+                format!("299 - \"{}\"", warnings(&proof_of(nonce, Vec::new()), "replica-1", generation)[0]);
             response.headers_mut().append(http::header::WARNING, text.parse().unwrap());
         }
         response
@@ -226,14 +228,38 @@ fn many_guards_of_one_namespace_do_not_crowd_out_another_one() {
     assert_eq!(distinct.len(), MAX_TARGETS);
 }
 
+fn proof_of(nonce: &str, statements: Vec<Statement>) -> verdict::Proof {
+    verdict::Proof { nonce: nonce.to_owned(), statements }
+}
+
 #[test]
 fn the_warning_that_is_sent_is_the_one_that_is_read() {
-    let header = format!("299 - \"{}\"", warning("a1-b2", "driftguard-0", 17));
+    let sent = warnings(&proof_of("a1-b2", Vec::new()), "driftguard-0", 17);
     let answer = Answer { replica: "driftguard-0".into(), generation: 17 };
-    assert_eq!(read_warning(&header, "a1-b2"), Some(answer));
-    assert_eq!(read_warning(&header, "a1-b"), None, "another nonce is no answer");
-    assert_eq!(read_warning("299 - \"some other warning\"", "a1-b2"), None);
-    assert_eq!(read_warning("nonsense", "a1-b2"), None);
+    assert_eq!(sent.len(), 1);
+    assert_eq!(read_answer(&sent[0], "a1-b2"), Some(answer));
+    assert_eq!(read_answer(&sent[0], "a1-b"), None, "another nonce is no answer");
+    assert_eq!(read_answer("some other warning", "a1-b2"), None);
+}
+
+#[test]
+fn what_guards_say_is_read_as_it_was_sent_and_not_at_all_where_it_was_cut() {
+    let uid = "0b0c7a4e-4f43-4d8b-9d4c-1f1d8a3a6f11";
+    let said = |held| Statement { guard_uid: uid.into(), guard_generation: i64::MAX, held };
+    let statements: Vec<Statement> =
+        [Held::Approved, Held::Equivalent(ContentHash::of(b"a")), Held::NotApproved].map(said).into();
+    let nonce = uuid::Uuid::now_v7().simple().to_string();
+    let sent = warnings(&proof_of(&nonce, statements.clone()), "driftguard-0", 17);
+    let read: Vec<Statement> = sent.iter().filter_map(|text| read_statement(text, &nonce)).collect();
+    assert_eq!(read, statements);
+    assert!(read_answer(&sent[1], &nonce).is_none());
+    for text in &sent[1..] {
+        assert!(text.len() <= 256, "the API server may cut it: {text}");
+        assert_eq!(read_statement(text, "another"), None);
+        for cut in 0..text.len() {
+            assert_eq!(read_statement(&text[..cut], &nonce), None, "{}", &text[..cut]);
+        }
+    }
 }
 
 #[test]

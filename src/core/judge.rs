@@ -21,10 +21,11 @@ use super::review::{Progress, Review, metadata_text};
 use super::rewrite;
 use super::scope::Scope;
 use super::shape;
-use super::verdict::{Attempt, Fact, Judgement, Operation, Reason, ReviewError, User, Verdict};
+use super::verdict::{Attempt, Fact, Judgement, Operation, Proof, Reason, ReviewError, User, Verdict};
 
 mod deletion;
 mod partial;
+mod statement;
 
 /// Field manager of a dry run that proves which replica answers; a nonce follows.
 pub const PROOF_FIELD_MANAGER: &str = "driftguard-proof-";
@@ -59,7 +60,8 @@ pub fn judge_knowing(
         complete = true;
     }
     let verdict = verdict(&mut review, complete, index, now, fact)?;
-    let proof = needs_options.then(|| proof_nonce(&review)).flatten();
+    let nonce = needs_options.then(|| proof_nonce(&review)).flatten();
+    let proof = nonce.map(|nonce| Proof { nonce, statements: statement::of(&review, index, now) });
     Ok(Judgement { uid: std::mem::take(&mut review.uid), verdict, proof })
 }
 

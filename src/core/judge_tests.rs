@@ -8,7 +8,7 @@ use super::super::guard::{
     AlsoApproved, Authorship, DeletionPolicy, FailurePolicy, GuardId, ManagedBy, OtherVersion, Versions,
 };
 use super::super::pause::{Pause, PausedBy};
-use super::super::verdict::{Question, Unguarded};
+use super::super::verdict::{Held, Question, Statement, Unguarded};
 use super::*;
 
 const APPROVED: &str = r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"x","namespace":"n","uid":"o-1"},"data":{"price":"1"}}"#;
@@ -281,11 +281,77 @@ fn a_dry_run_asking_for_proof_gets_its_nonce_back_whatever_the_verdict() {
         let body = review("configmaps", "UPDATE", object, object, &options(dry_run, manager));
         judge(body.as_bytes(), &index([guard()]), now()).unwrap().proof
     };
-    assert_eq!(proof(APPROVED, true, "driftguard-proof-a1b2").as_deref(), Some("a1b2"));
-    assert_eq!(proof(&changed("2"), true, "driftguard-proof-a1b2").as_deref(), Some("a1b2"));
+    // A ConfigMap reads the same by every API server, so that nothing is said of its content.
+    let answer = Some(Proof { nonce: "a1b2".to_owned(), statements: Vec::new() });
+    assert_eq!(proof(APPROVED, true, "driftguard-proof-a1b2"), answer);
+    assert_eq!(proof(&changed("2"), true, "driftguard-proof-a1b2"), answer);
     assert_eq!(proof(APPROVED, false, "driftguard-proof-a1b2"), None, "only a dry run asks");
     assert_eq!(proof(APPROVED, true, "driftguard-proof-a b"), None, "a nonce is plain");
     assert_eq!(proof(APPROVED, true, "kubectl"), None);
+}
+
+/// A Deployment with so many replicas.
+fn deployment(replicas: u8) -> String {
+    format!(
+        r#"{{"kind":"Deployment","apiVersion":"apps/v1","metadata":{{"name":"x","namespace":"n","uid":"o-1"}},"spec":{{"replicas":{replicas}}}}}"#
+    )
+}
+
+/// What guards say to a dry run that asks for proof and shows this object.
+fn stated(object: &str, version: &str, sub_resource: &str, guards: &[Guard]) -> Vec<Statement> {
+    let body = format!(
+        r#"{{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":{{"uid":"r-1","kind":{{"group":"apps","version":"{version}","kind":"Deployment"}},"resource":{{"group":"apps","version":"{version}","resource":"deployments"}},"subResource":"{sub_resource}","name":"x","namespace":"n","operation":"UPDATE","userInfo":{{"username":"alice","groups":["dev"]}},"object":{object},"oldObject":{object},"dryRun":true,"options":{{"fieldManager":"driftguard-proof-a1"}}}}}}"#
+    );
+    let judgement = judge(body.as_bytes(), &index(guards.iter().cloned()), now()).unwrap();
+    judgement.proof.unwrap().statements
+}
+
+fn guard_of_deployment() -> (Guard, ContentHash) {
+    let other = guard_of("Deployment", &deployment(2)).expected;
+    let guard = guard_of("Deployment", &deployment(1));
+    let target = Target { group: "apps".into(), ..guard.target.clone() };
+    (Guard { target, ..guard }, other)
+}
+
+#[test]
+fn each_guard_says_in_words_what_the_content_is_to_it() {
+    let (guard, other) = guard_of_deployment();
+    let held = |guard: &Guard, object: &str| {
+        let said = stated(object, "v1", "", std::slice::from_ref(guard));
+        assert_eq!((said[0].guard_uid.as_str(), said[0].guard_generation, said.len()), ("g-1", 3, 1));
+        said[0].held
+    };
+    let signed = Guard { equivalents: [other].into_iter().collect(), ..guard.clone() };
+    assert_eq!(held(&guard, &deployment(1)), Held::Approved);
+    assert_eq!(held(&guard, &deployment(2)), Held::NotApproved);
+    assert_eq!(held(&signed, &deployment(2)), Held::Equivalent(other));
+    // Whatever enforcement or a pause makes of it.
+    for enforcement in [Enforcement::Audit, Enforcement::Warn, Enforcement::Rewrite] {
+        let guard = Guard { enforcement, ..guard.clone() };
+        assert_eq!(held(&guard, &deployment(2)), Held::NotApproved);
+    }
+    // What is approved beside the expected content is never taken for a reading of that.
+    for (until, want) in [
+        (None, Held::Approved),
+        (Some("2026-06-01T12:00:01Z"), Held::Approved),
+        (Some("2026-06-01T12:00:00Z"), Held::NotApproved),
+    ] {
+        let until = until.map(|text| text.parse().unwrap());
+        let also = AlsoApproved { hash: other, until, reason: None };
+        let guard = Guard { also_approved: [also].into_iter().collect(), ..signed.clone() };
+        assert_eq!(held(&guard, &deployment(2)), want, "{until:?}");
+    }
+}
+
+#[test]
+fn a_guard_that_cannot_tell_says_nothing() {
+    let (guard, other) = guard_of_deployment();
+    let signed = Guard { equivalents: [other].into_iter().collect(), ..guard };
+    let guards = [signed];
+    assert_eq!(stated(&deployment(2), "v1", "", &guards).len(), 1);
+    assert_eq!(stated(&deployment(2), "v1beta1", "", &guards), [], "another version");
+    assert_eq!(stated(&deployment(2), "v1", "scale", &guards), [], "only a part of it");
+    assert_eq!(stated(&deployment(2).replace(r#""name":"x""#, r#""name":"y""#), "v1", "", &guards), []);
 }
 
 #[test]

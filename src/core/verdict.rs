@@ -10,9 +10,42 @@ pub struct Judgement {
     pub uid: String,
     /// The answer.
     pub verdict: Verdict,
-    /// The nonce of a dry run that asks which replica and generation answers (field manager
-    /// `driftguard-proof-NONCE`); the server says so in a warning, whatever the verdict.
-    pub proof: Option<String>,
+    /// What is answered to a dry run that asks which replica and generation answers (field manager
+    /// `driftguard-proof-NONCE`); the server says so in warnings, whatever the verdict.
+    pub proof: Option<Proof>,
+}
+
+/// The answer to a dry run that asks for proof.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proof {
+    /// The nonce that the dry run came with.
+    pub nonce: String,
+    /// What guards of the object say of the content that it shows, where another API server may read it otherwise.
+    pub statements: Vec<Statement>,
+}
+
+/// What one guard, as the replica knows it, says of the content that a dry run shows. It says so of content, and so
+/// whether that is what is stored is for those to compare who ask.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Statement {
+    /// `metadata.uid` of the guard.
+    pub guard_uid: String,
+    /// `metadata.generation` of the guard.
+    pub guard_generation: i64,
+    /// What the content is to it.
+    pub held: Held,
+}
+
+/// What content is to a guard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    /// The guard's own spec approves it.
+    Approved,
+    /// Content of this hash is another reading of the expected content, by our own signature for just this spec; the
+    /// spec itself does not name it, not even for a while.
+    Equivalent(ContentHash),
+    /// Neither.
+    NotApproved,
 }
 
 /// The answer to one review.

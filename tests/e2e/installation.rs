@@ -183,6 +183,11 @@ impl Installation {
         Ok(guard)
     }
 
+    /// Where it says that it is ready.
+    pub(crate) fn readyz(&self) -> String {
+        format!("http://127.0.0.1:{}/readyz", self.health_port)
+    }
+
     /// Waits as a person would.
     pub(crate) fn wait_enforcing(&self, namespace: &str, guard: &str) -> Result<()> {
         let waited = self.admin.kubectl(&[

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use driftguard_control_plane::guardian::Signal;
-use driftguard_control_plane::{ControlPlane, Version, free_port, until};
+use driftguard_control_plane::{Backend, Balancer, ControlPlane, Version, free_port, until};
 use serde_json::{Value, json};
 
 use crate::auditing::{REMEDIATION, wait_for};
@@ -159,6 +159,10 @@ fn upgraded(is_running: bool) -> Result<()> {
     approved_anew(&on, &ns, &guards)
 }
 
+fn in_ten_minutes() -> String {
+    (jiff::Timestamp::now() + jiff::SignedDuration::from_mins(10)).to_string()
+}
+
 /// Approves what reads otherwise by one command, and nothing that only a forged status says to read so.
 fn approved_anew(on: &Installation, ns: &str, guards: &[String]) -> Result<()> {
     let expected = |guard: &str| {
@@ -196,10 +200,39 @@ fn approved_anew(on: &Installation, ns: &str, guards: &[String]) -> Result<()> {
             ["patch", &format!("dg/{forged}"), "-n", ns, "--subresource=status", "--type=merge", "-p"];
         on.admin.kubectl(&[&patch[..], &[&status.to_string()]].concat())?.success()?;
         let refused = approve(&["--yes", &forged])?;
-        let is_told = refused.code == Some(2) && refused.stderr.contains("has drifted from what DriftGuard");
+        let is_told = refused.code == Some(2) && refused.stderr.contains("is not approved: compare it");
         ensure!(is_told, "{refused}");
         Ok(())
     })?;
+    // Nor what was approved for a while only, or what a definition is said to have changed.
+    let object = format!("dg/{forged}");
+    let also =
+        json!({"spec": {"alsoApproved": [{"hash": evil, "until": in_ten_minutes(), "reason": "a moment"}]}});
+    on.admin.kubectl(&["patch", &object, "-n", ns, "--type=merge", "-p", &also.to_string()])?.success()?;
+    for (reason, told) in [
+        ("RepresentationChanged", "is approved by the guard itself, and not as another reading"),
+        ("DefinitionChanged", "somebody edited the definition of its kind"),
+    ] {
+        until("it is left all the same", LIMIT, || {
+            let guard = on.get(ns, &object)?;
+            let live = on.get(ns, "deployment/forged")?;
+            let condition = json!({"type": "Drifted", "status": "False", "reason": reason, "message": "forged",
+                "observedGeneration": guard["metadata"]["generation"],
+                "lastTransitionTime": "2026-11-27T00:00:00Z"});
+            let status = json!({"status": {
+                "equivalents": [{"hash": evil, "serverVersion": "v1.37.0", "signature": "c2lnbmVk"}],
+                "lastMatch": {"hash": evil, "uid": live["metadata"]["uid"],
+                    "resourceVersion": live["metadata"]["resourceVersion"], "serverVersion": "v1.33.0",
+                    "signature": "c2lnbmVk"},
+                "conditions": [condition],
+            }});
+            let patch = ["patch", &object, "-n", ns, "--subresource=status", "--type=merge", "-p"];
+            on.admin.kubectl(&[&patch[..], &[&status.to_string()]].concat())?.success()?;
+            let refused = approve(&["--yes", &forged])?;
+            ensure!(refused.code == Some(2) && refused.stderr.contains(told), "{refused}");
+            Ok(())
+        })?;
+    }
     ensure!(expected(&forged)? == "ab".repeat(32), "it was approved");
     on.admin.kubectl(&["delete", &format!("dg/{forged}"), "-n", ns])?.success()?;
 
@@ -229,6 +262,44 @@ fn approved_anew(on: &Installation, ns: &str, guards: &[String]) -> Result<()> {
     wait_for(on, ns, &guards[1], "Drifted", "False", "InSync")?;
     let again = approve(&[])?;
     ensure!(again.success()?.starts_with("nothing to approve"));
+    Ok(())
+}
+
+#[test]
+fn no_other_reading_is_approved_while_api_servers_of_two_versions_answer() -> Result<()> {
+    let plane =
+        ControlPlane::builder().kubernetes(Version::Older).and_api_server_of(Version::Newest).start()?;
+    let on = Installation::start_on(plane, free_port()?, Via::Url, &[])?;
+    // Both count as ready for as long as DriftGuard is.
+    let backends = on
+        .plane
+        .api_servers()
+        .iter()
+        .map(|server| Backend { address: ([127, 0, 0, 1], server.port()).into(), readyz: on.readyz() });
+    let balancer = Balancer::start(backends.collect())?;
+    balancer.wait_ready(2, LIMIT)?;
+    let address = format!("https://127.0.0.1:{}", balancer.port());
+    let ns = on.namespace("two-versions")?;
+    until("it is made", LIMIT, || on.apply(&stateful_set(&ns, "first"))?.success())?;
+    let hash = hash_of(&on.get(&ns, "statefulset/first")?)?;
+    let guard = on.pin(&ns, "statefulset/first", &hash, &json!({}))?;
+    let patch = ["patch", &format!("dg/{guard}"), "-n", &ns, "--subresource=status", "--type=merge", "-p"];
+    let mixed = until("the mix is seen", LIMIT, || {
+        let generation = on.get(&ns, &format!("dg/{guard}"))?["metadata"]["generation"].clone();
+        let status = json!({"status": {"conditions": [{"type": "Drifted", "status": "False",
+            "reason": "RepresentationChanged", "message": "", "observedGeneration": generation,
+            "lastTransitionTime": "2026-11-27T00:00:00Z"}]}});
+        on.admin.kubectl(&[&patch[..], &[&status.to_string()]].concat())?.success()?;
+        let refused = driftguard(
+            &on.admin,
+            &["approve", "--representation", "-n", &ns, "--yes", "--api-server", &address],
+        )?;
+        ensure!(refused.code == Some(2) && refused.stderr.contains("several versions answer"), "{refused}");
+        Ok(refused)
+    })?;
+    for version in ["v1.33", "v1.37"] {
+        ensure!(mixed.stderr.contains(version), "{mixed}");
+    }
     Ok(())
 }
 
@@ -267,15 +338,21 @@ fn case_75_an_object_that_reads_otherwise_by_an_edited_definition_has_drifted_an
     })?;
     stay(&on, &ns, &before)?;
 
-    // Approved only where somebody means just these, and only what nobody has written since.
+    // Nobody signs it, so that it is left, named or not, until somebody has looked.
     wait_for(&on, &ns, &rested, "Drifted", "True", "DefinitionChanged")?;
     let approve = ["approve", "--representation", "-n", &ns, "--yes"];
-    let unnamed = driftguard(&on.admin, &approve)?;
-    ensure!(unnamed.stderr.contains("edited the definition of its kind"), "{unnamed}");
-    ensure!(unnamed.success()?.starts_with("nothing to approve"));
-    let named = driftguard(&on.admin, &[&approve[..], &["--kind", "gadgets"]].concat())?;
-    ensure!(named.code == Some(2) && named.stdout == format!("driftguard/{rested} approved\n"), "{named}");
-    ensure!(named.stderr.contains("Gadget/case-75-audited/g was written since"), "{named}");
+    for more in
+        [&[][..], &["--kind", "gadgets"], &[rested.as_str()], &["--kind", "deployments", rested.as_str()]]
+    {
+        let left = driftguard(&on.admin, &[&approve[..], more].concat())?;
+        let why = if more.len() == 3 {
+            "of no kind that --kind names"
+        } else {
+            "edited the definition of its kind"
+        };
+        ensure!(left.code == Some(2) && left.stdout.is_empty() && left.stderr.contains(why), "{left}");
+    }
+    driftguard(&on.admin, &["approve", "-n", &ns, &rested, "--live", "--yes"])?.success()?;
     wait_for(&on, &ns, &rested, "Drifted", "False", "InSync").map(drop)
 }
 

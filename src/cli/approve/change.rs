@@ -32,7 +32,7 @@ const TRIES: usize = 5;
 /// Where a dry run ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum DryRun {
-    /// Nothing is sent
+    /// No change of the guard is sent; its target may still be tried by dry runs
     Client,
     /// The change of the guard is sent and not stored
     Server,

@@ -1,35 +1,34 @@
 //! `--representation`: approves how the API server reads stored objects since it was itself replaced.
 //!
 //! Such an object was written by nobody, so that there is nothing to look at; but whether that is so must not rest on
-//! a status alone, which its writers could forge. The auditor has signed the new hash as an equivalent of the
-//! approved one, and the gate, which holds the key, is asked: a dry-run patch that changes nothing comes back with
-//! a warning where what is stored is not approved. Only where the gate has answered, and has nothing to say, is the
-//! new hash approved. Nobody signs what an edited definition makes of an object: that is approved only where
-//! the guard or its kind is named, and only of the very version that was last seen as approved.
-
-use std::fmt;
+//! a status, which its writers could forge. The auditor, when it saw the very version read otherwise, has signed the
+//! new hash as an equivalent of the approved one, for just this spec of just this guard. The gate holds the key, and is
+//! asked by a dry-run patch that changes nothing. It answers in words, guard by guard, and only its word that the hash
+//! of what is stored is such an equivalent is a proof. Whatever else is said, or not said, approves nothing.
+//!
+//! Nobody signs what an edited definition makes of an object: that is left to be looked at.
 
 use anyhow::{Context as _, bail, ensure};
 use futures::StreamExt as _;
-use http::Request;
 use uuid::Uuid;
 
 use super::ApproveArgs;
 use super::change::Change;
-use crate::api::DriftGuardStatus;
+use super::servers;
 use crate::api::reasons::ConditionType;
-use crate::audit::watch::event::meta;
 use crate::cli::cluster::Cluster;
 use crate::cli::exit::Exit;
 use crate::cli::guards::{self, Found};
 use crate::cli::pinned::Pinned;
 use crate::cli::subject::Served;
 use crate::cli::{output, table, write};
+use crate::control::proof;
+use crate::control::warning::Warnings;
 use crate::core::audit::finding::Reason;
-use crate::core::canonical::hash_object;
 use crate::core::hash::ContentHash;
-use crate::core::judge::PROOF_FIELD_MANAGER;
 use crate::core::kinds::KindEntry;
+use crate::core::verdict::Held;
+use crate::store::convert::Approvals;
 
 use super::manifest;
 
@@ -37,39 +36,26 @@ use super::manifest;
 const AT_A_TIME: usize = 8;
 /// How many digits of a hash a table shows: enough to tell hashes apart.
 const SHOWN: usize = 16;
+/// What a person does who cannot be spared to look.
+const BY_HAND: &str = "compare it by `driftguard diff`, then approve it by --live";
 
-/// Why a target reads otherwise than when it was approved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Because {
-    Server,
-    Definition,
-}
-
-impl fmt::Display for Because {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Server => "another API server",
-            Self::Definition => "edited definition",
-        })
-    }
-}
-
-/// What the status of a guard says of it.
+/// What the status of a guard says of it. It tells which guards to ask about, and never what to approve.
 #[derive(Debug, PartialEq, Eq)]
 enum Standing {
-    /// Its target reads otherwise.
-    Otherwise(Because),
-    /// There is nothing to approve.
+    /// Its target reads otherwise, since the API server was replaced.
+    Otherwise,
+    /// Its target is as approved.
     AsBefore,
-    /// It is not told, and why not.
-    Untold(String),
+    /// It is as it is for another reason, which is not for this command to mend.
+    Else(String),
+    /// It is left, and why.
+    Left(String),
 }
 
 /// One hash to approve.
 struct Reading<'a> {
     pinned: Pinned<'a>,
     hash: ContentHash,
-    because: Because,
 }
 
 /// Approves.
@@ -81,42 +67,41 @@ pub(super) async fn run(args: &ApproveArgs) -> anyhow::Result<Exit> {
     let served = Served::load(&cluster).await?;
     let kinds = args.kind.iter().map(|word| served.resolve(word)).collect::<Result<Vec<_>, _>>()?;
     let is_meant = |guard: &Found| kinds.is_empty() || is_of_kinds(guard, &served, &kinds);
-    let (found, unread) = if args.guards.is_empty() {
-        let namespace = (!args.all_namespaces).then_some(cluster.namespace.as_str());
-        let keep = |guard: &Found| is_meant(guard) && standing(guard) != Standing::AsBefore;
-        guards::all(&cluster, namespace, args.selector.as_deref(), keep).await?
-    } else {
-        (guards::chosen(&cluster, &args.guards).await?.into_iter().filter(is_meant).collect(), 0)
-    };
     let mut left = Vec::new();
-    if unread > 0 {
-        left.push(format!("{unread} guards could not be read"));
-    }
-    let is_named = !(args.guards.is_empty() && kinds.is_empty());
+    let found = if args.guards.is_empty() {
+        let namespace = (!args.all_namespaces).then_some(cluster.namespace.as_str());
+        let keep = |guard: &Found| {
+            is_meant(guard) && matches!(standing(guard), Standing::Otherwise | Standing::Left(_))
+        };
+        let (found, unread) = guards::all(&cluster, namespace, args.selector.as_deref(), keep).await?;
+        if unread > 0 {
+            left.push(format!("{unread} guards could not be read"));
+        }
+        found
+    } else {
+        guards::chosen(&cluster, &args.guards).await?
+    };
     let mut asked = Vec::new();
     for guard in &found {
+        if !is_meant(guard) {
+            left.push(format!("{}: its target is of no kind that --kind names", title(args, guard)));
+            continue;
+        }
         match standing(guard) {
-            Standing::Otherwise(Because::Definition) if !is_named => {
-                let target = &guard.object.spec;
-                output::message(&format!(
-                    "note: {} is left as it is: {}/{} reads otherwise since somebody edited the definition of its \
-                     kind; look at it, then name the guard, or the kind by --kind",
-                    title(args, guard),
-                    target.target_kind,
-                    target.target_name
-                ));
-            }
-            Standing::Otherwise(because) => asked.push((guard, because)),
+            Standing::Otherwise => asked.push(guard),
             Standing::AsBefore => {
                 output::message(&format!("note: {}: nothing reads otherwise", title(args, guard)));
             }
-            Standing::Untold(why) => left.push(format!("{}: {why}", title(args, guard))),
+            Standing::Else(why) | Standing::Left(why) => left.push(format!("{}: {why}", title(args, guard))),
         }
+    }
+    if !asked.is_empty() {
+        servers::ensure_one_version(args, &cluster).await?;
     }
     let mut readings = Vec::new();
     let (cluster, served) = (&cluster, &served);
     let mut read = futures::stream::iter(asked.iter().copied())
-        .map(|(guard, because)| async move { (guard, reading(args, cluster, served, guard, because).await) })
+        .map(|guard| async move { (guard, reading(args, cluster, served, guard).await) })
         .buffered(AT_A_TIME);
     while let Some((guard, reading)) = read.next().await {
         match reading {
@@ -169,149 +154,149 @@ fn standing(guard: &Found) -> Standing {
     let status = guard.status();
     let generation = guard.object.metadata.generation;
     let Some(drifted) = guards::condition(&status, ConditionType::Drifted) else {
-        // Nobody has looked at it, so that nothing is known to read otherwise.
-        return Standing::AsBefore;
+        return Standing::Else("DriftGuard has not looked at its target yet".to_owned());
     };
-    let because = if drifted.reason == Reason::RepresentationChanged.as_str() {
-        Because::Server
-    } else if drifted.reason == Reason::DefinitionChanged.as_str() {
-        Because::Definition
-    } else {
-        return Standing::AsBefore;
-    };
-    if drifted.observed_generation == generation {
-        return Standing::Otherwise(because);
+    let is_current = drifted.observed_generation == generation;
+    if drifted.reason == Reason::DefinitionChanged.as_str() {
+        return Standing::Left(format!(
+            "its status says that somebody edited the definition of its kind; that nobody has written {}/{} besides, \
+             nothing proves: {BY_HAND}",
+            guard.object.spec.target_kind, guard.object.spec.target_name
+        ));
+    }
+    if drifted.reason != Reason::RepresentationChanged.as_str() {
+        return if drifted.status == "False" {
+            Standing::AsBefore
+        } else {
+            Standing::Else(format!("its status says {}, which is not for --representation", drifted.reason))
+        };
+    }
+    if is_current {
+        return Standing::Otherwise;
     }
     let approves = |text: &str| text.parse() == guard.object.spec.expected_hash.parse::<ContentHash>();
     if status.current_hash.as_deref().is_some_and(approves) {
         return Standing::AsBefore;
     }
-    Standing::Untold(
+    Standing::Left(
         "it was changed, and DriftGuard has not looked at it since; try again in a moment".to_owned(),
     )
 }
 
-/// What is to be approved of one guard, once it is proved that nobody has written its target.
+/// What is to be approved of one guard, once the gate says that it is another reading of what is approved.
 async fn reading<'a>(
     args: &ApproveArgs,
     cluster: &Cluster,
     served: &'a Served,
     guard: &'a Found,
-    because: Because,
 ) -> anyhow::Result<Reading<'a>> {
     args.refuse_managed(guard)?;
     let pinned = Pinned::of(guard, served)?;
-    let status = guard.status();
-    let hash = match because {
-        Because::Server => {
-            let hash = confirmed(cluster, &pinned).await?;
-            is_another_reading(&pinned, &status, hash)?;
-            hash
+    let target = &pinned.target;
+    ensure!(
+        pinned.scope.has_server_defaults(),
+        "every API server reads {target} alike, so that its status is not to be believed: {BY_HAND}"
+    );
+    let held = asked_of_gate(cluster, &pinned).await?;
+    let live = pinned.live(cluster).await?.with_context(|| format!("there is no {target}"))?;
+    let hash = proved(held, live.hash, &pinned.approvals, &target.to_string())?;
+    Ok(Reading { pinned, hash })
+}
+
+/// What the gate says that the content of the target is to the guard.
+async fn asked_of_gate(cluster: &Cluster, pinned: &Pinned<'_>) -> anyhow::Result<Held> {
+    let target = &pinned.target;
+    let nonce = Uuid::now_v7().simple().to_string();
+    let request = proof::request(target, &nonce).context("cannot build the request")?;
+    let doing = || format!("asking the gate about {target} by a dry run that changes nothing");
+    let answer = write::ask(cluster, request).await.map_err(|error| cluster.explain(doing(), &error))?;
+    answer.body.map_err(|error| cluster.explain(doing(), &error))?;
+    let metadata = &pinned.guard.object.metadata;
+    said(&answer.warnings, &nonce, metadata.uid.as_deref(), metadata.generation)
+        .map_err(anyhow::Error::msg)
+        .with_context(|| {
+            format!("it could not be proved that what is stored of {target} is another reading of the same")
+        })
+}
+
+/// The one statement of the gate about the guard, as it is now, among the warnings of such a dry run.
+fn said(
+    warnings: &Warnings,
+    nonce: &str,
+    uid: Option<&str>,
+    generation: Option<i64>,
+) -> Result<Held, &'static str> {
+    if warnings.unread > 0 {
+        return Err("the API server sent a warning that cannot be read");
+    }
+    let statements = warnings.texts.iter().filter_map(|text| proof::read_statement(text, nonce));
+    let mut of_guard = statements.filter(|said| Some(said.guard_uid.as_str()) == uid);
+    let Some(first) = of_guard.next() else {
+        return Err(
+            "the gate said nothing of it; see the condition Enforcing of the guard, and whether every \
+                    replica of DriftGuard is of this version",
+        );
+    };
+    // Several entries may call several replicas, of which one may lag behind.
+    if of_guard.any(|other| other != first) {
+        return Err("replicas of DriftGuard said different things of it; try again in a moment");
+    }
+    if Some(first.guard_generation) != generation {
+        return Err("the gate goes by another version of the guard; try again in a moment");
+    }
+    Ok(first.held)
+}
+
+/// The hash that may be approved: the one that the gate was shown and calls an equivalent, which must be the one that
+/// is stored, and one that nobody approved on its own account.
+fn proved(
+    held: Held,
+    stored: ContentHash,
+    approvals: &Approvals,
+    target: &str,
+) -> anyhow::Result<ContentHash> {
+    let hash = match held {
+        Held::Equivalent(hash) => hash,
+        Held::Approved if stored == approvals.expected => {
+            bail!("{target} reads as it was approved; try again in a moment")
         }
-        Because::Definition => {
-            let live = pinned.live(cluster).await?;
-            let live = live.with_context(|| format!("there is no {}", pinned.target))?;
-            is_unwritten(&pinned, &status, &live.json)?;
-            live.hash
+        Held::Approved => bail!(
+            "what is stored of {target} is approved by the guard itself, and not as another reading: {BY_HAND}"
+        ),
+        Held::NotApproved => {
+            bail!("the gate says that what is stored of {target} is not approved: {BY_HAND}")
         }
     };
     ensure!(
-        hash != pinned.approvals.expected,
-        "{} still reads as it was approved through {}: approve it once no API server of the older version is left",
-        pinned.target,
-        cluster.address
+        hash == stored,
+        "what the gate was shown of {target} by a dry run is not what is stored: a webhook changes it, or API servers \
+         of several versions answer by turns: {BY_HAND}"
     );
-    Ok(Reading { pinned, hash, because })
-}
-
-/// The hash of the target as it is stored, of which the gate says that it is approved.
-async fn confirmed(cluster: &Cluster, pinned: &Pinned<'_>) -> anyhow::Result<ContentHash> {
-    let target = &pinned.target;
-    let manager = format!("{PROOF_FIELD_MANAGER}{}", Uuid::now_v7().simple());
-    let request = Request::patch(format!("{}?dryRun=All&fieldManager={manager}", target.url_path()))
-        .header(http::header::CONTENT_TYPE, "application/merge-patch+json")
-        .body(b"{}".to_vec())
-        .context("cannot build the request")?;
-    let doing = || format!("asking the gate about {target} by a dry run that changes nothing");
-    let answer = write::ask(cluster, request).await.map_err(|error| cluster.explain(doing(), &error))?;
-    let json = answer.body.map_err(|error| cluster.explain(doing(), &error))?;
-    said(&answer.warnings, &manager)
-        .map_err(anyhow::Error::msg)
-        .with_context(|| format!("it could not be proved that what is stored of {target} is approved"))?;
-    hash_object(&json, &pinned.scope).with_context(|| target.to_string())
-}
-
-/// What the warnings of such a dry run tell: an answer of the gate, and no word against what is stored.
-fn said(warnings: &[String], manager: &str) -> Result<(), String> {
-    let answer = format!("{manager} ");
-    if !warnings.iter().any(|text| text.starts_with(&answer)) {
-        return Err("the gate was not asked; see the condition Enforcing of the guard".to_owned());
-    }
-    match warnings.iter().find(|text| text.contains("DriftGuard ")) {
-        Some(against) => Err(against.clone()),
-        None => Ok(()),
-    }
-}
-
-/// The hash must be one of which the auditor says that it is another reading, not one that somebody approved beside.
-fn is_another_reading(
-    pinned: &Pinned<'_>,
-    status: &DriftGuardStatus,
-    hash: ContentHash,
-) -> anyhow::Result<()> {
-    let is_noted = status.equivalents.iter().any(|noted| noted.hash.parse() == Ok(hash));
+    let is_beside = approvals.also_approved.iter().any(|also| also.hash == hash);
     ensure!(
-        is_noted || hash == pinned.approvals.expected,
-        "what is stored of {} is approved, but DriftGuard does not say that it is another reading of the same; \
-         approve it by --live",
-        pinned.target
+        !is_beside && hash != approvals.expected,
+        "what is stored of {target} stands in the guard already, and not as another reading: {BY_HAND}"
     );
-    Ok(())
-}
-
-/// The object must be the one that was last seen as approved, and in that very version.
-fn is_unwritten(pinned: &Pinned<'_>, status: &DriftGuardStatus, json: &[u8]) -> anyhow::Result<()> {
-    let target = &pinned.target;
-    let by_hand = "compare it by `driftguard diff`, then approve it by --live";
-    let noted = status.last_match.as_ref();
-    let noted =
-        noted.with_context(|| format!("nothing tells whether somebody has written {target}; {by_hand}"))?;
-    let meta = meta(json)?;
-    ensure!(
-        meta.uid == noted.uid && meta.revision == noted.resource_version,
-        "{target} was written since it was last seen as approved; {by_hand}"
-    );
-    let was_approved = noted.hash.parse().is_ok_and(|hash| pinned.approves(hash));
-    ensure!(
-        was_approved,
-        "what {target} held when it was last looked at is not approved any more; {by_hand}"
-    );
-    Ok(())
+    Ok(hash)
 }
 
 /// The guards with what becomes of them.
 fn tabled(args: &ApproveArgs, readings: &[Reading<'_>]) -> String {
-    let mut heading = vec!["GUARD", "TARGET", "APPROVED", "READS NOW", "BECAUSE OF"];
+    let mut heading = vec!["GUARD", "TARGET", "APPROVED", "READS NOW"];
     if args.all_namespaces {
         heading.insert(0, "NAMESPACE");
     }
     let rows: Vec<Vec<String>> = readings
         .iter()
         .map(|reading| {
-            let Reading { pinned, hash, because } = reading;
-            let shown = |hash: ContentHash| {
-                if pinned.scope.is_secret() {
-                    "not shown".to_owned()
-                } else {
-                    hash.to_string().chars().take(SHOWN).collect()
-                }
-            };
+            let Reading { pinned, hash } = reading;
+            // No Secret is among them: every API server reads those alike.
+            let shown = |hash: ContentHash| hash.to_string().chars().take(SHOWN).collect();
             let mut row = vec![
                 pinned.guard.name().to_owned(),
                 pinned.target.to_string(),
                 shown(pinned.approvals.expected),
                 shown(*hash),
-                because.to_string(),
             ];
             if args.all_namespaces {
                 row.insert(0, pinned.guard.namespace().to_owned());
@@ -392,7 +377,7 @@ fn edited(
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
     use serde_json::json;
 
     use super::*;
@@ -411,24 +396,76 @@ mod tests {
 
     #[test]
     fn a_guard_is_taken_for_what_its_status_says_of_it_as_it_is() {
-        assert_eq!(standing(&guard("RepresentationChanged", 3)), Standing::Otherwise(Because::Server));
-        assert_eq!(standing(&guard("DefinitionChanged", 3)), Standing::Otherwise(Because::Definition));
+        assert_eq!(standing(&guard("RepresentationChanged", 3)), Standing::Otherwise);
         assert_eq!(standing(&guard("InSync", 3)), Standing::AsBefore);
-        assert!(matches!(standing(&guard("RepresentationChanged", 2)), Standing::Untold(_)));
+        assert!(matches!(standing(&guard("RepresentationChanged", 2)), Standing::Left(_)));
         let mut approved = guard("RepresentationChanged", 2);
         approved.object.spec.expected_hash = "b".repeat(64);
         assert_eq!(standing(&approved), Standing::AsBefore, "it was approved a moment ago");
+        let mut drifted = guard("ContentDiffers", 3);
+        drifted.object.status.as_mut().unwrap().conditions[0].status = "True".to_owned();
+        assert!(matches!(standing(&drifted), Standing::Else(_)));
+        drifted.object.status = None;
+        assert!(matches!(standing(&drifted), Standing::Else(_)));
     }
 
     #[test]
-    fn only_an_answer_of_the_gate_without_a_word_against_it_is_a_proof() {
-        let manager = "driftguard-proof-abc";
-        let answer = "driftguard-proof-abc replica=r generation=7".to_owned();
-        let other = "spec.x is deprecated".to_owned();
-        let drifted = "Deployment/n/web has drifted from what DriftGuard n/web-guard approves".to_owned();
-        assert!(said(&[other.clone(), answer.clone()], manager).is_ok());
-        assert!(said(&[other], manager).is_err());
-        assert!(said(&["driftguard-proof-abcd replica=r generation=7".to_owned()], manager).is_err());
-        assert_eq!(said(&[answer, drifted.clone()], manager), Err(drifted));
+    fn an_edited_definition_is_never_taken_for_a_proof() {
+        let mut edited = guard("DefinitionChanged", 3);
+        assert!(matches!(standing(&edited), Standing::Left(_)));
+        edited.object.status.as_mut().unwrap().conditions[0].status = "True".to_owned();
+        let Standing::Left(why) = standing(&edited) else { panic!("it is not left") };
+        assert!(why.contains("--live"), "{why}");
+    }
+
+    fn warnings(texts: &[&str]) -> Warnings {
+        Warnings { texts: texts.iter().map(|&text| text.to_owned()).collect(), unread: 0 }
+    }
+
+    #[test]
+    fn only_the_word_of_the_gate_on_this_guard_as_it_is_is_a_proof() {
+        let hash = ContentHash::of(b"a");
+        let answer = "driftguard-proof-abc replica=r generation=7";
+        let other = "spec.x is deprecated";
+        let word = |content: &str| format!("driftguard-proof-abc guard=u generation=3 content={content}");
+        let equivalent = word(&format!("equivalent:sha256:{hash}"));
+        let of = |texts: &[&str]| said(&warnings(texts), "abc", Some("u"), Some(3));
+        assert_eq!(of(&[other, answer, &equivalent]), Ok(Held::Equivalent(hash)));
+        assert_eq!(of(&[&equivalent, &equivalent]), Ok(Held::Equivalent(hash)), "two entries called it");
+        assert_eq!(of(&[answer, &word("not-approved")]), Ok(Held::NotApproved));
+        // That it answers, and has nothing to say, is none.
+        assert!(of(&[answer]).is_err());
+        assert!(of(&[]).is_err());
+        assert!(of(&[&equivalent.replace("abc", "abcd")]).is_err());
+        assert!(of(&[&equivalent.replace("guard=u", "guard=v")]).is_err());
+        assert!(of(&[&equivalent.replace("generation=3", "generation=2")]).is_err());
+        assert!(of(&[&equivalent[..equivalent.len() - 1]]).is_err());
+        assert!(of(&[&equivalent, &word("not-approved")]).is_err());
+        assert!(said(&warnings(&[&equivalent]), "abc", None, Some(3)).is_err());
+        let unread = Warnings { unread: 1, ..warnings(&[&equivalent]) };
+        assert!(said(&unread, "abc", Some("u"), Some(3)).is_err());
+    }
+
+    #[test]
+    fn only_an_equivalent_that_is_stored_and_that_nobody_approved_beside_is_approved() {
+        let (old, new) = (ContentHash::of(b"old"), ContentHash::of(b"new"));
+        let mut guard = guard("RepresentationChanged", 3);
+        guard.object.spec.expected_hash = old.to_string();
+        let result = |guard: &Found, held, stored| {
+            let approvals = Approvals::of(&guard.object.spec).unwrap();
+            proved(held, stored, &approvals, "Deployment/n/web").ok()
+        };
+        assert_eq!(result(&guard, Held::Equivalent(new), new), Some(new));
+        assert_eq!(result(&guard, Held::Equivalent(new), old), None);
+        assert_eq!(result(&guard, Held::Equivalent(old), old), None);
+        for held in [Held::Approved, Held::NotApproved] {
+            assert_eq!(result(&guard, held, new), None);
+            assert_eq!(result(&guard, held, old), None);
+        }
+        for until in [json!(null), json!("2020-01-01T00:00:00Z"), json!("2100-01-01T00:00:00Z")] {
+            let also = json!([{"hash": new.to_string(), "until": until, "reason": "a moment"}]);
+            guard.object.spec.also_approved = serde_json::from_value(also).unwrap();
+            assert_eq!(result(&guard, Held::Equivalent(new), new), None, "{until}");
+        }
     }
 }

@@ -49,10 +49,8 @@ impl Reviews {
     pub(super) fn answer(&self, judgement: Judgement, asked: Asked, now: Timestamp) -> Reply {
         let Judgement { uid, verdict, proof } = judgement;
         let verdict = if asked.is_broken() { breakglass::pass(verdict) } else { verdict };
-        let mut warnings: Vec<String> = proof
-            .map(|nonce| proof::warning(&nonce, &self.replica, asked.route.generation))
-            .into_iter()
-            .collect();
+        let mut warnings = proof
+            .map_or_else(Vec::new, |proof| proof::warnings(&proof, &self.replica, asked.route.generation));
         match verdict {
             Verdict::Allow => self.count("allow", "Approved", asked),
             Verdict::NotGuarded(_) => self.count("allow", "NotGuarded", asked),
