@@ -379,7 +379,8 @@ fn argo_cd(ns: &str, how: &[&str]) -> Result<()> {
         Ok(guard)
     };
     for limit in ["1", "2"] {
-        sync(&[target(ns, limit), first(limit)?])?.success()?;
+        // A starved machine may take longer than the pause between waves to know of the guard; Argo CD tries again.
+        until("Argo CD syncs", LIMIT, || sync(&[target(ns, limit), first(limit)?])?.success())?;
         settled(on, ns, limit)?;
     }
     edit_is_refused(on, ns, "settings", ARGO)?;
