@@ -254,13 +254,7 @@ async fn guarded(cluster: &Cluster, served: &Served, args: &LearnArgs) -> (Guard
     let mut listed = guards::all(cluster, None, None, |_| true).await;
     if listed.as_ref().is_err_and(|error| code(error) == Some(403)) && !args.all_namespaces {
         let namespace = Some(cluster.namespace.as_str());
-        let own = guards::all(cluster, namespace, None, |_| true).await;
-        if own.is_ok() {
-            output::message(
-                "note: guards of other namespaces are not for you to list; what they pin is not known",
-            );
-        }
-        listed = own;
+        listed = guards::all(cluster, namespace, None, |_| true).await;
     }
     let (found, unknown) = match listed {
         Ok((found, 0)) => (found, None),
