@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{bail, ensure};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::cluster::{Cluster, ClusterArgs, parse_duration};
+use super::cluster::{CallError, Cluster, ClusterArgs, parse_duration};
 use super::exit::Exit;
 use super::guard::manifest::Mode;
 use super::guards;
@@ -89,18 +89,19 @@ pub async fn run(args: LearnArgs) -> anyhow::Result<Exit> {
     let served = Served::load(&cluster).await?;
     let places = args.places(&cluster, &served)?;
     let watched = RefCell::new(Watched::of(&places));
+    // Before anything is watched: Ctrl-C still ends the command itself while a cluster does not answer.
+    let (guarded, unknown) = guarded(&cluster, &served, &args).await;
     let began = Instant::now();
-    watch(&args, &cluster, &places, &watched).await?;
+    let reach = args.reach(&cluster, &places);
+    watch(&args, &cluster, &places, (&reach, &watched)).await?;
     let length = began.elapsed();
     let watched = watched.into_inner();
     let troubles = watched.troubles();
-    ensure!(watched.count() > 0 || troubles.is_empty(), "nothing could be watched: {}", troubles.join("; "));
-    ensure!(watched.count() > 0, "there was no object to watch in {}", args.reach(&cluster));
-    let guarded = guarded(&cluster, &served, &args).await;
+    ensure!(watched.has_seen() || troubles.is_empty(), "nothing could be watched: {}", troubles.join("; "));
+    ensure!(watched.has_seen(), "there was no object to watch in {reach}");
     let heading = format!(
-        "Proposed by driftguard learn, which watched {} in {} for {}.",
+        "Proposed by driftguard learn, which watched {} in {reach} for {}.",
         counted(watched.count(), "object"),
-        args.reach(&cluster),
         // What it takes to end is not counted.
         span(args.duration.map_or(length, |asked| asked.min(length)))
     );
@@ -111,8 +112,13 @@ pub async fn run(args: LearnArgs) -> anyhow::Result<Exit> {
     let (made, partial) = proposals.counts();
     output::data(proposals.render(&heading, &args)?.as_bytes())?;
     output::message(&format!("proposed: {}, {partial} of them without what changed", counted(made, "guard")));
-    if troubles.is_empty() {
+    if troubles.is_empty() && unknown.is_none() {
         return Ok(Exit::Clean);
+    }
+    if let Some(unknown) = unknown {
+        output::message(&format!(
+            "error: it is not known of every object whether it has a guard, and a second one is refused: {unknown}"
+        ));
     }
     for trouble in troubles {
         output::message(&format!("error: not watched to the end: {trouble}"));
@@ -157,8 +163,10 @@ impl LearnArgs {
     }
 
     /// Where, for messages.
-    fn reach(&self, cluster: &Cluster) -> String {
-        if self.all_namespaces {
+    fn reach(&self, cluster: &Cluster, places: &[Place]) -> String {
+        if places.iter().all(|place| !place.entry.namespaced) {
+            "the cluster".to_owned()
+        } else if self.all_namespaces {
             "all namespaces".to_owned()
         } else {
             format!("namespace {}", cluster.namespace)
@@ -171,7 +179,7 @@ async fn watch(
     args: &LearnArgs,
     cluster: &Cluster,
     places: &[Place],
-    watched: &RefCell<Watched>,
+    (reach, watched): (&str, &RefCell<Watched>),
 ) -> anyhow::Result<()> {
     // Before anything is awaited: from now on what was learnt is written, whoever ends it.
     let mut terminated = signal(SignalKind::terminate())?;
@@ -191,7 +199,7 @@ async fn watch(
         () = over => {}
         _ = interrupted.recv() => {}
         _ = terminated.recv() => {}
-        () = tell(args, cluster, watched) => {}
+        () = tell(args, reach, watched) => {}
     }
     if std::io::stderr().is_terminal() {
         // There is nowhere to report that this failed.
@@ -201,7 +209,7 @@ async fn watch(
 }
 
 /// Says once that it watches, and to a terminal what it has seen. Never ends.
-async fn tell(args: &LearnArgs, cluster: &Cluster, watched: &RefCell<Watched>) {
+async fn tell(args: &LearnArgs, reach: &str, watched: &RefCell<Watched>) {
     let is_shown = std::io::stderr().is_terminal();
     let began = Instant::now();
     let mut is_told = false;
@@ -216,11 +224,7 @@ async fn tell(args: &LearnArgs, cluster: &Cluster, watched: &RefCell<Watched>) {
                 output::message(&format!("note: {place} cannot be watched: {why}"));
             }
             let until = if args.duration.is_some() { "Ctrl-C ends it early" } else { "Ctrl-C ends it" };
-            output::message(&format!(
-                "watching {} in {}; {until}",
-                counted(count, "object"),
-                args.reach(cluster)
-            ));
+            output::message(&format!("watching {} in {reach}; {until}", counted(count, "object")));
         }
         if is_shown && is_told {
             let left = args.duration.map_or_else(
@@ -250,17 +254,20 @@ fn span(length: Duration) -> String {
     }
 }
 
-/// What has a guard already, as far as that may be known: a second one would be refused.
-async fn guarded(cluster: &Cluster, served: &Served, args: &LearnArgs) -> Guarded {
-    let everywhere = guards::all(cluster, None, None, |_| true).await;
-    let found = match everywhere {
-        Ok((found, _)) => found,
-        Err(_) if args.all_namespaces => Vec::new(),
+/// What has a guard already, since a second one would be refused; and why that is not known of all, if so.
+async fn guarded(cluster: &Cluster, served: &Served, args: &LearnArgs) -> (Guarded, Option<String>) {
+    let code = |error: &anyhow::Error| error.downcast_ref::<CallError>().and_then(|error| error.code);
+    let mut listed = guards::all(cluster, None, None, |_| true).await;
+    if listed.as_ref().is_err_and(|error| code(error) == Some(403)) && !args.all_namespaces {
+        let namespace = Some(cluster.namespace.as_str());
+        listed = guards::all(cluster, namespace, None, |_| true).await;
+    }
+    let (found, unknown) = match listed {
+        Ok((found, 0)) => (found, None),
+        Ok((found, unread)) => (found, Some(format!("{unread} guards cannot be read"))),
         // Where DriftGuard is not installed there is none.
-        Err(_) => {
-            let namespace = Some(cluster.namespace.as_str());
-            guards::all(cluster, namespace, None, |_| true).await.map(|(found, _)| found).unwrap_or_default()
-        }
+        Err(error) if code(&error) == Some(404) => (Vec::new(), None),
+        Err(error) => (Vec::new(), Some(format!("{error:#}"))),
     };
     let of = |guard: &guards::Found| {
         let (entry, namespace, name) = guard.target(served)?;
@@ -272,7 +279,7 @@ async fn guarded(cluster: &Cluster, served: &Served, args: &LearnArgs) -> Guarde
         );
         Some((key, format!("{}/{}", guard.namespace(), guard.name())))
     };
-    found.iter().filter_map(of).collect()
+    (found.iter().filter_map(of).collect(), unknown)
 }
 
 #[cfg(test)]

@@ -49,12 +49,17 @@ pub(crate) fn changed(
     scope: &Scope,
     limit: usize,
 ) -> Result<Changes, CanonicalError> {
-    let comparison = Comparison::of(old, new, scope, limit)?;
+    let comparison = Comparison::of(old, new, scope, limit, Items::ByPlace)?;
     let paths = comparison.found.iter().map(|place| comparison.shown(*place)).collect();
     Ok(Changes { paths, more: comparison.more })
 }
 
-/// Places that differ, each by the keys and indexes that lead to it, neither escaped nor cut.
+/// Fields by which items of lists are told apart, as Kubernetes' own kinds do, in the order in which they are tried.
+const ITEM_FIELDS: [&str; 8] =
+    ["name", "key", "type", "containerPort", "port", "mountPath", "devicePath", "ip"];
+
+/// Places that differ, each by the keys that lead to it, neither escaped nor cut. An item of a list is named as
+/// `[field=value]`; a list whose items no field tells apart, or whose items are in another order, is one place.
 pub(crate) struct ChangedPlaces {
     /// At most as many as were asked for.
     pub(crate) places: Vec<Vec<String>>,
@@ -62,14 +67,14 @@ pub(crate) struct ChangedPlaces {
     pub(crate) more: bool,
 }
 
-/// As [`changed`], for those who go on with the places.
+/// As [`changed`], but with the items of lists compared by their names, for those who go on with the places.
 pub(crate) fn changed_places(
     old: &Object<'_>,
     new: &Object<'_>,
     scope: &Scope,
     limit: usize,
 ) -> Result<ChangedPlaces, CanonicalError> {
-    let comparison = Comparison::of(old, new, scope, limit)?;
+    let comparison = Comparison::of(old, new, scope, limit, Items::ByName)?;
     let segments = |place: &usize| comparison.segments(*place).map(str::to_owned).collect::<Vec<_>>();
     let places = comparison.found.iter().map(segments).map(|mut keys| {
         keys.reverse();
@@ -149,7 +154,15 @@ struct Place {
     segment: String,
 }
 
+/// What is compared with what in lists.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Items {
+    ByPlace,
+    ByName,
+}
+
 struct Comparison {
+    items: Items,
     /// What differs, as indexes into `places`.
     found: Vec<usize>,
     more: bool,
@@ -158,8 +171,14 @@ struct Comparison {
 }
 
 impl Comparison {
-    fn of(old: &Object<'_>, new: &Object<'_>, scope: &Scope, limit: usize) -> Result<Self, CanonicalError> {
-        let mut comparison = Self { found: Vec::new(), more: false, limit, places: Vec::new() };
+    fn of(
+        old: &Object<'_>,
+        new: &Object<'_>,
+        scope: &Scope,
+        limit: usize,
+        items: Items,
+    ) -> Result<Self, CanonicalError> {
+        let mut comparison = Self { items, found: Vec::new(), more: false, limit, places: Vec::new() };
         for (keys, left, right) in parts(old, new, scope.kind())? {
             let place = comparison.place_of(&keys);
             let left = Side::read(old, left, &keys, scope)?;
@@ -183,6 +202,9 @@ impl Comparison {
             match (old.tree.kind(left), new.tree.kind(right)) {
                 (Kind::Object, Kind::Object) => {
                     self.compare_members((old, left), (new, right), place, &mut pairs)?;
+                }
+                (Kind::Array, Kind::Array) if self.items == Items::ByName => {
+                    self.compare_named_items((old, left), (new, right), place, &mut pairs);
                 }
                 (Kind::Array, Kind::Array) => {
                     self.compare_items((old, left), (new, right), place, &mut pairs);
@@ -268,6 +290,59 @@ impl Comparison {
         }
     }
 
+    fn compare_named_items(
+        &mut self,
+        (old, left): (&Side<'_>, NodeId),
+        (new, right): (&Side<'_>, NodeId),
+        place: usize,
+        pairs: &mut Vec<(NodeId, NodeId, usize)>,
+    ) {
+        let (lefts, rights) = (old.items(left), new.items(right));
+        let is_alike = |(left, right): (&NodeId, &NodeId)| old.tree.value(*left) == new.tree.value(*right);
+        if lefts.len() == rights.len() && lefts.iter().zip(&rights).all(is_alike) {
+            return;
+        }
+        let Some((field, before, after)) = names(&old.tree, left, &new.tree, right) else {
+            self.report(place);
+            return;
+        };
+        let in_both = |side: &Side<'_>, items: &[NodeId], others: &BTreeMap<String, NodeId>| -> Vec<String> {
+            let texts = items.iter().filter_map(|item| side.tree.field_text(*item, field));
+            texts.filter(|text| others.contains_key(text)).collect()
+        };
+        if in_both(old, &lefts, &after) != in_both(new, &rights, &before) {
+            self.report(place);
+            return;
+        }
+        let mut all: BTreeMap<String, (Option<NodeId>, Option<NodeId>)> = BTreeMap::new();
+        for (text, item) in before.into_iter().filter(|(_, item)| old.chosen.keeps(*item)) {
+            all.entry(text).or_default().0 = Some(item);
+        }
+        for (text, item) in after.into_iter().filter(|(_, item)| new.chosen.keeps(*item)) {
+            all.entry(text).or_default().1 = Some(item);
+        }
+        let mut looked_into = 0;
+        for (text, sides) in all {
+            if self.more || looked_into == MAX_LOOKED_INTO {
+                self.more = true;
+                return;
+            }
+            if let (Some(left), Some(right)) = sides
+                && is_alike((&left, &right))
+            {
+                continue;
+            }
+            let item = self.below(place, format!("[{field}={text}]"));
+            match sides {
+                (Some(left), Some(right)) => {
+                    looked_into += 1;
+                    pairs.push((left, right, item));
+                }
+                _ => self.report(item),
+            }
+        }
+    }
+
     /// A part that one object lacks: its members are what differs, or itself when it has none.
     fn only_on_one_side(&mut self, side: &Side<'_>, place: usize) -> Result<(), JsonError> {
         if side.tree.kind(ROOT) != Kind::Object {
@@ -342,6 +417,25 @@ fn shown(path: &str) -> String {
         return clean.collect();
     }
     clean.take(MAX_SHOWN - 3).chain("...".chars()).collect()
+}
+
+/// The first field that every item of both lists has, each another value, with the items of both by it.
+fn names(
+    old: &Tree<'_>,
+    left: NodeId,
+    new: &Tree<'_>,
+    right: NodeId,
+) -> Option<(&'static str, BTreeMap<String, NodeId>, BTreeMap<String, NodeId>)> {
+    let by = |tree: &Tree<'_>, list, field| {
+        let mut items = BTreeMap::new();
+        for item in tree.children(list) {
+            if items.insert(tree.field_text(item, field)?, item).is_some() {
+                return None;
+            }
+        }
+        Some(items)
+    };
+    ITEM_FIELDS.iter().find_map(|field| Some((*field, by(old, left, field)?, by(new, right, field)?)))
 }
 
 /// Whether two scalars mean the same though they are written otherwise.

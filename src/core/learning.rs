@@ -1,9 +1,9 @@
 //! What changes of an object while it is watched, and which guard lets just that pass.
 //!
 //! Paths are those of `ignorePaths`. What always holds: a guard of the last content that leaves out all paths that changed
-//! approves every content that was noted. What only tools of people wrote is what a guard is there to judge, so that it
-//! stays pinned unless somebody wants it otherwise. List items are named by one of their fields where that tells them apart,
-//! since an index would mean another item tomorrow; otherwise the list is left out whole.
+//! approves every content that was noted. What only tools of people wrote, or nobody knows who, is what a guard is there to
+//! judge, so that it stays pinned unless somebody wants it otherwise. What no path names without naming more than has changed
+//! is never left out: rather no guard is proposed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,9 +17,22 @@ use super::json::{Cursor, JsonError, Span};
 use super::paths::{MAX_PATH_LENGTH, MAX_PATHS, PathFilter};
 use super::scope::Scope;
 
-/// Fields by which items of lists are told apart, as Kubernetes' own kinds do, in the order in which they are tried.
-const ITEM_FIELDS: [&str; 8] =
-    ["name", "key", "type", "containerPort", "port", "mountPath", "devicePath", "ip"];
+/// Most paths that are remembered of an object, of each class of writers: more than a guard may leave out, since those that
+/// lie under others come to one.
+const MAX_REMEMBERED: usize = 8 * MAX_PATHS;
+/// Most writers that are remembered of a path.
+const MAX_WRITERS: usize = 32;
+
+/// Why a path cannot be left out of a guard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Obstacle {
+    /// It goes through a key `*`, which means every member in a path.
+    Star,
+    /// It would be a whole list of objects, since what changed in it has no name of its own.
+    List,
+    /// It is longer than a path may be.
+    TooLong,
+}
 
 /// How one path changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -28,15 +41,51 @@ pub struct Changed {
     pub times: u64,
     /// Field managers who wrote it, as far as they are known.
     pub by: BTreeSet<String>,
+    /// Why a guard cannot leave out just this.
+    pub obstacle: Option<Obstacle>,
 }
 
-/// What changed of one object so far.
+impl Changed {
+    /// Takes along what another path, or another write, came to; `times` are those of both.
+    fn add(&mut self, other: &Self, times: u64) {
+        self.times = times;
+        for name in &other.by {
+            if self.by.len() < MAX_WRITERS {
+                self.by.insert(name.clone());
+            }
+        }
+        self.obstacle = self.obstacle.or(other.obstacle);
+    }
+}
+
+/// What changed of one object so far. Its size is bounded, however long it goes on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct History {
-    paths: BTreeMap<String, Changed>,
+    /// What others than tools of people wrote.
+    rivals: Noted,
+    /// What tools of people wrote, or nobody knows who.
+    people: Noted,
     writes: u64,
-    /// Whether more changed than paths can name.
+}
+
+/// What writers of one class changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Noted {
+    paths: BTreeMap<String, Changed>,
+    /// Whether more changed than these paths name.
     is_beyond: bool,
+}
+
+impl Noted {
+    fn note(&mut self, path: String, changed: &Changed) {
+        if let Some(known) = self.paths.get_mut(&path) {
+            known.add(changed, known.times + changed.times);
+        } else if self.paths.len() == MAX_REMEMBERED {
+            self.is_beyond = true;
+        } else {
+            self.paths.insert(path, changed.clone());
+        }
+    }
 }
 
 /// What guard an object should have.
@@ -48,8 +97,19 @@ pub enum Proposal {
     Without {
         /// What is left out.
         paths: Vec<(String, Changed)>,
-        /// What stays pinned although it changed, since only tools wrote it by which people write.
+        /// What stays pinned although it changed, since only tools wrote it by which people write, or nobody knows who.
         kept: Vec<(String, Changed)>,
+        /// Whether more than `kept` changed and stays pinned.
+        more_kept: bool,
+        /// What would stay pinned too, but lies under what is left out.
+        covered: Vec<(String, Changed)>,
+    },
+    /// None, since a path that changed by itself cannot be left out without more.
+    CannotLeaveOut {
+        /// What changed.
+        path: String,
+        /// Why it cannot.
+        obstacle: Obstacle,
     },
     /// None, since so many of its values change that little would be pinned.
     MostlyChanging {
@@ -78,19 +138,19 @@ impl History {
         if hash_object(old, scope)? == hash_object(new, scope)? {
             return Ok(false);
         }
-        let change = Change { old, new, scope };
-        let found = change.paths()?;
         self.writes += 1;
-        let Some(found) = found else {
-            self.is_beyond = true;
+        if self.rivals.is_beyond && self.people.is_beyond {
             return Ok(true);
-        };
-        for (path, by) in found {
-            let changed = self.paths.entry(path).or_default();
-            changed.times += 1;
-            changed.by.extend(by);
         }
-        self.is_beyond |= self.paths.len() > 8 * MAX_PATHS;
+        let Found { paths, is_beyond } = Change { old, new, scope }.paths()?;
+        let is_of_rivals = paths.values().any(is_of_rival);
+        // A write has one writer: what could not be named of it is put down to whoever wrote the rest.
+        let class = if is_of_rivals { &mut self.rivals } else { &mut self.people };
+        class.is_beyond |= is_beyond;
+        for (path, changed) in paths {
+            let class = if is_of_rival(&changed) { &mut self.rivals } else { &mut self.people };
+            class.note(path, &changed);
+        }
         Ok(true)
     }
 
@@ -107,16 +167,32 @@ impl History {
         if self.writes == 0 {
             return Ok(Proposal::Whole);
         }
-        let is_kept = |changed: &Changed| {
-            !of_people && !changed.by.is_empty() && changed.by.iter().all(|name| is_tool(name))
-        };
-        let (kept, left): (Vec<_>, Vec<_>) = self.paths.iter().partition(|(_, changed)| is_kept(changed));
-        let paths = outermost(left);
-        let mut kept = outermost(kept);
-        kept.retain(|(path, _)| !paths.iter().any(|(above, _)| lies_under(path, above)));
-        if self.is_beyond || paths.len() > MAX_PATHS {
+        let (mut left, mut kept) = (self.rivals.paths.clone(), BTreeMap::new());
+        for (path, changed) in &self.people.paths {
+            match left.get_mut(path) {
+                Some(known) => known.add(changed, known.times + changed.times),
+                None if of_people => {
+                    left.insert(path.clone(), changed.clone());
+                }
+                None => {
+                    kept.insert(path.clone(), changed.clone());
+                }
+            }
+        }
+        if self.rivals.is_beyond || (of_people && self.people.is_beyond) {
             return Ok(Proposal::TooManyPaths);
         }
+        let (paths, kept) = (outermost(left), outermost(kept));
+        let obstacle =
+            paths.iter().find_map(|(path, changed)| changed.obstacle.map(|obstacle| (path, obstacle)));
+        if let Some((path, obstacle)) = obstacle {
+            return Ok(Proposal::CannotLeaveOut { path: path.clone(), obstacle });
+        }
+        if paths.len() > MAX_PATHS {
+            return Ok(Proposal::TooManyPaths);
+        }
+        let is_covered = |path: &str| paths.iter().any(|(above, _)| path == above || lies_under(path, above));
+        let (covered, kept) = kept.into_iter().partition(|(path, _)| is_covered(path));
         let object = Object::read(&mut Cursor::new(object))?;
         let names: Vec<&str> = paths.iter().map(|(path, _)| path.as_str()).collect();
         // They were made as such paths.
@@ -127,8 +203,13 @@ impl History {
         if 2 * changing > of {
             return Ok(Proposal::MostlyChanging { changing, of });
         }
-        Ok(Proposal::Without { paths, kept })
+        Ok(Proposal::Without { paths, kept, more_kept: self.people.is_beyond, covered })
     }
+}
+
+/// Whether somebody is known to have written it who is no tool of people.
+fn is_of_rival(changed: &Changed) -> bool {
+    changed.by.iter().any(|name| !is_tool(name))
 }
 
 fn lies_under(path: &str, above: &str) -> bool {
@@ -136,18 +217,21 @@ fn lies_under(path: &str, above: &str) -> bool {
 }
 
 /// The paths that lie under no other, which take along what is known of those that do.
-fn outermost(mut paths: Vec<(&String, &Changed)>) -> Vec<(String, Changed)> {
+fn outermost(paths: BTreeMap<String, Changed>) -> Vec<(String, Changed)> {
     let mut found: Vec<(String, Changed)> = Vec::new();
+    let mut paths: Vec<(String, Changed)> = paths.into_iter().collect();
     // Whatever lies under a path is longer than it.
     paths.sort_by_key(|(path, _)| path.len());
     for (path, changed) in paths {
-        match found.iter_mut().find(|(above, _)| lies_under(path, above)) {
+        match found.iter_mut().find(|(above, _)| lies_under(&path, above)) {
+            // One write may have changed both.
             Some((_, above)) => {
-                // One write may have changed both.
-                above.times = above.times.max(changed.times);
-                above.by.extend(changed.by.iter().cloned());
+                let obstacle = above.obstacle;
+                above.add(&changed, above.times.max(changed.times));
+                // What lies above is left out, with whatever cannot be named below it.
+                above.obstacle = obstacle;
             }
-            None => found.push((path.clone(), changed.clone())),
+            None => found.push((path, changed)),
         }
     }
     found.sort_by(|left, right| left.0.cmp(&right.0));
@@ -161,108 +245,104 @@ struct Change<'a> {
     scope: &'a Scope,
 }
 
-impl Change<'_> {
-    /// The paths without which the two are alike, each with whoever wrote it; `None` where there are none such.
-    fn paths(&self) -> Result<Option<BTreeMap<String, BTreeSet<String>>>, CanonicalError> {
-        let read = |text| Object::read(&mut Cursor::new(text));
-        let found = changed_places(&read(self.old)?, &read(self.new)?, self.scope, MAX_PATHS)?;
-        if found.more {
-            return Ok(None);
-        }
-        let whole = |text: &'_ [u8]| Span { start: 0, end: text.len() };
-        let (old, new) = (Tree::read(self.old, whole(self.old))?, Tree::read(self.new, whole(self.new))?);
-        let pointers: Vec<String> = found.places.iter().map(|place| joined(place)).collect();
-        let by = writers(self.old, self.new, &pointers)?;
-        let mut places = Vec::with_capacity(found.places.len());
-        for place in &found.places {
-            places.push(named(&old, &new, place)?);
-        }
-        loop {
-            let mut paths: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-            for (place, by) in places.iter_mut().zip(&by) {
-                while joined(place).chars().count() > MAX_PATH_LENGTH {
-                    place.pop();
-                }
-                if place.is_empty() {
-                    return Ok(None);
-                }
-                paths.entry(joined(place)).or_default().extend(by.iter().cloned());
-            }
-            if self.are_alike_without(&paths)? {
-                return Ok(Some(paths));
-            }
-            // A container that came or went with what is in it, or the like.
-            for place in &mut places {
-                place.pop();
-            }
-        }
-    }
+/// What one write changed.
+struct Found {
+    paths: BTreeMap<String, Changed>,
+    /// Whether it changed more than these paths name.
+    is_beyond: bool,
+}
 
-    fn are_alike_without(&self, paths: &BTreeMap<String, BTreeSet<String>>) -> Result<bool, CanonicalError> {
-        let names: Vec<&String> = paths.keys().collect();
-        let Ok(filter) = PathFilter::ignoring(&names) else { return Ok(false) };
-        let scope = self.scope.with_filter(filter);
-        Ok(hash_object(self.old, &scope)? == hash_object(self.new, &scope)?)
+impl Change<'_> {
+    /// The paths without which the two are alike, but for those that cannot be left out.
+    fn paths(&self) -> Result<Found, CanonicalError> {
+        let read = |text| Object::read(&mut Cursor::new(text));
+        let (old, new) = (read(self.old)?, read(self.new)?);
+        let first = changed_places(&old, &new, self.scope, MAX_PATHS)?;
+        let (mut places, mut is_beyond) = (first.places, first.more);
+        let trees = (whole(self.old)?, whole(self.new)?);
+        while !is_beyond {
+            let mut names = Vec::new();
+            for place in &places {
+                if obstacle(&trees, place)?.is_none() {
+                    names.push(joined(place));
+                }
+            }
+            let Ok(filter) = PathFilter::ignoring(&names) else {
+                is_beyond = true;
+                break;
+            };
+            let without = self.scope.with_filter(filter);
+            // A container that came or went with what is in it is a place of its own now.
+            let rest = changed_places(&old, &new, &without, MAX_PATHS)?;
+            let more: Vec<_> = rest.places.into_iter().filter(|place| !places.contains(place)).collect();
+            if more.is_empty() {
+                let is_all_named = names.len() == places.len();
+                is_beyond = rest.more
+                    || (is_all_named && hash_object(self.old, &without)? != hash_object(self.new, &without)?);
+                break;
+            }
+            places.retain(|place| !more.iter().any(|above| place.starts_with(above)));
+            places.extend(more);
+        }
+        let pointers: Vec<String> = places.iter().map(|place| joined(place)).collect();
+        let mut paths: BTreeMap<String, Changed> = BTreeMap::new();
+        for (place, by) in places.iter().zip(writers(self.old, self.new, &pointers)?) {
+            let obstacle = obstacle(&trees, place)?;
+            let path: String = joined(place).chars().take(MAX_PATH_LENGTH).collect();
+            paths.entry(path).or_default().add(&Changed { times: 1, by, obstacle }, 1);
+        }
+        Ok(Found { paths, is_beyond })
     }
+}
+
+fn whole(text: &[u8]) -> Result<Tree<'_>, JsonError> {
+    Tree::read(text, Span { start: 0, end: text.len() })
+}
+
+/// Why a place cannot be left out, if so.
+fn obstacle(trees: &(Tree<'_>, Tree<'_>), place: &[String]) -> Result<Option<Obstacle>, JsonError> {
+    if place.iter().any(|segment| segment == "*") {
+        return Ok(Some(Obstacle::Star));
+    }
+    if joined(place).chars().count() > MAX_PATH_LENGTH {
+        return Ok(Some(Obstacle::TooLong));
+    }
+    for tree in [&trees.0, &trees.1] {
+        if let Some(id) = at(tree, place)?
+            && tree.kind(id) == Kind::Array
+            && tree.children(id).any(|item| tree.kind(item) != Kind::Scalar)
+        {
+            return Ok(Some(Obstacle::List));
+        }
+    }
+    Ok(None)
 }
 
 fn joined(place: &[String]) -> String {
     place.iter().map(|segment| format!("/{}", escaped(segment))).collect()
 }
 
-/// The place with its list items named by a field; only the way to a list where nothing names them.
-fn named(old: &Tree<'_>, new: &Tree<'_>, place: &[String]) -> Result<Vec<String>, JsonError> {
-    let mut found = Vec::with_capacity(place.len());
-    let (mut left, mut right) = (Some(ROOT), Some(ROOT));
+/// The value at a place.
+fn at(tree: &Tree<'_>, place: &[String]) -> Result<Option<NodeId>, JsonError> {
+    let mut found = Some(ROOT);
     for segment in place {
-        let lists = [(old, left), (new, right)]
-            .map(|(tree, id)| id.filter(|id| tree.kind(*id) == Kind::Array).map(|id| (tree, id)));
-        if lists.iter().all(Option::is_none) {
-            left = member(old, left, segment)?;
-            right = member(new, right, segment)?;
-            found.push(segment.clone());
-            continue;
-        }
-        let Ok(index) = segment.parse::<usize>() else { return Ok(found) };
-        let Some(item) = item_name(&lists, index) else { return Ok(found) };
-        let [before, after] = lists.map(|list| list.and_then(|(tree, id)| tree.children(id).nth(index)));
-        (left, right) = (before, after);
-        found.push(item);
+        let Some(id) = found else { return Ok(None) };
+        found = match tree.kind(id) {
+            Kind::Object => member(tree, id, segment)?,
+            Kind::Array => tree.item(id, segment),
+            Kind::Scalar => None,
+        };
     }
     Ok(found)
 }
 
-fn member(tree: &Tree<'_>, id: Option<NodeId>, key: &str) -> Result<Option<NodeId>, JsonError> {
-    let Some(id) = id.filter(|id| tree.kind(*id) == Kind::Object) else { return Ok(None) };
+fn member(tree: &Tree<'_>, id: NodeId, key: &str) -> Result<Option<NodeId>, JsonError> {
     for child in tree.children(id) {
         if tree.key(child)? == key {
             return Ok(Some(child));
         }
     }
     Ok(None)
-}
-
-/// `[field=value]` of an item, by a field that every item of both lists has, each another value, and that is the same
-/// before and after.
-fn item_name(lists: &[Option<(&Tree<'_>, NodeId)>], index: usize) -> Option<String> {
-    ITEM_FIELDS.iter().find_map(|field| {
-        let mut value = None;
-        for (tree, list) in lists.iter().flatten() {
-            let texts: Option<Vec<String>> =
-                tree.children(*list).map(|item| tree.field_text(item, field)).collect();
-            let mut texts = texts?;
-            if let Some(own) = texts.get(index).cloned()
-                && *value.get_or_insert_with(|| own.clone()) != own
-            {
-                return None;
-            }
-            texts.sort_unstable();
-            if texts.windows(2).any(|pair| pair[0] == pair[1]) {
-                return None;
-            }
-        }
-        value.map(|value| format!("[{field}={value}]"))
-    })
 }
 
 #[cfg(test)]

@@ -51,7 +51,7 @@ pub(in crate::cli) fn controller(subject: &Subject) -> Option<String> {
 }
 
 /// Who makes all that would be pinned of an object, where no tool of people wrote any of it.
-pub(super) fn sole_writer(subject: &Subject) -> Option<String> {
+pub(in crate::cli) fn sole_writer(subject: &Subject) -> Option<String> {
     let managed = metadata(subject).managed_fields;
     maker(&owners(&managed), &subject.scope).map(str::to_owned)
 }

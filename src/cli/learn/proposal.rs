@@ -8,7 +8,7 @@ use super::watched::Known;
 use crate::cli::guard::manifest::{Manifest, Wishes, guard_names};
 use crate::cli::guard::{Approved, api_version_needed, others, refuse_hopeless};
 use crate::cli::subject::{Served, Subject};
-use crate::core::learning::{Changed, Proposal};
+use crate::core::learning::{Changed, Obstacle, Proposal};
 use crate::core::paths::PathFilter;
 use crate::core::scope::Scope;
 use crate::manifests::yaml;
@@ -29,7 +29,17 @@ struct Made {
     /// What it leaves out.
     left_out: Changes,
     /// What it pins all the same.
-    kept: Changes,
+    kept: Kept,
+}
+
+/// What a guard pins although it changed.
+#[derive(Default)]
+struct Kept {
+    changes: Changes,
+    /// Whether there is more than these.
+    has_more: bool,
+    /// What would be pinned, but lies under what is left out.
+    covered: Changes,
 }
 
 /// What is proposed.
@@ -89,20 +99,26 @@ impl Proposals {
             ))
         } else if let Some(problem) = known.problem {
             Some(problem)
+        } else if let Some(writer) = others::sole_writer(&subject) {
+            Some(format!("{writer} alone writes it; `driftguard guard` guards it all the same"))
         } else {
             refuse_hopeless(&subject, Some(entry)).err().map(|error| format!("{error:#}"))
         };
         let changed = match (left, proposed) {
             (Some(left), _) => Err(left),
             (None, Err(error)) => Err(error.to_string()),
-            (None, Ok(Proposal::Whole)) => Ok((Vec::new(), Vec::new())),
-            (None, Ok(Proposal::Without { paths, kept })) => Ok((paths, kept)),
+            (None, Ok(Proposal::Whole)) => Ok((Vec::new(), Kept::default())),
+            (None, Ok(Proposal::Without { paths, kept, more_kept, covered })) => {
+                Ok((paths, Kept { changes: kept, has_more: more_kept, covered }))
+            }
+            (None, Ok(Proposal::CannotLeaveOut { path, obstacle })) => Err(cannot_leave_out(&path, obstacle)),
             (None, Ok(Proposal::MostlyChanging { changing, of })) => Err(format!(
-                "{changing} of {of} values changed in {writes} writes, so that a guard would pin little; pin the \
-                 rest by --only-path of `driftguard guard` if it is worth it"
+                "{changing} of {of} values changed in {}, so that a guard would pin little; pin the \
+                 rest by --only-path of `driftguard guard` if it is worth it",
+                in_writes(writes)
             )),
             (None, Ok(Proposal::TooManyPaths)) => {
-                Err(format!("more changed in {writes} writes than a guard can leave out"))
+                Err(format!("more changed in {} than a guard can leave out", in_writes(writes)))
             }
         };
         let made = changed.and_then(|(left_out, kept)| {
@@ -151,9 +167,22 @@ impl Proposals {
             for changed in left_out {
                 text.push_str(&comment(&line(changed)));
             }
-            for changed in kept {
+            for (path, changed) in &kept.changes {
+                let why = if changed.by.is_empty() { "" } else { ", by which people write" };
                 text.push_str(&comment(&format!(
-                    "{}, by which people write: it stays pinned",
+                    "{}{why}: it stays pinned",
+                    line(&(path.clone(), changed.clone()))
+                )));
+            }
+            if kept.has_more {
+                text.push_str(&comment(&format!(
+                    "{}: more was written by what people write by, or nobody knows by whom: it stays pinned",
+                    one.subject
+                )));
+            }
+            for changed in &kept.covered {
+                text.push_str(&comment(&format!(
+                    "{}: it lies under what is left out, so that it is not pinned; decide whether it should be",
                     line(changed)
                 )));
             }
@@ -168,6 +197,24 @@ impl Proposals {
         }
         Ok(text)
     }
+}
+
+fn cannot_leave_out(path: &str, obstacle: Obstacle) -> String {
+    let path = cut(path);
+    let why = match obstacle {
+        Obstacle::Star => "no path names a key `*` alone",
+        Obstacle::List => {
+            "leaving it out would leave out a whole list, since nothing names what changed in it"
+        }
+        Obstacle::TooLong => "it is longer than a path may be",
+    };
+    format!(
+        "{path} changes, and {why}; pin other parts by --only-path of `driftguard guard` if it is worth it"
+    )
+}
+
+fn in_writes(count: u64) -> String {
+    if count == 1 { "1 write".to_owned() } else { format!("{count} writes") }
 }
 
 fn times(count: u64) -> String {

@@ -149,6 +149,11 @@ impl Watched {
         self.objects.values().filter(|known| !known.is_gone).count()
     }
 
+    /// Whether there was ever one.
+    pub(super) fn has_seen(&self) -> bool {
+        !self.objects.is_empty()
+    }
+
     /// How many writes changed what a guard would pin.
     pub(super) fn changes(&self) -> u64 {
         self.changes

@@ -290,8 +290,11 @@ fn owner(object: &[u8], paths: &[String]) -> Result<Result<Entry, String>, JsonE
 }
 
 /// The managers of fields to whom a write of an object can be put down, for each of the paths that it changed: the newest
-/// owner of the path, or where the write took it away, whoever is newly noted. Each with its subresource in brackets,
-/// when it wrote through one; nobody where that is not known.
+/// owner of the path, or where the write took it away, whoever is noted to have written just now. Each with its subresource
+/// in brackets, when it wrote through one; nobody where that is not known. An API server notes nobody for taking fields
+/// away alone: it takes them out of the entries of their owners, and leaves the times of these as they were.
+///
+/// A path is a JSON Pointer in which an item of a list may be named as `[field=value]`.
 ///
 /// # Errors
 /// When one of the two objects cannot be read.
@@ -300,9 +303,11 @@ pub(crate) fn writers(old: &[u8], new: &[u8], paths: &[String]) -> Result<Vec<BT
     let whole = Tree::read(new, Span { start: 0, end: new.len() })?;
     let entries = entries(&managed)?;
     let before = managed_fields(old)?;
-    let known: BTreeSet<&[u8]> =
-        before.iter().flat_map(|before| before.children(ROOT).map(|id| before.value(id))).collect();
-    let is_new = |nth: &usize| !known.contains(managed.value(entries[*nth].id));
+    let mut known = BTreeSet::new();
+    if let Some(before) = &before {
+        known.extend(self::entries(before)?.iter().map(|entry| noted(before, entry)));
+    }
+    let is_new = |nth: &usize| !known.contains(&noted(&managed, &entries[*nth]));
     let newly: Vec<usize> =
         (0..entries.len()).filter(is_new).filter(|nth| entries[*nth].subresource != "status").collect();
     let mut found = Vec::with_capacity(paths.len());
@@ -322,6 +327,12 @@ pub(crate) fn writers(old: &[u8], new: &[u8], paths: &[String]) -> Result<Vec<BT
         found.push(owners.iter().map(name).collect());
     }
     Ok(found)
+}
+
+/// Of whom an entry is, and when it was written last.
+fn noted(managed: &Tree<'_>, entry: &Entry) -> [String; 5] {
+    let text = |field| managed.field_text(entry.id, field).unwrap_or_default();
+    ["manager", "operation", "subresource", "apiVersion", "time"].map(text)
 }
 
 /// The list `metadata.managedFields` of an object.
@@ -399,9 +410,7 @@ fn owns(
     let mut sets = vec![fields];
     let mut place = Some(ROOT);
     for segment in segments {
-        let item = place
-            .filter(|id| object.kind(*id) == Kind::Array)
-            .map(|list| segment.parse::<usize>().ok().and_then(|index| object.children(list).nth(index)));
+        let item = place.filter(|id| object.kind(*id) == Kind::Array).map(|list| object.item(list, segment));
         let mut next = Vec::new();
         for set in sets {
             for id in managed.children(set) {

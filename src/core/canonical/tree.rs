@@ -187,6 +187,15 @@ impl<'a> Tree<'a> {
         Ok(members)
     }
 
+    /// An item of a list by its index, or as `[field=value]` the first one with that field.
+    pub(crate) fn item(&self, list: NodeId, segment: &str) -> Option<NodeId> {
+        if let Ok(index) = segment.parse::<usize>() {
+            return self.children(list).nth(index);
+        }
+        let (field, value) = segment.strip_prefix('[')?.strip_suffix(']')?.split_once('=')?;
+        self.children(list).find(|item| self.field_text(*item, field).as_deref() == Some(value))
+    }
+
     /// The text of a scalar member of an object, as `[field=value]` compares it: a string decoded,
     /// a number or literal in canonical form.
     pub(crate) fn field_text(&self, item: NodeId, field: &str) -> Option<String> {
