@@ -185,7 +185,15 @@ fn approved_anew(on: &Installation, ns: &str, guards: &[String]) -> Result<()> {
 
     // Whoever may write statuses would else have their own content approved.
     until("a deployment is made", LIMIT, || on.apply(&deployment(ns, "forged"))?.success())?;
-    let forged = on.pin(ns, "deployment/forged", &"ab".repeat(32), &json!({"enforcement": "Audit"}))?;
+    // It only tells, so that it is never said to be enforced.
+    let forged = "forged-guard".to_owned();
+    on.apply(&json!({
+        "apiVersion": "terrafusion.ai/v1", "kind": "DriftGuard",
+        "metadata": {"name": forged, "namespace": ns},
+        "spec": {"targetKind": "deployment", "targetName": "forged", "expectedHash": "ab".repeat(32),
+            "enforcement": "Audit"},
+    }))?
+    .success()?;
     let evil = hash_of(&on.get(ns, "deployment/forged")?)?;
     until("the gate is believed, and not the status", LIMIT, || {
         let generation = on.get(ns, &format!("dg/{forged}"))?["metadata"]["generation"].clone();
