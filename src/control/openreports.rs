@@ -417,7 +417,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
     use super::*;
 
-    fn meta(metadata: Value) -> Meta {
+    fn meta(metadata: &Value) -> Meta {
         serde_json::from_value(json!({
             "apiVersion": "meta.k8s.io/v1",
             "kind": "PartialObjectMetadata",
@@ -428,12 +428,12 @@ mod tests {
 
     #[test]
     fn a_report_is_ours_by_its_label_or_by_its_field_managers_and_not_by_its_name() {
-        assert!(is_ours(&meta(json!({"labels": {"app.kubernetes.io/managed-by": "driftguard"}}))));
+        assert!(is_ours(&meta(&json!({"labels": {"app.kubernetes.io/managed-by": "driftguard"}}))));
         assert!(is_ours(&meta(
-            json!({"managedFields": [{"manager": "a"}, {"manager": "driftguard-reports"}]})
+            &json!({"managedFields": [{"manager": "a"}, {"manager": "driftguard-reports"}]})
         )));
-        assert!(!is_ours(&meta(json!({"name": "driftguard", "managedFields": [{"manager": "kubectl"}]}))));
-        assert!(!is_ours(&meta(json!({"labels": {"app.kubernetes.io/managed-by": "kyverno"}}))));
+        assert!(!is_ours(&meta(&json!({"name": "driftguard", "managedFields": [{"manager": "kubectl"}]}))));
+        assert!(!is_ours(&meta(&json!({"labels": {"app.kubernetes.io/managed-by": "kyverno"}}))));
     }
 
     #[test]

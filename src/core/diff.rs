@@ -419,13 +419,16 @@ fn shown(path: &str) -> String {
     clean.take(MAX_SHOWN - 3).chain("...".chars()).collect()
 }
 
+/// Items of a list by the text that names each.
+type Named = BTreeMap<String, NodeId>;
+
 /// The first field that every item of both lists has, each another value, with the items of both by it.
 fn names(
     old: &Tree<'_>,
     left: NodeId,
     new: &Tree<'_>,
     right: NodeId,
-) -> Option<(&'static str, BTreeMap<String, NodeId>, BTreeMap<String, NodeId>)> {
+) -> Option<(&'static str, Named, Named)> {
     let by = |tree: &Tree<'_>, list, field| {
         let mut items = BTreeMap::new();
         for item in tree.children(list) {
