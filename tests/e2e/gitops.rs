@@ -364,7 +364,7 @@ fn case_68_argo_cd_applies_guards_in_an_earlier_wave() -> Result<()> {
 
 #[test]
 fn case_68_argo_cd_applies_guards_in_an_earlier_wave_server_side() -> Result<()> {
-    argo_cd("gitops-argo-server-side", &["-server-side"])
+    argo_cd("gitops-argo-ssa", &["-server-side"])
 }
 
 fn argo_cd(ns: &str, how: &[&str]) -> Result<()> {
