@@ -67,6 +67,34 @@ async fn other_content_is_refused_and_recorded() {
 }
 
 #[tokio::test]
+async fn what_is_approved_by_a_guard_that_the_index_has_not_seen_yet_is_not_refused_by_the_one_of_before() {
+    let before = |live| {
+        let outdated = guarded(|guard| guard.expected = "ab".repeat(32).parse().unwrap(), live);
+        TestGuards { is_outdated: true, ..outdated }
+    };
+    let passed = answered(before(LiveRead::FindsTheGuard), "g1/fail", &review("u", APPROVED)).await;
+    assert_eq!(passed.response, json!({"uid": "u", "allowed": true}));
+    assert!(passed.records.is_empty());
+    let deleted = answered(before(LiveRead::Nothing), "g1/fail", &review("u", APPROVED)).await;
+    assert_eq!(deleted.response["allowed"], true);
+    // What the newer one does not approve either, and what cannot be looked at, is refused.
+    let refused = answered(before(LiveRead::FindsTheGuard), "g1/fail", &review("u", "101")).await;
+    assert_eq!(refused.response["allowed"], false);
+    for live in [LiveRead::Fails, LiveRead::NeverEnds] {
+        let refused = answered(before(live), "g1/fail", &review("u", APPROVED)).await;
+        assert_eq!(refused.response["allowed"], false, "{live:?}");
+        assert_eq!(refused.records.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_by_the_newest_guard_costs_no_list() {
+    let refused = answered(TestGuards::known(), "g1/fail", &review("u", "101")).await;
+    assert_eq!(refused.response["allowed"], false);
+    assert!(!refused.page.contains("live_reads_total{result=\"found\"} 1"), "{}", refused.page);
+}
+
+#[tokio::test]
 async fn a_dry_run_gets_the_same_answer_and_is_not_recorded() {
     let mut dry = review("u", "101");
     dry["request"]["dryRun"] = true.into();
@@ -168,7 +196,7 @@ fn guarded(change: impl FnOnce(&mut crate::core::guard::Guard), live: LiveRead) 
     let mut guard = (*guard).clone();
     change(&mut guard);
     let index = Index::build(vec![GuardState::Valid(Arc::new(guard))]);
-    TestGuards { index: Arc::new(index), live, panics: false }
+    TestGuards { index: Arc::new(index), live, is_outdated: false, panics: false }
 }
 
 fn mutated(guards: TestGuards, price: &str) -> Value {
