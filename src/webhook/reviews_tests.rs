@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::telling::bound;
 use super::*;
 use crate::core::guard::{DeletionPolicy, Enforcement};
-use crate::webhook::test_support::{APPROVED, LiveRead, TestGuards, cut_off, review, reviews};
+use crate::webhook::test_support::{APPROVED, LiveRead, TestGuards, configmap, cut_off, review, reviews};
 
 struct Answered {
     response: Value,
@@ -66,22 +66,30 @@ async fn other_content_is_refused_and_recorded() {
     );
 }
 
+/// A write of the approved content in place of other content.
+fn applied() -> Value {
+    let mut review = review("u", APPROVED);
+    review["request"]["oldObject"] = configmap("99");
+    review
+}
+
 #[tokio::test]
 async fn what_is_approved_by_a_guard_that_the_index_has_not_seen_yet_is_not_refused_by_the_one_of_before() {
     let before = |live| {
         let outdated = guarded(|guard| guard.expected = "ab".repeat(32).parse().unwrap(), live);
         TestGuards { is_outdated: true, ..outdated }
     };
-    let passed = answered(before(LiveRead::FindsTheGuard), "g1/fail", &review("u", APPROVED)).await;
+    let approving = &applied();
+    let passed = answered(before(LiveRead::FindsTheGuard), "g1/fail", approving).await;
     assert_eq!(passed.response, json!({"uid": "u", "allowed": true}));
     assert!(passed.records.is_empty());
-    let deleted = answered(before(LiveRead::Nothing), "g1/fail", &review("u", APPROVED)).await;
+    let deleted = answered(before(LiveRead::Nothing), "g1/fail", approving).await;
     assert_eq!(deleted.response["allowed"], true);
     // What the newer one does not approve either, and what cannot be looked at, is refused.
     let refused = answered(before(LiveRead::FindsTheGuard), "g1/fail", &review("u", "101")).await;
     assert_eq!(refused.response["allowed"], false);
     for live in [LiveRead::Fails, LiveRead::NeverEnds] {
-        let refused = answered(before(live), "g1/fail", &review("u", APPROVED)).await;
+        let refused = answered(before(live), "g1/fail", approving).await;
         assert_eq!(refused.response["allowed"], false, "{live:?}");
         assert_eq!(refused.records.len(), 1);
     }

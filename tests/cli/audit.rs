@@ -1,11 +1,12 @@
 //! `audit` against a real API server on which no DriftGuard runs.
 
 use std::io::BufRead as _;
+use std::time::Duration;
 
-use driftguard_control_plane::{ControlPlane, User, Version};
+use driftguard_control_plane::{ControlPlane, User, Version, until};
 use serde_json::{Value, json};
 
-use crate::live::{Cluster, cluster};
+use crate::live::{Cluster, cluster, driftguard_as};
 use crate::run::{Ran, command, run_with};
 
 /// A namespace with one guard in each state that needs nobody to run.
@@ -387,4 +388,71 @@ fn files_tell_of_a_workload_only_what_they_state() {
     assert_eq!(told("/spec/replicas"), "Drifted");
     assert_eq!(told("/spec/template/spec/containers/*/image"), "Drifted");
     assert_eq!(told("/spec/template"), "Unreadable", "the API server may store what is approved");
+}
+
+#[test]
+fn an_audit_does_not_believe_statuses_of_an_installation_that_nobody_leads() {
+    let cluster = cluster().namespace("dead").namespace("terrafusion-system");
+    cluster.apply("{apiVersion: v1, kind: ConfigMap, metadata: {name: a, namespace: dead}, data: {x: z}}");
+    cluster.apply(&cluster.driftguard(&["guard", "cm", "a", "-n", "dead"], "").success());
+    let enforcing = json!({"status": {"observedGeneration": 1, "enforcement": "Deny", "conditions": [{
+        "type": "Enforcing", "status": "True", "reason": "Proved", "message": "it is",
+        "lastTransitionTime": "2026-01-01T00:00:00Z", "observedGeneration": 1,
+    }]}});
+    let patch = enforcing.to_string();
+    cluster.kubectl(&[
+        "patch",
+        "dg/a-guard",
+        "-n",
+        "dead",
+        "--subresource=status",
+        "--type=merge",
+        "-p",
+        &patch,
+    ]);
+    let lease = |renewed: &str| {
+        let lease = json!({
+            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+            "metadata": {"name": "driftguard", "namespace": "terrafusion-system"},
+            "spec": {"holderIdentity": "a-replica", "leaseDurationSeconds": 12, "renewTime": renewed},
+        });
+        cluster.apply(&lease.to_string());
+        cluster.driftguard(&["audit", "-n", "dead"], "")
+    };
+    let told = lease("2026-01-01T00:00:00.000000Z");
+    assert_eq!(told.code, Some(1), "{}", told.stdout);
+    assert!(told.stdout.contains("NotEnforcing") && told.stdout.contains("no replica of DriftGuard leads"));
+    let told = lease(&jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string());
+    assert_eq!(told.code, Some(0), "{}", told.stdout);
+    assert_eq!(told.stderr, "1 guard: 1 in sync\n");
+
+    // Uninstalled, the Lease is gone and statuses stay. Who may not read Leases is told so.
+    cluster.kubectl(&["delete", "lease", "driftguard", "-n", "terrafusion-system"]);
+    let told = cluster.driftguard(&["audit", "-n", "dead"], "");
+    assert_eq!(told.code, Some(1), "{}", told.stdout);
+    assert!(told.stdout.contains("NotEnforcing"), "{}", told.stdout);
+    let auditor = cluster.plane.user("auditor-of-dead", &[]).unwrap();
+    let role = ["create", "role", "auditor", "-n", "dead", "--verb=get,list"];
+    let of = "--resource=driftguards.terrafusion.ai,configmaps";
+    cluster.kubectl(&[&role[..], &[of]].concat());
+    cluster.kubectl(&[
+        "create",
+        "rolebinding",
+        "auditor",
+        "-n",
+        "dead",
+        "--role=auditor",
+        "--user=auditor-of-dead",
+    ]);
+    until("the right is known", Duration::from_secs(60), || {
+        let told = driftguard_as(&auditor, &["audit", "-n", "dead"], "");
+        anyhow::ensure!(told.code == Some(0), "{}{}", told.stdout, told.stderr);
+        anyhow::ensure!(
+            told.stderr.starts_with("note: whether a replica of DriftGuard leads is not known"),
+            "{}",
+            told.stderr
+        );
+        Ok(())
+    })
+    .unwrap();
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use driftguard_control_plane::until;
 use serde_json::{Value, json};
 
-use crate::live::{Cluster, cluster};
+use crate::live::{Cluster, cluster, driftguard_as};
 use crate::run::{Ran, command, run_with};
 
 /// A line that needs no object to be there, and rights that everybody has to find out who that is.
@@ -193,4 +193,38 @@ fn a_proxy_is_used_that_the_kubeconfig_or_the_environment_names() {
         kubeconfig(on, folder.path(), &user, &[("proxy-url", "http://127.0.0.1:1")]).display().to_string();
     let told = driftguard(&ASKS, &[("KUBECONFIG", config.as_str())]).failure();
     assert!(told.lines().count() == 1 && told.starts_with("error: "), "{told}");
+}
+
+#[test]
+fn a_missing_right_is_told_with_the_next_step() {
+    let cluster = cluster();
+    let eve = cluster.plane.user("eve", &[]).unwrap();
+    let told = driftguard_as(&eve, &["hash", "secret", "a", "-n", "default"], "").failure();
+    assert_eq!(told.lines().count(), 1, "{told}");
+    assert!(
+        told.contains("User \"eve\" cannot get resource \"secrets\"") && told.contains("--as or --context"),
+        "{told}"
+    );
+    let wrong = driftguard_as(&cluster.admin, &["hash", "secret", "a", "--token", "nobodys"], "").failure();
+    assert!(wrong.contains("does not accept these credentials"), "{wrong}");
+    let as_eve = driftguard_as(&cluster.admin, &["hash", "secret", "a", "--as", "eve"], "").failure();
+    assert!(as_eve.contains("User \"eve\" cannot get"), "{as_eve}");
+}
+
+#[test]
+fn the_address_and_the_authority_can_be_given_by_flags() {
+    let cluster = cluster();
+    let address = cluster.plane.api_server().address();
+    let config = "--kubeconfig=/dev/null";
+    let told = cluster.driftguard(&["version", config, "-s", address], "");
+    assert!(told.stderr.contains("signed by an unknown authority"), "{}", told.stderr);
+    let ca = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(ca.path(), cluster.plane.authority()).unwrap();
+    let by_flags = cluster.driftguard(
+        &["version", config, "--server", address, "--certificate-authority", ca.path().to_str().unwrap()],
+        "",
+    );
+    assert!(by_flags.success().contains("Server Version: v1."));
+    let unchecked = cluster.driftguard(&["version", config, "-s", address, "--insecure-skip-tls-verify"], "");
+    assert!(unchecked.success().contains("Server Version: v1."));
 }

@@ -6,6 +6,7 @@ mod audit;
 mod connections;
 mod doctor;
 mod documents;
+mod guarding;
 mod live;
 mod plugin;
 mod properties;

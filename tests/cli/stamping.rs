@@ -1,8 +1,11 @@
-//! `stamp` in its three roles, without a cluster.
+//! `stamp` in its three roles. It asks no cluster; what it takes for certain is held against a real one.
 
 use std::fs;
 use std::path::Path;
 
+use serde_json::json;
+
+use crate::live::cluster;
 use crate::run::{Ran, command, run, run_with};
 
 const OLD: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
@@ -250,4 +253,29 @@ fn the_hooks_of_pre_commit_are_commands_of_the_program() {
         let program = driftguard::cli::command();
         assert!(program.try_get_matches_from(words).is_ok(), "{entry}");
     }
+}
+
+#[test]
+fn the_kinds_that_are_certain_without_a_server_have_the_version_that_it_prefers() {
+    let list = cluster().kubectl(&["api-resources", "--no-headers", "-o", "wide"]);
+    let mut files = String::new();
+    for line in list.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let at = words.iter().position(|word| matches!(*word, "true" | "false")).unwrap();
+        let (api_version, kind) = (words[at - 1], words[at + 1]);
+        if kind != "DriftGuard" {
+            let spec =
+                json!({"targetKind": kind, "targetName": "x", "onlyPaths": ["/spec/x"], "expectedHash": ""});
+            let guard = json!({"apiVersion": "terrafusion.ai/v1", "kind": "DriftGuard", "metadata": {"name": kind.to_lowercase()}, "spec": spec});
+            let object = json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": "x"}, "spec": {"x": "y"}});
+            files.push_str(&format!("---\n{guard}\n---\n{object}\n"));
+        }
+    }
+    let ran = run_with(command(&["stamp", "-n", "default"]), &files);
+    assert!(!ran.stderr.contains("and it stands there as"), "{}", ran.stderr);
+    for certain in ["/deployment ", "/service ", "/ingress ", "/horizontalpodautoscaler "] {
+        assert!(!ran.stderr.contains(certain), "{certain}: {}", ran.stderr);
+    }
+    let unsure = ran.success().matches("\"expectedHash\":\"\"").count();
+    assert!(files.matches("\"expectedHash\":\"\"").count() - unsure > 40, "most kinds are certain");
 }
