@@ -261,6 +261,10 @@ async fn guarded(cluster: &Cluster, served: &Served, args: &LearnArgs) -> (Guard
     if listed.as_ref().is_err_and(|error| code(error) == Some(403)) && !args.all_namespaces {
         let namespace = Some(cluster.namespace.as_str());
         listed = guards::all(cluster, namespace, None, |_| true).await;
+        output::message(&format!(
+            "note: guards of other namespaces may not be listed: what one of them pins here gets a second guard, which is refused; {} is looked at alone",
+            cluster.namespace
+        ));
     }
     let (found, unknown) = match listed {
         Ok((found, 0)) => (found, None),
