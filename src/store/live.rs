@@ -1,11 +1,10 @@
 //! One live read of the guards of one object, for when the index may lag behind.
 
 use http::Request;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::ListParams;
 use kube::{Api, core::ObjectList};
 
-use crate::core::guard::{GuardId, GuardState, Target, url_segment};
+use crate::core::guard::{GuardState, Target, url_segment};
 use crate::core::index::Index;
 use crate::core::kinds::Catalog;
 use crate::core::signature::SigningKey;
@@ -89,27 +88,6 @@ impl Store {
             .await
             .map_err(|error| LiveReadError::List { name: name(), error: Box::new(error) })?;
         Ok(self.index_of(listed, &catalog, object))
-    }
-
-    /// Whether a guard is another one by now than this: changed, made anew, or deleted.
-    ///
-    /// # Errors
-    /// [`LiveReadError`] when the API server does not answer.
-    pub async fn is_outdated(
-        &self,
-        guard: &GuardId,
-        uid: &str,
-        generation: i64,
-    ) -> Result<bool, LiveReadError> {
-        let api: Api<Received> = Api::namespaced(self.shared.client.clone(), &guard.namespace);
-        let found = api
-            .get_metadata_opt(&guard.name)
-            .await
-            .map_err(|error| LiveReadError::Object { path: guard.to_string(), error: Box::new(error) })?;
-        let is_same = |metadata: ObjectMeta| {
-            metadata.uid.as_deref() == Some(uid) && metadata.generation == Some(generation)
-        };
-        Ok(!found.is_some_and(|found| is_same(found.metadata)))
     }
 
     /// An object as it stands: the bytes that the API server sends, since decoding them would change

@@ -6,7 +6,7 @@ use futures::future::BoxFuture;
 
 use crate::control::member::Vouch;
 use crate::core::index::Index;
-use crate::core::verdict::{Attempt, Question, Unguarded};
+use crate::core::verdict::{Question, Unguarded};
 use crate::store::{Key, LiveReadError, Store};
 
 /// What the server asks for guards.
@@ -23,10 +23,6 @@ pub trait Guards: Send + Sync + 'static {
     /// The guards of one object, at least as new as the moment of the call. The caller bounds how
     /// long this may take.
     fn read<'a>(&'a self, object: &'a Unguarded) -> BoxFuture<'a, Result<Index, LiveReadError>>;
-
-    /// Whether the API server holds another guard than the one that refused an attempt: another generation, another
-    /// object of its name, or none. The caller bounds how long this may take.
-    fn is_outdated<'a>(&'a self, attempt: &'a Attempt) -> BoxFuture<'a, Result<bool, LiveReadError>>;
 
     /// The raw JSON of one object as it stands, `None` when there is none. The caller bounds how long
     /// this may take.
@@ -62,10 +58,6 @@ impl Guards for Vouched {
             name: &object.name,
         };
         Box::pin(self.store.read_guards(key))
-    }
-
-    fn is_outdated<'a>(&'a self, attempt: &'a Attempt) -> BoxFuture<'a, Result<bool, LiveReadError>> {
-        Box::pin(self.store.is_outdated(&attempt.guard, &attempt.guard_uid, attempt.guard_generation))
     }
 
     fn read_object<'a>(

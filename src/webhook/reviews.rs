@@ -22,7 +22,7 @@ use crate::audit::observed::Observed;
 use crate::control::would_denies::WouldDenies;
 use crate::core::index::Index;
 use crate::core::rewrite::rewrite;
-use crate::core::verdict::{Fact, Judgement, ReviewError, Unguarded, Verdict};
+use crate::core::verdict::{Fact, Judgement, ReviewError, Verdict};
 use crate::telemetry::allowance::Allowance;
 use crate::telemetry::events::EventSink;
 use crate::telemetry::metrics::Metrics;
@@ -39,8 +39,6 @@ use telling::UNDECODABLE;
 
 /// Live reads at once: each costs the API server a LIST. Further ones wait within their own time.
 const LIVE_READS: usize = 32;
-/// Refusals that are looked at again at once: each costs the API server a GET of metadata. Further ones stand.
-const SECOND_LOOKS: usize = 8;
 /// Alarms by reviews that nobody authenticated: at once, and per second after that.
 const ALARM_BURST: u32 = 10;
 const ALARMS_PER_SECOND: u32 = 1;
@@ -56,7 +54,6 @@ pub struct Reviews {
     would_denies: Arc<WouldDenies>,
     observed: Arc<Observed>,
     live_reads: Semaphore,
-    second_looks: Semaphore,
     alarms: Mutex<Allowance>,
     of_guards: Option<GuardReviews>,
 }
@@ -129,7 +126,6 @@ impl Reviews {
             would_denies,
             observed,
             live_reads,
-            second_looks: Semaphore::new(SECOND_LOOKS),
             alarms: Mutex::new(Allowance::new(ALARM_BURST, ALARMS_PER_SECOND, Instant::now())),
             of_guards: None,
         }
@@ -157,18 +153,7 @@ impl Reviews {
             other => return self.unjudged(other, asked, now),
         };
         let Verdict::NotGuarded(object) = &judgement.verdict else {
-            let settled = match self.settle(judgement, body, &index, asked, now).await {
-                Ok(settled) => settled,
-                Err(reply) => return reply,
-            };
-            if goes_by_index
-                && !asked.is_broken()
-                && let Verdict::Deny { attempt, .. } = &settled.verdict
-                && self.is_outdated(attempt, asked).await
-            {
-                return self.judge_anew(settled, body, asked, now).await;
-            }
-            return self.answer(settled, asked, now);
+            return self.settle(judgement, body, &index, asked, now).await;
         };
         let read = if is_current || !asked.is_broken() {
             self.read_guards(object, asked).await
@@ -178,40 +163,14 @@ impl Reviews {
         match read {
             Read::Nothing => self.answer(judgement, asked, now),
             Read::Failed => self.unread(&judgement, object, body, asked, now),
-            Read::Found(index) => self.judge_by(&index, body, asked, now).await,
+            Read::Found(index) => match judge_aside(body, &index, now, None) {
+                Judged::Verdict(judgement) => self.settle(judgement, body, &index, asked, now).await,
+                other => self.unjudged(other, asked, now),
+            },
         }
     }
 
-    /// Answers by guards that were read for this review.
-    async fn judge_by(&self, index: &Index, body: &[u8], asked: Asked, now: Timestamp) -> Reply {
-        let judgement = match judge_aside(body, index, now, None) {
-            Judged::Verdict(judgement) => judgement,
-            other => return self.unjudged(other, asked, now),
-        };
-        match self.settle(judgement, body, index, asked, now).await {
-            Ok(settled) => self.answer(settled, asked, now),
-            Err(reply) => reply,
-        }
-    }
-
-    /// Answers by the guards as they are now what was refused by one of before; by that where they cannot be read.
-    async fn judge_anew(&self, refused: Judgement, body: &[u8], asked: Asked, now: Timestamp) -> Reply {
-        let Verdict::Deny { attempt, .. } = &refused.verdict else { return self.answer(refused, asked, now) };
-        let target = &attempt.target;
-        let object = Unguarded {
-            group: target.group.to_string(),
-            resource: target.resource.to_string(),
-            namespace: target.namespace.as_ref().map(ToString::to_string),
-            name: target.name.to_string(),
-        };
-        match self.read_guards(&object, asked).await {
-            Read::Found(index) => self.judge_by(&index, body, asked, now).await,
-            Read::Nothing => self.judge_by(&Index::default(), body, asked, now).await,
-            Read::Failed => self.answer(refused, asked, now),
-        }
-    }
-
-    /// The judgement, after one live read where it is a question; the answer, where there is none.
+    /// Answers, after one live read where the judgement is a question.
     async fn settle(
         &self,
         judgement: Judgement,
@@ -219,8 +178,8 @@ impl Reviews {
         index: &Index,
         asked: Asked,
         now: Timestamp,
-    ) -> Result<Judgement, Reply> {
-        let Verdict::Ask(question) = &judgement.verdict else { return Ok(judgement) };
+    ) -> Reply {
+        let Verdict::Ask(question) = &judgement.verdict else { return self.answer(judgement, asked, now) };
         let object = if asked.is_broken() && !self.guards.is_current() {
             // A replica that is cut off would only make everybody wait.
             Err(Unread)
@@ -233,8 +192,8 @@ impl Reviews {
             Err(Unread) => Fact::Unread(asked.route.failure_policy),
         };
         match judge_aside(body, index, now, Some(fact)) {
-            Judged::Verdict(judgement) => Ok(judgement),
-            other => Err(self.unjudged(other, asked, now)),
+            Judged::Verdict(judgement) => self.answer(judgement, asked, now),
+            other => self.unjudged(other, asked, now),
         }
     }
 

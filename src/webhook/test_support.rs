@@ -36,7 +36,7 @@ use crate::core::guard::{
 use crate::core::index::Index;
 use crate::core::paths::PathFilter;
 use crate::core::scope::Scope;
-use crate::core::verdict::{Attempt, Question, Unguarded};
+use crate::core::verdict::{Question, Unguarded};
 use crate::store::LiveReadError;
 use crate::telemetry::events;
 use crate::telemetry::metrics::Metrics;
@@ -56,25 +56,18 @@ pub(super) enum LiveRead {
 pub(super) struct TestGuards {
     pub(super) index: Arc<Index>,
     pub(super) live: LiveRead,
-    /// Whether the guard that refuses is another one by now.
-    pub(super) is_outdated: bool,
     pub(super) panics: bool,
 }
 
 impl TestGuards {
     /// The guard is in the index.
     pub(super) fn known() -> Self {
-        Self {
-            index: Arc::new(Index::build(vec![guard()])),
-            live: LiveRead::Nothing,
-            is_outdated: false,
-            panics: false,
-        }
+        Self { index: Arc::new(Index::build(vec![guard()])), live: LiveRead::Nothing, panics: false }
     }
 
     /// The index lags behind.
     pub(super) fn unknown(live: LiveRead) -> Self {
-        Self { index: Arc::default(), live, is_outdated: false, panics: false }
+        Self { index: Arc::default(), live, panics: false }
     }
 }
 
@@ -91,16 +84,6 @@ impl Guards for TestGuards {
                 LiveRead::FindsTheGuard => Ok(Index::build(vec![guard()])),
                 LiveRead::Fails => Err(LiveReadError::NoCatalog { name: object.name.clone() }),
                 LiveRead::NeverEnds => std::future::pending().await,
-            }
-        })
-    }
-
-    fn is_outdated<'a>(&'a self, _attempt: &'a Attempt) -> BoxFuture<'a, Result<bool, LiveReadError>> {
-        Box::pin(async move {
-            match self.live {
-                LiveRead::Fails => Err(LiveReadError::NoCatalog { name: "a guard".into() }),
-                LiveRead::NeverEnds => std::future::pending().await,
-                _ => Ok(self.is_outdated),
             }
         })
     }

@@ -6,10 +6,8 @@ use std::time::Duration;
 use super::{Asked, Reviews};
 use crate::api::names;
 use crate::core::index::Index;
-use crate::core::verdict::{Attempt, Question, Unguarded};
+use crate::core::verdict::{Question, Unguarded};
 
-/// Longest time that a refusal waits for a second look.
-const SECOND_LOOK: Duration = Duration::from_millis(500);
 /// The part of the API server's time after which a live read is given up, so that our answer still
 /// arrives.
 const READ_SHARE: f64 = 0.7;
@@ -47,16 +45,6 @@ impl Reviews {
                 Read::Failed
             }
         }
-    }
-
-    /// Whether the guard that refuses is another one by now, which the index has not seen yet: whoever approves content
-    /// and writes it right after, as `kubectl apply` of both does, must not be refused by the guard of before. Where it
-    /// cannot be told at once, the index decides: floods of refusals cost no more than a few small reads.
-    pub(super) async fn is_outdated(&self, attempt: &Attempt, asked: Asked) -> bool {
-        let Ok(_permit) = self.second_looks.try_acquire() else { return false };
-        let limit = left(asked).min(SECOND_LOOK);
-        let looked = tokio::time::timeout(limit, self.guards.is_outdated(attempt)).await;
-        looked.is_ok_and(|looked| looked.unwrap_or(false))
     }
 
     /// One live read of what a review leaves open.
