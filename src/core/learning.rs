@@ -328,21 +328,12 @@ fn at(tree: &Tree<'_>, place: &[String]) -> Result<Option<NodeId>, JsonError> {
     for segment in place {
         let Some(id) = found else { return Ok(None) };
         found = match tree.kind(id) {
-            Kind::Object => member(tree, id, segment)?,
+            Kind::Object => tree.member(id, segment)?,
             Kind::Array => tree.item(id, segment),
             Kind::Scalar => None,
         };
     }
     Ok(found)
-}
-
-fn member(tree: &Tree<'_>, id: NodeId, key: &str) -> Result<Option<NodeId>, JsonError> {
-    for child in tree.children(id) {
-        if tree.key(child)? == key {
-            return Ok(Some(child));
-        }
-    }
-    Ok(None)
 }
 
 #[cfg(test)]

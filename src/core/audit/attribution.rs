@@ -435,20 +435,11 @@ fn owns(
         sets = next;
         place = match (item, place) {
             (Some(item), _) => item,
-            (None, Some(id)) if object.kind(id) == Kind::Object => child(object, id, segment)?,
+            (None, Some(id)) if object.kind(id) == Kind::Object => object.member(id, segment)?,
             (None, _) => None,
         };
     }
     Ok(!segments.is_empty())
-}
-
-fn child(tree: &Tree<'_>, id: NodeId, key: &str) -> Result<Option<NodeId>, JsonError> {
-    for member in tree.children(id) {
-        if tree.key(member)? == key {
-            return Ok(Some(member));
-        }
-    }
-    Ok(None)
 }
 
 /// Whether a key of a set of fields means this item of a list: `k:{"name":"app"}` by fields, `v:"x"` by

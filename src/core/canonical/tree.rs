@@ -196,6 +196,22 @@ impl<'a> Tree<'a> {
         self.children(list).find(|item| self.field_text(*item, field).as_deref() == Some(value))
     }
 
+    /// A member of an object by its key; none of what is no object.
+    ///
+    /// # Errors
+    /// When a key cannot be decoded.
+    pub(crate) fn member(&self, object: NodeId, key: &str) -> Result<Option<NodeId>, JsonError> {
+        if self.kind(object) != Kind::Object {
+            return Ok(None);
+        }
+        for member in self.children(object) {
+            if self.key(member)? == key {
+                return Ok(Some(member));
+            }
+        }
+        Ok(None)
+    }
+
     /// The text of a scalar member of an object, as `[field=value]` compares it: a string decoded,
     /// a number or literal in canonical form.
     pub(crate) fn field_text(&self, item: NodeId, field: &str) -> Option<String> {

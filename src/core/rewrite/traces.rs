@@ -41,7 +41,7 @@ pub(super) fn edits(old: &[u8], new: &[u8], target: &Target) -> Result<Option<Ed
     }
     let mut metadata = Edits::default();
     put_back(&left, &right, ROOT, ROOT, "managedFields", &mut metadata)?;
-    let (notes, others) = (child(&left, ROOT, "annotations")?, child(&right, ROOT, "annotations")?);
+    let (notes, others) = (left.member(ROOT, "annotations")?, right.member(ROOT, "annotations")?);
     match (notes, others) {
         (None, Some(_)) => metadata.remove("annotations"),
         (Some(notes), None) => metadata.set("annotations", left.value(notes).to_vec()),
@@ -65,26 +65,13 @@ fn put_back(
     key: &str,
     edits: &mut Edits,
 ) -> Result<(), JsonError> {
-    match (child(old, left, key)?, child(new, right, key)?) {
+    match (old.member(left, key)?, new.member(right, key)?) {
         (Some(left), Some(right)) if old.value(left) == new.value(right) => {}
         (Some(left), _) => edits.set(key, old.value(left).to_vec()),
         (None, Some(_)) => edits.remove(key),
         (None, None) => {}
     }
     Ok(())
-}
-
-/// A member of an object.
-fn child(tree: &Tree<'_>, id: NodeId, key: &str) -> Result<Option<NodeId>, JsonError> {
-    if tree.kind(id) != Kind::Object {
-        return Ok(None);
-    }
-    for member in tree.children(id) {
-        if tree.key(member)? == key {
-            return Ok(Some(member));
-        }
-    }
-    Ok(None)
 }
 
 /// Whether all top-level fields but metadata, and status where it stands apart, mean the same.
