@@ -55,8 +55,8 @@ struct Place {
     written: Option<(Digest, String)>,
     /// What stands in the cluster; `None` where nothing does.
     standing: Option<Found>,
-    /// The report of somebody else that was told of, by its uid.
-    told: Option<String>,
+    /// The report of somebody else that was told of, by its uid, and when.
+    told: Option<(String, Instant)>,
     /// How often the same content was written again, since somebody changed what stood there.
     repairs: u32,
     /// When that was last done.
@@ -94,7 +94,7 @@ impl Place {
         match (self.guards, &self.standing) {
             (None, found) => found.as_ref().is_some_and(|found| found.is_ours).then_some(Task::Prune),
             (Some(_), Some(found)) if !found.is_ours => {
-                (self.told.as_ref() != Some(&found.uid)).then_some(Task::Tell)
+                (self.told.as_ref().map(|(uid, _)| uid) != Some(&found.uid)).then_some(Task::Tell)
             }
             _ if self.guards != self.made || !self.stands() => Some(Task::Make),
             _ => None,
@@ -136,7 +136,10 @@ impl Place {
     /// When it is its turn; `None` when nothing is to be done.
     fn moment(&self) -> Option<Instant> {
         let first = [self.news_at, self.repair_at].into_iter().flatten().min()?;
-        Some(self.held.map_or(first, |held| held.max(first)))
+        // Whoever makes one report after the other fills no log by it.
+        let told =
+            self.told.as_ref().filter(|_| self.task() == Some(Task::Tell)).map(|(_, at)| *at + LONGEST);
+        Some([self.held, told].into_iter().flatten().fold(first, Instant::max))
     }
 }
 
@@ -248,7 +251,7 @@ impl Desk {
     /// It was told whose report stands there.
     pub(super) fn told(&mut self, namespace: &str, now: Instant) {
         let place = self.place(namespace);
-        place.told = place.standing.as_ref().map(|found| found.uid.clone());
+        place.told = place.standing.as_ref().map(|found| (found.uid.clone(), now));
         place.settle(now);
     }
 
@@ -416,7 +419,21 @@ mod tests {
         written(&mut desk, 1, "10", now);
         assert!(desk.keeps_all());
         desk.take_report("a", found("11", "another", false), now);
-        assert_eq!(desk.due(now + SETTLE), Some(("a".to_owned(), Task::Tell)), "it took the place of ours");
+        let later = now + SETTLE + LONGEST;
+        assert_eq!(desk.due(later), Some(("a".to_owned(), Task::Tell)), "it took the place of ours");
+    }
+
+    #[test]
+    fn whoever_makes_one_report_after_the_other_is_told_of_rarely() {
+        let (mut desk, now) = (Desk::default(), Instant::now());
+        desk.take_guards([guard("a", "1")].iter(), now);
+        desk.take_report("a", found("1", "theirs", false), now);
+        desk.told("a", now);
+        desk.take_report("a", None, now);
+        desk.take_report("a", found("2", "theirs again", false), now);
+        assert_eq!((desk.due(now + SETTLE), desk.wake()), (None, Some(now + LONGEST)));
+        desk.take_report("a", None, now);
+        assert_eq!(desk.due(now + SETTLE), made("a"), "ours does not wait for that");
     }
 
     #[test]
