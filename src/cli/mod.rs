@@ -41,6 +41,7 @@ pub mod uninstall;
 pub mod verify;
 pub mod version;
 mod wait;
+mod words;
 mod write;
 
 use exit::Exit;

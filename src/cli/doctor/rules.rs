@@ -3,8 +3,8 @@
 mod api;
 mod guards;
 mod installation;
+mod rights;
 mod webhooks;
-mod words;
 
 use super::facts::Facts;
 use super::finding::Finding;
@@ -18,10 +18,10 @@ pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
         installation::replicas(&facts.replicas, &facts.workload, facts.now),
         installation::leader(&facts.leader, facts.now),
         installation::secrets(&facts.secrets, &facts.workload),
-        installation::operator_rights(&facts.lacking, &facts.namespace),
+        rights::operator_rights(&facts.lacking, &facts.namespace),
     ]);
-    found.extend(installation::target_rights(&facts.kinds, &facts.guards, &facts.namespace));
-    found.extend(installation::remediation_rights(&facts.kinds, &facts.guards, &facts.namespace));
+    found.extend(rights::target_rights(&facts.kinds, &facts.guards, &facts.namespace));
+    found.extend(rights::remediation_rights(&facts.kinds, &facts.guards, &facts.namespace));
     let registered = webhooks::Registered::of(facts);
     found.extend(registered.configurations());
     found.push(registered.rules());

@@ -8,11 +8,11 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     JSONSchemaPropsOrBool,
 };
 
-use super::words::listed;
 use crate::api::names;
 use crate::cli::doctor::facts::{Server, Told};
 use crate::cli::doctor::finding::{Check, Finding};
 use crate::cli::install::preflight::{OLDEST_MINOR, is_supported};
+use crate::cli::words::listed;
 
 /// A difference that nobody notices: the header has whole seconds, and answers take their time.
 const NOTICED: SignedDuration = SignedDuration::from_secs(5);

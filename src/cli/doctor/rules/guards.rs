@@ -4,11 +4,11 @@
 //! A status says how things stood when it was written. It shows that something is well only while somebody keeps it,
 //! and only about the spec that it was written for.
 
-use super::words::{counted, listed};
 use crate::api::reasons::ConditionType;
 use crate::api::{RemediationResult, reasons};
 use crate::cli::doctor::facts::{Guarded, Said, Told, Unread};
 use crate::cli::doctor::finding::{Check, Finding, Outcome};
+use crate::cli::words::{counted, listed};
 use crate::core::guard::GuardState;
 use crate::core::guard_spec::rival;
 use crate::core::index::Index;

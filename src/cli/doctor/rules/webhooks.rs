@@ -4,12 +4,12 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::admissionregistration::v1::WebhookClientConfig;
 use kube::ResourceExt as _;
 
-use super::words::{counted, listed};
 use crate::api::names;
 use crate::cert::authority::{certificates, validity_of};
 use crate::cli::doctor::facts::{Facts, Guarded, Reach, Unread};
 use crate::cli::doctor::finding::{Check, Finding, Outcome};
 use crate::cli::terms::moment;
+use crate::cli::words::{counted, listed};
 use crate::control::compare::{self, Comparison};
 use crate::control::webhooks::server_name;
 use crate::core::index::Index;

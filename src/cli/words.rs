@@ -1,6 +1,6 @@
-//! Lists in findings, which must stay readable with a hundred thousand guards.
+//! Counts and lists in messages, which must stay readable with a hundred thousand guards.
 
-/// Most names that one finding lists.
+/// Most names that one message lists.
 const MOST: usize = 5;
 
 /// `a, b and 3 more`.
