@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::io::{IsTerminal as _, Write as _};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
@@ -17,6 +18,7 @@ use super::guard::manifest::Mode;
 use super::guards;
 use super::output;
 use super::subject::Served;
+use super::words::counted;
 use crate::audit::watch::request::Requests;
 use crate::telemetry::metrics::watches::WatchMetrics;
 
@@ -39,13 +41,14 @@ const TICK: Duration = Duration::from_millis(500);
     after_help = "It watches with your rights, writes nothing, and prints guards as YAML once the time is over or Ctrl-C \
                         is pressed: an object whose content stayed is pinned whole, one of which some paths changed \
                         with these as ignorePaths and a comment that says who wrote them and how often. What only tools \
-                        wrote by which people write, such as kubectl or Helm, stays pinned. Objects most of which changes, that controllers make, or that have a guard are named in comments. Watch \
-                        for as long as it takes until everything that writes has written once.\n\n\
+                        wrote by which people write, such as kubectl or Helm, stays pinned, and so does what nobody is known to have \
+                        written. Objects most of which changes, that controllers make, or that have a guard are named in \
+                        comments. Watch for as long as it takes until everything that writes has written once.\n\n\
                         A Secret's guard holds its hash, as that of `driftguard guard`; nothing else of it is shown but \
                         names of keys.\n\n\
                         Exit code 2: a kind could not be watched; the others are proposed all the same.\n\n\
                         Examples:
-  driftguard learn -n shop --for 10m > guards.yaml
+  driftguard learn -n shop --for 10m --output-file guards.yaml
   driftguard learn -n shop --for 1h configmaps secrets deploy/web
   driftguard learn -A -l app=shop deployments --enforcement Audit"
 )]
@@ -69,6 +72,9 @@ pub struct LearnArgs {
     /// What the proposed guards do with a write that is not approved [default: that of the installation]
     #[arg(long, value_name = "MODE")]
     enforcement: Option<Mode>,
+    /// Write the guards to this file, whole or not at all, instead of standard output
+    #[arg(long, value_name = "FILE")]
+    output_file: Option<PathBuf>,
     #[command(flatten)]
     cluster: ClusterArgs,
 }
@@ -110,11 +116,11 @@ pub async fn run(args: LearnArgs) -> anyhow::Result<Exit> {
         proposals.add(&places[at], (namespace, name), known, (&served, &guarded), args.all_writers);
     }
     let (made, partial) = proposals.counts();
-    output::data(proposals.render(&heading, &args)?.as_bytes())?;
+    let text = proposals.render(&heading, &args)?;
+    // Whoever stops reading, or whose disk is full, is told all the same what could not be told of what was watched.
+    let written = output::streamed(args.output_file.as_deref(), |out| out.write_all(text.as_bytes()));
     output::message(&format!("proposed: {}, {partial} of them without what changed", counted(made, "guard")));
-    if troubles.is_empty() && unknown.is_none() {
-        return Ok(Exit::Clean);
-    }
+    let is_whole = troubles.is_empty() && unknown.is_none();
     if let Some(unknown) = unknown {
         output::message(&format!(
             "error: it is not known of every object whether it has a guard, and a second one is refused: {unknown}"
@@ -123,7 +129,8 @@ pub async fn run(args: LearnArgs) -> anyhow::Result<Exit> {
     for trouble in troubles {
         output::message(&format!("error: not watched to the end: {trouble}"));
     }
-    Ok(Exit::CouldNotTell)
+    written?;
+    Ok(if is_whole { Exit::Clean } else { Exit::CouldNotTell })
 }
 
 impl LearnArgs {
@@ -184,6 +191,7 @@ async fn watch(
     // Before anything is awaited: from now on what was learnt is written, whoever ends it.
     let mut terminated = signal(SignalKind::terminate())?;
     let mut interrupted = signal(SignalKind::interrupt())?;
+    let mut hung_up = signal(SignalKind::hangup())?;
     let requests = Requests::new(cluster.client.clone(), WatchMetrics::default());
     let follow_all = futures::future::join_all(
         places.iter().enumerate().map(|(at, place)| follow(&requests, place, at, watched)),
@@ -199,6 +207,7 @@ async fn watch(
         () = over => {}
         _ = interrupted.recv() => {}
         _ = terminated.recv() => {}
+        _ = hung_up.recv() => {}
         () = tell(args, reach, watched) => {}
     }
     if std::io::stderr().is_terminal() {
@@ -237,10 +246,6 @@ async fn tell(args: &LearnArgs, reach: &str, watched: &RefCell<Watched>) {
         }
         tokio::time::sleep(TICK).await;
     }
-}
-
-fn counted(count: usize, what: &str) -> String {
-    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
 /// A length of time as people say it, to the second.

@@ -4,10 +4,14 @@
 
 use std::fs;
 use std::io::{self, IsTerminal, Write};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 /// Bytes that are gathered before they are written.
 const BUFFER: usize = 64 << 10;
+
+/// As many links one after the other as Linux follows.
+const MOST_LINKS: usize = 40;
 
 /// Writing the data failed, mostly because the reader closed the pipe.
 #[derive(Debug, thiserror::Error)]
@@ -158,10 +162,23 @@ struct Unfinished {
 }
 
 fn unfinished(path: &Path, is_there: bool) -> io::Result<Unfinished> {
-    let place = if is_there { fs::canonicalize(path)? } else { path.to_owned() };
+    let place = if is_there { fs::canonicalize(path)? } else { end_of_links(path)? };
     let name = place.file_name().ok_or(io::ErrorKind::InvalidFilename)?.to_string_lossy();
     let beside = place.with_file_name(format!(".{name}.{}", uuid::Uuid::now_v7().simple()));
     Ok(Unfinished { beside, place })
+}
+
+/// Where a link leads to which nothing is there yet; the path itself where it is none.
+fn end_of_links(path: &Path) -> io::Result<PathBuf> {
+    let mut place = path.to_owned();
+    for _ in 0..MOST_LINKS {
+        match fs::read_link(&place) {
+            Ok(target) => place = place.parent().unwrap_or(Path::new("")).join(target),
+            // It is no link, or not there.
+            Err(_) => return Ok(place),
+        }
+    }
+    Err(io::Error::other("it leads through too many links"))
 }
 
 impl Unfinished {
@@ -173,6 +190,8 @@ impl Unfinished {
         let create = || {
             let file = fs::OpenOptions::new().write(true).create_new(true).open(&self.beside)?;
             if let Some(old) = old {
+                // Root writes for others, in containers; whoever may not give files away keeps its own.
+                let _ = std::os::unix::fs::fchown(&file, Some(old.uid()), Some(old.gid()));
                 file.set_permissions(old.permissions())?;
             }
             Ok(file)
@@ -201,6 +220,19 @@ mod tests {
         assert_eq!(fs::metadata(&real).unwrap().permissions().mode() & 0o777, 0o640);
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn a_link_to_what_is_not_there_yet_leads_to_it_afterwards() {
+        let folder = tempfile::tempdir().unwrap();
+        let (real, link) = (folder.path().join("a.json"), folder.path().join("b.json"));
+        std::os::unix::fs::symlink("a.json", &link).unwrap();
+        file(&link, b"new").unwrap();
+        assert_eq!(fs::read_to_string(&real).unwrap(), "new");
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        let circle = folder.path().join("c.json");
+        std::os::unix::fs::symlink("c.json", &circle).unwrap();
+        assert!(file(&circle, b"new").is_err());
     }
 
     #[test]
