@@ -67,6 +67,14 @@ pub struct StampArgs {
     cluster: ClusterArgs,
 }
 
+impl StampArgs {
+    /// The files of `-f`, for messages.
+    fn files(&self) -> String {
+        let names: Vec<String> = self.filename.iter().map(|file| file.display().to_string()).collect();
+        names.join(", ")
+    }
+}
+
 /// A text of manifests.
 struct Input {
     /// As messages call it.
@@ -109,7 +117,7 @@ struct Left<'a> {
 /// Stamps.
 ///
 /// # Errors
-/// When manifests cannot be read or edited, or with `--strict` a guard has to be left as it is.
+/// When manifests cannot be read or edited, files hold no guard, or with `--strict` a guard has to be left as it is.
 pub async fn run(args: StampArgs) -> anyhow::Result<Exit> {
     let (manifests, list) = manifests(&args)?;
     let inputs = &manifests.inputs;
@@ -120,6 +128,12 @@ pub async fn run(args: StampArgs) -> anyhow::Result<Exit> {
     let kinds =
         server.as_ref().map_or(Kinds::Certain(&certain), |server| Kinds::Served(server.served.catalog()));
     let stream = Stream::of(&manifests, kinds, &namespace)?;
+    // A chart or an overlay may have none; whoever names files and is told nothing takes them for checked.
+    ensure!(
+        args.filename.is_empty() || !stream.guards().is_empty(),
+        "there is no DriftGuard in {}; name the files that hold guards as well",
+        args.files()
+    );
     let mut changes = Vec::new();
     let mut left = Vec::new();
     for guard in stream.guards() {

@@ -1,7 +1,7 @@
 //! The files that are stamped. What kustomize reads itself is no target: patches look like objects and are parts of
 //! some. What kustomize makes of them is stamped in the stream that it prints.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -30,25 +30,26 @@ impl Patch {
 }
 
 /// Reads files, and those of folders. Of a folder, what is no YAML is passed over, such as templates of charts; it is
-/// an error when `strict`.
+/// an error when `strict`. Of files that kustomize reads itself, those that were named outright are told: whoever names
+/// one expects something of it.
 ///
 /// # Errors
 /// When a file cannot be read.
 pub(super) fn files(names: &[PathBuf], strict: bool) -> anyhow::Result<Manifests> {
     let mut manifests = Manifests::default();
     let (mut files, mut seen) = (Vec::new(), HashSet::new());
-    let (mut kustomizations, mut parts) = (HashSet::new(), HashSet::new());
+    let (mut kustomizations, mut parts) = (HashSet::new(), HashMap::new());
+    let named: HashSet<PathBuf> = names.iter().map(|name| real(name)).collect();
     for name in names {
         let found = document::find(name)?;
-        let unseen = found.files.into_iter().filter(|path| seen.insert(real(path)));
-        files.extend(unseen.map(|path| (path == *name, path)));
+        files.extend(found.files.into_iter().filter(|path| seen.insert(real(path))));
         for path in found.kustomizations {
             if !kustomizations.insert(real(&path)) {
                 continue;
             }
             match Kustomization::read(&path) {
                 Ok(kustomization) => {
-                    parts.extend(kustomization.parts());
+                    parts.extend(kustomization.parts().into_iter().map(|part| (part, path.clone())));
                     manifests.patches.extend(patches(&kustomization));
                 }
                 Err(error) if strict => return Err(error.into()),
@@ -56,11 +57,18 @@ pub(super) fn files(names: &[PathBuf], strict: bool) -> anyhow::Result<Manifests
             }
         }
     }
-    for (is_named, path) in files {
-        if parts.contains(&real(&path)) {
+    for path in files {
+        let shown = path.display().to_string();
+        let is_named = named.contains(&real(&path));
+        if let Some(by) = parts.get(&real(&path)) {
+            if is_named {
+                output::message(&format!(
+                    "note: passed over: {shown}: {} takes it as a part of objects, such as a patch",
+                    by.display()
+                ));
+            }
             continue;
         }
-        let shown = path.display().to_string();
         let bytes = fs::read(&path).with_context(|| format!("{shown} cannot be read"))?;
         match Input::read(&shown, Some(path.clone()), bytes) {
             Ok(input) => manifests.inputs.push(input),
