@@ -248,6 +248,32 @@ fn a_file_named_outright_that_is_part_of_a_kustomization_is_told() {
 }
 
 #[test]
+fn what_was_edited_before_a_file_that_cannot_be_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    // What is written first beside a file of this name has one that is too long.
+    let long = format!("b{}.yaml", "b".repeat(240));
+    let path = |name: &str| folder.path().join(name);
+    let of = |name: &str| guard("ConfigMap", name) + "---\n" + &settings(name);
+    for (name, target) in [("a.yaml", "first"), (long.as_str(), "second"), ("c.yaml", "third")] {
+        fs::write(path(name), of(target)).unwrap();
+    }
+    let shown = folder.path().to_str().unwrap();
+    let ran = run(&["stamp", "-f", shown]);
+    assert_eq!(ran.code, Some(2));
+    let hash = hash(&settings("first"));
+    let want =
+        format!("{shown}/a.yaml:10: DriftGuard shop/first-guard: expectedHash sha256:{OLD} -> {hash}\n");
+    assert_eq!(ran.stdout, want, "what was done, and no more");
+    assert!(ran.stderr.starts_with(&format!("error: {shown}/{long} cannot be written: ")), "{}", ran.stderr);
+    assert!(fs::read_to_string(path("a.yaml")).unwrap().contains(&hash));
+    assert_eq!(
+        fs::read_to_string(path("c.yaml")).unwrap(),
+        of("third"),
+        "nothing is written after a failure"
+    );
+}
+
+#[test]
 fn whoever_stops_reading_stops_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let guards = folder.path().join("guards.yaml");
