@@ -67,6 +67,14 @@ pub struct StampArgs {
     cluster: ClusterArgs,
 }
 
+impl StampArgs {
+    /// The files of `-f`, for messages.
+    fn files(&self) -> String {
+        let names: Vec<String> = self.filename.iter().map(|file| file.display().to_string()).collect();
+        names.join(", ")
+    }
+}
+
 /// A text of manifests.
 struct Input {
     /// As messages call it.
@@ -109,7 +117,7 @@ struct Left<'a> {
 /// Stamps.
 ///
 /// # Errors
-/// When manifests cannot be read or edited, or with `--strict` a guard has to be left as it is.
+/// When manifests cannot be read or edited, files hold no guard, or with `--strict` a guard has to be left as it is.
 pub async fn run(args: StampArgs) -> anyhow::Result<Exit> {
     let (manifests, list) = manifests(&args)?;
     let inputs = &manifests.inputs;
@@ -120,6 +128,12 @@ pub async fn run(args: StampArgs) -> anyhow::Result<Exit> {
     let kinds =
         server.as_ref().map_or(Kinds::Certain(&certain), |server| Kinds::Served(server.served.catalog()));
     let stream = Stream::of(&manifests, kinds, &namespace)?;
+    // A chart or an overlay may have none; whoever names files and is told nothing takes them for checked.
+    ensure!(
+        args.filename.is_empty() || !stream.guards().is_empty(),
+        "there is no DriftGuard in {}; name the files that hold guards as well",
+        args.files()
+    );
     let mut changes = Vec::new();
     let mut left = Vec::new();
     for guard in stream.guards() {
@@ -139,23 +153,47 @@ pub async fn run(args: StampArgs) -> anyhow::Result<Exit> {
         stream.guards().len()
     );
     let edited = edited(inputs, &changes)?;
-    let told = told(inputs, &changes, &edited);
     if args.check {
-        output::data_while_read(told.as_bytes())?;
+        output::data_while_read(told(inputs, &changes, &edited).as_bytes())?;
         return Ok(if changes.is_empty() { Exit::Clean } else { Exit::Finding });
     }
-    for (input, edited) in inputs.iter().zip(edited) {
-        match &input.path {
-            Some(path) if edited.text != input.text => output::file(path, edited.text.as_bytes())?,
-            Some(_) => {}
-            None => filtered(&edited.text, list.as_ref(), &changes, &left)?,
+    if args.filename.is_empty() {
+        for edited in &edited {
+            filtered(&edited.text, list.as_ref(), &changes, &left)?;
+        }
+        return Ok(Exit::Clean);
+    }
+    let (done, outcome) = replaced(inputs, &edited);
+    // Guards are in the order of their inputs.
+    let changes = &changes[..changes.partition_point(|change| change.guard.input < done)];
+    // Last, since whoever reads it may stop reading.
+    let is_told = output::data_while_read(told(inputs, changes, &edited).as_bytes());
+    // Of the two, why a file is not as it ought to be is what has to be mended.
+    outcome?;
+    is_told?;
+    Ok(Exit::Clean)
+}
+
+/// Writes the files that changed, one after the other until one fails: of how many inputs nothing is left to do, and why
+/// not of the next.
+fn replaced(inputs: &[Input], edited: &[document::Edited]) -> (usize, anyhow::Result<()>) {
+    for (number, (input, edited)) in inputs.iter().zip(edited).enumerate() {
+        let path = input.path.as_deref().filter(|_| edited.text != input.text);
+        if let Some(Err(error)) = path.map(|path| replace(input, path, &edited.text)) {
+            return (number, Err(error));
         }
     }
-    // Last, since whoever reads it may stop reading.
-    if !args.filename.is_empty() {
-        output::data_while_read(told.as_bytes())?;
+    (inputs.len(), Ok(()))
+}
+
+/// Writes a file, unless it is another one by now than was read: an editor may have saved it meanwhile.
+fn replace(input: &Input, path: &Path, text: &str) -> anyhow::Result<()> {
+    // What is no file, such as a pipe, cannot be read twice.
+    if !std::fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+        let now = std::fs::read(path).with_context(|| format!("{} cannot be read again", input.name))?;
+        ensure!(now == input.text.as_bytes(), "{} was changed since it was read; stamp again", input.name);
     }
-    Ok(Exit::Clean)
+    output::file(path, text.as_bytes())
 }
 
 /// Prints an edited stream.
@@ -351,4 +389,28 @@ fn told(inputs: &[Input], changes: &[Change<'_>], edited: &[document::Edited]) -
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_saved_since_it_was_read_is_not_overwritten() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("g.yaml");
+        std::fs::write(&path, "a: 1\n").unwrap();
+        let input = Input::read("g.yaml", Some(path.clone()), b"a: 1\n".to_vec()).unwrap();
+        std::fs::write(&path, "a: 3\n").unwrap();
+        let error = replace(&input, &path, "a: 2\n").unwrap_err();
+        assert_eq!(error.to_string(), "g.yaml was changed since it was read; stamp again");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "a: 3\n");
+        std::fs::remove_file(&path).unwrap();
+        assert!(replace(&input, &path, "a: 2\n").is_err());
+        assert!(!path.exists(), "what was removed is not made again");
+        std::fs::write(&path, "a: 1\n").unwrap();
+        replace(&input, &path, "a: 2\n").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "a: 2\n");
+    }
 }

@@ -1,6 +1,7 @@
 //! Files that kustomize reads itself: kustomizations, and what they name beside objects, such as patches. These look
 //! like objects and are parts of some.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -54,13 +55,39 @@ impl Kustomization {
         found
     }
 
+    /// The real paths of the files and folders that it names as objects, and those that kustomizations in these folders
+    /// name. What lies elsewhere, such as in a repository that kustomize fetches, is left out.
+    #[must_use]
+    pub fn objects(&self) -> HashSet<PathBuf> {
+        let mut found = HashSet::new();
+        let mut waiting = self.named_objects();
+        while let Some(path) = waiting.pop() {
+            let inner = NAMES.iter().map(|name| path.join(name)).find(|path| path.is_file());
+            if found.insert(path) {
+                // One that cannot be read is kustomize's to tell of.
+                let inner = inner.and_then(|path| Self::read(&path).ok());
+                waiting.extend(inner.iter().flat_map(Self::named_objects));
+            }
+        }
+        found
+    }
+
+    fn named_objects(&self) -> Vec<PathBuf> {
+        let names = OBJECTS.iter().filter_map(|field| self.value[*field].as_array()).flatten();
+        names.filter_map(|name| fs::canonicalize(self.folder().join(name.as_str()?)).ok()).collect()
+    }
+
+    fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new(""))
+    }
+
     /// The real path of a file that a field names, as `path` or, in generators, as `key=path`.
     #[must_use]
     pub fn file(&self, text: &str) -> Option<PathBuf> {
         if text.is_empty() || text.contains('\n') {
             return None;
         }
-        let folder = self.path.parent().unwrap_or(Path::new(""));
+        let folder = self.folder();
         let names = [Some(text), text.split_once('=').map(|(_, path)| path)];
         let mut real =
             names.into_iter().flatten().filter_map(|name| fs::canonicalize(folder.join(name)).ok());
@@ -109,6 +136,24 @@ mod tests {
         let want = ["env.yaml", "file.json", "how.yaml", "old.yaml", "patch.yaml"];
         assert_eq!(parts, want.map(|name| real.join(name)));
         assert!(is_kustomization(&path) && !is_kustomization(&real.join("object.yaml")));
+    }
+
+    #[test]
+    fn the_objects_of_a_kustomization_are_those_of_its_bases_as_well() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = fs::canonicalize(folder.path()).unwrap();
+        let write = |name: &str, text: &str| {
+            fs::create_dir_all(root.join(name).parent().unwrap()).unwrap();
+            fs::write(root.join(name), text).unwrap();
+        };
+        write("prod/kustomization.yaml", "resources: [../base, own.yaml, https://x.io/y]\n");
+        write("prod/own.yaml", "");
+        write("prod/other.yaml", "");
+        write("base/kustomization.yml", "bases: [../prod]\nresources: [b.yaml]\n");
+        write("base/b.yaml", "");
+        let found = Kustomization::read(&root.join("prod/kustomization.yaml")).unwrap().objects();
+        let want = ["base", "base/b.yaml", "prod", "prod/own.yaml"].map(|name| root.join(name));
+        assert_eq!(found, HashSet::from(want));
     }
 
     #[test]

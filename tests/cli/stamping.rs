@@ -211,6 +211,69 @@ fn a_patch_of_kustomize_lends_no_hash() {
 }
 
 #[test]
+fn files_without_a_guard_are_no_success() {
+    let folder = tempfile::tempdir().unwrap();
+    let shown = folder.path().to_str().unwrap();
+    let want = format!("error: there is no DriftGuard in {shown}; name the files that hold guards as well\n");
+    assert_eq!(run(&["stamp", "-f", shown, "--check", "--strict"]).failure(), want, "an empty folder");
+    let misspelt = guard("ConfigMap", "settings").replace("DriftGuard", "Driftguard");
+    fs::write(folder.path().join("guard.yaml"), misspelt + "---\n" + &settings("settings")).unwrap();
+    for how in [&["--check", "--strict"][..], &["--check"], &[]] {
+        assert_eq!(run(&[&["stamp", "-f", shown], how].concat()).failure(), want, "another kind");
+    }
+}
+
+#[test]
+fn a_file_named_outright_that_is_part_of_a_kustomization_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+    write("kustomization.yaml", "patches: [{path: guard.yaml}]\n");
+    write("guard.yaml", &guard("ConfigMap", "settings"));
+    write("settings.yaml", &settings("settings"));
+    let shown = folder.path().canonicalize().unwrap().display().to_string();
+    let (guard, settings) = (format!("{shown}/guard.yaml"), format!("{shown}/settings.yaml"));
+    let note = format!(
+        "note: passed over: {guard}: {shown}/kustomization.yaml takes it as a part of objects, such as a patch\n"
+    );
+    let error = run(&["stamp", "-f", &guard, "-f", &settings, "--check", "--strict"]).failure();
+    assert_eq!(
+        error,
+        format!(
+            "{note}error: there is no DriftGuard in {guard}, {settings}; name the files that hold guards as well\n"
+        )
+    );
+    let error = run(&["stamp", "-f", &shown, "-f", &guard, "--check"]).failure();
+    assert!(error.starts_with(&note), "{error}");
+    assert!(!run(&["stamp", "-f", &shown, "--check"]).failure().contains("takes it"), "it was not named");
+}
+
+#[test]
+fn what_was_edited_before_a_file_that_cannot_be_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    // What is written first beside a file of this name has one that is too long.
+    let long = format!("b{}.yaml", "b".repeat(240));
+    let path = |name: &str| folder.path().join(name);
+    let of = |name: &str| guard("ConfigMap", name) + "---\n" + &settings(name);
+    for (name, target) in [("a.yaml", "first"), (long.as_str(), "second"), ("c.yaml", "third")] {
+        fs::write(path(name), of(target)).unwrap();
+    }
+    let shown = folder.path().to_str().unwrap();
+    let ran = run(&["stamp", "-f", shown]);
+    assert_eq!(ran.code, Some(2));
+    let hash = hash(&settings("first"));
+    let want =
+        format!("{shown}/a.yaml:10: DriftGuard shop/first-guard: expectedHash sha256:{OLD} -> {hash}\n");
+    assert_eq!(ran.stdout, want, "what was done, and no more");
+    assert!(ran.stderr.starts_with(&format!("error: {shown}/{long} cannot be written: ")), "{}", ran.stderr);
+    assert!(fs::read_to_string(path("a.yaml")).unwrap().contains(&hash));
+    assert_eq!(
+        fs::read_to_string(path("c.yaml")).unwrap(),
+        of("third"),
+        "nothing is written after a failure"
+    );
+}
+
+#[test]
 fn whoever_stops_reading_stops_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let guards = folder.path().join("guards.yaml");

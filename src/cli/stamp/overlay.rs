@@ -1,9 +1,10 @@
 //! The files that are stamped. What kustomize reads itself is no target: patches look like objects and are parts of
 //! some. What kustomize makes of them is stamped in the stream that it prints.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use anyhow::Context as _;
 use serde_json::Value;
@@ -12,43 +13,78 @@ use super::{Input, Manifests};
 use crate::cli::output;
 use crate::document::{self, Document, Kustomization};
 
-/// Which objects a patch of kustomize changes; `None` stands for any.
-#[derive(Debug, PartialEq, Eq)]
+/// Fields of a kustomization that may change whatever objects it takes in.
+const CHANGING_ALL: [&str; 5] = ["transformers", "generators", "components", "namePrefix", "nameSuffix"];
+/// Kinds whose replicas a kustomization counts.
+/// <https://kubectl.docs.kubernetes.io/references/kustomize/kustomization/replicas/>
+const COUNTED: [&str; 4] = ["Deployment", "ReplicaSet", "ReplicationController", "StatefulSet"];
+
+/// Which objects a kustomization changes, by a patch or otherwise; `None` stands for any.
+#[derive(Debug)]
 pub(super) struct Patch {
     /// The kustomization that names it.
     pub(super) by: PathBuf,
     kind: Option<String>,
     name: Option<String>,
+    /// The image that they run, without tag and digest.
+    image: Option<String>,
+    /// The real paths of their files. Where a name is known it is not asked for: it may be a file's that is taken in by
+    /// ways that are not seen here.
+    among: Option<Rc<HashSet<PathBuf>>>,
 }
 
 impl Patch {
-    /// Whether it may change an object.
-    pub(super) fn meets(&self, object: &Document) -> bool {
+    /// Whether it may change an object of a file.
+    pub(super) fn meets(&self, object: &Document, path: Option<&Path>) -> bool {
         let is = |wanted: &Option<String>, value: &str| wanted.as_deref().is_none_or(|one| one == value);
-        is(&self.kind, &object.kind) && is(&self.name, &object.name)
+        is(&self.kind, &object.kind)
+            && is(&self.name, &object.name)
+            && self.image.as_deref().is_none_or(|image| runs(object, image))
+            && self.among.as_ref().zip(path).is_none_or(|(among, path)| among.contains(&real(path)))
     }
 }
 
+/// Whether an object names an image, of whatever tag or digest.
+fn runs(object: &Document, image: &str) -> bool {
+    let value: Value = serde_json::from_slice(&object.json).unwrap_or_default();
+    let is_meant = |text: &str| {
+        text.strip_prefix(image).is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '@']))
+    };
+    let mut waiting = vec![&value];
+    while let Some(value) = waiting.pop() {
+        match value {
+            Value::Object(members) if members.get("image").and_then(Value::as_str).is_some_and(is_meant) => {
+                return true;
+            }
+            Value::Object(members) => waiting.extend(members.values()),
+            Value::Array(items) => waiting.extend(items),
+            _ => {}
+        }
+    }
+    false
+}
+
 /// Reads files, and those of folders. Of a folder, what is no YAML is passed over, such as templates of charts; it is
-/// an error when `strict`.
+/// an error when `strict`. Of files that kustomize reads itself, those that were named outright are told: whoever names
+/// one expects something of it.
 ///
 /// # Errors
 /// When a file cannot be read.
 pub(super) fn files(names: &[PathBuf], strict: bool) -> anyhow::Result<Manifests> {
     let mut manifests = Manifests::default();
     let (mut files, mut seen) = (Vec::new(), HashSet::new());
-    let (mut kustomizations, mut parts) = (HashSet::new(), HashSet::new());
+    let (mut kustomizations, mut parts) = (HashSet::new(), HashMap::new());
+    let named: HashSet<PathBuf> = names.iter().map(|name| real(name)).collect();
     for name in names {
         let found = document::find(name)?;
-        let unseen = found.files.into_iter().filter(|path| seen.insert(real(path)));
-        files.extend(unseen.map(|path| (path == *name, path)));
+        files.extend(found.files.into_iter().filter(|path| seen.insert(real(path))));
         for path in found.kustomizations {
             if !kustomizations.insert(real(&path)) {
                 continue;
             }
             match Kustomization::read(&path) {
                 Ok(kustomization) => {
-                    parts.extend(kustomization.parts());
+                    parts.extend(kustomization.parts().into_iter().map(|part| (part, path.clone())));
                     manifests.patches.extend(patches(&kustomization));
                 }
                 Err(error) if strict => return Err(error.into()),
@@ -56,11 +92,18 @@ pub(super) fn files(names: &[PathBuf], strict: bool) -> anyhow::Result<Manifests
             }
         }
     }
-    for (is_named, path) in files {
-        if parts.contains(&real(&path)) {
+    for path in files {
+        let shown = path.display().to_string();
+        let is_named = named.contains(&real(&path));
+        if let Some(by) = parts.get(&real(&path)) {
+            if is_named {
+                output::message(&format!(
+                    "note: passed over: {shown}: {} takes it as a part of objects, such as a patch",
+                    by.display()
+                ));
+            }
             continue;
         }
-        let shown = path.display().to_string();
         let bytes = fs::read(&path).with_context(|| format!("{shown} cannot be read"))?;
         match Input::read(&shown, Some(path.clone()), bytes) {
             Ok(input) => manifests.inputs.push(input),
@@ -82,40 +125,128 @@ fn real(path: &Path) -> PathBuf {
     fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }
 
-/// What the patches of a kustomization change.
+/// What a kustomization changes.
 fn patches(kustomization: &Kustomization) -> Vec<Patch> {
     let value = &kustomization.value;
-    let list = |key: &str| value[key].as_array().into_iter().flatten();
-    let text = |value: &Value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
-    let patch = |kind, name| Patch { by: kustomization.path.clone(), kind, name };
+    // A component changes what those take in that name it.
+    let is_component = value["kind"] == "Component";
+    let among = (!is_component).then(|| Rc::new(kustomization.objects()));
+    let patch = |(kind, name, image): What| {
+        let among = if name.is_none() { among.clone() } else { None };
+        Patch { by: kustomization.path.clone(), kind, name, image, among }
+    };
+    let what = [patched(kustomization), replaced(kustomization), generated(value), counted(value)];
+    what.into_iter().flatten().map(patch).collect()
+}
+
+/// Kind, name and image of the objects that are changed.
+type What = (Option<String>, Option<String>, Option<String>);
+
+fn list<'a>(value: &'a Value, field: &str) -> impl Iterator<Item = &'a Value> + use<'a> {
+    value[field].as_array().into_iter().flatten()
+}
+
+fn text(value: &Value) -> Option<String> {
+    value.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
+}
+
+/// What a selector means. Its values are regular expressions: what may stand for others is taken for any.
+fn selected(selector: &Value) -> What {
+    let is_plain = |text: &String| text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+    (text(&selector["kind"]).filter(is_plain), text(&selector["name"]).filter(is_plain), None)
+}
+
+/// What the patches change.
+fn patched(kustomization: &Kustomization) -> Vec<What> {
+    let value = &kustomization.value;
     let mut found = Vec::new();
-    for given in list("patches").chain(list("patchesJson6902")) {
-        let target = &given["target"];
-        if target.is_object() {
-            // Names of targets are regular expressions.
-            let is_plain = |name: &String| name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
-            found.push(patch(text(&target["kind"]), text(&target["name"]).filter(is_plain)));
+    for given in list(value, "patches").chain(list(value, "patchesJson6902")) {
+        if given["target"].is_object() {
+            found.push(selected(&given["target"]));
             continue;
         }
         let inline = text(&given["patch"]);
         let at = given["path"].as_str().and_then(|path| kustomization.file(path));
         let content = inline.or_else(|| fs::read_to_string(at?).ok());
-        found.extend(content.iter().flat_map(|content| meant(content)).map(|(kind, name)| patch(kind, name)));
+        found.extend(content.iter().flat_map(|content| meant(content)));
     }
-    for given in list("patchesStrategicMerge").filter_map(Value::as_str) {
+    for given in list(value, "patchesStrategicMerge").filter_map(Value::as_str) {
         let content = match kustomization.file(given) {
             Some(path) => fs::read_to_string(path).unwrap_or_default(),
             None => given.to_owned(),
         };
-        found.extend(meant(&content).into_iter().map(|(kind, name)| patch(kind, name)));
+        found.extend(meant(&content));
+    }
+    found
+}
+
+/// What replacements change: one in the kustomization, or one or a list of them in a file.
+fn replaced(kustomization: &Kustomization) -> Vec<What> {
+    let mut found = Vec::new();
+    for given in list(&kustomization.value, "replacements") {
+        let Some(path) = given["path"].as_str() else {
+            found.extend(list(given, "targets").map(|target| selected(&target["select"])));
+            continue;
+        };
+        let content = kustomization.file(path).and_then(|path| fs::read_to_string(path).ok());
+        match content.as_deref().and_then(replacements) {
+            Some(ones) => found.extend(
+                ones.iter().flat_map(|one| list(one, "targets")).map(|target| selected(&target["select"])),
+            ),
+            // What cannot be read may be of any.
+            None => found.push((None, None, None)),
+        }
+    }
+    found
+}
+
+/// The replacements of a file; `None` when it cannot be read.
+fn replacements(content: &str) -> Option<Vec<Value>> {
+    // Documents are mappings, so that a list is read as a member of one.
+    let listed = format!("list:\n{}", content.trim_start().trim_start_matches("---"));
+    let read = |text: &str| serde_json::from_slice::<Value>(document::values(text).first()?).ok();
+    match read(content) {
+        Some(one) => Some(vec![one]),
+        None => read(&listed)?["list"].as_array().cloned(),
+    }
+}
+
+/// What generators change: those that make nothing new, but merge into what there is, or replace it.
+fn generated(value: &Value) -> Vec<What> {
+    let of = |field, kind: &'static str| {
+        let ours =
+            list(value, field).filter(|one| one["behavior"] == "merge" || one["behavior"] == "replace");
+        ours.map(move |one| (Some(kind.to_owned()), text(&one["name"]), None))
+    };
+    of("configMapGenerator", "ConfigMap").chain(of("secretGenerator", "Secret")).collect()
+}
+
+/// What images, replicas and all that changes any object change.
+fn counted(value: &Value) -> Vec<What> {
+    let mut found = Vec::new();
+    // These say where images stand in other kinds.
+    let is_known = list(value, "configurations").next().is_none();
+    // Names of images are regular expressions too, but for their dots.
+    let is_plain = |text: &String| text.chars().all(|c| c.is_ascii_alphanumeric() || "-_./:".contains(c));
+    let images = list(value, "images").map(|one| text(&one["name"]).filter(is_plain).filter(|_| is_known));
+    found.extend(images.map(|image| (None, None, image)));
+    for name in list(value, "replicas").map(|one| text(&one["name"])) {
+        found.extend(COUNTED.map(|kind| (Some(kind.to_owned()), name.clone(), None)));
+    }
+    let is_given = |field: &str| match &value[field] {
+        Value::Array(items) => !items.is_empty(),
+        other => text(other).is_some(),
+    };
+    if CHANGING_ALL.iter().any(|field| is_given(field)) {
+        found.push((None, None, None));
     }
     found
 }
 
 /// Kind and name of the objects that a patch without a target holds parts of.
-fn meant(patch: &str) -> Vec<(Option<String>, Option<String>)> {
+fn meant(patch: &str) -> Vec<What> {
     let objects = document::objects("", patch, |_, _| false).unwrap_or_default();
-    objects.into_iter().map(|object| (Some(object.kind), Some(object.name))).collect()
+    objects.into_iter().map(|object| (Some(object.kind), Some(object.name), None)).collect()
 }
 
 #[cfg(test)]

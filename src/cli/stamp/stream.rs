@@ -155,9 +155,10 @@ impl<'a> Stream<'a> {
                 document.api_version
             ));
         }
-        if let Some(patch) = self.manifests.patches.iter().find(|patch| patch.meets(document)) {
+        let path = self.manifests.inputs[object.input].path.as_deref();
+        if let Some(patch) = self.manifests.patches.iter().find(|patch| patch.meets(document, path)) {
             return Err(format!(
-                "{} patches {target}, so that the file alone is not what is applied; pipe `kustomize build` through \
+                "{} changes {target}, so that the file alone is not what is applied; pipe `kustomize build` through \
                  `driftguard stamp`",
                 patch.by.display()
             ));
@@ -370,6 +371,91 @@ mod tests {
         write("f.yaml", &(guard("s", "ConfigMap") + &object("s", "ConfigMap", "ns")));
         let error =
             meant(&super::super::overlay::files(&[folder.path().to_owned()], true).unwrap()).unwrap_err();
-        assert!(error.contains("kustomization.yaml patches ConfigMap/ns/s"), "{error}");
+        assert!(error.contains("kustomization.yaml changes ConfigMap/ns/s"), "{error}");
+    }
+
+    #[test]
+    fn what_a_kustomization_makes_by_other_means_than_patches_is_not_what_its_file_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        write("f.yaml", &(guard("s", "ConfigMap") + &object("s", "ConfigMap", "ns")));
+        write("one", "source: {kind: X}\ntargets: [{select: {name: s}}]\n");
+        write("maps", "# all\n- {source: {kind: X}, targets: [{select: {kind: ConfigMap}}]}\n");
+        write("jobs", "---\n- {source: {kind: X}, targets: [{select: {kind: Job}}]}\n");
+        let found = |text: &str| {
+            write("kustomization.yaml", &format!("resources: [f.yaml]\n{text}\n"));
+            meant(&super::super::overlay::files(&[folder.path().to_owned()], true).unwrap())
+        };
+        for text in [
+            "replacements: [{source: {kind: X}, targets: [{select: {kind: ConfigMap, name: s}, fieldPaths: [data.a]}]}]",
+            "replacements: [{path: maps}]",
+            "replacements: [{path: one}]",
+            "replacements: [{path: absent}]",
+            "configMapGenerator: [{name: s, behavior: merge, literals: [a=2]}]",
+            "configMapGenerator: [{name: s, behavior: replace, literals: [a=2]}]",
+            "namePrefix: prod-",
+            "nameSuffix: -x",
+            "components: [elsewhere]",
+            "transformers: [none.yaml]",
+        ] {
+            let error = found(text).err().unwrap_or_default();
+            assert!(error.contains("kustomization.yaml changes ConfigMap/ns/s"), "{text}: {error}");
+        }
+        for text in [
+            "replacements: [{source: {kind: ConfigMap, name: s}, targets: [{select: {kind: Job, name: s}}]}]",
+            "replacements: [{path: jobs}]",
+            "secretGenerator: [{name: s, behavior: merge, literals: [a=2]}]",
+            "configMapGenerator: [{name: t, behavior: merge, literals: [a=2]}, {name: u, literals: [a=2]}]",
+            "images: [{name: s, newTag: '2'}]\nreplicas: [{name: s, count: 2}]\nnamePrefix: ''\ntransformers: []",
+        ] {
+            assert!(found(text).is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn images_and_replicas_of_a_kustomization_change_the_workloads_that_they_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        let web = object("web", "Deployment", "ns").replace("v1", "apps/v1")
+            + "spec: {template: {spec: {containers: [{name: app, image: 'x.io/app:1'}]}}}\n";
+        write("f.yaml", &(guard("web", "Deployment") + &web));
+        let found = |text: &str| {
+            write("kustomization.yaml", &format!("resources: [f.yaml]\n{text}\n"));
+            meant(&super::super::overlay::files(&[folder.path().to_owned()], true).unwrap())
+        };
+        for text in [
+            "images: [{name: x.io/app, newTag: '2'}]",
+            "images: [{name: 'x.io/.*', newTag: '2'}]",
+            "images: [{name: other, newTag: '2'}]\nconfigurations: [c.yaml]",
+            "replicas: [{name: web, count: 2}]",
+        ] {
+            let error = found(text).err().unwrap_or_default();
+            assert!(error.contains("kustomization.yaml changes Deployment/ns/web"), "{text}: {error}");
+        }
+        for text in
+            ["images: [{name: app}, {name: x.io/ap}, {name: web}]", "replicas: [{name: app, count: 2}]"]
+        {
+            assert!(found(text).is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_kustomization_that_changes_all_changes_only_what_it_takes_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        write("prod/f.yaml", &(guard("s", "ConfigMap") + &object("s", "ConfigMap", "ns")));
+        write("other/o.yaml", &object("o", "ConfigMap", "ns"));
+        let found = |resources: &str| {
+            write("other/kustomization.yaml", &format!("namePrefix: x-\nresources: [{resources}]\n"));
+            meant(&super::super::overlay::files(&[folder.path().to_owned()], true).unwrap())
+        };
+        assert!(found("o.yaml").is_ok());
+        assert!(found("o.yaml, ../prod/f.yaml").is_err());
+        write("prod/kustomization.yaml", "resources: [f.yaml]\n");
+        assert!(found("o.yaml, ../prod").unwrap_err().contains("other/kustomization.yaml changes"));
     }
 }
