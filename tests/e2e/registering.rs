@@ -17,8 +17,9 @@ use driftguard::core::registration::Width;
 use driftguard::core::scope::Scope;
 use driftguard::core::signature::SigningKey;
 use driftguard::core::tenure::Terms;
-use driftguard::store::{Observation, Store};
+use driftguard::store::{Configurations, Observation, Store};
 use driftguard_control_plane::{ControlPlane, User, Version};
+use kube::ResourceExt;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -34,6 +35,7 @@ struct Registering {
     fence: Fence,
     _bundle: watch::Sender<Bytes>,
     _key: watch::Sender<Option<SigningKey>>,
+    watched: watch::Receiver<Arc<Configurations>>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
     version: u64,
 }
@@ -60,7 +62,7 @@ impl Registering {
             longest_pause: driftguard::core::pause::LONGEST,
         };
         let (store, watching) = Store::new(client.clone(), settings);
-        let watched = tokio::spawn(watching);
+        let watching = tokio::spawn(watching);
         let authority = driftguard::cert::Authority::generate(jiff::Timestamp::now()).unwrap();
         let (bundle, bundles) = watch::channel(Bytes::from(authority.certificate_pem()));
         let (key, keys) = watch::channel(SigningKey::new(&[1; 32]));
@@ -73,8 +75,19 @@ impl Registering {
             longest_pause: driftguard::core::pause::LONGEST,
         };
         let registrar = Registrar::new(client, settings, store.configurations());
-        let tasks = vec![held, watched];
-        Self { _plane: plane, admin, registrar, fence, _bundle: bundle, _key: key, tasks, version: 0 }
+        let watched = store.configurations();
+        let tasks = vec![held, watching];
+        Self {
+            _plane: plane,
+            admin,
+            registrar,
+            fence,
+            _bundle: bundle,
+            _key: key,
+            watched,
+            tasks,
+            version: 0,
+        }
     }
 
     /// Registers these guards, as a new snapshot.
@@ -111,9 +124,28 @@ impl Registering {
         webhooks.filter(|webhook| !webhook["name"].as_str().is_some_and(is_own)).count()
     }
 
-    /// Waits until the watch tells of something that somebody did.
+    /// Waits until the watches have told of what is stored now, all of it: each configuration has a watch of its
+    /// own, and the first thing told may be about the other one.
     async fn noticed(&mut self) {
-        tokio::time::timeout(LIMIT, self.registrar.changed()).await.expect("the watch tells");
+        let (validating, mutating) = (
+            self.version_of("validatingwebhookconfiguration"),
+            self.version_of("mutatingwebhookconfiguration"),
+        );
+        let told = self.watched.wait_for(|told| {
+            told.are_known()
+                && told.validating.get().and_then(ResourceExt::resource_version) == validating
+                && told.mutating.get().and_then(ResourceExt::resource_version) == mutating
+        });
+        tokio::time::timeout(LIMIT, told).await.expect("the watches tell").unwrap();
+        tokio::time::timeout(LIMIT, self.registrar.changed()).await.expect("the registrar hears of it");
+    }
+
+    /// The version of the configuration of this kind as it is stored, if there is one.
+    fn version_of(&self, kind: &str) -> Option<String> {
+        let get =
+            ["get", kind, "driftguard", "--ignore-not-found", "-o", "jsonpath={.metadata.resourceVersion}"];
+        let version = self.admin.kubectl(&get).unwrap().success().unwrap();
+        (!version.is_empty()).then_some(version)
     }
 }
 
