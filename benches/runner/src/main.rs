@@ -43,6 +43,7 @@ use cluster::Cluster;
 use contender::Contender;
 use figures::Figures;
 use matrix::Plan;
+use seeds::Said;
 use table::Table;
 
 /// Measures DriftGuard against floors of the same stack.
@@ -67,6 +68,9 @@ struct Cli {
     /// Measure `driftguard audit` of as many guards only, against a raw list; some minutes
     #[arg(long, group = "only")]
     audit: bool,
+    /// Let the many guards say nothing yet, so that `serve` writes all their statuses first; an hour more
+    #[arg(long)]
+    fresh: bool,
     /// How many guards are many; figures are kept of the default alone
     #[arg(long, default_value_t = many::MANY)]
     guards: usize,
@@ -133,7 +137,11 @@ async fn main() -> anyhow::Result<()> {
         // The file of the review lies in its folder, as long as it lives.
         let source = Cluster::start()?;
         let reviews = source.capture()?;
-        print(many::run(&reviews[0], cli.guards, cli.rounds, &mut figures).await?);
+        let said = if cli.fresh { Said::Nothing } else { Said::AllIsWell };
+        print(
+            many::run(&reviews[0], many::Plan { guards: cli.guards, rounds: cli.rounds, said }, &mut figures)
+                .await?,
+        );
     }
     if cli.audit {
         // Among all others --many measures it.

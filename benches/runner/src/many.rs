@@ -1,8 +1,9 @@
 //! What many guards cost: the time of a review, and memory, with one guard and with a hundred thousand; and a full
 //! audit of the hundred thousand.
 //!
-//! The guards and what they guard are put straight into etcd, before `serve` starts. It leads, so that what the
-//! auditor keeps counts. Two control planes, so that the two take turns within one run.
+//! The guards and what they guard are put straight into etcd, before `serve` starts: with the statuses that it writes, as
+//! they stand in a cluster, or without, so that it writes all of them first. It leads, so that what the auditor keeps
+//! counts. Two control planes, so that the two take turns within one run.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -29,7 +30,7 @@ pub(crate) const MANY: usize = 100_000;
 pub(crate) const IN_ONE: usize = 200;
 /// Reviews of one turn.
 const REQUESTS: u64 = 5_000;
-/// How long `serve` may take until it has read and reported all guards.
+/// How long `serve` may take until it has read all guards.
 const SETTLE: Duration = Duration::from_secs(1200);
 /// One review after the other, as p50 is meant.
 const ALONE: Load = Load { protocol: Protocol::Http1, connections: 1, streams: 1 };
@@ -37,18 +38,25 @@ const MEMORY_TARGET: f64 = 150.0;
 /// Most time of a full audit, as a ratio to a raw list.
 const AUDIT_TARGET: f64 = 1.2;
 
+/// What is measured.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plan {
+    /// How many guards are many.
+    pub guards: usize,
+    /// Turns of each at least.
+    pub rounds: usize,
+    /// What the guards say of themselves before `serve` starts.
+    pub said: Said,
+}
+
 /// Measures both; `review` is of an object that is guarded in either cluster.
-pub(crate) async fn run(
-    review: &Review,
-    guards: usize,
-    rounds: usize,
-    figures: &mut Figures,
-) -> anyhow::Result<Vec<Table>> {
+pub(crate) async fn run(review: &Review, plan: Plan, figures: &mut Figures) -> anyhow::Result<Vec<Table>> {
+    let Plan { guards, rounds, said } = plan;
     eprintln!("starting two control planes, one of them with {guards} guards");
     let (few, many) = (Cluster::noting()?, Cluster::noting()?);
-    let few_serve = start(&few, review, 0).await?;
+    let few_serve = start(&few, review, 0, said).await?;
     let planted = guards.saturating_sub(1);
-    let many_serve = start(&many, review, planted).await?;
+    let many_serve = start(&many, review, planted, said).await?;
     let mut times = [const { Vec::new() }; 2];
     for round in 0..rounds.max(3) {
         for offset in 0..2 {
@@ -82,7 +90,8 @@ pub(crate) async fn run(
     }
     figures.with_target("audit-100k", times.ratio, AUDIT_TARGET, Better::Lower, "ratio to a raw list");
     figures.with_target("review-100k-guards", many_p50 / few_p50, 1.1, Better::Lower, "ratio to 1 guard");
-    figures.with_target("memory-100k-guards", memory[1], MEMORY_TARGET, Better::Lower, "MiB");
+    let resident = if said == Said::Nothing { "memory-100k-guards-fresh" } else { "memory-100k-guards" };
+    figures.with_target(resident, memory[1], MEMORY_TARGET, Better::Lower, "MiB");
     figures.without_target("memory-100k-guards-anew", again.resident, Better::Lower, "MiB");
     Ok(tables)
 }
@@ -100,9 +109,9 @@ async fn audit(
     Ok((times, process::memory(&serve)?))
 }
 
-async fn start(cluster: &Cluster, review: &Review, more: usize) -> anyhow::Result<Contender> {
+async fn start(cluster: &Cluster, review: &Review, more: usize, said: Said) -> anyhow::Result<Contender> {
     let port = cluster.install()?;
-    seeds::plant(cluster, CONFIG_MAP, more, IN_ONE, Said::Nothing)?;
+    seeds::plant(cluster, CONFIG_MAP, more, IN_ONE, said)?;
     cluster.guard(review)?;
     let (process, health) = cluster.start_serve(port, &[])?;
     until("serve is ready", SETTLE, || {
@@ -110,7 +119,20 @@ async fn start(cluster: &Cluster, review: &Review, more: usize) -> anyhow::Resul
         crate::health::get(health, "/readyz")
     })?;
     // Reporting is over: what is measured is not what a start costs.
-    wait_idle(cluster, &process, more + 1).await?;
+    let unsaid = if said == Said::Nothing { more } else { 0 };
+    wait_idle(cluster, &process, unsaid + 1).await?;
+    wait_seen(health, more + 1)?;
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     Ok(Contender::new("driftguard", process, address, "/validate/g1/fail?timeout=10s".to_owned()))
+}
+
+/// Waits until the auditor has looked at so many targets.
+fn wait_seen(health: u16, targets: usize) -> anyhow::Result<()> {
+    until("the auditor has looked at all targets", SETTLE, || {
+        let metrics = crate::health::get(health, "/metrics")?;
+        let looks = metrics.lines().filter(|line| line.starts_with("driftguard_target_news_total{"));
+        let seen: f64 = looks.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum();
+        ensure!(seen >= targets as f64, "{seen} of {targets}");
+        Ok(())
+    })
 }

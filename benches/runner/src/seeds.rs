@@ -12,6 +12,8 @@ use crate::cluster::Cluster;
 use crate::content::{self, Shape};
 use crate::size::Size;
 
+/// About how many names fit into the rules of one configuration.
+const NAMED: usize = 20_000;
 /// How many are put at once.
 const BATCH: usize = 1_000;
 
@@ -74,11 +76,13 @@ pub(crate) fn plant(
     let content = kind.content();
     let scope = Scope::new(kind.group, kind.kind, PathFilter::everything());
     let hash = hash_object(&serde_json::to_vec(&content)?, &scope)?.to_string();
+    let widened = count > NAMED;
     let numbers: Vec<usize> = (0..count).collect();
     let namespaces: Vec<_> = (0..count.div_ceil(in_one)).map(namespace).collect();
     cluster.seed(&namespaces)?;
     for batch in numbers.chunks(BATCH) {
-        let pairs = batch.iter().flat_map(|&number| pair(kind, &content, &hash, number, in_one, said));
+        let pairs =
+            batch.iter().flat_map(|&number| pair(kind, &content, &hash, number, in_one, said, widened));
         cluster.seed(&pairs.collect::<Vec<_>>())?;
     }
     Ok(())
@@ -106,6 +110,7 @@ fn pair(
     number: usize,
     in_one: usize,
     said: Said,
+    widened: bool,
 ) -> [(String, Vec<u8>); 2] {
     let namespace = format!("team-{:03}", number / in_one);
     let name = format!("{}-{number:06}", kind.resource);
@@ -127,7 +132,7 @@ fn pair(
         },
     });
     if said == Said::AllIsWell {
-        guard["status"] = all_is_well(&format!("{}/{namespace}/{name}", kind.kind), hash);
+        guard["status"] = all_is_well(kind.kind, &namespace, &name, hash, widened);
     }
     [
         (format!("{}/{namespace}/{name}", kind.stored), target.to_string().into_bytes()),
@@ -135,23 +140,39 @@ fn pair(
     ]
 }
 
-/// A status as `serve` writes it, of a guard of this target.
-fn all_is_well(target: &str, hash: &str) -> Value {
+/// A status as `serve` writes it, to the letter, so that it finds nothing to write: of a guard of this target.
+fn all_is_well(kind: &str, namespace: &str, name: &str, hash: &str, widened: bool) -> Value {
+    let target = format!("{kind}/{namespace}/{name}");
     let condition = |of_type: &str, status: &str, reason: &str, message: String| {
         json!({
             "type": of_type, "status": status, "reason": reason, "message": message,
             "lastTransitionTime": "2026-01-05T09:31:00Z", "observedGeneration": 1,
         })
     };
+    let unsigned = format!(
+        "enforced as it stands, but nothing is fetched or written for it: no valid signature says who approved it (made \
+         while the admission server did not answer, restored from elsewhere, or the key was lost); look at it, then \
+         `driftguard adopt -n {namespace} {name}`"
+    );
+    // So many names do not fit into one configuration: which namespaces keep theirs, `serve` decides, and says.
+    let (reason, enforcing) = if widened {
+        (
+            "RegistrationWidened",
+            "enforced, by rules that match every object of this kind in namespaces with guarded ones: there are too \
+             many guarded names for one configuration, so an outage of the admission server refuses writes to those, too",
+        )
+    } else {
+        ("Proved", "a dry run through every API server was answered by the admission server")
+    };
     json!({
         "observedGeneration": 1, "enforcement": "Deny", "canonicalForm": "v1",
         "currentHash": hash, "hashMatch": true, "consecutiveFailures": 0,
         "lastChecked": "2026-01-05T09:31:02Z",
         "conditions": [
-            condition("Ready", "True", "Ready", format!("unapproved changes of {target} are refused")),
-            condition("Enforcing", "True", "Proved", "every replica has applied this generation, and a dry run through each API server was answered".to_owned()),
             condition("Drifted", "False", "InSync", format!("{target} is as approved")),
-            condition("AuthorUnknown", "False", "Adopted", "the author of the guard is known".to_owned()),
+            condition("Ready", "True", "Guarding", format!("{target} is guarded")),
+            condition("Enforcing", "True", reason, enforcing.to_owned()),
+            condition("AuthorUnknown", "True", "NoValidSignature", unsigned),
         ],
     })
 }
