@@ -1,7 +1,8 @@
 //! Puts approved content back: looks, fetches, verifies, writes, and reads back.
 //!
 //! Nothing is written that does not hash to what the guard approves. Before each write it is asked again
-//! whether this replica still leads, and whether the guard still stands as it was and is not paused. The write
+//! whether this replica still leads, and whether the guard still stands as it was and is not paused: as its watch
+//! has told, which may lag behind, and as it is read once more, after the target was seen. The write
 //! passes our own webhook like anybody's. [`rights`] tells whether it may be made at all, [`requests`] what is sent.
 
 use std::collections::HashMap;
@@ -22,6 +23,7 @@ use crate::core::audit::restore::{self, Planned, Unplannable, Write};
 use crate::core::canonical::hash_object;
 use crate::core::guard::{Authorship, Guard, GuardState, url_segment};
 use crate::core::guard_spec::rival;
+use crate::core::standing::Look;
 use crate::sources::{SourceReport, Sources, Verified, Verify};
 use crate::store::Store;
 
@@ -35,6 +37,8 @@ mod rights;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long what was asked beside a status counts.
 const PREPARED_FOR: SignedDuration = SignedDuration::from_secs(1);
+/// Why an attempt is given up whose guard is no more.
+const GONE: &str = "the guard is gone";
 /// How often one attempt looks again when somebody else writes the object between look and write.
 const LOOKS: usize = 3;
 
@@ -346,20 +350,25 @@ impl Remediation {
         }
         self.fence.check().map_err(|_| given_up("another replica may lead now"))?;
         let observation = self.store.observations().borrow().clone();
-        let seen = observation.guard(&guard.id).ok_or_else(|| given_up("the guard is gone"))?;
-        let GuardState::Valid(now) = &seen.state else {
-            return Err(given_up("the guard cannot be used now"));
-        };
-        if now.uid != guard.uid || now.generation != guard.generation {
-            return Err(given_up("the guard was changed"));
-        }
-        if now.paused(Timestamp::now()).is_some() {
-            return Err(given_up("the guard was paused"));
-        }
+        let seen = observation.guard(&guard.id).ok_or_else(|| given_up(GONE))?;
+        stands(guard, &seen.state, Timestamp::now())?;
         if rival(&seen.state, observation.index.guards_of(&guard.target)).is_some() {
             return Err(given_up("another guard pins the same object otherwise"));
         }
         Ok(())
+    }
+
+    /// Whether the guard still wants what it wanted, as it is stored at this moment. What was seen of the target
+    /// before cannot have been written since by leave of a newer guard, or the write fails.
+    async fn still_stored(&self, guard: &Guard) -> Result<(), Outcome> {
+        let failed = |why: String| Outcome::Failed(format!("the guard was not read before writing: {why}"));
+        let looked = tokio::time::timeout(REQUEST_TIMEOUT, self.store.look(&guard.id)).await;
+        let looked = looked.map_err(|_| failed("no answer in time".into()))?;
+        match looked.map_err(|error| failed(error.to_string()))? {
+            Look::Stands(state) => stands(guard, &state, Timestamp::now()),
+            Look::Gone => Err(Outcome::GivenUp(GONE.to_owned())),
+            Look::Unread => Err(failed("no answer".into())),
+        }
     }
 
     /// Writes, reads back and verifies.
@@ -380,6 +389,7 @@ impl Remediation {
         if !guard.scope.has_server_defaults() && !is_approved(&planned.result, guard) {
             return Err(Outcome::Failed("what would be written is not what is approved".into()));
         }
+        self.still_stored(guard).await?;
         self.still(guard, given_up)?;
         self.carry_out(guard, live, &planned, given_up).await?;
         match self.read(&guard.target.url_path()).await? {
@@ -464,6 +474,19 @@ impl Remediation {
     }
 }
 
+/// Whether a guard wants what it wanted before, and is not paused.
+fn stands(before: &Guard, now: &GuardState, at: Timestamp) -> Result<(), Outcome> {
+    let given_up = |why: &str| Err(Outcome::GivenUp(why.to_owned()));
+    let GuardState::Valid(now) = now else { return given_up("the guard cannot be used now") };
+    if now.uid != before.uid || now.generation != before.generation {
+        return given_up("the guard was changed");
+    }
+    if now.paused(at).is_some() {
+        return given_up("the guard was paused");
+    }
+    Ok(())
+}
+
 /// The live object, when something may be written to it.
 fn writable(guard: &Guard, live: Option<Vec<u8>>) -> Result<Option<Vec<u8>>, Outcome> {
     if let Some(live) = &live {
@@ -511,6 +534,28 @@ mod tests {
         assert!(!asked(&guard, 2).is_for(&guard), "too long ago");
         let edited = Guard { generation: guard.generation + 1, ..(*guard).clone() };
         assert!(!asked(&guard, 0).is_for(&edited), "it was edited since");
+    }
+
+    #[test]
+    fn a_guard_that_changed_before_the_write_has_nothing_put_back() {
+        use crate::core::pause::{Pause, PausedBy};
+
+        let guard = crate::audit::watch::test_support::guard("prices", Some("trading"), "settings");
+        let now = Timestamp::UNIX_EPOCH;
+        let as_stored = |change: fn(&mut Guard)| {
+            let mut stored = guard.clone();
+            change(&mut stored);
+            stands(&guard, &GuardState::Valid(Arc::new(stored)), now)
+        };
+        assert_eq!(as_stored(|_| {}), Ok(()));
+        let given_up = |why: &str| Err(Outcome::GivenUp(why.to_owned()));
+        assert_eq!(as_stored(|guard| guard.generation += 1), given_up("the guard was changed"));
+        assert_eq!(as_stored(|guard| guard.uid = "another".into()), given_up("the guard was changed"));
+        let pause = |guard: &mut Guard| {
+            let until = Timestamp::UNIX_EPOCH + SignedDuration::from_hours(1);
+            guard.pauses.push(Pause { by: PausedBy::Suspend, reason: "why".into(), until });
+        };
+        assert_eq!(as_stored(pause), given_up("the guard was paused"));
     }
 
     #[test]

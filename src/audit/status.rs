@@ -173,7 +173,7 @@ impl Statuses {
     /// In words, when the API server does not tell.
     pub(super) async fn read(&self, guard: &GuardId, uid: &str) -> Result<Option<DriftGuardStatus>, String> {
         let api: Api<DriftGuard> = Api::namespaced(self.client.clone(), &guard.namespace);
-        // A list of one, which API servers answer like a `get`: that right we need for nothing else.
+        // A list of one, which API servers answer like a `get`.
         let only = ListParams::default().fields(&format!("metadata.name={}", guard.name));
         let found = tokio::time::timeout(REQUEST_TIMEOUT, api.list(&only));
         let found = found.await.map_err(|_| "the API server did not answer in time".to_owned())?;

@@ -188,7 +188,7 @@ impl StatusWriter<'_> {
     async fn read(&self, seen: &Seen) -> Result<Option<DriftGuardStatus>, ()> {
         let id = seen.stored.id();
         let api: Api<Reported> = Api::namespaced(self.client.clone(), &id.namespace);
-        // A list of one, which API servers answer like a `get`: that right we need for nothing else.
+        // A list of one, which API servers answer like a `get`.
         let only = ListParams::default().fields(&format!("metadata.name={}", id.name));
         let error = match tokio::time::timeout(REQUEST_TIMEOUT, api.list(&only)).await {
             Ok(Ok(found)) => {

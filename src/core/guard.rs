@@ -386,6 +386,16 @@ impl GuardState {
         }
     }
 
+    /// Whether this is the very state that `other` is, and not one that was made anew.
+    #[must_use]
+    pub(crate) fn is_identical(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Valid(one), Self::Valid(other)) => Arc::ptr_eq(one, other),
+            (Self::Invalid(one), Self::Invalid(other)) => Arc::ptr_eq(one, other),
+            (Self::Valid(_), Self::Invalid(_)) | (Self::Invalid(_), Self::Valid(_)) => false,
+        }
+    }
+
     /// `metadata.generation` of the guard.
     #[must_use]
     pub fn generation(&self) -> i64 {

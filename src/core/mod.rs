@@ -37,6 +37,7 @@ mod scan;
 pub mod scope;
 mod shape;
 pub mod signature;
+pub mod standing;
 pub mod supplied;
 pub mod tenure;
 pub mod text;

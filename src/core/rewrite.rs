@@ -13,7 +13,7 @@ use super::canonical::object::Object;
 use super::canonical::{hash_object, hash_parsed};
 use super::covering::{Arrival, Form, approved_by_all, guards_of, object_key};
 use super::diff::{self, Changes};
-use super::guard::{Enforcement, Guard, GuardId, GuardState};
+use super::guard::{Enforcement, Guard, GuardId, GuardState, Target};
 use super::index::Index;
 use super::json::Cursor;
 use super::message;
@@ -47,6 +47,8 @@ pub struct Patch {
     pub operations: Vec<u8>,
     /// Tells the user which paths were put back.
     pub warning: String,
+    /// The object.
+    pub target: Target,
 }
 
 /// Judges one review of the mutating hook, given as the raw body, at `now`.
@@ -81,7 +83,8 @@ fn patch(
     let mut operations = vec![b'['];
     operations.extend(plan.operations.join(&b','));
     operations.push(b']');
-    Ok(Some(Patch { operations, warning: message::put_back(plan.guard, &plan.changes) }))
+    let warning = message::put_back(plan.guard, &plan.changes);
+    Ok(Some(Patch { operations, warning, target: plan.guard.target.clone() }))
 }
 
 /// Why a write could not be put back and is refused instead.
@@ -129,7 +132,8 @@ impl fmt::Display for Obstacle {
             Self::Entangled => f.write_str("pinned content cannot be put back without the rest of the change"),
             Self::Unreadable => f.write_str("the object cannot be read"),
             Self::NotDone => f.write_str(
-                "the mutating webhook was not reached in time, or another webhook changed the object after it",
+                "the mutating webhook was not reached or could not read the guard in time, or another webhook changed \
+                 the object after it",
             ),
         }
     }

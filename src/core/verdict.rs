@@ -185,6 +185,26 @@ impl Reason {
             Self::RegistrationAltered => "RegistrationAltered",
         }
     }
+
+    /// Whether it says that a guard does not approve what would be stored, whatever became of it.
+    #[must_use]
+    pub fn is_disapproval(self) -> bool {
+        match self {
+            Self::HashMismatch
+            | Self::GuardInvalid
+            | Self::OtherVersion
+            | Self::ContentMoved
+            | Self::Undecodable
+            | Self::Paused
+            | Self::BrokenGlass => true,
+            Self::AlreadyDrifted
+            | Self::TargetDeleted
+            | Self::TargetUnread
+            | Self::DefinitionDeleted
+            | Self::DefinitionChanged
+            | Self::RegistrationAltered => false,
+        }
+    }
 }
 
 /// Who made the write, as the API server says; impersonation hides the impersonator.

@@ -26,11 +26,12 @@ struct Grant {
 /// Rights in the whole cluster.
 const CLUSTER: [Grant; 15] = [
     Grant {
-        why: "guards are watched, and found by the name of their target",
+        why: "guards are watched, found by the name of their target, and read once more before a write is refused or \
+              content put back",
         groups: &["terrafusion.ai"],
         resources: &["driftguards"],
         names: &[],
-        verbs: &["list", "watch"],
+        verbs: &["get", "list", "watch"],
     },
     Grant {
         why: "exceptions are watched: while one is active, writes to the guards that it names pass",

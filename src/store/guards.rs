@@ -260,15 +260,12 @@ impl Keeper {
         self.is_changed = true;
         let old = self.guards.get(stored.id()).map(Arc::clone);
         let stored = match &old {
-            Some(old) => self.remembering(stored, &old.stored).sharing(&old.stored),
+            Some(old) => remembering(stored, &old.stored, self.key.as_ref()).sharing(&old.stored),
             None => stored,
         };
         let stored = stored.holding(&self.kinds);
         if let Some(old) = &old
-            && old.stored.means_the_same(&stored)
-            && self.is_promotion_same(old, &stored)
-            && old.stored.status().equivalents() == stored.status().equivalents()
-            && !self.is_turned(old, &stored)
+            && is_same(old, &stored, self.key.as_ref())
         {
             self.guards.put(Arc::new(Seen { stored, ..Seen::clone(old) }));
             return;
@@ -279,34 +276,6 @@ impl Keeper {
         }
         self.guards.put(Arc::new(seen));
         self.is_index_stale = true;
-    }
-
-    /// A guard with what its former status said of its promotion: the holder of the lease writes it back.
-    fn remembering(&self, stored: Stored, old: &Stored) -> Stored {
-        if old.uid() != stored.uid() || old.generation() != stored.generation() {
-            return stored;
-        }
-        match noted(old, self.key.as_ref()) {
-            Some(noted) => stored.remembering(noted),
-            None => stored,
-        }
-    }
-
-    /// Whether a status makes as much of the guard as the one before.
-    fn is_promotion_same(&self, old: &Seen, stored: &Stored) -> bool {
-        let at = |stored: &Stored| noted(stored, self.key.as_ref()).and_then(|noted| noted.promoted_at);
-        old.stored.status().enforce_after_clean() == stored.status().enforce_after_clean()
-            || at(&old.stored) == at(stored)
-    }
-
-    /// Whether a status names, signed, another resource than the guard goes by.
-    fn is_turned(&self, old: &Seen, stored: &Stored) -> bool {
-        let Some(key) = &self.key else { return false };
-        old.stored.status().resolved_target() != stored.status().resolved_target()
-            && resolution::noted(stored, key).is_some_and(|noted| {
-                let is_it = |target: &Target| target.group == noted.group && target.resource == noted.plural;
-                !old.state.target().is_some_and(is_it)
-            })
     }
 
     /// Converts a guard. `old` is what it was before.
@@ -448,6 +417,43 @@ impl Keeper {
     fn unresolved(&self) -> Unresolved {
         self.unresolved
     }
+}
+
+/// A guard with what its former status said of its promotion: the holder of the lease writes it back.
+pub(super) fn remembering(stored: Stored, old: &Stored, key: Option<&SigningKey>) -> Stored {
+    if old.uid() != stored.uid() || old.generation() != stored.generation() {
+        return stored;
+    }
+    match noted(old, key) {
+        Some(noted) => stored.remembering(noted),
+        None => stored,
+    }
+}
+
+/// Whether a guard decides as it did before: what differs is told by its status alone, and is nothing that
+/// counts there.
+pub(super) fn is_same(old: &Seen, stored: &Stored, key: Option<&SigningKey>) -> bool {
+    old.stored.means_the_same(stored)
+        && is_promotion_same(old, stored, key)
+        && old.stored.status().equivalents() == stored.status().equivalents()
+        && !is_turned(old, stored, key)
+}
+
+/// Whether a status makes as much of the guard as the one before.
+fn is_promotion_same(old: &Seen, stored: &Stored, key: Option<&SigningKey>) -> bool {
+    let at = |stored: &Stored| noted(stored, key).and_then(|noted| noted.promoted_at);
+    old.stored.status().enforce_after_clean() == stored.status().enforce_after_clean()
+        || at(&old.stored) == at(stored)
+}
+
+/// Whether a status names, signed, another resource than the guard goes by.
+fn is_turned(old: &Seen, stored: &Stored, key: Option<&SigningKey>) -> bool {
+    let Some(key) = key else { return false };
+    old.stored.status().resolved_target() != stored.status().resolved_target()
+        && resolution::noted(stored, key).is_some_and(|noted| {
+            let is_it = |target: &Target| target.group == noted.group && target.resource == noted.plural;
+            !old.state.target().is_some_and(is_it)
+        })
 }
 
 fn is_unresolved(state: &GuardState) -> bool {

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::super::live::Knowing;
 use super::*;
 use crate::core::guard::Enforcement;
 use crate::core::text::Text;
@@ -250,10 +251,64 @@ fn a_live_read_goes_by_the_resource_that_was_found_as_well() {
     let (keeper, before) = synced(vec![guard("a", "Widget", 1, 0), guard("b", "Widget", 2, 0)]);
     let ambiguous = widgets_of(&["a.io", "b.io"]);
     let listed = [guard("b", "Widget", 9, 1), guard("c", "Widget", 10, 0)];
-    let read: Vec<_> =
-        super::super::live::converted(listed, &before, &ambiguous, &keeper.settings, None).collect();
-    assert_eq!(read[0].1.target(), before.guards[1].state.target());
-    assert!(read[0].1.target().is_some() && read[1].1.target().is_none(), "c was never seen");
+    let knowing = knowing(&before, &ambiguous, &keeper, None);
+    let read = listed.map(|received| knowing.converted(received.into()));
+    assert_eq!(read[0].target(), before.guards[1].state.target());
+    assert!(read[0].target().is_some() && read[1].target().is_none(), "c was never seen");
+}
+
+fn knowing<'a>(
+    observation: &'a Observation,
+    catalog: &'a Catalog,
+    keeper: &'a Keeper,
+    key: Option<&'a SigningKey>,
+) -> Knowing<'a> {
+    Knowing { observation, exceptions: &keeper.exceptions, catalog, settings: &keeper.settings, key }
+}
+
+/// The guard with another spec, as it is stored at `revision`.
+fn edited(name: &str, generation: i64, revision: u64) -> Received {
+    let text = json!({
+        "metadata": {"name": name, "namespace": "n", "uid": name, "generation": generation,
+                     "resourceVersion": revision.to_string()},
+        "spec": {"targetKind": "Widget", "targetName": name, "expectedHash": "0".repeat(64)},
+    });
+    serde_json::from_str(&text.to_string()).unwrap()
+}
+
+#[test]
+fn a_look_brings_what_is_stored_since_and_never_what_is_older_than_the_index() {
+    let (mut keeper, before) = synced(vec![guard("a", "Widget", 5, 0)]);
+    let known = before.guards[0].state.clone();
+    let widgets = catalog(&["Widget"]);
+    let look = |received: Received| knowing(&before, &widgets, &keeper, None).newest(received.into());
+    for older in [edited("a", 0, 4), edited("a", 2, 5), edited("a", 2, 0)] {
+        assert!(look(older).is_identical(&known));
+    }
+    let newer = look(edited("a", 2, 6));
+    assert_eq!(newer.generation(), 2);
+    keeper.take(Event::Apply(edited("a", 2, 6)));
+    let told = &keeper.observe().unwrap().guards[0].state;
+    let (GuardState::Valid(newer), GuardState::Valid(told)) = (&newer, told) else { panic!("{newer:?}") };
+    assert_eq!(format!("{newer:?}"), format!("{told:?}"), "as when the watch tells of it");
+}
+
+#[test]
+fn to_a_look_a_status_changes_nothing_that_nobody_of_us_has_signed() {
+    let (keeper, before) = synced(vec![guard("a", "Widget", 5, 0)]);
+    let widgets = catalog(&["Widget"]);
+    let looked = knowing(&before, &widgets, &keeper, None).newest(guard("a", "Widget", 9, 7).into());
+    assert!(looked.is_identical(&before.guards[0].state));
+}
+
+#[test]
+fn a_look_at_a_guard_made_anew_under_the_same_name_finds_another_guard() {
+    let (keeper, before) = synced(vec![guard("a", "Widget", 5, 0)]);
+    let widgets = catalog(&["Widget"]);
+    let mut again = guard("a", "Widget", 9, 0);
+    kube::Resource::meta_mut(&mut again).uid = Some("other".into());
+    let looked = knowing(&before, &widgets, &keeper, None).newest(again.into());
+    assert_eq!(looked.uid().as_str(), "other");
 }
 
 #[test]
@@ -335,6 +390,13 @@ fn a_promotion_counts_only_when_it_is_signed_and_comes_from_a_status_alone() {
     let promoted = keeper.observe().unwrap();
     assert_eq!((enforcement(&promoted), promoted.guards[0].needed), (Enforcement::Deny, 3));
     assert!(promoted.version > verified.version, "others have to follow, and the rules as well");
+    let widgets = catalog(&["Widget"]);
+    let read = knowing(&promoted, &widgets, &keeper, Some(&key));
+    let read = [Knowing::newest, Knowing::converted].map(|by| by(&read, audit(9, None).into()));
+    for read in read {
+        let GuardState::Valid(read) = read else { panic!("{read:?}") };
+        assert_eq!(read.enforcement, Enforcement::Deny, "whoever erases a status takes nothing back by it");
+    }
     keeper.use_key(None);
     assert_eq!(enforcement(&keeper.observe().unwrap()), Enforcement::Deny, "nothing disproves it");
     keeper.use_key(Some(key.clone()));

@@ -1,16 +1,20 @@
-//! One live read of the guards of one object, for when the index may lag behind.
+//! Live reads, for when the index may lag behind: of the guards of one object, and of one guard that is known.
 
 use http::Request;
 use kube::api::ListParams;
 use kube::{Api, core::ObjectList};
 
-use crate::core::guard::{GuardState, Target, url_segment};
+use crate::api::names;
+use crate::core::guard::{GuardId, GuardState, Target, url_segment};
 use crate::core::index::Index;
 use crate::core::kinds::Catalog;
 use crate::core::signature::SigningKey;
+use crate::core::standing::Look;
 
 use super::Store;
 use super::convert::Settings;
+use super::exceptions::Exceptions;
+use super::guards::{is_same, remembering};
 use super::observation::Observation;
 use super::resolution::resolve;
 use super::stored::{Received, Stored};
@@ -45,6 +49,17 @@ pub enum LiveReadError {
         /// Name of the object.
         name: String,
     },
+    /// The API server did not give a guard.
+    #[error(
+        "cannot read DriftGuard {guard}: {error}; let ClusterRole driftguard-operator `get` it where that is \
+         forbidden"
+    )]
+    Guard {
+        /// Which guard.
+        guard: GuardId,
+        /// What the client says.
+        error: Box<kube::Error>,
+    },
     /// The API server did not give an object.
     #[error(
         "cannot read {path}: {error}; let ClusterRole driftguard-operator `get` it where that is forbidden"
@@ -62,7 +77,7 @@ impl LiveReadError {
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::List { .. } => "GuardsUnreadable",
+            Self::List { .. } | Self::Guard { .. } => "GuardsUnreadable",
             Self::NoCatalog { .. } => "KindsUnknown",
             Self::Object { .. } => "ObjectUnreadable",
         }
@@ -88,6 +103,29 @@ impl Store {
             .await
             .map_err(|error| LiveReadError::List { name: name(), error: Box::new(error) })?;
         Ok(self.index_of(listed, &catalog, object))
+    }
+
+    /// A guard as it stands, at least as new as the moment of the call and as what the watch has told of it.
+    /// The caller bounds how long this may take.
+    ///
+    /// # Errors
+    /// [`LiveReadError`] when the API server does not answer, or does not let us.
+    pub async fn look(&self, guard: &GuardId) -> Result<Look, LiveReadError> {
+        let Some(catalog) = self.shared.catalog.borrow().clone() else {
+            return Err(LiveReadError::NoCatalog { name: guard.to_string() });
+        };
+        let api: Api<Received> = Api::namespaced(self.shared.client.clone(), &guard.namespace);
+        let received = match api.get(&guard.name).await {
+            Ok(received) => received,
+            Err(kube::Error::Api(status)) if is_about(&status, guard) => return Ok(Look::Gone),
+            Err(error) => {
+                return Err(LiveReadError::Guard { guard: guard.clone(), error: Box::new(error) });
+            }
+        };
+        if received.id() != *guard {
+            return Ok(Look::Unread);
+        }
+        Ok(Look::Stands(self.knowing(&catalog, |knowing| knowing.newest(received.into()))))
     }
 
     /// An object as it stands: the bytes that the API server sends, since decoding them would change
@@ -129,29 +167,67 @@ impl Store {
                     && target.name == object.name
             })
         };
+        let states = listed.items.into_iter().map(Stored::from);
+        self.knowing(catalog, |knowing| {
+            Index::build(states.map(|stored| knowing.converted(stored)).filter(of_object).collect())
+        })
+    }
+
+    /// Has guards converted by what is known at this moment.
+    fn knowing<T>(&self, catalog: &Catalog, convert: impl FnOnce(&Knowing<'_>) -> T) -> T {
+        // Copies of pointers: nothing may hold up those who bring news.
+        let observation = self.shared.observations.borrow().clone();
         let key = self.shared.keys.borrow().clone();
-        let settings = &self.shared.settings;
-        let exceptions = self.known_exceptions();
-        let before = self.shared.observations.borrow().clone();
-        let states = converted(listed.items, &before, catalog, settings, key.as_ref());
-        let states = states.map(|(stored, state)| exceptions.apply(state, &stored, settings.longest_pause));
-        Index::build(states.filter(of_object).collect())
+        convert(&Knowing {
+            observation: &observation,
+            exceptions: &self.known_exceptions(),
+            catalog,
+            settings: &self.shared.settings,
+            key: key.as_ref(),
+        })
     }
 }
 
-/// The guards of a live read. What their kinds were found to mean goes on, as in the index.
-pub(super) fn converted<'a>(
-    listed: impl IntoIterator<Item = Received> + 'a,
-    before: &'a Observation,
-    catalog: &'a Catalog,
-    settings: &'a Settings,
-    key: Option<&'a SigningKey>,
-) -> impl Iterator<Item = (Stored, GuardState)> {
-    listed.into_iter().map(Stored::from).map(move |stored| {
-        let old = before.guard(stored.id());
-        let state = resolve(&stored, old, catalog, settings, key).state;
-        (stored, state)
-    })
+/// Whether an answer says that there is no such guard. A kind that is not served is not found, either.
+fn is_about(status: &kube::core::Status, guard: &GuardId) -> bool {
+    let is_it = |details: &kube::core::response::StatusDetails| {
+        details.name == guard.name.as_str() && details.kind == names::DRIFTGUARDS
+    };
+    status.code == 404 && status.details.as_ref().is_some_and(is_it)
+}
+
+/// What guards that were read live are converted by: as the watch converts them.
+pub(super) struct Knowing<'a> {
+    pub(super) observation: &'a Observation,
+    pub(super) exceptions: &'a Exceptions,
+    pub(super) catalog: &'a Catalog,
+    pub(super) settings: &'a Settings,
+    pub(super) key: Option<&'a SigningKey>,
+}
+
+impl Knowing<'_> {
+    /// A guard as what the index would hold it, had its watch told of it by now. What the index holds stays
+    /// where that is as new, or decides the same.
+    pub(super) fn newest(&self, stored: Stored) -> GuardState {
+        if let Some(old) = self.observation.guard(stored.id())
+            && (old.stored.revision() >= stored.revision() || is_same(old, &stored, self.key))
+        {
+            return old.state.clone();
+        }
+        self.converted(stored)
+    }
+
+    /// A guard of a live read. What its kind was found to mean goes on, and so does what is known of its
+    /// promotion, as in the index.
+    pub(super) fn converted(&self, stored: Stored) -> GuardState {
+        let old = self.observation.guard(stored.id());
+        let stored = match old {
+            Some(old) => remembering(stored, &old.stored, self.key),
+            None => stored,
+        };
+        let state = resolve(&stored, old, self.catalog, self.settings, self.key).state;
+        self.exceptions.apply(state, &stored, self.settings.longest_pause)
+    }
 }
 
 /// A value as it stands in a field selector: `\`, `,` and `=` are syntax.
@@ -183,6 +259,22 @@ mod tests {
         assert_eq!(target.url_path(), "/apis/apps/v1/namespaces/n/deployments/a%20b");
         target = Target { group: "".into(), namespace: None, resource: "nodes".into(), ..target };
         assert_eq!(target.url_path(), "/api/v1/nodes/a%20b");
+    }
+
+    #[test]
+    fn a_guard_is_gone_only_when_the_api_server_says_so_of_exactly_that_guard() {
+        let guard = GuardId { namespace: "n".into(), name: "g".into() };
+        let status = |text: &str| -> kube::core::Status { serde_json::from_str(text).unwrap_or_default() };
+        let gone = r#"{"code":404,"reason":"NotFound","details":{"name":"g","group":"terrafusion.ai","kind":"driftguards"}}"#;
+        assert!(is_about(&status(gone), &guard));
+        for other in [
+            r#"{"code":404,"reason":"NotFound","message":"404 page not found"}"#,
+            r#"{"code":404,"reason":"NotFound","details":{"name":"n","kind":"namespaces"}}"#,
+            r#"{"code":404,"reason":"NotFound","details":{"name":"h","kind":"driftguards"}}"#,
+            r#"{"code":403,"reason":"Forbidden","details":{"name":"g","kind":"driftguards"}}"#,
+        ] {
+            assert!(!is_about(&status(other), &guard), "{other}");
+        }
     }
 
     #[test]

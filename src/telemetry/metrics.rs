@@ -62,6 +62,7 @@ pub struct Metrics {
     reviews: Family<ReviewLabels, Counter>,
     review_seconds: Histogram,
     live_reads: Family<ResultLabel, Counter>,
+    guard_looks: Family<ResultLabel, Counter>,
     object_reads: Family<ResultLabel, Counter>,
     guards: Family<StateLabel, Gauge>,
     registrations: Family<ResultLabel, Counter>,
@@ -99,6 +100,7 @@ impl Default for Metrics {
             reviews: Family::default(),
             review_seconds: Histogram::new(REVIEW_SECONDS),
             live_reads: Family::default(),
+            guard_looks: Family::default(),
             object_reads: Family::default(),
             guards: Family::default(),
             registrations: Family::default(),
@@ -131,6 +133,7 @@ impl Metrics {
     fn show(&self) {
         let counted = [
             (&self.live_reads, ["found", "none", "failed"].as_slice()),
+            (&self.guard_looks, &["found", "none", "failed"]),
             (&self.object_reads, &["found", "none", "failed"]),
             (&self.registrations, &["applied", "repaired", "failed"]),
             (&self.definition_changes, &["deleted", "changed"]),
@@ -162,6 +165,11 @@ impl Metrics {
         registry.register("admission_reviews", "Admission reviews judged", self.reviews.clone());
         registry.register("admission_review_seconds", "Time to judge a review", self.review_seconds.clone());
         registry.register("live_reads", "Reads of guards made on an index miss", self.live_reads.clone());
+        registry.register(
+            "guard_looks",
+            "Looks at a guard before a write was refused, put back or recorded by it",
+            self.guard_looks.clone(),
+        );
         registry.register(
             "object_reads",
             "Targets and namespaces read while a review waited",
@@ -240,6 +248,11 @@ impl Metrics {
     /// Counts a live read: `found`, `none` or `failed`.
     pub fn live_read(&self, result: &'static str) {
         self.live_reads.get_or_create(&ResultLabel { result }).inc();
+    }
+
+    /// Counts a look at a guard.
+    pub fn guard_look(&self, result: &'static str) {
+        self.guard_looks.get_or_create(&ResultLabel { result }).inc();
     }
 
     /// Counts a read of an object that a review left open: `found`, `none` or `failed`.

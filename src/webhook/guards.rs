@@ -1,11 +1,13 @@
-//! Where the server gets guards from: the index, and on a miss one live read.
+//! Where the server gets guards from: the index, live reads on a miss, and a look at one before it refuses.
 
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
 use crate::control::member::Vouch;
+use crate::core::guard::GuardId;
 use crate::core::index::Index;
+use crate::core::standing::Look;
 use crate::core::verdict::{Question, Unguarded};
 use crate::store::{Key, LiveReadError, Store};
 
@@ -23,6 +25,10 @@ pub trait Guards: Send + Sync + 'static {
     /// The guards of one object, at least as new as the moment of the call. The caller bounds how
     /// long this may take.
     fn read<'a>(&'a self, object: &'a Unguarded) -> BoxFuture<'a, Result<Index, LiveReadError>>;
+
+    /// One guard, at least as new as the moment of the call and as the index of that moment. The caller
+    /// bounds how long this may take.
+    fn look<'a>(&'a self, guard: &'a GuardId) -> BoxFuture<'a, Result<Look, LiveReadError>>;
 
     /// The raw JSON of one object as it stands, `None` when there is none. The caller bounds how long
     /// this may take.
@@ -58,6 +64,10 @@ impl Guards for Vouched {
             name: &object.name,
         };
         Box::pin(self.store.read_guards(key))
+    }
+
+    fn look<'a>(&'a self, guard: &'a GuardId) -> BoxFuture<'a, Result<Look, LiveReadError>> {
+        Box::pin(self.store.look(guard))
     }
 
     fn read_object<'a>(

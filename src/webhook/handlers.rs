@@ -145,7 +145,7 @@ async fn review(desk: &Desk, hook: Hook, request: Request, asked: Asked) -> Repl
         }
         Ok(Collected { body, .. }) => match hook {
             Hook::Validate => desk.reviews.validate(body, asked).await,
-            Hook::Mutate => desk.reviews.mutate(body, asked),
+            Hook::Mutate => desk.reviews.mutate(body, asked).await,
         },
         Err(error @ BodyError::TooLarge { .. }) => too_large(desk, error, asked),
         Err(BodyError::Stalled) => {

@@ -3,7 +3,7 @@
 //! [`front`] accepts connections and finishes TLS, [`lane`] serves each protocol by axum-server,
 //! [`handlers`] turns HTTP into a body and an answer, [`reviews`] judges by the pure core, and
 //! [`drain`] stops it all without losing a request. What always holds: every request gets an answer
-//! within its time, nothing here panics or waits on anything but one bounded read of guards, and
+//! within its time, nothing here panics or waits on anything but bounded reads of guards, and
 //! nothing is fetched from a source of content.
 
 pub mod activity;

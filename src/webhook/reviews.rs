@@ -2,9 +2,9 @@
 //!
 //! The pure core judges ([`judging`]); its verdict is put into words for the API server and into the trail
 //! ([`telling`]). Reviews of our own kinds go another way ([`own`]). Waits on nothing but, on an index miss,
-//! one live read of guards, and where a review leaves open what decides, one of that object ([`live`]); both
-//! are bounded by the time the API server gives. What cannot be told goes by the failure policy of the entry
-//! that called.
+//! one live read of guards, where a review leaves open what decides, one of that object ([`live`]), and where
+//! guards do not approve a write, one look at them ([`looks`]); all are bounded by the time the API server
+//! gives. What cannot be told goes by the failure policy of the entry that called, or by what is known.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -21,7 +21,8 @@ use super::route::{Route, Subject};
 use crate::audit::observed::Observed;
 use crate::control::would_denies::WouldDenies;
 use crate::core::index::Index;
-use crate::core::rewrite::rewrite;
+use crate::core::rewrite::{Mutation, rewrite};
+use crate::core::standing::{Standing, in_question};
 use crate::core::verdict::{Fact, Judgement, ReviewError, Verdict};
 use crate::telemetry::allowance::Allowance;
 use crate::telemetry::events::EventSink;
@@ -30,11 +31,13 @@ use crate::trail::sink::RecordSink;
 
 mod judging;
 mod live;
+mod looks;
 mod own;
 mod telling;
 
 use judging::{Judged, aside, judge_aside};
 use live::{Read, Unread};
+use looks::Looks;
 use telling::UNDECODABLE;
 
 /// Live reads at once: each costs the API server a LIST. Further ones wait within their own time.
@@ -54,6 +57,7 @@ pub struct Reviews {
     would_denies: Arc<WouldDenies>,
     observed: Arc<Observed>,
     live_reads: Semaphore,
+    looks: Arc<Looks>,
     alarms: Mutex<Allowance>,
     of_guards: Option<GuardReviews>,
 }
@@ -116,6 +120,7 @@ impl Reviews {
     pub fn new(guards: Arc<dyn Guards>, voice: Voice) -> Self {
         let Voice { replica, authenticated, records, events, metrics, would_denies, observed } = voice;
         let live_reads = Semaphore::new(LIVE_READS);
+        let looks = Looks::new(Arc::clone(&guards), Arc::clone(&metrics));
         Self {
             guards,
             replica,
@@ -126,6 +131,7 @@ impl Reviews {
             would_denies,
             observed,
             live_reads,
+            looks,
             alarms: Mutex::new(Allowance::new(ALARM_BURST, ALARMS_PER_SECOND, Instant::now())),
             of_guards: None,
         }
@@ -148,12 +154,20 @@ impl Reviews {
         let is_current = self.guards.is_current();
         let goes_by_index = is_current || asked.is_broken();
         let index = if goes_by_index { self.guards.index() } else { Arc::default() };
-        let judgement = match judge_aside(body, &index, now, None) {
-            Judged::Verdict(judgement) => judgement,
-            other => return self.unjudged(other, asked, now),
+        let judged = self.judge(body, &index, asked, now).await;
+        // While the glass is broken nothing is refused, so that nothing need wait.
+        let judged = match judged {
+            Ok(judgement) if is_current && !asked.is_broken() => {
+                self.look_again(judgement, body, &index, asked, now).await
+            }
+            other => other,
+        };
+        let judgement = match judged {
+            Ok(judgement) => judgement,
+            Err(reply) => return reply,
         };
         let Verdict::NotGuarded(object) = &judgement.verdict else {
-            return self.settle(judgement, body, &index, asked, now).await;
+            return self.answer(judgement, asked, now);
         };
         let read = if is_current || !asked.is_broken() {
             self.read_guards(object, asked).await
@@ -163,48 +177,71 @@ impl Reviews {
         match read {
             Read::Nothing => self.answer(judgement, asked, now),
             Read::Failed => self.unread(&judgement, object, body, asked, now),
-            Read::Found(index) => match judge_aside(body, &index, now, None) {
-                Judged::Verdict(judgement) => self.settle(judgement, body, &index, asked, now).await,
-                other => self.unjudged(other, asked, now),
+            Read::Found(index) => match self.judge(body, &index, asked, now).await {
+                Ok(judgement) => self.answer(judgement, asked, now),
+                Err(reply) => reply,
             },
         }
     }
 
-    /// Answers, after one live read where the judgement is a question.
-    async fn settle(
+    /// Judges, after one live read where the judgement is a question.
+    ///
+    /// # Errors
+    /// The answer, where it cannot be judged.
+    async fn judge(
         &self,
-        judgement: Judgement,
         body: &[u8],
         index: &Index,
         asked: Asked,
         now: Timestamp,
-    ) -> Reply {
-        let Verdict::Ask(question) = &judgement.verdict else { return self.answer(judgement, asked, now) };
+    ) -> Result<Judgement, Reply> {
+        let judged = |fact| match judge_aside(body, index, now, fact) {
+            Judged::Verdict(judgement) => Ok(judgement),
+            other => Err(self.unjudged(other, asked, now)),
+        };
+        let judgement = judged(None)?;
+        let Verdict::Ask(question) = &judgement.verdict else { return Ok(judgement) };
         let object = if asked.is_broken() && !self.guards.is_current() {
             // A replica that is cut off would only make everybody wait.
             Err(Unread)
         } else {
             self.read_object(question, asked).await
         };
-        let fact = match &object {
+        judged(Some(match &object {
             Ok(Some(text)) => Fact::Object(text),
             Ok(None) => Fact::Absent,
             Err(Unread) => Fact::Unread(asked.route.failure_policy),
-        };
-        match judge_aside(body, index, now, Some(fact)) {
-            Judged::Verdict(judgement) => self.answer(judgement, asked, now),
-            other => self.unjudged(other, asked, now),
+        }))
+    }
+
+    /// Judges once more where guards that were stored since `index` may say otherwise.
+    async fn look_again(
+        &self,
+        judgement: Judgement,
+        body: &[u8],
+        index: &Index,
+        asked: Asked,
+        now: Timestamp,
+    ) -> Result<Judgement, Reply> {
+        let Some(target) = in_question(&judgement.verdict) else { return Ok(judgement) };
+        match self.standing(target, index, asked).await {
+            Standing::Same | Standing::Unknown => Ok(judgement),
+            Standing::Changed(index) => self.judge(body, &index, asked, now).await,
         }
     }
 
     /// Answers a review of the mutating hook. It never refuses and never records, since what it
     /// sees is not final; what it cannot tell passes as it came, and the gate decides.
-    pub(super) fn mutate(&self, body: &[u8], asked: Asked) -> Reply {
+    pub(super) async fn mutate(&self, body: &[u8], asked: Asked) -> Reply {
         // By what is no longer true, content that was approved since would be put back; and while the glass
         // is broken nothing is.
         let index =
             if self.guards.is_current() && !asked.is_broken() { self.guards.index() } else { Arc::default() };
-        let mutation = aside(body, || rewrite(body, &index, Timestamp::now()));
+        let now = Timestamp::now();
+        let mutation = match aside(body, || rewrite(body, &index, now)) {
+            Some(Ok(mutation)) => self.confirmed(mutation, body, &index, asked, now).await,
+            other => other,
+        };
         let (uid, patch) = match mutation {
             Some(Ok(mutation)) => (Some(mutation.uid), mutation.patch),
             Some(Err(error)) => (error.uid, None),
@@ -228,6 +265,24 @@ impl Reviews {
                 self.count("unanswered", UNDECODABLE, asked);
                 Reply::Failed(StatusCode::BAD_REQUEST, "this is no admission review")
             }
+        }
+    }
+
+    /// What is put back as the guards stand at this moment: content may be approved that was not when they
+    /// were indexed. Nothing where that cannot be told.
+    async fn confirmed(
+        &self,
+        mutation: Mutation,
+        body: &[u8],
+        index: &Index,
+        asked: Asked,
+        now: Timestamp,
+    ) -> Option<Result<Mutation, ReviewError>> {
+        let Some(patch) = &mutation.patch else { return Some(Ok(mutation)) };
+        match self.standing(&patch.target, index, asked).await {
+            Standing::Same => Some(Ok(mutation)),
+            Standing::Unknown => Some(Ok(Mutation { patch: None, ..mutation })),
+            Standing::Changed(index) => aside(body, || rewrite(body, &index, now)),
         }
     }
 

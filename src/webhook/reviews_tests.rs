@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::telling::bound;
 use super::*;
-use crate::core::guard::{DeletionPolicy, Enforcement};
+use crate::core::guard::{DeletionPolicy, Enforcement, Guard, GuardState};
 use crate::webhook::test_support::{APPROVED, LiveRead, TestGuards, cut_off, review, reviews};
 
 struct Answered {
@@ -162,21 +162,23 @@ async fn an_undecodable_review_is_refused_under_its_own_uid() {
 }
 
 /// The test's guard, changed.
-fn guarded(change: impl FnOnce(&mut crate::core::guard::Guard), live: LiveRead) -> TestGuards {
-    use crate::core::guard::GuardState;
+fn changed(change: impl FnOnce(&mut Guard)) -> GuardState {
     let GuardState::Valid(guard) = crate::webhook::test_support::guard() else { panic!("no guard") };
     let mut guard = (*guard).clone();
     change(&mut guard);
-    let index = Index::build(vec![GuardState::Valid(Arc::new(guard))]);
-    TestGuards { index: Arc::new(index), live, panics: false }
+    GuardState::Valid(Arc::new(guard))
 }
 
-fn mutated(guards: TestGuards, price: &str) -> Value {
+fn guarded(change: impl FnOnce(&mut Guard), live: LiveRead) -> TestGuards {
+    TestGuards { index: Arc::new(Index::build(vec![changed(change)])), ..TestGuards::unknown(live) }
+}
+
+async fn mutated(guards: TestGuards, price: &str) -> Value {
     let metrics = Arc::new(Metrics::default());
     let (reviews, written, writer) = reviews(guards, &metrics);
     let (route, _) = Route::parse("g1/ignore").unwrap();
     let asked = Asked { route, since: Instant::now(), timeout: Duration::from_secs(5) };
-    let reply = reviews.mutate(review("u", price).to_string().as_bytes(), asked);
+    let reply = reviews.mutate(review("u", price).to_string().as_bytes(), asked).await;
     drop(reviews);
     writer.join().unwrap();
     assert!(written.0.lock().unwrap().is_empty(), "the mutating hook records nothing");
@@ -184,16 +186,16 @@ fn mutated(guards: TestGuards, price: &str) -> Value {
     serde_json::from_slice::<Value>(&answer).unwrap()["response"].take()
 }
 
-#[test]
-fn the_mutating_hook_puts_back_for_guards_that_ask_for_it_and_never_refuses() {
+#[tokio::test]
+async fn the_mutating_hook_puts_back_for_guards_that_ask_for_it_and_never_refuses() {
     use base64::Engine as _;
     let plain = json!({"uid": "u", "allowed": true});
-    assert_eq!(mutated(TestGuards::known(), "101"), plain);
+    assert_eq!(mutated(TestGuards::known(), "101").await, plain);
     // What the index does not know is left to the gate.
-    assert_eq!(mutated(TestGuards::unknown(LiveRead::NeverEnds), "101"), plain);
+    assert_eq!(mutated(TestGuards::unknown(LiveRead::NeverEnds), "101").await, plain);
     let rewrites = || guarded(|guard| guard.enforcement = Enforcement::Rewrite, LiveRead::Nothing);
-    assert_eq!(mutated(rewrites(), APPROVED), plain);
-    let answer = mutated(rewrites(), "101");
+    assert_eq!(mutated(rewrites(), APPROVED).await, plain);
+    let answer = mutated(rewrites(), "101").await;
     assert_eq!((answer["allowed"].as_bool(), answer["patchType"].as_str()), (Some(true), Some("JSONPatch")));
     let patch = base64::engine::general_purpose::STANDARD.decode(answer["patch"].as_str().unwrap()).unwrap();
     assert_eq!(
@@ -313,8 +315,140 @@ async fn while_the_glass_is_broken_nothing_is_put_back() {
         since: Instant::now(),
         timeout: Duration::from_millis(100),
     };
-    let Reply::Review(answer) = reviews.mutate(review("u", "101").to_string().as_bytes(), asked) else {
+    let Reply::Review(answer) = reviews.mutate(review("u", "101").to_string().as_bytes(), asked).await else {
         panic!("no answer")
     };
     assert!(!String::from_utf8(answer).unwrap().contains("patch"));
+}
+
+/// Guards of which the index holds `known`, while `stored` is what a look finds.
+fn lagging(known: impl FnOnce(&mut Guard), stored: Vec<GuardState>) -> TestGuards {
+    TestGuards { stored: Some(stored), ..guarded(known, LiveRead::Nothing) }
+}
+
+/// As whoever approves `price` stores the guard.
+fn approving(price: &str, enforcement: Enforcement) -> GuardState {
+    let content = crate::webhook::test_support::configmap(price).to_string();
+    changed(|guard| {
+        guard.expected = crate::core::canonical::hash_object(content.as_bytes(), &guard.scope).unwrap();
+        (guard.generation, guard.enforcement) = (guard.generation + 1, enforcement);
+    })
+}
+
+fn looks(page: &str, result: &str) -> Option<u32> {
+    let series = format!(r#"guard_looks_total{{result="{result}"}} "#);
+    page.lines().find_map(|line| line.split_once(&series)?.1.parse().ok())
+}
+
+#[tokio::test]
+async fn content_that_was_approved_since_passes_whatever_the_index_still_holds() {
+    let modes = [Enforcement::Deny, Enforcement::Rewrite, Enforcement::Warn, Enforcement::Audit];
+    for before in modes {
+        for after in modes {
+            let guards = lagging(|guard| guard.enforcement = before, vec![approving("101", after)]);
+            let answered = answered(guards, "g1/fail", &review("u", "101")).await;
+            assert_eq!(answered.response, json!({"uid": "u", "allowed": true}), "{before:?} {after:?}");
+            assert!(answered.records.is_empty(), "{:?}", answered.records);
+            assert_eq!(looks(&answered.page, "found"), Some(1));
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_newer_guard_refuses_is_refused_by_that_one() {
+    let stored = vec![approving("102", Enforcement::Deny)];
+    let answered = answered(lagging(|_| {}, stored), "g1/fail", &review("u", "101")).await;
+    assert_eq!(answered.response["allowed"], false);
+    assert_eq!(answered.records.len(), 1, "{:?}", answered.records);
+    assert_eq!(answered.records[0]["guard"]["generation"], 4);
+}
+
+#[tokio::test]
+async fn while_a_guard_cannot_be_looked_at_what_is_known_of_it_decides() {
+    for live in [LiveRead::Fails, LiveRead::NeverEnds] {
+        for path in ["g1/fail", "g1/ignore"] {
+            let guards = TestGuards { live, ..TestGuards::known() };
+            let answered = answered(guards, path, &review("u", "101")).await;
+            assert_eq!(answered.response["allowed"], false, "{live:?} {path}");
+            assert_eq!(answered.records[0]["reason"], "HashMismatch");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_guard_that_is_gone_by_now_refuses_nothing_unless_another_one_has_come() {
+    let answered_by = async |live| {
+        let guards = TestGuards { live, ..lagging(|_| {}, Vec::new()) };
+        answered(guards, "g1/fail", &review("u", "101")).await
+    };
+    let gone = answered_by(LiveRead::Nothing).await;
+    assert_eq!(gone.response, json!({"uid": "u", "allowed": true}));
+    assert_eq!((looks(&gone.page, "none"), gone.records.len()), (Some(1), 0));
+    let renamed = answered_by(LiveRead::FindsTheGuard).await;
+    assert_eq!(renamed.response["allowed"], false);
+}
+
+#[tokio::test]
+async fn what_the_guards_of_the_index_approve_or_leave_as_it_is_costs_no_look() {
+    let never = || TestGuards { live: LiveRead::NeverEnds, ..TestGuards::known() };
+    let approved = answered(never(), "g1/fail", &review("u", APPROVED)).await;
+    let mut labels = review("u", "101");
+    labels["request"]["oldObject"] = labels["request"]["object"].clone();
+    let drifted = answered(never(), "g1/fail", &labels).await;
+    let mut delete = review("u", APPROVED);
+    delete["request"]["operation"] = "DELETE".into();
+    delete["request"]["object"] = Value::Null;
+    let deleted = answered(never(), "g1/fail", &delete).await;
+    for answered in [approved, drifted, deleted] {
+        assert_eq!(answered.response["allowed"], true);
+        assert!(is_zero(&answered.page, "guard_looks_total"), "{}", answered.page);
+    }
+}
+
+#[tokio::test]
+async fn a_deletion_that_a_guard_allows_by_now_is_not_refused() {
+    let mut delete = review("u", APPROVED);
+    delete["request"]["operation"] = "DELETE".into();
+    delete["request"]["object"] = Value::Null;
+    // Of a cluster-scoped object no namespace is read.
+    delete["request"]["oldObject"]["metadata"]["namespace"] = "".into();
+    delete["request"]["namespace"] = "".into();
+    let kept = |guard: &mut Guard| {
+        guard.deletion_policy = DeletionPolicy::Deny;
+        guard.target.namespace = None;
+    };
+    let refused = answered(lagging(kept, vec![changed(kept)]), "g1/fail", &delete).await;
+    assert_eq!(refused.response["allowed"], false);
+    let released = changed(|guard| guard.target.namespace = None);
+    let passed = answered(lagging(kept, vec![released]), "g1/fail", &delete).await;
+    assert_eq!(passed.response["allowed"], true);
+}
+
+#[tokio::test]
+async fn nothing_is_put_back_over_content_that_was_approved_since() {
+    let plain = json!({"uid": "u", "allowed": true});
+    let rewrites = |guard: &mut Guard| guard.enforcement = Enforcement::Rewrite;
+    let by = |stored| mutated(lagging(rewrites, stored), "101");
+    assert_eq!(by(vec![approving("101", Enforcement::Rewrite)]).await, plain);
+    assert_eq!(by(vec![approving("101", Enforcement::Deny)]).await, plain);
+    assert_eq!(by(Vec::new()).await, plain, "the guard is gone");
+    // What is stored is not what the newer guard approves: the gate refuses.
+    assert_eq!(by(vec![approving("102", Enforcement::Rewrite)]).await, plain);
+    let again = by(vec![approving(APPROVED, Enforcement::Rewrite)]).await;
+    assert_eq!(again["patchType"], "JSONPatch", "{again}");
+}
+
+#[tokio::test]
+async fn nothing_is_put_back_while_a_guard_cannot_be_looked_at() {
+    let plain = json!({"uid": "u", "allowed": true});
+    let guards = guarded(|guard| guard.enforcement = Enforcement::Rewrite, LiveRead::Fails);
+    assert_eq!(mutated(guards, "101").await, plain);
+}
+
+#[tokio::test]
+async fn while_the_glass_is_broken_no_guard_is_looked_at() {
+    let guards = TestGuards { live: LiveRead::NeverEnds, ..TestGuards::known() };
+    let answered = answered(guards, "g1/ignore/broken", &review("u", "101")).await;
+    assert_eq!(answered.response["allowed"], true);
+    assert!(is_zero(&answered.page, "guard_looks_total"), "{}", answered.page);
 }

@@ -36,6 +36,7 @@ use crate::core::guard::{
 use crate::core::index::Index;
 use crate::core::paths::PathFilter;
 use crate::core::scope::Scope;
+use crate::core::standing::Look;
 use crate::core::verdict::{Question, Unguarded};
 use crate::store::LiveReadError;
 use crate::telemetry::events;
@@ -57,17 +58,19 @@ pub(super) struct TestGuards {
     pub(super) index: Arc<Index>,
     pub(super) live: LiveRead,
     pub(super) panics: bool,
+    /// What is stored, where that is not what the index holds.
+    pub(super) stored: Option<Vec<GuardState>>,
 }
 
 impl TestGuards {
     /// The guard is in the index.
     pub(super) fn known() -> Self {
-        Self { index: Arc::new(Index::build(vec![guard()])), live: LiveRead::Nothing, panics: false }
+        Self { index: Arc::new(Index::build(vec![guard()])), ..Self::unknown(LiveRead::Nothing) }
     }
 
     /// The index lags behind.
     pub(super) fn unknown(live: LiveRead) -> Self {
-        Self { index: Arc::default(), live, panics: false }
+        Self { index: Arc::default(), live, panics: false, stored: None }
     }
 }
 
@@ -83,6 +86,20 @@ impl Guards for TestGuards {
                 LiveRead::Nothing => Ok(Index::default()),
                 LiveRead::FindsTheGuard => Ok(Index::build(vec![guard()])),
                 LiveRead::Fails => Err(LiveReadError::NoCatalog { name: object.name.clone() }),
+                LiveRead::NeverEnds => std::future::pending().await,
+            }
+        })
+    }
+
+    fn look<'a>(&'a self, id: &'a GuardId) -> BoxFuture<'a, Result<Look, LiveReadError>> {
+        Box::pin(async move {
+            let stored = self.stored.as_deref().unwrap_or_else(|| self.index.guards());
+            match self.live {
+                LiveRead::Nothing | LiveRead::FindsTheGuard => {
+                    let found = stored.iter().find(|state| state.id() == id);
+                    Ok(found.map_or(Look::Gone, |state| Look::Stands(state.clone())))
+                }
+                LiveRead::Fails => Err(LiveReadError::NoCatalog { name: id.to_string() }),
                 LiveRead::NeverEnds => std::future::pending().await,
             }
         })

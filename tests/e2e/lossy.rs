@@ -14,17 +14,25 @@ use futures::StreamExt as _;
 use http::{StatusCode, header};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use crate::auditing::{condition, write_into};
 use crate::installation::{DRIFTGUARD, LIMIT, config_map, driftguard, hash_of};
 
 const NAMESPACE: &str = "lossy";
 
-/// A proxy before the API server, by plain http, that can lose what watches of one namespace tell of changes.
+/// A proxy before the API server, by plain http, that can lose what watches of one namespace tell of changes, and
+/// keep back what the watch of guards tells.
 struct Lossy {
     _runtime: tokio::runtime::Runtime,
     port: u16,
+    faults: Faults,
+}
+
+#[derive(Clone)]
+struct Faults {
     loses: Arc<AtomicBool>,
+    keeps_back: watch::Sender<bool>,
 }
 
 impl Lossy {
@@ -36,14 +44,14 @@ impl Lossy {
         config.read_timeout = None;
         let entered = runtime.enter();
         let client = kube::Client::try_from(config)?;
-        let loses = Arc::new(AtomicBool::new(false));
+        let faults = Faults { loses: Arc::default(), keeps_back: watch::Sender::new(false) };
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))?;
         let port = listener.local_addr()?.port();
-        let app = axum::Router::new().fallback(forward).with_state((client, Arc::clone(&loses)));
+        let app = axum::Router::new().fallback(forward).with_state((client, faults.clone()));
         let server = axum_server::from_tcp(listener.into_std()?)?;
         runtime.spawn(server.serve(app.into_make_service()));
         drop(entered);
-        Ok(Self { _runtime: runtime, port, loses })
+        Ok(Self { _runtime: runtime, port, faults })
     }
 }
 
@@ -55,11 +63,12 @@ fn pem(authority: &[u8]) -> Result<Vec<u8>> {
 }
 
 async fn forward(
-    State((client, loses)): State<(kube::Client, Arc<AtomicBool>)>,
+    State((client, Faults { loses, keeps_back })): State<(kube::Client, Faults)>,
     request: Request,
 ) -> Response {
     let uri = request.uri().to_string();
     let is_watch = uri.contains("watch=true") && uri.contains(&format!("/namespaces/{NAMESPACE}/configmaps"));
+    let is_of_guards = uri.contains("watch=true") && uri.contains("/driftguards?");
     let (mut head, body) = request.into_parts();
     for name in [header::HOST, header::CONNECTION, header::ACCEPT_ENCODING] {
         head.headers.remove(name);
@@ -82,6 +91,17 @@ async fn forward(
         head.headers.remove(name);
     }
     let chunks = body.into_data_stream();
+    if is_of_guards {
+        let told = chunks.then(move |chunk| {
+            let mut keeps_back = keeps_back.subscribe();
+            async move {
+                // Fails only when the test is over.
+                let _ = keeps_back.wait_for(|keeps| !keeps).await;
+                chunk
+            }
+        });
+        return Response::from_parts(head, Body::from_stream(told));
+    }
     if !is_watch {
         return Response::from_parts(head, Body::from_stream(chunks));
     }
@@ -103,16 +123,16 @@ async fn forward(
 }
 
 /// `serve` behind the proxy.
-struct Behind {
+pub(crate) struct Behind {
     plane: ControlPlane,
-    admin: User,
-    serve: Process,
+    pub(crate) admin: User,
+    pub(crate) serve: Process,
     health: u16,
     proxy: Lossy,
 }
 
 impl Behind {
-    fn start() -> Result<Self> {
+    pub(crate) fn start() -> Result<Self> {
         let plane = ControlPlane::builder().start()?;
         let admin = plane.admin()?;
         let (port, health) = (free_port()?, free_port()?);
@@ -146,7 +166,12 @@ impl Behind {
         Ok(behind)
     }
 
-    fn asked(&self, path: &str) -> Result<String> {
+    /// Keeps back from now on, or no longer, what the watch of guards tells.
+    pub(crate) fn keep_guards_back(&self, keeps: bool) {
+        self.proxy.faults.keeps_back.send_replace(keeps);
+    }
+
+    pub(crate) fn asked(&self, path: &str) -> Result<String> {
         use std::io::{Read as _, Write as _};
         let mut stream = std::net::TcpStream::connect(("127.0.0.1", self.health))?;
         write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
@@ -188,7 +213,7 @@ fn a_change_that_a_watch_does_not_tell_is_found_by_a_sweep_and_said_by_the_guard
         on.asked("/metrics")?.contains("driftguard_watch_missed_total 0"),
         "something was missed already"
     );
-    on.proxy.loses.store(true, Ordering::Release);
+    on.proxy.faults.loses.store(true, Ordering::Release);
     let key = format!("/registry/configmaps/{NAMESPACE}/settings");
     write_into(on.plane.etcd(), &key, "1000", "9999")?;
     let guard = on.says("Watched", Some(("False", "WatchMissedChange")))?;

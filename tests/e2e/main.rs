@@ -32,6 +32,7 @@ mod grace;
 mod hostile;
 mod install;
 mod installation;
+mod lag;
 mod learning;
 mod living;
 mod lossy;

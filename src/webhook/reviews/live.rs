@@ -78,7 +78,7 @@ impl Reviews {
 }
 
 /// How long a live read may still take.
-fn left(asked: Asked) -> Duration {
+pub(super) fn left(asked: Asked) -> Duration {
     asked.timeout.mul_f64(READ_SHARE).saturating_sub(asked.since.elapsed())
 }
 
