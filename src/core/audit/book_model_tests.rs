@@ -137,6 +137,7 @@ impl World {
             episode: said.episode.clone(),
             alerted: said.alerted,
             fighting: said.fighting.is_some(),
+            restore_pending: said.restore_pending,
             incident: said.incident.clone(),
             unwatched: said.unwatched.is_some(),
             missed_at: said
