@@ -86,6 +86,10 @@ pub struct DriftGuardStatus {
     #[schemars(length(max = 256))]
     pub heeded_restore: Option<String>,
 
+    /// Whether what was asked for by heededRestore is yet to be put back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore_pending: Option<bool>,
+
     /// What each source of truth said when it was last asked, in the order of asking.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = schema::SOURCES))]

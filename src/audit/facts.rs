@@ -79,6 +79,7 @@ pub(super) fn remembered(status: &DriftGuardStatus) -> Remembered {
         episode: status.episode.clone(),
         alerted: status.alerted.unwrap_or_default(),
         fighting: find(status, ConditionType::Fighting).is_some_and(|said| said.status == "True"),
+        restore_pending: status.restore_pending.unwrap_or_default(),
         incident: status.incident.clone(),
         unwatched: unwatched.is_some(),
         missed_at: missed.map(|said| said.last_transition_time.0),

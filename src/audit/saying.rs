@@ -285,6 +285,7 @@ mod tests {
             alerted: false,
             incident: None,
             heeded_restore: None,
+            restore_pending: false,
             matched: None,
             checked_at: Timestamp::UNIX_EPOCH,
         };

@@ -16,11 +16,17 @@ pub(crate) struct Turns {
     each: usize,
     /// Of the namespaces for which somebody works or waits.
     namespaces: Mutex<HashMap<Text, Arc<Semaphore>>>,
+    /// Of the servers that somebody asks or waits to ask, by [`Self::turn_at`].
+    servers: Mutex<HashMap<Text, Arc<Semaphore>>>,
 }
+
+/// Most places for one server: where each namespace that it keeps waiting took another one, few were enough for all.
+const FOR_A_SERVER: usize = 1;
 
 /// A place to work, given back when dropped.
 #[derive(Debug)]
 pub(crate) struct Turn {
+    _of_server: Option<OwnedSemaphorePermit>,
     _of_namespace: Option<OwnedSemaphorePermit>,
     _of_all: Option<OwnedSemaphorePermit>,
 }
@@ -28,32 +34,47 @@ pub(crate) struct Turn {
 impl Turns {
     /// `all` places, at most `each` of them for one namespace.
     pub(crate) fn new(all: usize, each: usize) -> Self {
-        Self { all: Arc::new(Semaphore::new(all)), each, namespaces: Mutex::default() }
+        let (namespaces, servers) = Default::default();
+        Self { all: Arc::new(Semaphore::new(all)), each, namespaces, servers }
     }
 
     /// Waits for a place.
     pub(crate) async fn turn(&self, namespace: &Text) -> Turn {
         let own = self.namespace(namespace);
-        // Neither is ever closed. Its namespace's first: who waits for that takes nobody's place.
+        // None is ever closed. Its namespace's first: who waits for that takes nobody's place.
         let of_namespace = own.acquire_owned().await.ok();
         let of_all = Arc::clone(&self.all).acquire_owned().await.ok();
-        Turn { _of_namespace: of_namespace, _of_all: of_all }
+        Turn { _of_server: None, _of_namespace: of_namespace, _of_all: of_all }
+    }
+
+    /// Waits for a place to ask a server, of which nobody else asks it meanwhile.
+    pub(crate) async fn turn_at(&self, namespace: &Text, server: &Text) -> Turn {
+        let own = self.namespace(namespace);
+        let of_namespace = own.acquire_owned().await.ok();
+        // Behind the namespace's: else who waits for that would keep others from the server.
+        let of_server = place(&self.servers, server, FOR_A_SERVER).acquire_owned().await.ok();
+        let of_all = Arc::clone(&self.all).acquire_owned().await.ok();
+        Turn { _of_server: of_server, _of_namespace: of_namespace, _of_all: of_all }
     }
 
     /// A place, if one is free.
     pub(crate) fn turn_now(&self, namespace: &Text) -> Option<Turn> {
         let of_namespace = self.namespace(namespace).try_acquire_owned().ok()?;
         let of_all = Arc::clone(&self.all).try_acquire_owned().ok()?;
-        Some(Turn { _of_namespace: Some(of_namespace), _of_all: Some(of_all) })
+        Some(Turn { _of_server: None, _of_namespace: Some(of_namespace), _of_all: Some(of_all) })
     }
 
     fn namespace(&self, namespace: &Text) -> Arc<Semaphore> {
-        let mut namespaces = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
-        // Whoever works or waits there holds it too.
-        namespaces.retain(|name, places| name == namespace || Arc::strong_count(places) > 1);
-        let places = || Arc::new(Semaphore::new(self.each));
-        Arc::clone(namespaces.entry(namespace.clone()).or_insert_with(places))
+        place(&self.namespaces, namespace, self.each)
     }
+}
+
+/// The places of one name, of which there are `each`.
+fn place(known: &Mutex<HashMap<Text, Arc<Semaphore>>>, name: &Text, each: usize) -> Arc<Semaphore> {
+    let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+    // Whoever works or waits there holds it too.
+    known.retain(|other, places| other == name || Arc::strong_count(places) > 1);
+    Arc::clone(known.entry(name.clone()).or_insert_with(|| Arc::new(Semaphore::new(each))))
 }
 
 #[cfg(test)]
@@ -77,6 +98,20 @@ mod tests {
         assert!(now(&turns, "third").is_none(), "there are no more");
         drop(other);
         assert!(now(&turns, "third").is_some());
+    }
+
+    #[test]
+    fn a_server_that_keeps_several_namespaces_waiting_leaves_places_for_other_servers() {
+        let turns = Turns::new(2, 1);
+        let at =
+            |namespace: &str, server: &str| turns.turn_at(&namespace.into(), &server.into()).now_or_never();
+        let hanging = at("a", "slow");
+        assert!(hanging.is_some());
+        assert!(at("b", "slow").is_none(), "it has its place");
+        let other = at("b", "quick");
+        assert!(other.is_some());
+        drop(hanging);
+        assert!(at("a", "slow").is_some());
     }
 
     #[test]

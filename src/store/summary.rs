@@ -60,6 +60,7 @@ struct Rare {
     enforce_after_clean: Option<EnforceAfterClean>,
     equivalents: Vec<Equivalent>,
     heeded_restore: Option<String>,
+    incident: Option<String>,
     /// The condition `Suspended` while it is true: it may have to go on being said.
     suspended: Option<Condition>,
 }
@@ -145,10 +146,13 @@ impl Summary {
         let is = |condition: &&Condition| condition.type_ == ConditionType::Suspended.as_str();
         let suspended = status.conditions.iter().find(is);
         let audited = Audited::of(status);
+        let drifted = status.conditions.iter().find(|said| said.type_ == ConditionType::Drifted.as_str());
+        let may_drift = drifted.is_some_and(|said| said.status != "False");
         let rare = Rare {
             enforce_after_clean: status.enforce_after_clean.clone(),
             equivalents: status.equivalents.clone(),
             heeded_restore: status.heeded_restore.clone(),
+            incident: status.incident.clone().filter(|_| may_drift),
             suspended: suspended.filter(|one| one.status == "True").cloned(),
         };
         Self {
@@ -177,6 +181,12 @@ impl Summary {
     #[must_use]
     pub fn heeded_restore(&self) -> Option<&str> {
         self.rare.as_ref().and_then(|rare| rare.heeded_restore.as_deref())
+    }
+
+    /// The incident that keeps the target from being put back, where that is said to be drifted, or cannot be read.
+    #[must_use]
+    pub fn incident(&self) -> Option<&str> {
+        self.rare.as_ref().and_then(|rare| rare.incident.as_deref())
     }
 
     /// What was last said of drift; `None` when nothing was.

@@ -37,6 +37,7 @@ impl Leading<'_> {
         let mut steps: Vec<(Arc<Guard>, Vec<Step>)> = Vec::new();
         let mut acknowledged: Vec<(String, Text)> = Vec::new();
         let mut asked: Vec<(Arc<Guard>, String)> = Vec::new();
+        let mut incidents: Vec<(Arc<Guard>, String)> = Vec::new();
         let mut unchecked: Vec<Arc<Guard>> = Vec::new();
         let mut left: Vec<Target> = Vec::new();
         let (mut old, mut new) = (before.guards.iter().peekable(), after.guards.iter().peekable());
@@ -79,6 +80,11 @@ impl Leading<'_> {
             if let Some(guard) = is.and_then(|is| valid(&is.state).filter(|guard| is_unchecked(is, guard))) {
                 unchecked.push(Arc::clone(guard));
             }
+            if let Some(is) = is.filter(|_| stays.is_none())
+                && let (Some(guard), Some(incident)) = (valid(&is.state), is.stored.status().incident())
+            {
+                incidents.push((Arc::clone(guard), incident.to_owned()));
+            }
             let word = |seen: &Seen| seen.stored.annotation(ACKNOWLEDGE).map(str::to_owned);
             if let Some(is) = is
                 && let Some(incident) = word(is)
@@ -114,6 +120,10 @@ impl Leading<'_> {
         for (incident, namespace) in acknowledged {
             let steps = self.book.acknowledge(&incident, &namespace, now);
             self.take_all(steps);
+        }
+        // What was acknowledged before is over.
+        for (guard, incident) in incidents {
+            self.book.incident_said(&guard, &incident, now);
         }
         for (guard, request) in asked {
             let steps = self.book.restore_asked(&guard, request, now);

@@ -74,21 +74,21 @@ impl Leading<'_> {
         Some((seen, valid(&seen.state).filter(|now| now.uid == guard.uid)?))
     }
 
-    /// Whether a look was made at what its guard pins now.
-    fn is_of_what_is_pinned(&self, sighting: &Sighting) -> bool {
-        self.guard(sighting).is_none_or(|(now, _)| sighting.is_of(&now))
+    /// The guard that a look is about, where the look was made at what it pins now.
+    fn guard_of_pinned(&self, sighting: &Sighting) -> Option<(Arc<Guard>, Terms)> {
+        self.guard(sighting).filter(|(now, _)| sighting.is_of(now))
     }
 
     pub(super) async fn sighted(&mut self, sighting: Sighting) {
         let now = Timestamp::now();
-        if !self.is_of_what_is_pinned(&sighting) {
-            // What it was made for may be newer than what was followed, or older.
+        let mut found = self.guard_of_pinned(&sighting);
+        // What it was made for may be newer than what was followed, or older. The watch of a new guard's target
+        // tells of it once, and has followed that guard by itself.
+        if found.is_none() && self.observations.has_changed().unwrap_or_default() {
             self.follow();
-            if !self.is_of_what_is_pinned(&sighting) {
-                return;
-            }
+            found = self.guard_of_pinned(&sighting);
         }
-        let Some((guard, terms)) = self.guard(&sighting) else { return };
+        let Some((guard, terms)) = found else { return };
         let approved = matches!(&sighting.sight, Sight::Present(seen) if guard.approves(seen.hash, now));
         if approved {
             self.keep(&guard, &sighting);
@@ -365,3 +365,7 @@ async fn is_terminating(store: &Store, target: &Target) -> Option<bool> {
 async fn within<T>(answer: impl Future<Output = T>) -> Option<T> {
     tokio::time::timeout(READ_TIMEOUT, answer).await.ok()
 }
+
+#[cfg(test)]
+#[path = "looks_tests.rs"]
+mod tests;

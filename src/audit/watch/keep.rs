@@ -34,6 +34,9 @@ const MOST_LISTS: usize = 16;
 const GRACE: Duration = Duration::from_secs(2);
 /// With more differences than this everything is listed, which costs less than to read each.
 const MOST_READS: usize = 100;
+/// Of so many at once, how many are read alone all the same, so that their guards say what happened: a status for
+/// each of very many would be a storm.
+const TOLD_OF_MANY: usize = 20;
 /// Pause after a sweep that failed.
 const RETRY: Duration = Duration::from_secs(30);
 /// Shortest time between two looks at what the API server and the definition are.
@@ -231,11 +234,19 @@ impl Keeper {
     }
 
     /// Looks at what a watch should have told and did not: one that `lived` all the time. A watch that was being begun
-    /// again has missed nothing, it is about to tell. What is read alone is counted where it is told, as news; of very
-    /// many at once each is.
+    /// again has missed nothing, it is about to tell. What is read alone is counted where it is told, as news, and
+    /// its guard says so; of very many at once each is counted, and few say so.
     async fn look_at(&self, suspects: Vec<Suspect>, lived: impl Fn(&Place) -> bool) -> Result<(), Failure> {
         if suspects.len() > MOST_READS {
-            for suspect in suspects.iter().filter(|suspect| lived(&suspect.place)) {
+            let mut missed = suspects.iter().filter(|suspect| lived(&suspect.place));
+            let mut looked = Ok(());
+            for suspect in missed.by_ref().take(TOLD_OF_MANY) {
+                looked = self.shared.look(&suspect.guard, Look::Sweep, true).await.map(drop);
+                if looked.is_err() {
+                    break;
+                }
+            }
+            for suspect in missed {
                 self.shared.note_missed(&suspect.guard);
             }
             let places: HashSet<&Place> = suspects.iter().map(|suspect| &suspect.place).collect();
@@ -244,7 +255,7 @@ impl Keeper {
                     handle.list_anew(Look::Sweep);
                 }
             }
-            return Ok(());
+            return looked;
         }
         for suspect in &suspects {
             self.shared.look(&suspect.guard, Look::Sweep, lived(&suspect.place)).await?;

@@ -505,6 +505,24 @@ async fn a_sweep_finds_what_no_watch_has_told() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn of_very_many_changes_that_a_watch_has_not_told_some_guards_say_so_and_all_are_counted() {
+    let server = Server::default();
+    let mut watching = server.watches(guarded(&server, 150));
+    watching.next_all(150).await;
+    watching.quiet(Duration::from_secs(60)).await;
+    for nth in 0..120 {
+        server.put("n", &format!("x{nth:05}"), "2", false);
+    }
+    let mut missed = 0;
+    for _ in 0..120 {
+        missed += usize::from(watching.next_within(2 * HOUR).await.missed);
+    }
+    assert_eq!(missed, 20);
+    watching.quiet(Duration::from_secs(60)).await;
+    assert!(watching.metrics.encode().unwrap().contains("driftguard_watch_missed_total 120"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_a_sweep_sees_before_the_watch_tells_was_not_missed() {
     let server = Server::default();
     let mut watching = server.watches(guarded(&server, 6));

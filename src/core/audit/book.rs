@@ -294,6 +294,15 @@ impl Book {
         steps
     }
 
+    /// The status of a guard whose target this process has yet to look at says that its target is drifted, or cannot
+    /// be read, in an incident. To be called before the first looks and after what persons have acknowledged:
+    /// else an incident would be over with the first of its guards that is found as approved.
+    pub fn incident_said(&mut self, guard: &Guard, id: &str, now: Timestamp) {
+        if !self.knows(&guard.uid) {
+            self.resume(guard, id, now);
+        }
+    }
+
     /// A person acknowledges an incident by a guard of `namespace`: what it held back may go on. Unknown ids do
     /// nothing, nor do those of incidents of another namespace, where its author may have no rights.
     pub fn acknowledge(&mut self, incident: &str, namespace: &Text, now: Timestamp) -> Vec<(Text, Step)> {
@@ -436,25 +445,33 @@ impl Book {
         new_id: NewId<'_>,
     ) -> (Box<Open>, Vec<Step>) {
         let Some(said) = &context.remembered else { return Default::default() };
-        let Some((last, open)) = recall(guard, said, context.apply_grace, now, new_id) else {
+        let Some((last, mut open)) = recall(guard, said, context.apply_grace, now, new_id) else {
             return Default::default();
         };
         self.last.insert(guard.uid.clone(), last);
         let may_drift =
             open.drift.is_some() || said.drifted.is_some_and(|(truth, ..)| truth == Truth::Unknown);
-        if let Some(id) = said.incident.as_ref().filter(|_| may_drift)
-            && self.breaker.resume(id, &guard.uid, &guard.id.namespace)
-        {
-            // Whoever led before has alerted it, and has told of those that it took up.
-            self.incidents.retain(|known, _| self.breaker.is_open(known));
-            let alert = || incident_alert(guard, id, String::new(), now);
-            self.incidents.entry(id.clone()).or_insert_with(alert);
-            // Of guards that were looked at before this one nobody knew that it holds them back.
-            if let Some(incident) = self.breaker.holds(&guard.id.namespace).cloned() {
-                return (open, self.stop_attempts(&incident, now));
-            }
-        }
-        (open, Vec::new())
+        let resumed = match said.incident.as_ref().filter(|_| may_drift) {
+            Some(id) => self.resume(guard, id, now),
+            // What was read of it before may have been over by then.
+            None => return (open, self.clear(&guard.uid, now)),
+        };
+        // Until it is shown to be over, also where the target cannot be read.
+        open.incident.clone_from(&resumed);
+        // Of guards that were looked at before this one nobody knew that it holds them back.
+        let incident = resumed.and_then(|_| self.breaker.holds(&guard.id.namespace).cloned());
+        let steps = incident.map(|incident| self.stop_attempts(&incident, now)).unwrap_or_default();
+        (open, steps)
+    }
+
+    /// Goes on with an incident of which the status of a guard tells. Gives the one that the guard belongs to.
+    fn resume(&mut self, guard: &Guard, id: &str, now: Timestamp) -> Option<String> {
+        let resumed = self.breaker.resume(id, &guard.uid, &guard.id.namespace)?;
+        // Whoever led before has alerted it, and has told of those that it took up.
+        self.incidents.retain(|known, _| self.breaker.is_open(known));
+        let alert = || incident_alert(guard, &resumed, String::new(), now);
+        self.incidents.entry(resumed.clone()).or_insert_with(alert);
+        Some(resumed)
     }
 
     /// Does what a look means. `servers` are those that showed the object last and now.
@@ -507,10 +524,18 @@ impl Book {
 
     /// The target is as it should be, or soon will be: incidents may be over by that.
     fn after_clear(&mut self, course: &mut Course<'_>) {
-        for over in self.breaker.cleared(&course.guard.uid) {
-            course.steps.extend(self.end_incident(&over, EndedBy::Clearing, course.now));
-            self.held_by(&over, course.now);
+        let over = self.clear(&course.guard.uid, course.now);
+        course.steps.extend(over);
+    }
+
+    /// A guard is no part of any incident any more, which may be over by that.
+    fn clear(&mut self, uid: &str, now: Timestamp) -> Vec<Step> {
+        let mut steps = Vec::new();
+        for over in self.breaker.cleared(uid) {
+            steps.extend(self.end_incident(&over, EndedBy::Clearing, now));
+            self.held_by(&over, now);
         }
+        steps
     }
 
     /// Makes guards due that an incident held back, and gives them.
@@ -617,10 +642,7 @@ impl Book {
         self.last.remove(&guard.uid);
         self.asked.remove(&guard.uid);
         self.set_due(&guard.uid, None);
-        for over in self.breaker.cleared(&guard.uid) {
-            steps.extend(self.end_incident(&over, EndedBy::Clearing, now));
-            self.held_by(&over, now);
-        }
+        steps.extend(self.clear(&guard.uid, now));
         steps
     }
 }

@@ -35,6 +35,8 @@ enum Event {
     AskRestore(usize),
     Acknowledge,
     TakeOver,
+    /// So many targets are written while nobody leads, and one cannot be read at first.
+    TakeOverAfter(usize, usize, usize),
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -59,6 +61,9 @@ fn event() -> impl Strategy<Value = Event> {
         1 => of().prop_map(Event::AskRestore),
         1 => Just(Event::Acknowledge),
         1 => Just(Event::TakeOver),
+        1 => (of(), content(), of()).prop_map(|(count, content, blind)| {
+            Event::TakeOverAfter(count, content, blind)
+        }),
     ]
 }
 
@@ -137,6 +142,7 @@ impl World {
             episode: said.episode.clone(),
             alerted: said.alerted,
             fighting: said.fighting.is_some(),
+            restore_pending: said.restore_pending,
             incident: said.incident.clone(),
             unwatched: said.unwatched.is_some(),
             missed_at: said
@@ -369,16 +375,29 @@ impl World {
                 self.follow(nth, steps);
             }
             Event::Acknowledge => self.acknowledge_all(),
-            Event::TakeOver => self.take_over(),
+            Event::TakeOver => self.take_over(|_| {}),
+            Event::TakeOverAfter(count, content, blind) => self.take_over(|pairs| {
+                for pair in &mut pairs[..=count] {
+                    pair.content = Some(content);
+                    pair.revision += 1;
+                }
+                pairs[blind].is_blind = true;
+            }),
         }
     }
 
-    fn take_over(&mut self) {
+    /// Another process leads, after what `meanwhile` does.
+    fn take_over(&mut self, meanwhile: impl FnOnce(&mut [Pair])) {
         // A crash between the end of an incident and the looks that follow it would resolve it twice.
         self.tick();
         self.book = Book::new(Settings { remediation: true, limits: Limits::default() });
         self.census();
+        meanwhile(&mut self.pairs);
         for pair in &mut self.pairs {
+            let said = pair.said.as_ref().filter(|said| said.drifted != Truth::False);
+            if let Some(incident) = said.and_then(|said| said.incident.as_ref()) {
+                self.book.incident_said(&pair.guard, incident, self.now);
+            }
             pair.attempt = None;
             // Looks that said nothing new are known to nobody any more.
             pair.last_bad = pair.said.as_ref().and_then(|said| {

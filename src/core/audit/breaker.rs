@@ -215,33 +215,34 @@ impl Breaker {
         self.acknowledged.iter().any(|(known, by)| known == id && (reaches_all || by == namespace))
     }
 
-    /// Goes on with an incident that another process began, of which the status of a drifted guard tells.
-    /// False when a person has acknowledged it, when another has taken it up, or when it is no id of ours.
-    pub fn resume(&mut self, id: &str, uid: &Text, namespace: &Text) -> bool {
+    /// Goes on with an incident that another process began, of which the status of a drifted guard tells. Gives
+    /// the id of the one that the guard belongs to: that one, or the one that has taken it up. `None` when a
+    /// person has acknowledged it, or when it is no id of ours.
+    pub fn resume(&mut self, id: &str, uid: &Text, namespace: &Text) -> Option<String> {
         if self.is_acknowledged(id, namespace) {
-            return false;
+            return None;
         }
         if let Some(wider) = self.incidents.iter_mut().find(|incident| incident.reach == Reach::Cluster)
             && id.starts_with(NAMESPACE)
         {
             wider.drifted.insert(uid.clone());
-            return false;
+            return Some(wider.id.clone());
         }
         if let Some(known) = self.incidents.iter_mut().find(|incident| incident.id == id) {
             known.drifted.insert(uid.clone());
-            return true;
+            return Some(known.id.clone());
         }
         let reach = match id {
             _ if id.starts_with(CLUSTER) => Reach::Cluster,
             _ if id.starts_with(NAMESPACE) => Reach::Namespace(namespace.clone()),
-            _ => return false,
+            _ => return None,
         };
         let drifted = BTreeSet::from([uid.clone()]);
         let mut incident = Incident { id: id.to_owned(), reach, drifted, counts: (0, 0) };
         // Whoever led before has told that these are taken up.
         self.take_up(&mut incident);
         self.incidents.push(incident);
-        true
+        Some(id.to_owned())
     }
 
     /// Whether an incident is open.
@@ -351,7 +352,8 @@ mod tests {
         let (incident, taken_up) = third.unwrap();
         assert_eq!((incident.id.as_str(), taken_up.len()), ("cluster-wide", 1));
         assert_eq!(breaker.holds("a").unwrap().id, "cluster-wide");
-        assert!(!breaker.resume("namespace-a1", &"a-1".into(), &"a".into()), "it is taken up");
+        let resumed = breaker.resume("namespace-a1", &"a-1".into(), &"a".into());
+        assert_eq!(resumed.as_deref(), Some("cluster-wide"), "it is taken up");
     }
 
     #[test]
@@ -409,19 +411,20 @@ mod tests {
     #[test]
     fn a_new_leader_goes_on_with_an_incident_unless_it_was_acknowledged() {
         let mut breaker = breaker(&[("a", 8)]);
-        assert!(breaker.resume("namespace-7", &"x".into(), &"a".into()));
-        assert!(breaker.resume("namespace-7", &"y".into(), &"a".into()));
+        assert!(breaker.resume("namespace-7", &"x".into(), &"a".into()).is_some());
+        assert!(breaker.resume("namespace-7", &"y".into(), &"a".into()).is_some());
         assert_eq!(breaker.holds("a").unwrap().drifted.len(), 2);
-        assert!(!breaker.resume("made up", &"x".into(), &"a".into()));
+        assert!(breaker.resume("made up", &"x".into(), &"a".into()).is_none());
         breaker.acknowledge("namespace-7", &"a".into());
-        assert!(!breaker.resume("namespace-7", &"z".into(), &"a".into()));
+        assert!(breaker.resume("namespace-7", &"z".into(), &"a".into()).is_none());
         assert!(breaker.holds("a").is_none());
         breaker.acknowledge("namespace-8", &"b".into());
         assert!(
-            breaker.resume("namespace-8", &"x".into(), &"a".into()),
+            breaker.resume("namespace-8", &"x".into(), &"a".into()).is_some(),
             "that of another namespace says nothing"
         );
         breaker.acknowledge("cluster-9", &"b".into());
-        assert!(!breaker.resume("cluster-9", &"x".into(), &"a".into()), "one of the cluster is everybody's");
+        let resumed = breaker.resume("cluster-9", &"x".into(), &"a".into());
+        assert_eq!(resumed, None, "one of the cluster is everybody's");
     }
 }

@@ -101,6 +101,9 @@ pub struct Remembered {
     pub alerted: bool,
     /// Whether the condition `Fighting` is true.
     pub fighting: bool,
+    /// Whether a person has asked for the drifted content to be put back, and it was not yet
+    /// ([`super::step::Report::restore_pending`]).
+    pub restore_pending: bool,
     /// The incident that held remediation back ([`super::step::Report::incident`]).
     pub incident: Option<String>,
     /// Whether it says that no watch can be relied upon for the target ([`super::step::Report::unwatched`]).

@@ -74,6 +74,8 @@ pub struct Report {
     /// The request of a person to put the content back that was heeded last: kept in the status, so that it is
     /// heeded once. `None` leaves what the status says.
     pub heeded_restore: Option<String>,
+    /// Whether what was asked for by it is yet to be done: kept in the status, so that another leader goes on with it.
+    pub restore_pending: bool,
     /// Transaction id of the open episode: kept in the status, so that another leader goes on with it. An
     /// episode may be about a target that cannot be read, with no drift at all.
     pub episode: Option<String>,

@@ -5,7 +5,7 @@
 //! - the server proved who it is: by a certificate, or by a host key in the Secret;
 //! - credentials go to that server only, and stand in no error and no log;
 //! - time, bytes received, what they unpack to, and the file are bounded, and so are fetches at once, for
-//!   each namespace too;
+//!   each namespace and of each server too;
 //! - no symbolic link, submodule, hook, filter or configuration of a repository has any effect.
 //!
 //! [`fetch`] is the way in. `location` and `wanted` read what was asked for, `https` and `ssh` connect,
@@ -138,7 +138,8 @@ pub async fn fetch(
     let seconds = settings.time.as_secs();
     let deadline = Instant::now() + settings.time;
     let busy = || SourceError::Unavailable(format!("other fetches from git took all of {seconds} s"));
-    let turn = timeout_at(deadline, settings.turns.turn(namespace)).await.map_err(|_| busy())?;
+    let server = plan.server();
+    let turn = timeout_at(deadline, settings.turns.turn_at(namespace, &server)).await.map_err(|_| busy())?;
     let host = plan.host();
     let asker = Asker(Arc::default());
     let received = settings.received;
@@ -231,6 +232,11 @@ impl Plan {
             Scheme::File => "git",
             Scheme::Https | Scheme::Http | Scheme::Ssh => SERVER,
         }
+    }
+
+    /// The server, to tell it from others. Another port may be another one, and a name has no case.
+    fn server(&self) -> Text {
+        format!("{}:{}", self.location.host.to_ascii_lowercase(), self.location.port()).into()
     }
 
     /// User and password for https. A token alone goes as a password, with a user that servers overlook.

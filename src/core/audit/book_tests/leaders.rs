@@ -20,6 +20,7 @@ pub(super) fn remembers(steps: &[Step], generation: i64) -> Remembered {
         episode: report.episode.clone(),
         alerted: report.alerted,
         fighting: report.fighting.is_some(),
+        restore_pending: report.restore_pending,
         incident: report.incident.clone(),
         unwatched: report.unwatched.is_some(),
         missed_at: report

@@ -141,3 +141,63 @@ fn a_new_leader_goes_on_with_an_incident() {
     assert!(!restores(&steps) && alerts(&steps).is_empty());
     assert_eq!(room.book.incidents().next(), Some(id.as_str()));
 }
+
+/// An incident of all guards, and a new leader that has read what their statuses say of it and has yet to look.
+fn taken_over(guards: &[Guard]) -> (Room, String, Vec<Remembered>) {
+    let mut room = Room::with(guards);
+    for guard in guards {
+        room.of(guard).write("bad");
+    }
+    let id = room.book.incidents().next().unwrap().to_owned();
+    // The statuses of those before it began say so with the looks that follow it.
+    room.wait(1);
+    let said = guards.iter().map(|guard| super::leaders::remembers(&room.of(guard).write("worse"), 1));
+    let said: Vec<Remembered> = said.collect();
+    assert!(said.iter().all(|said| said.incident.as_ref() == Some(&id)), "{said:?}");
+    room.book = Book::new(room.book.settings);
+    for (guard, said) in guards.iter().zip(&said) {
+        room.book.incident_said(guard, said.incident.as_ref().unwrap(), room.now);
+    }
+    (room, id, said)
+}
+
+#[test]
+fn a_new_leader_ends_an_incident_with_the_last_of_its_guards_not_with_the_first() {
+    let guards = many("ns", 8);
+    let (mut room, id, said) = taken_over(&guards);
+    let mut over = Vec::new();
+    for (guard, said) in guards.iter().zip(said) {
+        room.remembered = Some(said);
+        room.revision += 1;
+        assert_eq!(room.book.incidents().next(), Some(id.as_str()));
+        over.push(resolved(&room.of(guard).shows("good", Look::Initial)));
+    }
+    assert_eq!(over, [0, 0, 0, 0, 0, 0, 0, 1]);
+}
+
+#[test]
+fn an_incident_stays_in_the_status_of_a_target_that_a_new_leader_cannot_read() {
+    let guards = many("ns", 8);
+    let (mut room, id, said) = taken_over(&guards);
+    let unreadable = Sight::Unreadable("no answer".into());
+    room.remembered = Some(said[0].clone());
+    let steps = room.of(&guards[0]).look(&unreadable, Look::Initial);
+    assert_eq!(report(&steps).incident.as_ref(), Some(&id));
+    // And goes on from there with the one after that.
+    room.remembered = Some(super::leaders::remembers(&steps, 1));
+    room.book = Book::new(room.book.settings);
+    assert!(!restores(&room.shows("worse", Look::Initial)));
+    assert_eq!(room.book.incidents().next(), Some(id.as_str()));
+}
+
+#[test]
+fn an_incident_that_was_over_when_its_statuses_were_read_again_is_over() {
+    let guards = many("ns", 8);
+    let (mut room, _, said) = taken_over(&guards);
+    let mut over = 0;
+    for (guard, said) in guards.iter().zip(said) {
+        room.remembered = Some(Remembered { incident: None, ..said });
+        over += resolved(&room.of(guard).shows("worse", Look::Initial));
+    }
+    assert_eq!((over, room.book.incidents().count()), (1, 0));
+}

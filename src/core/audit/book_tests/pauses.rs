@@ -133,6 +133,33 @@ fn a_new_leader_heeds_what_was_asked_for_while_nobody_led() {
 }
 
 #[test]
+fn a_new_leader_goes_on_with_what_a_person_asked_for_until_it_has_succeeded() {
+    let asked_and_failed = || {
+        let mut room = Room::in_sync();
+        room.terms.auto_remediate = false;
+        room.write("bad");
+        room.ask("1");
+        assert!(restores(&room.shows("bad", Look::Live)));
+        let steps = room.restored(&Outcome::Failed { source: None, message: "no".into() });
+        leaders::take_over(&mut room, &steps);
+        room
+    };
+    let mut room = asked_and_failed();
+    assert!(restores(&room.shows("bad", Look::Initial)));
+    let steps = room.restore();
+    assert!(!report(&steps).restore_pending);
+    leaders::take_over(&mut room, &steps);
+    assert!(!restores(&room.write("bad")), "it was asked for once");
+    let mut room = asked_and_failed();
+    room.revision += 1;
+    assert!(!restores(&room.shows("worse", Look::Initial)), "it was asked for other content");
+    let mut room = asked_and_failed();
+    room.guard.generation += 1;
+    room.guard.expected = hash("better");
+    assert!(!restores(&room.shows("bad", Look::Initial)), "it was asked for what was approved then");
+}
+
+#[test]
 fn an_exception_that_is_deleted_ends_as_one_that_runs_out() {
     let mut room = Room::in_sync();
     room.pause(3_600);
