@@ -122,9 +122,11 @@ needs-rust:
 	@command -v cargo >/dev/null || { echo "cargo is not installed; get Rust at https://rustup.rs" >&2; exit 2; }
 	@command -v $${CC:-cc} >/dev/null || { echo "no C compiler; install cc (Debian: apt install build-essential)" >&2; exit 2; }
 
-# What the tests of git sources fetch from.
+# What the tests of git sources fetch from, and what others start.
 needs-servers:
 	@git http-backend </dev/null 2>&1 | grep -q '^Status: ' || { echo "git http-backend is missing; install git (Debian: apt install git)" >&2; exit 2; }
 	@command -v ssh ssh-keygen >/dev/null || { echo "no ssh; install it (Debian: apt install openssh-client)" >&2; exit 2; }
 	@command -v python3 >/dev/null || { echo "no python3, with which hashes are computed by hand; install it (Debian: apt install python3)" >&2; exit 2; }
+	@command -v tmux >/dev/null || { echo "no tmux, in which commands are tried as a person types them; install it (Debian: apt install tmux)" >&2; exit 2; }
+	@command -v bash >/dev/null || { echo "no bash, whose completion is tried; install it (Debian: apt install bash)" >&2; exit 2; }
 	@[ -x /usr/sbin/sshd ] || { echo "/usr/sbin/sshd is missing; install it (Debian: apt install openssh-server)" >&2; exit 2; }

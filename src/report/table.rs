@@ -1,4 +1,4 @@
-//! A line a guard. On a terminal the lines fit into its width; elsewhere nothing is cut that a reader
+//! A line a guard, the worst state first. On a terminal the lines fit into its width; elsewhere nothing is cut that a reader
 //! may search for, but for the last column of the narrow table.
 
 use std::fmt::Write as _;
@@ -287,7 +287,7 @@ impl<'a> Table<'a> {
         let titles: Vec<String> = self.columns.iter().map(|(title, _)| (*title).to_owned()).collect();
         let mut text = String::new();
         line(&titles, &self.widths, None, &mut text);
-        for entry in &self.report.guards {
+        for entry in self.report.worst_first() {
             let mut cells = (self.row)(entry);
             let shown = self.columns.iter().zip(&self.widths).map(|((title, at), width)| {
                 let cell = std::mem::take(&mut cells[*at]);

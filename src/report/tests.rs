@@ -183,6 +183,25 @@ fn a_table_has_a_line_for_each_guard() {
 }
 
 #[test]
+fn a_table_has_trouble_first_and_within_a_state_goes_by_namespace_and_name() {
+    for format in [Format::Table, Format::Wide] {
+        let states: Vec<String> = text(format, None)
+            .lines()
+            .skip(1)
+            .filter_map(|row| row.split_whitespace().next().map(str::to_owned))
+            .collect();
+        let mut sorted = states.clone();
+        sorted.sort_by_key(|state| State::ALL.iter().position(|one| one.as_str() == state));
+        assert_eq!(states, sorted);
+        assert_eq!((states.len(), states[0].as_str()), (report().guards.len(), "Unreadable"));
+    }
+    let entries = ["b", "c", "a"].map(|name| entry(name, State::Drifted));
+    let report = Report::new(entries.to_vec(), Origin::default(), now().into());
+    let names: Vec<&str> = report.worst_first().map(|entry| &*entry.guard.name).collect();
+    assert_eq!(names, ["a-guard", "b-guard", "c-guard"]);
+}
+
+#[test]
 fn a_table_fits_a_narrow_terminal_with_the_states_whole() {
     for width in [60, 80, 100] {
         let table = text(Format::Table, Some(width));

@@ -118,7 +118,7 @@ fn each_guard_is_told_with_its_state_and_what_is_known() {
     assert_eq!(table.code, Some(1));
     let lines: Vec<&str> = table.stdout.lines().collect();
     assert!(lines[0].starts_with("STATE") && lines.len() == 6, "{}", table.stdout);
-    assert!(lines[5].starts_with("Missing") && lines[5].ends_with("also Suspended"), "{}", table.stdout);
+    assert!(lines[2].starts_with("Missing") && lines[2].ends_with("also Suspended"), "{}", table.stdout);
     assert_eq!(table.stderr, "5 guards: 1 in sync, 2 drifted, 2 missing\n");
 }
 

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::io::BufRead as _;
 use std::process::Command;
 
-use driftguard_control_plane::User;
+use driftguard_control_plane::{Terminal, User};
 use serde_json::{Value, json};
 
 use crate::live::{Cluster, cluster};
@@ -226,6 +226,19 @@ fn with_five_thousand_guards() {
     assert!(wrong[0].starts_with("Missing ") && wrong[0].ends_with(" ConfigMap/c1234"), "{wrong:?}");
     assert!(wrong[1].starts_with("Drifted ") && wrong[1].ends_with(" ConfigMap/c4321"), "{wrong:?}");
     assert_eq!(table.stderr, "5000 guards: 4998 in sync, 1 drifted, 1 missing\n");
+    let first: Vec<&str> = table.stdout.lines().skip(1).take(2).map(str::trim_end).collect();
+    assert_eq!(first, wrong, "trouble stands first");
+
+    // Whoever waits before a terminal sees how far it is, and nothing of that afterwards.
+    let kubeconfig = cluster.admin.kubeconfig().display().to_string();
+    let terminal = Terminal::start(80, &[("KUBECONFIG", &kubeconfig)]).unwrap();
+    let (left, code) = terminal.run(&format!("{DRIFTGUARD} audit -n many >/dev/null")).unwrap();
+    assert_eq!(
+        (left.as_slice(), code),
+        (&["5000 guards: 4998 in sync, 1 drifted, 1 missing".to_owned()][..], 1)
+    );
+    let written = terminal.written().unwrap();
+    assert!(written.contains("[#") && written.contains("/5000 guards"), "{written:?}");
 
     let report = cluster.driftguard(&["audit", "-n", "many", "-o", "json"], "");
     let report: Value = serde_json::from_str(&report.stdout).unwrap();
@@ -258,27 +271,21 @@ fn on_a_terminal_of_sixty_columns_no_line_is_longer() {
         r#"{"data":{"limit":"2000"}}"#,
     ];
     cluster.admin.kubectl(&changed).unwrap().success().unwrap();
-    let on_terminal = |words: &str| {
-        let typed = format!("stty columns 60 rows 24; {DRIFTGUARD} {words}");
-        let mut script = Command::new("script");
-        let script = script.args(["-qec", &typed, "/dev/null"]).env("KUBECONFIG", cluster.admin.kubeconfig());
-        let output = script.env("NO_COLOR", "1").stdin(std::process::Stdio::null()).output().unwrap();
-        (output.status.code(), String::from_utf8(output.stdout).unwrap())
-    };
-    let (code, said) = on_terminal("audit -n narrow 2>/dev/null");
-    assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("Drifted") && said.lines().count() == 2, "{said}");
-    for line in said.lines() {
-        // What shows progress is written over.
-        let shown = line.trim_end().rsplit('\r').next().unwrap_or_default();
-        assert!(shown.chars().count() <= 60, "{} columns: {shown}", shown.chars().count());
-    }
-    let (code, said) = on_terminal("suspend --help");
-    assert_eq!(code, Some(0), "{said}");
+    let kubeconfig = cluster.admin.kubeconfig().display().to_string();
+    let terminal = Terminal::start(60, &[("KUBECONFIG", &kubeconfig)]).unwrap();
+    let (said, code) = terminal.run(&format!("{DRIFTGUARD} audit -n narrow 2>/dev/null")).unwrap();
+    assert_eq!(code, 1, "{said:#?}");
+    // A line that is too long would take two rows.
+    assert!(said.len() == 2 && said[1].starts_with("Drifted "), "{said:#?}");
+    let (_, code) = terminal.run(&format!("{DRIFTGUARD} suspend --help")).unwrap();
+    assert_eq!(code, 0);
+    let said = terminal.lines().unwrap();
+    assert!(said.contains("Usage: driftguard suspend"), "{said}");
     // Commands are there to be copied: they are not broken.
     let mut prose = said
         .lines()
         .map(str::trim_end)
+        .filter(|line| !line.contains(DRIFTGUARD))
         .filter(|line| !line.trim_start_matches("Usage:").trim_start().starts_with("driftguard "));
     let long = prose.find(|line| line.chars().count() > 60);
     assert_eq!(long, None, "{said}");

@@ -1,14 +1,11 @@
 //! The everyday commands, as a person uses them, on a real installation.
 
-use std::io::Write as _;
-use std::process::{Command, Stdio};
-
 use anyhow::{Context as _, Result, ensure};
 use driftguard_control_plane::{Output, until};
 use serde_json::{Value, json};
 
 use crate::auditing::{auditing, pinned, wait_for};
-use crate::installation::{DRIFTGUARD, Installation, LIMIT, config_map, deployment, driftguard, hash_of};
+use crate::installation::{Installation, LIMIT, config_map, deployment, driftguard, hash_of};
 
 const TARGET: &str = "configmap/settings";
 
@@ -365,36 +362,6 @@ fn case_42_no_command_tells_a_value_or_a_hash_of_a_secret() -> Result<()> {
         ensure!(!said.contains(leak), "{leak} is told: {said}");
     }
     ensure!(said.contains("~ /data/password"), "{said}");
-    Ok(())
-}
-
-#[test]
-fn on_a_terminal_it_asks_and_only_a_yes_approves() -> Result<()> {
-    let on = auditing()?;
-    let ns = &on.namespace("every-asks")?;
-    let guard = &guarded(on, ns)?;
-    let before = on.get(ns, &format!("dg/{guard}"))?["spec"]["expectedHash"].clone();
-    let hash = "ab".repeat(32);
-    let answer = |answer: &str| {
-        let command = format!("{DRIFTGUARD} approve {guard} -n {ns} --hash {hash}");
-        let mut child = Command::new("script")
-            .args(["-qec", &command, "/dev/null"])
-            .env("KUBECONFIG", on.admin.kubeconfig())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("cannot run script, of util-linux, which gives a program a terminal")?;
-        child.stdin.take().context("no stdin")?.write_all(format!("{answer}\n").as_bytes())?;
-        let output = child.wait_with_output()?;
-        Ok::<_, anyhow::Error>((output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned()))
-    };
-    let (code, said) = answer("n")?;
-    ensure!(code == Some(2) && said.contains("Approve this for driftguard/settings-guard"), "{said}");
-    ensure!(said.contains("error: nothing was approved"), "{said}");
-    ensure!(on.get(ns, &format!("dg/{guard}"))?["spec"]["expectedHash"] == before);
-    let (code, said) = answer("y")?;
-    ensure!(code == Some(0) && said.contains("driftguard/settings-guard approved"), "{said}");
-    ensure!(on.get(ns, &format!("dg/{guard}"))?["spec"]["expectedHash"] == hash.as_str());
     Ok(())
 }
 

@@ -51,6 +51,7 @@ mod rights;
 mod rules;
 mod sources;
 mod storage;
+mod terminal;
 mod versions;
 mod watching;
 mod ways_through;

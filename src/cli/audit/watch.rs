@@ -120,7 +120,7 @@ fn tell(args: &AuditArgs, report: &Report, known: Option<&BTreeMap<Name, Entry>>
         lines.push('\n');
         Ok(())
     };
-    for entry in &report.guards {
+    for entry in ordered(args, report) {
         match known.map(|known| known.get(&entry.guard)) {
             None => add("Is", &entry.guard, Some(entry))?,
             Some(old) if old.is_none_or(|old| !is_as(old, entry)) => {
@@ -134,6 +134,11 @@ fn tell(args: &AuditArgs, report: &Report, known: Option<&BTreeMap<Name, Entry>>
         add("Gone", gone, None)?;
     }
     Ok(output::data(lines.as_bytes())?)
+}
+
+/// The guards in the order in which they are told: for people trouble first, as in a table.
+fn ordered<'a>(args: &AuditArgs, report: &'a Report) -> Box<dyn Iterator<Item = &'a Entry> + 'a> {
+    if args.output.is_table() { Box::new(report.worst_first()) } else { Box::new(report.guards.iter()) }
 }
 
 /// Whether nothing that matters is new: messages may count seconds.

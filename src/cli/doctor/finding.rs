@@ -108,6 +108,9 @@ impl Outcome {
     }
 }
 
+/// Begins the detail of what could not be told.
+const UNTOLD: &str = "could not be told: ";
+
 /// One finding.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -152,13 +155,38 @@ impl Finding {
             outcome: Outcome::Skip,
             mend: Some(mend.into()),
             untold: true,
-            ..Self::ok(check, format!("could not be told: {why}"))
+            ..Self::ok(check, format!("{UNTOLD}{why}"))
         }
     }
 
     /// What could not be read, with the usual next step.
     pub(super) fn unread(check: Check, why: impl std::fmt::Display) -> Self {
         Self::untold(check, why, "run it as somebody who may read that, such as a cluster administrator")
+    }
+
+    /// What was asked, and why there was no answer, of what could not be told. Where something is forbidden, that is
+    /// the right that is lacking, whichever object was asked for.
+    fn reason(&self) -> (&str, &str) {
+        let why = self.detail.strip_prefix(UNTOLD).unwrap_or(&self.detail);
+        let (asked, cause) = why.split_once(": ").unwrap_or(("", why));
+        (asked, cause.split_once(" is forbidden: ").map_or(cause, |(_, right)| right))
+    }
+
+    /// Whether another one could not be told for the same cause, and the same mends it.
+    fn has_reason_of(&self, other: &Self) -> bool {
+        self.untold && other.untold && self.mend == other.mend && self.reason().1 == other.reason().1
+    }
+
+    /// What another finding is called beside this one, which has its reason.
+    fn name_beside(&self, other: &Self) -> String {
+        let (asked, title) = (other.reason().0, other.check.title());
+        if self.reason().0 == asked {
+            title.to_owned()
+        } else if self.check == other.check {
+            asked.to_owned()
+        } else {
+            format!("{title} ({asked})")
+        }
     }
 }
 
@@ -185,15 +213,26 @@ impl Summary {
     }
 }
 
-/// For people: a line each, what mends it below.
+/// For people: a line each, what mends it below. A reason for which several could not be told is said once, with what
+/// it hits.
 pub(super) fn text(findings: &[Finding]) -> String {
     let width = findings.iter().map(|finding| finding.check.title().len()).max().unwrap_or_default();
-    let mut out = String::new();
+    let mut groups: Vec<(&Finding, Vec<String>)> = Vec::new();
     for finding in findings {
+        match groups.iter_mut().find(|(first, _)| first.has_reason_of(finding)) {
+            Some((first, others)) => others.push(first.name_beside(finding)),
+            None => groups.push((finding, Vec::new())),
+        }
+    }
+    let mut out = String::new();
+    for (finding, others) in groups {
         let (word, title) = (finding.outcome.word(), finding.check.title());
         out.push_str(&format!("{word:<4}  {title:<width$}  {}\n", one_line(&finding.detail)));
         if let Some(mend) = &finding.mend {
             out.push_str(&format!("      {:<width$}  mend: {}\n", "", one_line(mend)));
+        }
+        if !others.is_empty() {
+            out.push_str(&format!("      {:<width$}  the same for: {}\n", "", one_line(&others.join(", "))));
         }
     }
     let Summary { ok, warn, fail, skip, untold: _ } = Summary::of(findings);
@@ -221,6 +260,46 @@ mod tests {
             text(&findings),
             "ok    Caller         eve ok  Rules\nfail  Operator pods  0 of 2 are ready\n\
              \x20                    mend: driftguard install\n\n1 ok, 0 warn, 1 fail, 0 skip\n"
+        );
+    }
+
+    #[test]
+    fn a_reason_is_said_once_with_all_that_it_hits() {
+        let crd = |name| {
+            let right = "User \"eve\" cannot get resource \"crds\"";
+            Finding::unread(
+                Check::Definitions,
+                format!("reading CRD {name}: crds \"{name}\" is forbidden: {right}"),
+            )
+        };
+        let guards = |check| Finding::untold(check, "listing DriftGuards: no answer", "list driftguards");
+        let findings = [
+            Finding::ok(Check::Caller, "eve"),
+            crd("a"),
+            crd("b"),
+            guards(Check::Rules),
+            Finding::unread(Check::Leader, "reading Lease x: no answer"),
+            guards(Check::Enforced),
+            Finding::unread(Check::Secrets, "looking for Secret y: no answer"),
+            Finding::skip(Check::Remediation, "listing DriftGuards: no answer"),
+        ];
+        let said = text(&findings);
+        let told: Vec<&str> =
+            said.lines().map(str::trim).filter(|line| !line.starts_with("mend: ")).collect();
+        assert_eq!(
+            told,
+            [
+                "ok    Caller                eve",
+                "skip  CRDs                  could not be told: reading CRD a: crds \"a\" is forbidden: User \"eve\" cannot get resource \"crds\"",
+                "the same for: reading CRD b",
+                "skip  Rules against guards  could not be told: listing DriftGuards: no answer",
+                "the same for: Guards enforced",
+                "skip  Leader                could not be told: reading Lease x: no answer",
+                "the same for: Secrets (looking for Secret y)",
+                "skip  Remediation           listing DriftGuards: no answer",
+                "",
+                "1 ok, 0 warn, 0 fail, 7 skip",
+            ]
         );
     }
 

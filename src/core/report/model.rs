@@ -59,6 +59,12 @@ impl Report {
     pub fn with_guards(self, guards: Vec<Entry>) -> Self {
         Self { summary: Summary::of(&guards), guards, ..self }
     }
+
+    /// The guards with the worst state first, within a state by namespace and name. Nothing is held for it: they are
+    /// passed once for each state.
+    pub fn worst_first(&self) -> impl Iterator<Item = &Entry> {
+        State::ALL.into_iter().flat_map(|state| self.guards.iter().filter(move |entry| entry.state == state))
+    }
 }
 
 /// What was looked at.

@@ -32,6 +32,7 @@ pub mod guardian;
 mod http;
 mod pki;
 mod ports;
+mod terminal;
 mod user;
 mod wait;
 
@@ -40,6 +41,7 @@ pub use assets::{Version, promtool};
 pub use balancer::{Backend, Balancer};
 pub use etcd::{Change, Etcd};
 pub use ports::free_port;
+pub use terminal::Terminal;
 pub use user::{Kubectl, Output, User};
 pub use wait::until;
 
