@@ -2,7 +2,8 @@
 //!
 //! The order is kubectl's: a flag wins over the kubeconfig, `--kubeconfig` over `KUBECONFIG`, that
 //! over `~/.kube/config`, and only when there is nothing at all a pod uses its service account.
-//! Requests are tried once: kube's default of 15 tries would make a command hang for minutes.
+//! A request is sent again only when the API server asks for that ([`patience`]): kube's own 15 tries would make a
+//! command hang for minutes, and would repeat writes that may have been done.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use super::table;
 
 mod explain;
 mod kubeconfig;
+mod patience;
 
 pub use explain::{CallError, describe};
 
@@ -160,7 +162,7 @@ impl ClusterArgs {
         let address = config.cluster_url.to_string().trim_end_matches('/').to_owned();
         let namespace = config.default_namespace.clone();
         let plugin = config.auth_info.exec.clone();
-        let client = kube::Client::try_from(config).map_err(|error| {
+        let client = self.patient(config).map_err(|error| {
             let cause = explain::with_causes(&error);
             match plugin {
                 Some(plugin) => ClusterError::Plugin {
@@ -177,7 +179,20 @@ impl ClusterArgs {
         Ok(Cluster { client, address, namespace })
     }
 
-    /// The client configuration, with retries switched off and `-n` as default namespace.
+    /// A client by a configuration of [`Self::config`], which waits as long as the API server asks it to, within bounds.
+    ///
+    /// # Errors
+    /// When the configuration describes no connection that can be made.
+    pub(super) fn patient(&self, config: kube::Config) -> Result<kube::Client, kube::Error> {
+        patience::client(config, self.limit())
+    }
+
+    /// How long a request may take.
+    fn limit(&self) -> Option<Duration> {
+        self.request_timeout.filter(|limit| !limit.is_zero())
+    }
+
+    /// The client configuration, with kube's retries switched off and `-n` as default namespace.
     ///
     /// # Errors
     /// As [`Self::client`].
@@ -193,7 +208,7 @@ impl ClusterArgs {
         };
         config.default_retry = false;
         config.connect_timeout = Some(CONNECT_TIMEOUT);
-        if let Some(limit) = self.request_timeout.filter(|limit| !limit.is_zero()) {
+        if let Some(limit) = self.limit() {
             config.connect_timeout = Some(limit.min(CONNECT_TIMEOUT));
             config.read_timeout = Some(limit);
             config.write_timeout = Some(limit);
@@ -248,7 +263,7 @@ impl ClusterArgs {
 /// A chosen cluster.
 #[derive(Clone)]
 pub struct Cluster {
-    /// Client without retries.
+    /// Client that waits when the API server asks for that, and else tries once.
     pub client: kube::Client,
     /// Address of the API server, for messages.
     pub address: String,
