@@ -11,6 +11,7 @@ use std::time::Duration;
 use kube::config::KubeConfigOptions;
 
 use super::table;
+use crate::core::duration;
 
 mod explain;
 mod kubeconfig;
@@ -62,7 +63,7 @@ pub struct ClusterArgs {
     #[arg(long, value_name = "UID", hide_short_help = true, requires = "as_user")]
     pub as_uid: Option<String>,
     /// How long one request may take, such as 5s or 1m; 0 for no limit [default: 0]
-    #[arg(long, value_name = "DURATION", hide_short_help = true, value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", hide_short_help = true, value_parser = duration::parse)]
     pub request_timeout: Option<Duration>,
     /// Certificate of the authority that signs the API server's
     #[arg(long, value_name = "FILE", hide_short_help = true)]
@@ -288,44 +289,9 @@ fn non_empty(text: &str) -> Result<String, String> {
     if text.is_empty() { Err("must not be empty".to_owned()) } else { Ok(text.to_owned()) }
 }
 
-/// kubectl's durations: whole seconds, or numbers with ms, s, m or h, as in `1m30s`.
-pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let wrong = || "want a duration such as 5s, 1m or 0".to_owned();
-    if let Ok(seconds) = text.parse::<u64>() {
-        return Ok(Duration::from_secs(seconds));
-    }
-    let mut rest = text;
-    let mut sum = Duration::ZERO;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).filter(|at| *at > 0).ok_or_else(wrong)?;
-        let number: u64 = rest[..digits].parse().map_err(|_| wrong())?;
-        let unit = &rest[digits..];
-        let (unit, milliseconds) = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)]
-            .into_iter()
-            .find_map(|(name, scale)| unit.strip_prefix(name).map(|after| (after, scale)))
-            .ok_or_else(wrong)?;
-        let part = number.checked_mul(milliseconds).map(Duration::from_millis).ok_or_else(wrong)?;
-        sum = sum.checked_add(part).ok_or_else(wrong)?;
-        rest = unit;
-    }
-    if text.is_empty() { Err(wrong()) } else { Ok(sum) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations_are_read_as_kubectl_reads_them() {
-        for (text, want) in
-            [("0", 0), ("5", 5_000), ("5s", 5_000), ("1m30s", 90_000), ("250ms", 250), ("2h", 7_200_000)]
-        {
-            assert_eq!(parse_duration(text), Ok(Duration::from_millis(want)), "{text}");
-        }
-        for text in ["", "s", "5x", "-1s", "1.5s", "5s5"] {
-            assert!(parse_duration(text).is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn a_token_does_not_show_in_debug_output() {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use reqwest::Certificate;
 
 use super::scratch;
+use crate::core::duration::{self, DurationError};
 use crate::sources::address::AddressPolicy;
 use crate::sources::turns::Turns;
 
@@ -45,12 +46,9 @@ pub struct GitArgs {
     allow_git_http: bool,
 }
 
-fn parse_time(text: &str) -> Result<Duration, String> {
-    let wrong =
-        || "want a duration from 1s to 59s, such as 30s: all sources of a guard together have 60s".to_owned();
-    let span: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
-    let time = Duration::try_from(span).map_err(|_| wrong())?;
-    if (1..60).contains(&time.as_secs()) { Ok(time) } else { Err(wrong()) }
+/// All sources of a guard together have 60 s.
+fn parse_time(text: &str) -> Result<Duration, DurationError> {
+    duration::parse_within(text, Duration::from_secs(1)..=Duration::from_secs(59))
 }
 
 /// Why the flags cannot be used.
