@@ -12,10 +12,11 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use jiff::{SignedDuration, Timestamp};
 
-use super::cluster::{Cluster, ClusterArgs, parse_duration};
+use super::cluster::{Cluster, ClusterArgs};
 use super::exit::Exit;
 use super::output;
 use super::subject::served::Served;
+use crate::core::duration;
 use crate::core::report::{self, FailOn, Known, Leading, Origin, Outcome, Report};
 use crate::report::{self as written, Format, summary};
 
@@ -76,7 +77,7 @@ pub struct AuditArgs {
     )]
     fail_on: Vec<Counted>,
     /// Only states that began within this time, such as 1h or 7d, and those of which nobody knows when
-    #[arg(long, value_name = "DURATION", value_parser = parse_days)]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     since: Option<Duration>,
     /// Compare with an earlier report, a file written with -o json
     #[arg(long, value_name = "FILE")]
@@ -85,7 +86,7 @@ pub struct AuditArgs {
     #[arg(short, long, conflicts_with_all = ["filename", "output_file", "since", "from_report"])]
     watch: bool,
     /// With --watch: how often everything is looked at, beside what guards say themselves
-    #[arg(long, value_name = "DURATION", default_value = "30s", requires = "watch", value_parser = parse_interval)]
+    #[arg(long, value_name = "DURATION", default_value = "30s", requires = "watch", value_parser = duration::parse_some)]
     interval: Duration,
     #[command(flatten)]
     cluster: ClusterArgs,
@@ -155,23 +156,6 @@ impl Counted {
             Self::None => return None,
         })
     }
-}
-
-/// Durations as other flags take them, and whole days, which nobody counts in hours.
-fn parse_days(text: &str) -> Result<Duration, String> {
-    let days = text.strip_suffix('d').and_then(|days| days.parse::<u64>().ok());
-    let seconds = days.and_then(|days| days.checked_mul(86_400));
-    match seconds {
-        Some(seconds) => Ok(Duration::from_secs(seconds)),
-        None => parse_duration(text).map_err(|_| "want a duration such as 30m, 24h or 7d".to_owned()),
-    }
-}
-
-fn parse_interval(text: &str) -> Result<Duration, String> {
-    parse_duration(text)
-        .ok()
-        .filter(|interval| !interval.is_zero())
-        .ok_or_else(|| "want a duration such as 30s or 5m".to_owned())
 }
 
 impl From<Outcome> for Exit {
@@ -261,13 +245,6 @@ mod tests {
     use clap::ValueEnum as _;
 
     use super::*;
-
-    #[test]
-    fn whole_days_are_durations_too() {
-        assert_eq!(parse_days("7d"), Ok(Duration::from_secs(604_800)));
-        assert_eq!(parse_days("1h30m"), Ok(Duration::from_secs(5_400)));
-        assert!(parse_days("soon").is_err() && parse_days("d").is_err());
-    }
 
     #[test]
     fn what_counts_by_default_is_what_the_core_says() {

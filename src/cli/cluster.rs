@@ -2,7 +2,8 @@
 //!
 //! The order is kubectl's: a flag wins over the kubeconfig, `--kubeconfig` over `KUBECONFIG`, that
 //! over `~/.kube/config`, and only when there is nothing at all a pod uses its service account.
-//! Requests are tried once: kube's default of 15 tries would make a command hang for minutes.
+//! A request is sent again only when the API server asks for that ([`patience`]): kube's own 15 tries would make a
+//! command hang for minutes, and would repeat writes that may have been done.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,9 +11,11 @@ use std::time::Duration;
 use kube::config::KubeConfigOptions;
 
 use super::table;
+use crate::core::duration;
 
 mod explain;
 mod kubeconfig;
+mod patience;
 
 pub use explain::{CallError, describe};
 
@@ -60,7 +63,7 @@ pub struct ClusterArgs {
     #[arg(long, value_name = "UID", hide_short_help = true, requires = "as_user")]
     pub as_uid: Option<String>,
     /// How long one request may take, such as 5s or 1m; 0 for no limit [default: 0]
-    #[arg(long, value_name = "DURATION", hide_short_help = true, value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", hide_short_help = true, value_parser = duration::parse)]
     pub request_timeout: Option<Duration>,
     /// Certificate of the authority that signs the API server's
     #[arg(long, value_name = "FILE", hide_short_help = true)]
@@ -160,7 +163,7 @@ impl ClusterArgs {
         let address = config.cluster_url.to_string().trim_end_matches('/').to_owned();
         let namespace = config.default_namespace.clone();
         let plugin = config.auth_info.exec.clone();
-        let client = kube::Client::try_from(config).map_err(|error| {
+        let client = self.patient(config).map_err(|error| {
             let cause = explain::with_causes(&error);
             match plugin {
                 Some(plugin) => ClusterError::Plugin {
@@ -177,7 +180,20 @@ impl ClusterArgs {
         Ok(Cluster { client, address, namespace })
     }
 
-    /// The client configuration, with retries switched off and `-n` as default namespace.
+    /// A client by a configuration of [`Self::config`], which waits as long as the API server asks it to, within bounds.
+    ///
+    /// # Errors
+    /// When the configuration describes no connection that can be made.
+    pub(super) fn patient(&self, config: kube::Config) -> Result<kube::Client, kube::Error> {
+        patience::client(config, self.limit())
+    }
+
+    /// How long a request may take.
+    fn limit(&self) -> Option<Duration> {
+        self.request_timeout.filter(|limit| !limit.is_zero())
+    }
+
+    /// The client configuration, with kube's retries switched off and `-n` as default namespace.
     ///
     /// # Errors
     /// As [`Self::client`].
@@ -193,7 +209,7 @@ impl ClusterArgs {
         };
         config.default_retry = false;
         config.connect_timeout = Some(CONNECT_TIMEOUT);
-        if let Some(limit) = self.request_timeout.filter(|limit| !limit.is_zero()) {
+        if let Some(limit) = self.limit() {
             config.connect_timeout = Some(limit.min(CONNECT_TIMEOUT));
             config.read_timeout = Some(limit);
             config.write_timeout = Some(limit);
@@ -248,7 +264,7 @@ impl ClusterArgs {
 /// A chosen cluster.
 #[derive(Clone)]
 pub struct Cluster {
-    /// Client without retries.
+    /// Client that waits when the API server asks for that, and else tries once.
     pub client: kube::Client,
     /// Address of the API server, for messages.
     pub address: String,
@@ -273,44 +289,9 @@ fn non_empty(text: &str) -> Result<String, String> {
     if text.is_empty() { Err("must not be empty".to_owned()) } else { Ok(text.to_owned()) }
 }
 
-/// kubectl's durations: whole seconds, or numbers with ms, s, m or h, as in `1m30s`.
-pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let wrong = || "want a duration such as 5s, 1m or 0".to_owned();
-    if let Ok(seconds) = text.parse::<u64>() {
-        return Ok(Duration::from_secs(seconds));
-    }
-    let mut rest = text;
-    let mut sum = Duration::ZERO;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).filter(|at| *at > 0).ok_or_else(wrong)?;
-        let number: u64 = rest[..digits].parse().map_err(|_| wrong())?;
-        let unit = &rest[digits..];
-        let (unit, milliseconds) = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)]
-            .into_iter()
-            .find_map(|(name, scale)| unit.strip_prefix(name).map(|after| (after, scale)))
-            .ok_or_else(wrong)?;
-        let part = number.checked_mul(milliseconds).map(Duration::from_millis).ok_or_else(wrong)?;
-        sum = sum.checked_add(part).ok_or_else(wrong)?;
-        rest = unit;
-    }
-    if text.is_empty() { Err(wrong()) } else { Ok(sum) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations_are_read_as_kubectl_reads_them() {
-        for (text, want) in
-            [("0", 0), ("5", 5_000), ("5s", 5_000), ("1m30s", 90_000), ("250ms", 250), ("2h", 7_200_000)]
-        {
-            assert_eq!(parse_duration(text), Ok(Duration::from_millis(want)), "{text}");
-        }
-        for text in ["", "s", "5x", "-1s", "1.5s", "5s5"] {
-            assert!(parse_duration(text).is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn a_token_does_not_show_in_debug_output() {

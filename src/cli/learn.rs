@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{bail, ensure};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::cluster::{CallError, Cluster, ClusterArgs, parse_duration};
+use super::cluster::{CallError, Cluster, ClusterArgs};
 use super::exit::Exit;
 use super::guard::manifest::Mode;
 use super::guards;
@@ -20,6 +20,7 @@ use super::output;
 use super::subject::Served;
 use super::words::counted;
 use crate::audit::watch::request::Requests;
+use crate::core::duration;
 use crate::telemetry::metrics::watches::WatchMetrics;
 
 mod follow;
@@ -58,7 +59,7 @@ pub struct LearnArgs {
     #[arg(value_name = "KIND[/NAME]", value_delimiter = ',')]
     objects: Vec<String>,
     /// How long to watch, such as 10m or 24h [default: until Ctrl-C]
-    #[arg(long = "for", value_name = "DURATION", value_parser = parse_span)]
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration::parse_some)]
     duration: Option<Duration>,
     /// Watch the objects of all namespaces
     #[arg(short = 'A', long, conflicts_with = "namespace")]
@@ -77,13 +78,6 @@ pub struct LearnArgs {
     output_file: Option<PathBuf>,
     #[command(flatten)]
     cluster: ClusterArgs,
-}
-
-fn parse_span(text: &str) -> Result<Duration, String> {
-    parse_duration(text)
-        .ok()
-        .filter(|length| !length.is_zero())
-        .ok_or_else(|| "want a duration such as 10m or 24h".to_owned())
 }
 
 /// Watches, and prints the guards.

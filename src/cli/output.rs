@@ -4,8 +4,11 @@
 
 use std::fs;
 use std::io::{self, IsTerminal, Write};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+
+mod unfinished;
+
+use unfinished::Unfinished;
 
 /// Bytes that are gathered before they are written.
 const BUFFER: usize = 64 << 10;
@@ -146,26 +149,7 @@ fn written<E>(path: &Path, make: impl FnOnce(&mut dyn Write) -> Result<(), E>) -
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(Failed::Write(error)),
     };
-    let unfinished = unfinished(path, old.is_some()).map_err(Failed::Write)?;
-    let written = unfinished.write(old, make);
-    if written.is_err() {
-        // What was begun is worth nothing, and there is nobody to tell that it stays.
-        let _ = fs::remove_file(&unfinished.beside);
-    }
-    written
-}
-
-/// A file that is being written, and the place that it gets.
-struct Unfinished {
-    beside: PathBuf,
-    place: PathBuf,
-}
-
-fn unfinished(path: &Path, is_there: bool) -> io::Result<Unfinished> {
-    let place = if is_there { fs::canonicalize(path)? } else { end_of_links(path)? };
-    let name = place.file_name().ok_or(io::ErrorKind::InvalidFilename)?.to_string_lossy();
-    let beside = place.with_file_name(format!(".{name}.{}", uuid::Uuid::now_v7().simple()));
-    Ok(Unfinished { beside, place })
+    Unfinished::begin(path, old.as_ref()).map_err(Failed::Write)?.write(make)
 }
 
 /// Where a link leads to which nothing is there yet; the path itself where it is none.
@@ -179,26 +163,6 @@ fn end_of_links(path: &Path) -> io::Result<PathBuf> {
         }
     }
     Err(io::Error::other("it leads through too many links"))
-}
-
-impl Unfinished {
-    fn write<E>(
-        &self,
-        old: Option<fs::Metadata>,
-        make: impl FnOnce(&mut dyn Write) -> Result<(), E>,
-    ) -> Result<(), Failed<E>> {
-        let create = || {
-            let file = fs::OpenOptions::new().write(true).create_new(true).open(&self.beside)?;
-            if let Some(old) = old {
-                // Root writes for others, in containers; whoever may not give files away keeps its own.
-                let _ = std::os::unix::fs::fchown(&file, Some(old.uid()), Some(old.gid()));
-                file.set_permissions(old.permissions())?;
-            }
-            Ok(file)
-        };
-        let file = Sink::new(create().map_err(Failed::Write)?).take(make)?;
-        file.sync_all().and_then(|()| fs::rename(&self.beside, &self.place)).map_err(Failed::Write)
-    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use rustls::pki_types::CertificateDer;
 
 use super::cluster::ClusterArgs;
 use super::exit::Exit;
+use super::terms::parse_duration;
 use crate::alert::AlertArgs;
 use crate::api::names;
 use crate::audit::watch::WatchArgs;
@@ -20,6 +21,7 @@ use crate::cert::authority::certificates;
 use crate::cert::files::CertificateFiles;
 use crate::cert::trust::BundleKeeper;
 use crate::control::webhooks::Address;
+use crate::core::duration;
 use crate::core::guard::Enforcement;
 use crate::core::rotation::Lifetimes;
 use crate::sources::SourceArgs;
@@ -81,20 +83,20 @@ pub struct ServeArgs {
     #[arg(long, value_name = "MODE", default_value = "Deny", value_parser = parse_enforcement)]
     default_enforcement: Enforcement,
     /// How long exceptions and suspensions may last at most, such as 8h or 30m
-    #[arg(long, value_name = "DURATION", default_value = "8h", value_parser = parse_longest)]
+    #[arg(long, value_name = "DURATION", default_value = "8h", value_parser = parse_duration)]
     max_exception: SignedDuration,
     /// Whether approved content is put back for guards that ask for it; off finds and tells only
     #[arg(long, value_name = "WHETHER", value_enum, default_value_t = Remediation::On)]
     remediation: Remediation,
     /// How long newly approved content may wait to be applied before its absence is drift, such as 10m
-    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = super::cluster::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration::parse)]
     apply_grace: Duration,
     /// Keep reports of openreports.io, one for each namespace that has guards; needs that API and rights on it
     /// (driftguard manifests openreports)
     #[arg(long)]
     openreports: bool,
     /// Pause before it is looked again whether that API and the rights are there; for tests
-    #[arg(long, value_name = "DURATION", default_value = "10m", hide = true, value_parser = super::cluster::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "10m", hide = true, value_parser = duration::parse)]
     openreports_again: Duration,
     #[command(flatten)]
     watch: WatchArgs,
@@ -166,13 +168,6 @@ fn parse_certificate(text: &str) -> Result<String, String> {
         }
         _ => Err("want NAMESPACE/NAME of a Certificate".to_owned()),
     }
-}
-
-/// A duration as kubectl writes them, longer than nothing.
-fn parse_longest(text: &str) -> Result<SignedDuration, String> {
-    let wrong = |_| "want a duration such as 8h or 30m".to_owned();
-    let longest = SignedDuration::try_from(super::cluster::parse_duration(text)?).map_err(|_| wrong(()))?;
-    if longest.is_zero() { Err(wrong(())) } else { Ok(longest) }
 }
 
 fn parse_enforcement(text: &str) -> Result<Enforcement, String> {

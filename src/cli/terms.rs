@@ -3,6 +3,8 @@
 use anyhow::Context as _;
 use jiff::{SignedDuration, Timestamp};
 
+use crate::core::duration::{self, DurationError};
+
 /// As long as `spec.reason` of an exception and of a suspension may be.
 const LONGEST_REASON: usize = 512;
 
@@ -47,11 +49,9 @@ pub(crate) fn moment(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-/// A duration that is longer than nothing.
-pub(crate) fn parse_duration(text: &str) -> Result<SignedDuration, String> {
-    let duration: SignedDuration =
-        text.parse().map_err(|_| "want a duration such as 30m or 2h".to_owned())?;
-    if duration.is_positive() { Ok(duration) } else { Err("must be longer than nothing".to_owned()) }
+/// A duration that is longer than nothing, and that a moment can be counted on by.
+pub(crate) fn parse_duration(text: &str) -> Result<SignedDuration, DurationError> {
+    SignedDuration::try_from(duration::parse_some(text)?).map_err(|_| DurationError::NotOne)
 }
 
 fn parse_moment(text: &str) -> Result<Timestamp, String> {

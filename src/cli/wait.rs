@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::bail;
 use tokio::time::Instant;
 
-use super::cluster;
+use crate::core::duration;
 
 /// How long it takes from one read to the next.
 const PAUSE: Duration = Duration::from_millis(300);
@@ -27,7 +27,7 @@ pub(crate) struct Waiting {
     )]
     pub(crate) wait: bool,
     /// How long to wait
-    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = cluster::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration::parse)]
     timeout: Duration,
 }
 

@@ -11,6 +11,7 @@ pub mod canonical;
 mod covering;
 pub mod definition;
 pub mod diff;
+pub mod duration;
 pub mod exceptions;
 pub mod few;
 pub mod guard;

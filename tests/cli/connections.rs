@@ -228,3 +228,66 @@ fn the_address_and_the_authority_can_be_given_by_flags() {
     let unchecked = cluster.driftguard(&["version", config, "-s", address, "--insecure-skip-tls-verify"], "");
     assert!(unchecked.success().contains("Server Version: v1."));
 }
+
+/// A server that answers each request with the next of these and the last of them for ever, and what it was asked for.
+fn scripted(answers: &'static [&'static str]) -> (String, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&asked);
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            let mut reader = BufReader::new(client.try_clone().unwrap());
+            let mut first = String::new();
+            reader.read_line(&mut first).unwrap();
+            let mut line = String::new();
+            while reader.read_line(&mut line).unwrap() > 2 {
+                line.clear();
+            }
+            let mut seen = seen.lock().unwrap();
+            let answer = answers.get(seen.len()).or(answers.last()).unwrap();
+            seen.push(first.trim_end().to_owned());
+            let (head, body) = answer.split_once('|').unwrap();
+            let length = body.len();
+            let _ = write!(
+                client,
+                "HTTP/1.1 {head}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+            );
+        }
+    });
+    (address, asked)
+}
+
+const VERSION: &str = r#"200 OK|{"major":"1","minor":"37","gitVersion":"v1.37.0","gitCommit":"","gitTreeState":"","buildDate":"","goVersion":"","compiler":"","platform":""}"#;
+
+#[test]
+fn a_request_is_sent_again_that_the_api_server_had_no_time_for() {
+    const BUSY: &str = "429 Too Many Requests\r\nRetry-After: 0|";
+    let (address, asked) = scripted(&[BUSY, BUSY, VERSION]);
+    let ran = driftguard(&["version", "--kubeconfig=/dev/null", "-s", &address], &[]);
+    assert_eq!(ran.stderr, "", "it was soon over");
+    assert!(ran.success().contains("Server Version: v1.37.0"));
+    assert_eq!(asked.lock().unwrap().as_slice(), ["GET /version HTTP/1.1"; 3]);
+}
+
+#[test]
+fn a_wait_that_the_api_server_asks_for_is_told_and_ends_by_ctrl_c() {
+    use std::os::unix::process::ExitStatusExt as _;
+    let (address, _asked) = scripted(&["429 Too Many Requests\r\nRetry-After: 50|"]);
+    let mut child = command(&["version", "--kubeconfig=/dev/null", "-s", &address]).spawn().unwrap();
+    let mut said = String::new();
+    BufReader::new(child.stderr.take().unwrap()).read_line(&mut said).unwrap();
+    assert_eq!(said, "the API server has too much to do and asks to wait; it is asked again in 50 s\n");
+    let killed = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    assert_eq!(child.wait().unwrap().signal(), Some(2));
+}
+
+#[test]
+fn a_wait_that_is_longer_than_a_request_may_take_is_not_begun() {
+    let (address, asked) = scripted(&["429 Too Many Requests\r\nRetry-After: 50|"]);
+    let limited = ["version", "--kubeconfig=/dev/null", "-s", &address, "--request-timeout", "20s"];
+    let ran = driftguard(&limited, &[]);
+    assert!(ran.stderr.contains("429"), "{}", ran.stderr);
+    assert_eq!(asked.lock().unwrap().len(), 1);
+}

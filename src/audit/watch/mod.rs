@@ -19,13 +19,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use kube::Client;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::core::audit::sight::{Look, ReadBefore, Sight};
+use crate::core::duration::{self, DurationError};
 use crate::core::guard::{Guard, GuardId};
 use crate::core::text::Text;
 use crate::store::{Observation, Store};
@@ -84,12 +85,8 @@ pub struct WatchArgs {
     pub audit_interval: Duration,
 }
 
-fn parse_interval(text: &str) -> Result<Duration, String> {
-    let wrong = || "want a duration from 30s to 24h, such as 10m".to_owned();
-    let parsed: SignedDuration = text.parse().map_err(|_| wrong())?;
-    let interval = Duration::try_from(parsed).map_err(|_| wrong())?;
-    let allowed = Duration::from_secs(30)..=Duration::from_secs(24 * 3_600);
-    if allowed.contains(&interval) { Ok(interval) } else { Err(wrong()) }
+fn parse_interval(text: &str) -> Result<Duration, DurationError> {
+    duration::parse_within(text, Duration::from_secs(30)..=Duration::from_secs(24 * 3_600))
 }
 
 /// How targets are watched.

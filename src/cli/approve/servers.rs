@@ -27,7 +27,7 @@ pub(super) async fn ensure_one_version(args: &ApproveArgs, cluster: &Cluster) ->
     let mut versions = BTreeMap::new();
     // All at once, so that a balancer spreads them over several.
     let fresh = (0..CONNECTIONS).map(|_| async {
-        let client = kube::Client::try_from(config.clone()).context("cannot make another connection")?;
+        let client = args.cluster.patient(config.clone()).context("cannot make another connection")?;
         let asked = client.apiserver_version().await;
         let doing = || format!("asking the API server at {} for its version", cluster.address);
         Ok::<_, anyhow::Error>(asked.map_err(|error| cluster.explain(doing(), &error))?.git_version)

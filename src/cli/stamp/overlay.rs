@@ -18,6 +18,20 @@ const CHANGING_ALL: [&str; 5] = ["transformers", "generators", "components", "na
 /// Kinds whose replicas a kustomization counts.
 /// <https://kubectl.docs.kubernetes.io/references/kustomize/kustomization/replicas/>
 const COUNTED: [&str; 4] = ["Deployment", "ReplicaSet", "ReplicationController", "StatefulSet"];
+/// Kinds in whose templates a kustomization sets annotations.
+const ANNOTATED: [&str; 7] =
+    ["CronJob", "DaemonSet", "Deployment", "Job", "ReplicaSet", "ReplicationController", "StatefulSet"];
+/// Kinds whose selectors it sets with the labels, beside those that have templates.
+const SELECTING: [&str; 3] = ["NetworkPolicy", "PodDisruptionBudget", "Service"];
+/// Kinds whose content names the namespace of another object, which moves with the rest.
+const NAMING_NAMESPACES: [&str; 6] = [
+    "APIService",
+    "ClusterRoleBinding",
+    "CustomResourceDefinition",
+    "MutatingWebhookConfiguration",
+    "RoleBinding",
+    "ValidatingWebhookConfiguration",
+];
 
 /// Which objects a kustomization changes, by a patch or otherwise; `None` stands for any.
 #[derive(Debug)]
@@ -28,6 +42,8 @@ pub(super) struct Patch {
     name: Option<String>,
     /// The image that they run, without tag and digest.
     image: Option<String>,
+    /// What stands in one of their texts.
+    holding: Option<String>,
     /// The real paths of their files. Where a name is known it is not asked for: it may be a file's that is taken in by
     /// ways that are not seen here.
     among: Option<Rc<HashSet<PathBuf>>>,
@@ -40,6 +56,7 @@ impl Patch {
         is(&self.kind, &object.kind)
             && is(&self.name, &object.name)
             && self.image.as_deref().is_none_or(|image| runs(object, image))
+            && self.holding.as_deref().is_none_or(|part| holds(object, part))
             && self.among.as_ref().zip(path).is_none_or(|(among, path)| among.contains(&real(path)))
     }
 }
@@ -56,6 +73,21 @@ fn runs(object: &Document, image: &str) -> bool {
             Value::Object(members) if members.get("image").and_then(Value::as_str).is_some_and(is_meant) => {
                 return true;
             }
+            Value::Object(members) => waiting.extend(members.values()),
+            Value::Array(items) => waiting.extend(items),
+            _ => {}
+        }
+    }
+    false
+}
+
+/// Whether a part stands in one of an object's texts.
+fn holds(object: &Document, part: &str) -> bool {
+    let value: Value = serde_json::from_slice(&object.json).unwrap_or_default();
+    let mut waiting = vec![&value];
+    while let Some(value) = waiting.pop() {
+        match value {
+            Value::String(text) if text.contains(part) => return true,
             Value::Object(members) => waiting.extend(members.values()),
             Value::Array(items) => waiting.extend(items),
             _ => {}
@@ -131,16 +163,37 @@ fn patches(kustomization: &Kustomization) -> Vec<Patch> {
     // A component changes what those take in that name it.
     let is_component = value["kind"] == "Component";
     let among = (!is_component).then(|| Rc::new(kustomization.objects()));
-    let patch = |(kind, name, image): What| {
-        let among = if name.is_none() { among.clone() } else { None };
-        Patch { by: kustomization.path.clone(), kind, name, image, among }
+    let patch = |What { kind, name, image, holding }| {
+        // Whoever takes in what declares a variable may use it too.
+        let among = if name.is_none() && holding.is_none() { among.clone() } else { None };
+        Patch { by: kustomization.path.clone(), kind, name, image, holding, among }
     };
-    let what = [patched(kustomization), replaced(kustomization), generated(value), counted(value)];
+    let what = [
+        patched(kustomization),
+        replaced(kustomization),
+        generated(value),
+        counted(value),
+        labelled(value),
+        moved(value),
+        named_by_variables(value),
+    ];
     what.into_iter().flatten().map(patch).collect()
 }
 
-/// Kind, name and image of the objects that are changed.
-type What = (Option<String>, Option<String>, Option<String>);
+/// The objects that are changed, by what is known of them; by default all.
+#[derive(Default)]
+struct What {
+    kind: Option<String>,
+    name: Option<String>,
+    image: Option<String>,
+    holding: Option<String>,
+}
+
+impl What {
+    fn of_kind(kind: &str) -> Self {
+        Self { kind: Some(kind.to_owned()), ..Self::default() }
+    }
+}
 
 fn list<'a>(value: &'a Value, field: &str) -> impl Iterator<Item = &'a Value> + use<'a> {
     value[field].as_array().into_iter().flatten()
@@ -153,7 +206,8 @@ fn text(value: &Value) -> Option<String> {
 /// What a selector means. Its values are regular expressions: what may stand for others is taken for any.
 fn selected(selector: &Value) -> What {
     let is_plain = |text: &String| text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
-    (text(&selector["kind"]).filter(is_plain), text(&selector["name"]).filter(is_plain), None)
+    let (kind, name) = (text(&selector["kind"]).filter(is_plain), text(&selector["name"]).filter(is_plain));
+    What { kind, name, ..What::default() }
 }
 
 /// What the patches change.
@@ -194,7 +248,7 @@ fn replaced(kustomization: &Kustomization) -> Vec<What> {
                 ones.iter().flat_map(|one| list(one, "targets")).map(|target| selected(&target["select"])),
             ),
             // What cannot be read may be of any.
-            None => found.push((None, None, None)),
+            None => found.push(What::default()),
         }
     }
     found
@@ -216,7 +270,7 @@ fn generated(value: &Value) -> Vec<What> {
     let of = |field, kind: &'static str| {
         let ours =
             list(value, field).filter(|one| one["behavior"] == "merge" || one["behavior"] == "replace");
-        ours.map(move |one| (Some(kind.to_owned()), text(&one["name"]), None))
+        ours.map(move |one| What { name: text(&one["name"]), ..What::of_kind(kind) })
     };
     of("configMapGenerator", "ConfigMap").chain(of("secretGenerator", "Secret")).collect()
 }
@@ -229,24 +283,64 @@ fn counted(value: &Value) -> Vec<What> {
     // Names of images are regular expressions too, but for their dots.
     let is_plain = |text: &String| text.chars().all(|c| c.is_ascii_alphanumeric() || "-_./:".contains(c));
     let images = list(value, "images").map(|one| text(&one["name"]).filter(is_plain).filter(|_| is_known));
-    found.extend(images.map(|image| (None, None, image)));
+    found.extend(images.map(|image| What { image, ..What::default() }));
     for name in list(value, "replicas").map(|one| text(&one["name"])) {
-        found.extend(COUNTED.map(|kind| (Some(kind.to_owned()), name.clone(), None)));
+        found.extend(COUNTED.map(|kind| What { name: name.clone(), ..What::of_kind(kind) }));
     }
     let is_given = |field: &str| match &value[field] {
         Value::Array(items) => !items.is_empty(),
         other => text(other).is_some(),
     };
     if CHANGING_ALL.iter().any(|field| is_given(field)) {
-        found.push((None, None, None));
+        found.push(What::default());
     }
     found
+}
+
+/// What labels and annotations change beside metadata, which no hash covers: templates, and with labels selectors.
+fn labelled(value: &Value) -> Vec<What> {
+    let is_given = |value: &Value| value.as_object().is_some_and(|pairs| !pairs.is_empty());
+    let is_true = |one: &Value, field: &str| one[field] == true;
+    let (labels, annotations) = (is_given(&value["commonLabels"]), is_given(&value["commonAnnotations"]));
+    let mut found = Vec::new();
+    if (labels || annotations) && list(value, "configurations").next().is_some() {
+        // These say where they stand in other kinds.
+        found.push(What::default());
+    }
+    let own: Vec<&Value> = list(value, "labels").filter(|one| is_given(&one["pairs"])).collect();
+    if own.iter().any(|one| list(one, "fields").next().is_some()) {
+        found.push(What::default());
+    }
+    let selects = labels || own.iter().any(|one| is_true(one, "includeSelectors"));
+    if selects || annotations || own.iter().any(|one| is_true(one, "includeTemplates")) {
+        found.extend(ANNOTATED.map(What::of_kind));
+    }
+    if selects {
+        found.extend(SELECTING.map(What::of_kind));
+    }
+    found
+}
+
+/// What another namespace changes beside metadata.
+fn moved(value: &Value) -> Vec<What> {
+    match text(&value["namespace"]) {
+        Some(_) if list(value, "configurations").next().is_some() => vec![What::default()],
+        Some(_) => NAMING_NAMESPACES.map(What::of_kind).into(),
+        None => Vec::new(),
+    }
+}
+
+/// What variables change: whatever names them.
+fn named_by_variables(value: &Value) -> Vec<What> {
+    let names = list(value, "vars").filter_map(|one| text(&one["name"]));
+    names.map(|name| What { holding: Some(format!("$({name})")), ..What::default() }).collect()
 }
 
 /// Kind and name of the objects that a patch without a target holds parts of.
 fn meant(patch: &str) -> Vec<What> {
     let objects = document::objects("", patch, |_, _| false).unwrap_or_default();
-    objects.into_iter().map(|object| (Some(object.kind), Some(object.name), None)).collect()
+    let named = |object: Document| What { name: Some(object.name), ..What::of_kind(&object.kind) };
+    objects.into_iter().map(named).collect()
 }
 
 #[cfg(test)]

@@ -440,6 +440,52 @@ mod tests {
     }
 
     #[test]
+    fn labels_namespaces_and_variables_of_a_kustomization_change_more_than_metadata() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        let found = |kind: &str, version: &str, content: &str, text: &str| {
+            let of_kind =
+                object("x", kind, "ns").replace("apiVersion: v1", &format!("apiVersion: {version}"));
+            write("f.yaml", &(guard("x", kind) + &of_kind + content));
+            write("kustomization.yaml", &format!("resources: [f.yaml]\n{text}\n"));
+            meant(&super::super::overlay::files(&[folder.path().to_owned()], true).unwrap()).map(drop)
+        };
+        let deployment = |text: &str| found("Deployment", "apps/v1", "", text);
+        let service = |text: &str| found("Service", "v1", "", text);
+        let map = |text: &str| found("ConfigMap", "v1", "data: {a: 'see $(HOST)'}\n", text);
+        let binding = |text: &str| found("RoleBinding", "rbac.authorization.k8s.io/v1", "", text);
+        let both = "labels: [{pairs: {a: b}, includeSelectors: true}]";
+        let templates = "labels: [{pairs: {a: b}, includeTemplates: true}]";
+        for (changed, text) in [
+            (deployment(both), both),
+            (service(both), both),
+            (deployment("commonLabels: {a: b}"), "commonLabels"),
+            (service("commonLabels: {a: b}"), "commonLabels"),
+            (deployment(templates), templates),
+            (deployment("commonAnnotations: {a: b}"), "commonAnnotations"),
+            (map("labels: [{pairs: {a: b}, fields: [{path: data/a}]}]"), "fields"),
+            (map("commonLabels: {a: b}\nconfigurations: [c.yaml]"), "configurations"),
+            (binding("namespace: other"), "namespace"),
+            (map("vars: [{name: HOST, objref: {kind: Service, name: s, apiVersion: v1}}]"), "vars"),
+        ] {
+            let error = changed.err().unwrap_or_default();
+            assert!(error.contains("kustomization.yaml changes "), "{text}: {error}");
+        }
+        for (kept, text) in [
+            (deployment("labels: [{pairs: {a: b}}]"), "labels"),
+            (service(templates), templates),
+            (service("commonAnnotations: {a: b}"), "commonAnnotations"),
+            (map(both), both),
+            (map("commonLabels: {a: b}\nnamespace: other"), "commonLabels"),
+            (deployment("namespace: other"), "namespace"),
+            (binding("commonLabels: {a: b}"), "commonLabels"),
+            (map("vars: [{name: PORT, objref: {kind: Service, name: s, apiVersion: v1}}]"), "vars"),
+        ] {
+            assert_eq!(kept, Ok(()), "{text}");
+        }
+    }
+
+    #[test]
     fn a_kustomization_that_changes_all_changes_only_what_it_takes_in() {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| {

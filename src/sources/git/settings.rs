@@ -8,6 +8,7 @@ use std::time::Duration;
 use reqwest::Certificate;
 
 use super::scratch;
+use crate::core::duration::{self, DurationError};
 use crate::sources::address::AddressPolicy;
 use crate::sources::turns::Turns;
 
@@ -23,8 +24,8 @@ pub struct GitArgs {
     /// than 60s
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_time)]
     git_timeout: Duration,
-    /// Most that a git server may send for one file, and what that may unpack to, in MiB; the volume of
-    /// --git-folder must hold it, and the memory of the pod as much again
+    /// Most that a git server may send for one file, and what that may unpack to, in MiB; two files are fetched at
+    /// once, so that the volume of --git-folder must hold twice that, and the memory of the pod twice that again
     #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1024))]
     git_max_fetch: u64,
     /// Largest file of a git repository, in MiB
@@ -45,12 +46,9 @@ pub struct GitArgs {
     allow_git_http: bool,
 }
 
-fn parse_time(text: &str) -> Result<Duration, String> {
-    let wrong =
-        || "want a duration from 1s to 59s, such as 30s: all sources of a guard together have 60s".to_owned();
-    let span: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
-    let time = Duration::try_from(span).map_err(|_| wrong())?;
-    if (1..60).contains(&time.as_secs()) { Ok(time) } else { Err(wrong()) }
+/// All sources of a guard together have 60 s.
+fn parse_time(text: &str) -> Result<Duration, DurationError> {
+    duration::parse_within(text, Duration::from_secs(1)..=Duration::from_secs(59))
 }
 
 /// Why the flags cannot be used.

@@ -1,0 +1,118 @@
+//! How long: durations as flags take them, in one notation and with the same words when they are none.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+/// The units, in milliseconds; `ms` before those that it begins like.
+const UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+
+/// Why a text is not the duration that is wanted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DurationError {
+    /// It is no duration.
+    #[error("want a duration such as 30s, 5m, 1h30m or 7d")]
+    NotOne,
+    /// It is none at all.
+    #[error("must be longer than nothing")]
+    Nothing,
+    /// It is too short or too long.
+    #[error("{}", outside(.0))]
+    Outside(RangeInclusive<Duration>),
+}
+
+/// Reads whole seconds, as kubectl takes them, or numbers with ms, s, m, h or d, as in `1m30s`.
+///
+/// # Errors
+/// When it is no such text, or longer than can be counted.
+pub fn parse(text: &str) -> Result<Duration, DurationError> {
+    if let Ok(seconds) = text.parse() {
+        return Ok(Duration::from_secs(seconds));
+    }
+    read(text).ok_or(DurationError::NotOne)
+}
+
+/// Reads one that is longer than nothing.
+///
+/// # Errors
+/// As [`parse`], and when it is zero.
+pub fn parse_some(text: &str) -> Result<Duration, DurationError> {
+    let duration = parse(text)?;
+    if duration.is_zero() { Err(DurationError::Nothing) } else { Ok(duration) }
+}
+
+/// Reads one within bounds.
+///
+/// # Errors
+/// As [`parse`], and when it is out of them.
+pub fn parse_within(text: &str, bounds: RangeInclusive<Duration>) -> Result<Duration, DurationError> {
+    let duration = parse(text)?;
+    if bounds.contains(&duration) { Ok(duration) } else { Err(DurationError::Outside(bounds)) }
+}
+
+fn read(text: &str) -> Option<Duration> {
+    let (mut rest, mut sum) = (text, None);
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).filter(|at| *at > 0)?;
+        let number: u64 = rest[..digits].parse().ok()?;
+        let unit = &rest[digits..];
+        let (after, scale) =
+            UNITS.iter().find_map(|(name, scale)| Some((unit.strip_prefix(name)?, *scale)))?;
+        let part = Duration::from_millis(number.checked_mul(scale)?);
+        sum = Some(sum.unwrap_or(Duration::ZERO).checked_add(part)?);
+        rest = after;
+    }
+    sum
+}
+
+fn outside(bounds: &RangeInclusive<Duration>) -> String {
+    format!("must be from {} to {}", Short(*bounds.start()), Short(*bounds.end()))
+}
+
+/// Whole hours or seconds, as bounds are.
+struct Short(Duration);
+
+impl fmt::Display for Short {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_secs() {
+            seconds if seconds > 0 && seconds % 3_600 == 0 => write!(f, "{}h", seconds / 3_600),
+            seconds => write!(f, "{seconds}s"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_as_kubectl_reads_them_and_days_too() {
+        for (text, want) in [
+            ("0", 0),
+            ("5", 5_000),
+            ("5s", 5_000),
+            ("1m30s", 90_000),
+            ("250ms", 250),
+            ("2h", 7_200_000),
+            ("7d", 604_800_000),
+        ] {
+            assert_eq!(parse(text), Ok(Duration::from_millis(want)), "{text}");
+        }
+        for text in
+            ["", "s", "d", "5x", "-1s", "1.5s", "5s5", "soon", "99999999999999999999d", "9999999999999999h"]
+        {
+            assert_eq!(parse(text), Err(DurationError::NotOne), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_too_short_or_too_long_is_told_with_the_bounds() {
+        assert_eq!(parse_some("0s"), Err(DurationError::Nothing));
+        assert_eq!(parse_some("soon"), Err(DurationError::NotOne));
+        let bounds = Duration::from_secs(30)..=Duration::from_secs(86_400);
+        let parse = |text| parse_within(text, bounds.clone()).map_err(|error| error.to_string());
+        assert_eq!(parse("1d"), Ok(Duration::from_secs(86_400)));
+        assert_eq!(parse("29s"), Err("must be from 30s to 24h".to_owned()));
+        assert_eq!(parse("1d1ms"), Err("must be from 30s to 24h".to_owned()));
+    }
+}
