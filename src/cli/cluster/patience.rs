@@ -60,7 +60,8 @@ impl Patience {
     fn pause<B>(&mut self, answer: &Response<B>) -> Option<Duration> {
         let status = answer.status();
         let is_undone = status == http::StatusCode::TOO_MANY_REQUESTS;
-        if !is_undone && !(status.is_server_error() && self.is_read) {
+        let may_come_twice = is_undone || (status.is_server_error() && self.is_read);
+        if !may_come_twice {
             return None;
         }
         // A date, which HTTP allows as well, no API server sends and client-go does not read.
