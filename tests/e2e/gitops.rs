@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use driftguard_control_plane::{Output, until};
 use serde_json::{Value, json};
 
-use crate::auditing::{auditing, condition};
+use crate::auditing::{auditing, condition, wait_for};
 use crate::installation::{DRIFTGUARD, Installation, LIMIT, config_map, hash_of};
 
 /// The folder of the tools, as the script says that builds them.
@@ -184,7 +184,7 @@ fn case_68_what_is_applied_right_after_its_guard_is_neither_refused_nor_put_back
                     on.wait_enforcing(ns, "settings-guard")?;
                 }
             }
-            settled(on, ns, &(ROUNDS - 1).to_string())?;
+            wait_for(on, ns, "settings-guard", "Drifted", "False", "InSync")?;
         }
     }
     Ok(())

@@ -172,7 +172,7 @@ fn a_flood_of_refused_writes_is_no_flood_of_looks() -> Result<()> {
             let ended = ended?;
             ensure!(matches!(&ended, Err(kube::Error::Api(status)) if status.code == 403), "{ended:?}");
         }
-        Ok(())
+        Ok::<_, anyhow::Error>(())
     })?;
     let (took, looked) = (since.elapsed(), looks()? - before);
     println!("{looked} looks for {WRITES} refused writes in {took:?}");
