@@ -49,11 +49,12 @@ impl Waiting {
         &self,
         mut read: impl AsyncFnMut() -> anyhow::Result<Seen<T>>,
     ) -> anyhow::Result<T> {
-        let deadline = Instant::now() + self.timeout;
+        // Further away than can be said is never.
+        let deadline = Instant::now().checked_add(self.timeout);
         loop {
             match read().await? {
                 Seen::Done(result) => return Ok(result),
-                Seen::NotYet(why) if Instant::now() + PAUSE > deadline => {
+                Seen::NotYet(why) if deadline.is_some_and(|deadline| Instant::now() + PAUSE > deadline) => {
                     bail!("{why} after {} s; it may still come: see `--timeout`", self.timeout.as_secs())
                 }
                 Seen::NotYet(_) => tokio::time::sleep(PAUSE).await,
