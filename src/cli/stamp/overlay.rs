@@ -303,7 +303,9 @@ fn labelled(value: &Value) -> Vec<What> {
     let is_true = |one: &Value, field: &str| one[field] == true;
     let (labels, annotations) = (is_given(&value["commonLabels"]), is_given(&value["commonAnnotations"]));
     let mut found = Vec::new();
-    if (labels || annotations) && list(value, "configurations").next().is_some() {
+    if (labels || annotations)
+        && ["configurations", "crds"].iter().any(|says| list(value, says).next().is_some())
+    {
         // These say where they stand in other kinds.
         found.push(What::default());
     }

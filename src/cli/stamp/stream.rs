@@ -465,6 +465,7 @@ mod tests {
             (deployment("commonAnnotations: {a: b}"), "commonAnnotations"),
             (map("labels: [{pairs: {a: b}, fields: [{path: data/a}]}]"), "fields"),
             (map("commonLabels: {a: b}\nconfigurations: [c.yaml]"), "configurations"),
+            (map("commonLabels: {a: b}\ncrds: [c.json]"), "commonLabels"),
             (binding("namespace: other"), "namespace"),
             (map("vars: [{name: HOST, objref: {kind: Service, name: s, apiVersion: v1}}]"), "vars"),
         ] {
