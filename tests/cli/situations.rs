@@ -237,8 +237,8 @@ fn with_five_thousand_guards() {
         (left.as_slice(), code),
         (&["5000 guards: 4998 in sync, 1 drifted, 1 missing".to_owned()][..], 1)
     );
-    let written = terminal.written().unwrap();
-    assert!(written.contains("[#") && written.contains("/5000 guards"), "{written:?}");
+    let is_shown = |written: &str| written.contains("[#") && written.contains("/5000 guards");
+    terminal.until_written("the bar", is_shown).unwrap();
 
     let report = cluster.driftguard(&["audit", "-n", "many", "-o", "json"], "");
     let report: Value = serde_json::from_str(&report.stdout).unwrap();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 /// Pause between two lines.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Before that nobody has begun to wait.
-const PATIENCE: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_millis(200);
 /// Cells of the bar.
 const BAR: usize = 24;
 

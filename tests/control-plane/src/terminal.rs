@@ -133,13 +133,18 @@ impl Terminal {
         self.capture(&["-e"])
     }
 
-    /// All that was written to the terminal, also what was written over since.
+    /// Waits until all that was written to the terminal, also what was written over since, is as wanted: it is
+    /// recorded by another process.
     ///
     /// # Errors
-    /// When it cannot be read.
-    pub fn written(&self) -> Result<String> {
-        let bytes = std::fs::read(self.record()).context("nothing was recorded")?;
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    /// When it never is, with what it is.
+    pub fn until_written(&self, what: &str, is_so: impl Fn(&str) -> bool) -> Result<()> {
+        until(what, LIMIT, || {
+            let bytes = std::fs::read(self.record()).context("nothing was recorded")?;
+            let written = String::from_utf8_lossy(&bytes);
+            ensure!(is_so(&written), "written was {written:?}");
+            Ok(())
+        })
     }
 
     /// Waits until the screen is as wanted. Gives it.
@@ -242,7 +247,7 @@ mod tests {
         let (rows, code) = terminal.run(command).unwrap();
         assert_eq!((rows, code), (vec!["given".to_owned(), "red".to_owned(), "24 40".to_owned()], 7));
         assert!(terminal.coloured().unwrap().contains("\u{1b}[31mred"));
-        assert!(terminal.written().unwrap().contains("gone\r"));
+        terminal.until_written("what was written over", |written| written.contains("gone\r")).unwrap();
         terminal.resize(60).unwrap();
         assert_eq!(terminal.run("stty size").unwrap(), (vec!["24 60".to_owned()], 0));
         terminal.begin("echo begun; cat").unwrap();
