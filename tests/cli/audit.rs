@@ -371,7 +371,13 @@ fn what_changes_is_told_for_as_long_as_somebody_watches() {
     let gone = next();
     assert_eq!((&gone["change"], &gone["guard"]["name"]), (&json!("Gone"), &json!("gone-guard")));
     let pid = child.id().to_string();
-    assert!(std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    assert!(
+        std::process::Command::new("sh")
+            .args(["-c", &format!("kill -INT {pid}")])
+            .status()
+            .unwrap()
+            .success()
+    );
     assert_eq!(child.wait().unwrap().code(), Some(1), "it ends with what it came to last");
 }
 

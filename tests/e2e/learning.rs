@@ -39,7 +39,10 @@ impl Learning {
     /// Ends it as Ctrl-C does, and gives what it wrote.
     fn end(mut self) -> Result<Output> {
         let id = self.child.id().to_string();
-        ensure!(Command::new("kill").args(["-INT", &id]).status()?.success(), "no such process");
+        ensure!(
+            Command::new("sh").args(["-c", &format!("kill -INT {id}")]).status()?.success(),
+            "no such process"
+        );
         let (mut stdout, mut stderr) = (String::new(), String::new());
         self.child.stdout.take().context("no stdout")?.read_to_string(&mut stdout)?;
         self.said.read_to_string(&mut stderr)?;
