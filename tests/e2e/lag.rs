@@ -101,7 +101,8 @@ fn what_was_just_approved_is_neither_refused_nor_lost_nor_recorded_by_a_replica_
     for (name, mode) in modes {
         let objects = [target(name, "1"), guard(name, "1", &json!({"enforcement": mode}))?];
         apply(&on, &objects)?.success()?;
-        says(&on, name, "Enforcing", "True")?;
+        // A guard that only detects never says `Enforcing`.
+        says(&on, name, "Ready", "True")?;
     }
     on.keep_guards_back(true);
     for (name, mode) in modes {
