@@ -6,7 +6,7 @@
 
 use super::guard::{GuardState, Target};
 use super::index::Index;
-use super::verdict::{Reason, Verdict};
+use super::verdict::{Attempt, Reason, Verdict};
 
 /// What one look at a guard has found.
 #[derive(Debug, Clone)]
@@ -26,9 +26,11 @@ pub enum Standing {
     Same,
     /// At least one could not be read.
     Unknown,
-    /// They stand like this. None of them where one is gone or pins another object now: another guard may
-    /// have come in its place, of which only all guards of the object tell.
+    /// They stand like this.
     Changed(Index),
+    /// At least one is gone or pins another object now; the others, if any, stand like this. Another guard may
+    /// have come in its place, of which only all guards of the object tell.
+    Fewer(Index),
 }
 
 /// What looks at the known guards of `target` come to.
@@ -46,10 +48,19 @@ pub fn standing<'a>(target: &Target, looks: impl IntoIterator<Item = (&'a GuardS
         }
     }
     match (is_left, is_changed) {
-        (true, _) => Standing::Changed(Index::default()),
+        (true, _) => Standing::Fewer(Index::build(states)),
         (false, true) => Standing::Changed(Index::build(states)),
         (false, false) => Standing::Same,
     }
+}
+
+/// Whether a refusal by what was known stays: what is stored now would let the write pass, but only since
+/// something else could not be read.
+#[must_use]
+pub fn stays(known: &Verdict, now: &Verdict) -> bool {
+    let is_unread = |attempts: &[Attempt]| attempts.iter().any(|one| one.reason == Reason::TargetUnread);
+    matches!(known, Verdict::Deny { .. })
+        && matches!(now, Verdict::AllowWith { attempts, .. } if is_unread(attempts))
 }
 
 /// Whether a guard pins this object, in whatever version.
@@ -80,7 +91,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::super::guard::{Authorship, GuardId, InvalidGuard};
-    use super::super::verdict::{Attempt, Operation, User};
+    use super::super::verdict::{Operation, User};
     use super::*;
 
     fn target(name: &str) -> Target {
@@ -109,7 +120,9 @@ mod tests {
 
     fn generations(standing: &Standing) -> Option<Vec<i64>> {
         match standing {
-            Standing::Changed(index) => Some(index.guards().iter().map(GuardState::generation).collect()),
+            Standing::Changed(index) | Standing::Fewer(index) => {
+                Some(index.guards().iter().map(GuardState::generation).collect())
+            }
             Standing::Same | Standing::Unknown => None,
         }
     }
@@ -140,11 +153,13 @@ mod tests {
     }
 
     #[test]
-    fn where_a_guard_is_gone_or_pins_another_object_none_is_known_any_more() {
+    fn where_a_guard_is_gone_or_pins_another_object_the_others_stand_and_more_may_have_come() {
         let (a, b) = (guard("a", "x", 1), guard("b", "x", 1));
         for left in [Look::Gone, Look::Stands(guard("a", "y", 2))] {
             let looks = [(&a, left), (&b, Look::Stands(guard("b", "x", 2)))];
-            assert_eq!(generations(&standing(&target("x"), looks)), Some(Vec::new()));
+            let stand = standing(&target("x"), looks);
+            assert!(matches!(stand, Standing::Fewer(_)), "{stand:?}");
+            assert_eq!(generations(&stand), Some(vec![2]));
         }
     }
 
@@ -174,6 +189,18 @@ mod tests {
             enforcement: None,
             reason,
         }
+    }
+
+    #[test]
+    fn a_refusal_stays_where_the_write_would_pass_only_for_what_could_not_be_read() {
+        let passes = |reason| Verdict::AllowWith { warnings: Vec::new(), attempts: vec![attempt(reason)] };
+        let denies = |reason| Verdict::Deny { message: String::new(), attempt: Box::new(attempt(reason)) };
+        let refused = denies(Reason::HashMismatch);
+        assert!(stays(&refused, &passes(Reason::TargetUnread)));
+        for now in [Verdict::Allow, passes(Reason::HashMismatch), denies(Reason::TargetUnread)] {
+            assert!(!stays(&refused, &now), "{now:?}");
+        }
+        assert!(!stays(&passes(Reason::HashMismatch), &passes(Reason::TargetUnread)));
     }
 
     #[test]

@@ -22,8 +22,8 @@ use crate::audit::observed::Observed;
 use crate::control::would_denies::WouldDenies;
 use crate::core::index::Index;
 use crate::core::rewrite::{Mutation, rewrite};
-use crate::core::standing::{Standing, in_question};
-use crate::core::verdict::{Fact, Judgement, ReviewError, Verdict};
+use crate::core::standing::{Standing, in_question, stays};
+use crate::core::verdict::{Fact, Judgement, Question, ReviewError, Verdict};
 use crate::telemetry::allowance::Allowance;
 use crate::telemetry::events::EventSink;
 use crate::telemetry::metrics::Metrics;
@@ -114,6 +114,28 @@ impl Asked {
     }
 }
 
+/// What is judged.
+#[derive(Clone, Copy)]
+struct Review<'a> {
+    body: &'a [u8],
+    asked: Asked,
+    now: Timestamp,
+}
+
+/// What a review left open, and what was read of it: once, so that a second verdict knows what the first did.
+struct Settled {
+    question: Question,
+    object: Result<Option<Vec<u8>>, Unread>,
+}
+
+/// The later of two judgements, but for one that passes only since something could not be read.
+fn latest(known: Option<Judgement>, now: Judgement) -> Judgement {
+    match known {
+        Some(known) if stays(&known.verdict, &now.verdict) => known,
+        _ => now,
+    }
+}
+
 impl Reviews {
     /// Judges by `guards` and tells by `voice`.
     #[must_use]
@@ -154,16 +176,18 @@ impl Reviews {
         let is_current = self.guards.is_current();
         let goes_by_index = is_current || asked.is_broken();
         let index = if goes_by_index { self.guards.index() } else { Arc::default() };
-        let judged = self.judge(body, &index, asked, now).await;
+        let mut settled = None;
+        let review = Review { body, asked, now };
         // While the glass is broken nothing is refused, so that nothing need wait.
-        let judged = match judged {
+        let judged = match self.judge(review, &index, &mut settled).await {
             Ok(judgement) if is_current && !asked.is_broken() => {
-                self.look_again(judgement, body, &index, asked, now).await
+                self.look_again(judgement, review, &index, &mut settled).await
             }
-            other => other,
+            Ok(judgement) => Ok((judgement, None)),
+            Err(reply) => Err(reply),
         };
-        let judgement = match judged {
-            Ok(judgement) => judgement,
+        let (judgement, known) = match judged {
+            Ok(judged) => judged,
             Err(reply) => return reply,
         };
         let Verdict::NotGuarded(object) = &judgement.verdict else {
@@ -176,24 +200,26 @@ impl Reviews {
         };
         match read {
             Read::Nothing => self.answer(judgement, asked, now),
-            Read::Failed => self.unread(&judgement, object, body, asked, now),
-            Read::Found(index) => match self.judge(body, &index, asked, now).await {
-                Ok(judgement) => self.answer(judgement, asked, now),
+            Read::Failed => match known {
+                Some(known) => self.answer(known, asked, now),
+                None => self.unread(&judgement, object, body, asked, now),
+            },
+            Read::Found(index) => match self.judge(review, &index, &mut settled).await {
+                Ok(judgement) => self.answer(latest(known, judgement), asked, now),
                 Err(reply) => reply,
             },
         }
     }
 
-    /// Judges, after one live read where the judgement is a question.
+    /// Judges, after one live read where the judgement is a question that is not settled yet.
     ///
     /// # Errors
     /// The answer, where it cannot be judged.
     async fn judge(
         &self,
-        body: &[u8],
+        Review { body, asked, now }: Review<'_>,
         index: &Index,
-        asked: Asked,
-        now: Timestamp,
+        settled: &mut Option<Settled>,
     ) -> Result<Judgement, Reply> {
         let judged = |fact| match judge_aside(body, index, now, fact) {
             Judged::Verdict(judgement) => Ok(judgement),
@@ -201,32 +227,50 @@ impl Reviews {
         };
         let judgement = judged(None)?;
         let Verdict::Ask(question) = &judgement.verdict else { return Ok(judgement) };
-        let object = if asked.is_broken() && !self.guards.is_current() {
-            // A replica that is cut off would only make everybody wait.
-            Err(Unread)
-        } else {
-            self.read_object(question, asked).await
+        let settled = match settled.take() {
+            Some(before) if before.question == *question => settled.insert(before),
+            _ => {
+                let object = if asked.is_broken() && !self.guards.is_current() {
+                    // A replica that is cut off would only make everybody wait.
+                    Err(Unread)
+                } else {
+                    self.read_object(question, asked).await
+                };
+                settled.insert(Settled { question: question.clone(), object })
+            }
         };
-        judged(Some(match &object {
+        judged(Some(match &settled.object {
             Ok(Some(text)) => Fact::Object(text),
             Ok(None) => Fact::Absent,
             Err(Unread) => Fact::Unread(asked.route.failure_policy),
         }))
     }
 
-    /// Judges once more where guards that were stored since `index` may say otherwise.
+    /// Judges once more where guards that were stored since `index` may say otherwise. Where only all guards
+    /// of the object tell, nothing guards it as far as is known, and what decides when they cannot be read is
+    /// given as well: the verdict before.
     async fn look_again(
         &self,
-        judgement: Judgement,
-        body: &[u8],
+        known: Judgement,
+        review: Review<'_>,
         index: &Index,
-        asked: Asked,
-        now: Timestamp,
-    ) -> Result<Judgement, Reply> {
-        let Some(target) = in_question(&judgement.verdict) else { return Ok(judgement) };
-        match self.standing(target, index, asked).await {
-            Standing::Same | Standing::Unknown => Ok(judgement),
-            Standing::Changed(index) => self.judge(body, &index, asked, now).await,
+        settled: &mut Option<Settled>,
+    ) -> Result<(Judgement, Option<Judgement>), Reply> {
+        let Some(target) = in_question(&known.verdict) else { return Ok((known, None)) };
+        match self.standing(target, index, review.asked).await {
+            Standing::Same | Standing::Unknown => Ok((known, None)),
+            Standing::Changed(index) => {
+                let judgement = self.judge(review, &index, settled).await?;
+                Ok((latest(Some(known), judgement), None))
+            }
+            Standing::Fewer(index) => {
+                let judgement = self.judge(review, &index, settled).await?;
+                if matches!(judgement.verdict, Verdict::Deny { .. }) {
+                    return Ok((judgement, None));
+                }
+                // Others may have come that refuse.
+                Ok((self.judge(review, &Index::default(), settled).await?, Some(known)))
+            }
         }
     }
 
@@ -281,7 +325,8 @@ impl Reviews {
         let Some(patch) = &mutation.patch else { return Some(Ok(mutation)) };
         match self.standing(&patch.target, index, asked).await {
             Standing::Same => Some(Ok(mutation)),
-            Standing::Unknown => Some(Ok(Mutation { patch: None, ..mutation })),
+            // Another guard may have come in place of one that is gone: the gate asks.
+            Standing::Unknown | Standing::Fewer(_) => Some(Ok(Mutation { patch: None, ..mutation })),
             Standing::Changed(index) => aside(body, || rewrite(body, &index, now)),
         }
     }

@@ -389,6 +389,66 @@ async fn a_guard_that_is_gone_by_now_refuses_nothing_unless_another_one_has_come
 }
 
 #[tokio::test]
+async fn a_guard_that_stands_refuses_whatever_becomes_of_another_one() {
+    let named = |name: &str| changed(|guard| guard.id.name = name.into());
+    for live in [LiveRead::Nothing, LiveRead::Fails, LiveRead::NeverEnds] {
+        for path in ["g1/fail", "g1/ignore"] {
+            let index = Arc::new(Index::build(vec![named("gone"), named("stands")]));
+            let guards =
+                TestGuards { index, stored: Some(vec![named("stands")]), ..TestGuards::unknown(live) };
+            let answered = answered(guards, path, &review("u", "101")).await;
+            assert_eq!(answered.response["allowed"], false, "{live:?} {path}");
+            assert_eq!(answered.records[0]["reason"], "HashMismatch");
+            assert_eq!(answered.records[0]["guard"]["name"], "stands");
+            assert!(is_zero(&answered.page, "live_reads_total"), "{}", answered.page);
+        }
+    }
+}
+
+#[tokio::test]
+async fn while_the_guards_of_an_object_cannot_be_listed_what_is_known_of_one_that_is_gone_decides() {
+    for live in [LiveRead::Fails, LiveRead::NeverEnds] {
+        for path in ["g1/fail", "g1/ignore"] {
+            let alone = TestGuards { live, ..lagging(|_| {}, Vec::new()) };
+            // One is gone, and the other one approves by now.
+            let index = Arc::new(Index::build(vec![
+                changed(|guard| guard.id.name = "other".into()),
+                changed(|_| {}),
+            ]));
+            let stored = Some(vec![approving("101", Enforcement::Deny)]);
+            let one_of_two = TestGuards { index, stored, ..TestGuards::unknown(live) };
+            for guards in [alone, one_of_two] {
+                let answered = answered(guards, path, &review("u", "101")).await;
+                assert_eq!(answered.response["allowed"], false, "{live:?} {path}");
+                assert_eq!(answered.records[0]["reason"], "HashMismatch");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_was_read_for_the_first_verdict_is_not_read_again_for_the_second() {
+    let mut delete = review("u", APPROVED);
+    delete["request"]["operation"] = "DELETE".into();
+    delete["request"]["object"] = Value::Null;
+    let kept = |guard: &mut Guard| guard.deletion_policy = DeletionPolicy::Deny;
+    let newer = changed(|guard| {
+        kept(guard);
+        guard.generation += 1;
+    });
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "trading"}});
+    for live in [LiveRead::Fails, LiveRead::NeverEnds, LiveRead::Nothing] {
+        let object = Mutex::new(Some(namespace.to_string().into_bytes()));
+        let guards = TestGuards { live, object, ..lagging(kept, vec![newer.clone()]) };
+        let refused = answered(guards, "g1/ignore", &delete).await;
+        assert_eq!(refused.response["allowed"], false, "{live:?}");
+        assert_eq!(refused.records[0]["reason"], "TargetDeleted");
+        assert_eq!(refused.records[0]["guard"]["generation"], 4);
+        assert!(refused.page.contains(r#"object_reads_total{result="found"} 1"#), "{}", refused.page);
+    }
+}
+
+#[tokio::test]
 async fn what_the_guards_of_the_index_approve_or_leave_as_it_is_costs_no_look() {
     let never = || TestGuards { live: LiveRead::NeverEnds, ..TestGuards::known() };
     let approved = answered(never(), "g1/fail", &review("u", APPROVED)).await;

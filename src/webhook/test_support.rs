@@ -60,6 +60,8 @@ pub(super) struct TestGuards {
     pub(super) panics: bool,
     /// What is stored, where that is not what the index holds.
     pub(super) stored: Option<Vec<GuardState>>,
+    /// What the first read of an object finds; others go as `live` says.
+    pub(super) object: Mutex<Option<Vec<u8>>>,
 }
 
 impl TestGuards {
@@ -70,7 +72,7 @@ impl TestGuards {
 
     /// The index lags behind.
     pub(super) fn unknown(live: LiveRead) -> Self {
-        Self { index: Arc::default(), live, panics: false, stored: None }
+        Self { index: Arc::default(), live, panics: false, stored: None, object: Mutex::default() }
     }
 }
 
@@ -93,15 +95,17 @@ impl Guards for TestGuards {
 
     fn look<'a>(&'a self, id: &'a GuardId) -> BoxFuture<'a, Result<Look, LiveReadError>> {
         Box::pin(async move {
-            let stored = self.stored.as_deref().unwrap_or_else(|| self.index.guards());
-            match self.live {
-                LiveRead::Nothing | LiveRead::FindsTheGuard => {
-                    let found = stored.iter().find(|state| state.id() == id);
-                    Ok(found.map_or(Look::Gone, |state| Look::Stands(state.clone())))
+            // What is said to be stored is found, whatever other reads come to.
+            let stored = match (&self.stored, self.live) {
+                (Some(stored), _) => stored,
+                (None, LiveRead::Nothing | LiveRead::FindsTheGuard) => self.index.guards(),
+                (None, LiveRead::Fails) => {
+                    return Err(LiveReadError::NoCatalog { name: id.to_string() });
                 }
-                LiveRead::Fails => Err(LiveReadError::NoCatalog { name: id.to_string() }),
-                LiveRead::NeverEnds => std::future::pending().await,
-            }
+                (None, LiveRead::NeverEnds) => std::future::pending().await,
+            };
+            let found = stored.iter().find(|state| state.id() == id);
+            Ok(found.map_or(Look::Gone, |state| Look::Stands(state.clone())))
         })
     }
 
@@ -110,6 +114,9 @@ impl Guards for TestGuards {
         question: &'a Question,
     ) -> BoxFuture<'a, Result<Option<Vec<u8>>, LiveReadError>> {
         Box::pin(async move {
+            if let Some(found) = self.object.lock().unwrap().take() {
+                return Ok(Some(found));
+            }
             match self.live {
                 LiveRead::Nothing | LiveRead::FindsTheGuard => Ok(None),
                 LiveRead::Fails => Err(LiveReadError::NoCatalog { name: format!("{question:?}") }),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use axum::body::Body;
@@ -11,7 +12,7 @@ use bytes::Bytes;
 use driftguard_control_plane::guardian::{Process, Program};
 use driftguard_control_plane::{ControlPlane, User, free_port, until};
 use futures::StreamExt as _;
-use http::{StatusCode, header};
+use http::{Method, StatusCode, header};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -21,8 +22,11 @@ use crate::installation::{DRIFTGUARD, LIMIT, config_map, driftguard, hash_of};
 
 const NAMESPACE: &str = "lossy";
 
-/// A proxy before the API server, by plain http, that can lose what watches of one namespace tell of changes, and
-/// keep back what the watch of guards tells.
+/// How long each read of one guard takes when such reads are slow.
+pub(crate) const SLOW: Duration = Duration::from_millis(200);
+
+/// A proxy before the API server, by plain http, that can lose what watches of one namespace tell of changes,
+/// keep back what the watch of guards tells, and slow reads of one guard down.
 struct Lossy {
     _runtime: tokio::runtime::Runtime,
     port: u16,
@@ -33,6 +37,7 @@ struct Lossy {
 struct Faults {
     loses: Arc<AtomicBool>,
     keeps_back: watch::Sender<bool>,
+    slows: Arc<AtomicBool>,
 }
 
 impl Lossy {
@@ -44,7 +49,8 @@ impl Lossy {
         config.read_timeout = None;
         let entered = runtime.enter();
         let client = kube::Client::try_from(config)?;
-        let faults = Faults { loses: Arc::default(), keeps_back: watch::Sender::new(false) };
+        let faults =
+            Faults { loses: Arc::default(), keeps_back: watch::Sender::new(false), slows: Arc::default() };
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))?;
         let port = listener.local_addr()?.port();
         let app = axum::Router::new().fallback(forward).with_state((client, faults.clone()));
@@ -63,12 +69,15 @@ fn pem(authority: &[u8]) -> Result<Vec<u8>> {
 }
 
 async fn forward(
-    State((client, Faults { loses, keeps_back })): State<(kube::Client, Faults)>,
+    State((client, Faults { loses, keeps_back, slows })): State<(kube::Client, Faults)>,
     request: Request,
 ) -> Response {
     let uri = request.uri().to_string();
     let is_watch = uri.contains("watch=true") && uri.contains(&format!("/namespaces/{NAMESPACE}/configmaps"));
     let is_of_guards = uri.contains("watch=true") && uri.contains("/driftguards?");
+    if slows.load(Ordering::Acquire) && request.method() == Method::GET && uri.contains("/driftguards/") {
+        tokio::time::sleep(SLOW).await;
+    }
     let (mut head, body) = request.into_parts();
     for name in [header::HOST, header::CONNECTION, header::ACCEPT_ENCODING] {
         head.headers.remove(name);
@@ -169,6 +178,11 @@ impl Behind {
     /// Keeps back from now on, or no longer, what the watch of guards tells.
     pub(crate) fn keep_guards_back(&self, keeps: bool) {
         self.proxy.faults.keeps_back.send_replace(keeps);
+    }
+
+    /// Slows reads of one guard down from now on.
+    pub(crate) fn slow_reads_of_guards(&self) {
+        self.proxy.faults.slows.store(true, Ordering::Release);
     }
 
     pub(crate) fn asked(&self, path: &str) -> Result<String> {
