@@ -36,10 +36,12 @@ use super::status::{Statuses, Written};
 use super::telling::Telling;
 use super::watch::{Settled, Sighting, WatchSettings, Watches};
 use super::{facts, say};
+use flights::{Begun, Flights};
 use line::Line;
 use looks::Known;
 use steps::{Attempt, Beside, counted};
 
+mod flights;
 mod guards;
 mod line;
 mod looks;
@@ -132,8 +134,8 @@ enum Ended {
     Read(Text, Option<Box<Known>>),
     /// It could not be read.
     Unread(Text),
-    /// A target was read because somebody asked.
-    Looked(Option<Sighting>),
+    /// A target of a guard was read because somebody asked; `None` when nobody answered.
+    Looked(Text, Begun, Option<Box<Sighting>>),
     /// An attempt to restore.
     Restored { guard: Arc<Guard>, terms: Terms, transaction_id: String, number: u64, attempted: Attempted },
     /// Sources were asked although nothing drifted.
@@ -160,6 +162,8 @@ struct Leading<'a> {
     questions: Arc<Semaphore>,
     /// Looks that wait, by uid of the guard.
     waiting: HashMap<Text, Sighting>,
+    /// Looks that were asked for.
+    flights: Flights,
     /// Attempts to restore that run, by transaction id.
     attempts: HashMap<String, Attempt>,
     /// Attempts so far.
@@ -222,6 +226,7 @@ impl<'a> Leading<'a> {
             restores: Arc::new(Turns::new(RESTORES.0, RESTORES.1)),
             questions: Arc::new(Semaphore::new(QUESTIONS)),
             waiting: HashMap::new(),
+            flights: Flights::default(),
             attempts: HashMap::new(),
             numbers: 0,
             saying: Saying::default(),
@@ -257,7 +262,10 @@ impl<'a> Leading<'a> {
                 }
                 // Looks hold whole objects, so that only so many may wait.
                 sighting = news.recv(), if !self.is_full() => match sighting {
-                    Some(sighting) => self.sighted(sighting).await,
+                    Some(sighting) => {
+                        self.flights.told(&sighting.guard_uid);
+                        self.sighted(sighting).await;
+                    }
                     None => return,
                 },
                 () = until(due) => self.tick(),
@@ -305,8 +313,12 @@ impl<'a> Leading<'a> {
                     None => drop(self.waiting.remove(&uid)),
                 }
             }
-            Ended::Looked(Some(sighting)) => self.sighted(sighting).await,
-            Ended::Looked(None) => {}
+            Ended::Looked(uid, begun, sighting) => {
+                let counts = self.flights.ends(&uid, begun);
+                if let Some(sighting) = sighting.filter(|_| counts) {
+                    self.sighted(*sighting).await;
+                }
+            }
             Ended::Noted(uid) => self.saying.release(&uid),
             Ended::Checked(uid) => self.checking.done(&uid),
             Ended::Restored { guard, terms, transaction_id, number, attempted } => {

@@ -281,9 +281,11 @@ impl Leading<'_> {
 
     /// Reads a target alone, beside the loop.
     pub(super) fn look(&mut self, guard: &Arc<Guard>) {
+        let begun = self.flights.begin(&guard.uid);
         let (guard, remediation, reads) =
             (Arc::clone(guard), Arc::clone(&self.remediation), Arc::clone(&self.reads));
         self.tasks.spawn(async move {
+            let uid = guard.uid.clone();
             let _turn = reads.acquire().await;
             let read = remediation.read(&guard.target.url_path()).await;
             let (sight, object) = match read {
@@ -293,9 +295,9 @@ impl Leading<'_> {
                     Err(why) => (Sight::Unreadable(why), None),
                 },
                 // Nothing is known; the book asks again.
-                Err(_) => return Ended::Looked(None),
+                Err(_) => return Ended::Looked(uid, begun, None),
             };
-            Ended::Looked(Some(Sighting {
+            let sighting = Sighting {
                 guard: guard.id.clone(),
                 guard_uid: guard.uid.clone(),
                 of: guard,
@@ -305,7 +307,8 @@ impl Leading<'_> {
                 read_before: None,
                 object,
                 seen_at: Timestamp::now(),
-            }))
+            };
+            Ended::Looked(uid, begun, Some(Box::new(sighting)))
         });
     }
 }
