@@ -295,7 +295,10 @@ impl<'a> Leading<'a> {
                 let Some(sighting) = self.waiting.remove(&uid) else { return };
                 let (Some((guard, terms)), Some(mut known)) = (self.guard(&sighting), known) else { return };
                 self.learned(known.version.take(), known.asked_at);
-                let remembered = (!self.book.knows(&uid)).then(|| facts::remembered(&known.status));
+                let remembered = (!self.book.knows(&uid)).then(|| {
+                    let asked = self.now(&guard).and_then(|(seen, _)| guards::request(seen));
+                    facts::remembered(&known.status, asked.as_deref())
+                });
                 self.see(&guard, terms, &sighting, *known, remembered).await;
             }
             // Without what it says, what a person must decide could be undone.

@@ -59,9 +59,11 @@ fn is_end(condition: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition)
     condition.status == "False" && condition.reason == reasons::PAUSE_ENDED
 }
 
-/// What an earlier leader said of the guard.
+/// What an earlier leader said of the guard. `asked` is what its annotation asks to be put back now.
 #[must_use]
-pub(super) fn remembered(status: &DriftGuardStatus) -> Remembered {
+pub(super) fn remembered(status: &DriftGuardStatus, asked: Option<&str>) -> Remembered {
+    // Nobody signs a status, and the gate lets authors alone ask by the annotation.
+    let is_asked = asked.is_some() && status.heeded_restore.as_deref() == asked;
     let drifted = find(status, ConditionType::Drifted);
     let known = drifted.and_then(|said| {
         Some((said.status.parse().ok()?, said.reason.parse().ok()?, said.last_transition_time.0))
@@ -79,7 +81,7 @@ pub(super) fn remembered(status: &DriftGuardStatus) -> Remembered {
         episode: status.episode.clone(),
         alerted: status.alerted.unwrap_or_default(),
         fighting: find(status, ConditionType::Fighting).is_some_and(|said| said.status == "True"),
-        restore_pending: status.restore_pending.unwrap_or_default(),
+        restore_pending: is_asked && status.restore_pending.unwrap_or_default(),
         incident: status.incident.clone(),
         unwatched: unwatched.is_some(),
         missed_at: missed.map(|said| said.last_transition_time.0),
@@ -126,11 +128,29 @@ mod tests {
             consecutive_failures: Some(3),
             ..DriftGuardStatus::default()
         };
-        let known = remembered(&status);
+        let known = remembered(&status, None);
         assert_eq!((known.generation, known.consecutive_failures), (2, 3));
         assert!(known.drifted.is_some());
         status.conditions[0].reason = "Whatever".into();
-        assert_eq!(remembered(&status).drifted, None);
+        assert_eq!(remembered(&status, None).drifted, None);
+    }
+
+    #[test]
+    fn a_status_alone_asks_for_no_restore() {
+        let status = DriftGuardStatus {
+            conditions: vec![condition("Drifted", "True", "ContentDiffers")],
+            restore_pending: Some(true),
+            ..DriftGuardStatus::default()
+        };
+        let heeded = DriftGuardStatus { heeded_restore: Some("1".into()), ..status.clone() };
+        assert!(!remembered(&status, None).restore_pending, "nobody asked");
+        assert!(
+            !remembered(&status, Some("1")).restore_pending,
+            "it is yet to be heeded, as a request of its own"
+        );
+        assert!(!remembered(&heeded, None).restore_pending, "it was forged, or the request was withdrawn");
+        assert!(!remembered(&heeded, Some("2")).restore_pending);
+        assert!(remembered(&heeded, Some("1")).restore_pending);
     }
 
     #[test]

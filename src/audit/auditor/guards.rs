@@ -23,7 +23,7 @@ pub(super) fn is_unchecked(seen: &Seen, guard: &Guard) -> bool {
 }
 
 /// What a person asks to be done about a guard's target.
-fn request(seen: &Seen) -> Option<String> {
+pub(super) fn request(seen: &Seen) -> Option<String> {
     seen.stored.annotation(RESTORE).and_then(restore_asked)
 }
 

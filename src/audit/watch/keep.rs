@@ -37,6 +37,8 @@ const MOST_READS: usize = 100;
 /// Of so many at once, how many are read alone all the same, so that their guards say what happened: a status for
 /// each of very many would be a storm.
 const TOLD_OF_MANY: usize = 20;
+/// With so many reads of those that fail the API server is not asked for more.
+const MOST_FAILED: usize = 3;
 /// Pause after a sweep that failed.
 const RETRY: Duration = Duration::from_secs(30);
 /// Shortest time between two looks at what the API server and the definition are.
@@ -238,15 +240,21 @@ impl Keeper {
     /// its guard says so; of very many at once each is counted, and few say so.
     async fn look_at(&self, suspects: Vec<Suspect>, lived: impl Fn(&Place) -> bool) -> Result<(), Failure> {
         if suspects.len() > MOST_READS {
-            let mut missed = suspects.iter().filter(|suspect| lived(&suspect.place));
-            let mut looked = Ok(());
-            for suspect in missed.by_ref().take(TOLD_OF_MANY) {
-                looked = self.shared.look(&suspect.guard, Look::Sweep, true).await.map(drop);
-                if looked.is_err() {
-                    break;
+            let (mut read, mut failed) = (0, 0);
+            for suspect in suspects.iter().filter(|suspect| lived(&suspect.place)) {
+                if read < TOLD_OF_MANY && failed < MOST_FAILED {
+                    match self.shared.look(&suspect.guard, Look::Sweep, true).await {
+                        Ok(_) => {
+                            read += 1;
+                            continue;
+                        }
+                        Err(failure) => {
+                            tracing::debug!(target = %suspect.guard.target, %failure, "a missed change could not be read");
+                            failed += 1;
+                        }
+                    }
                 }
-            }
-            for suspect in missed {
+                // It is told by the list that follows.
                 self.shared.note_missed(&suspect.guard);
             }
             let places: HashSet<&Place> = suspects.iter().map(|suspect| &suspect.place).collect();
@@ -255,7 +263,7 @@ impl Keeper {
                     handle.list_anew(Look::Sweep);
                 }
             }
-            return looked;
+            return Ok(());
         }
         for suspect in &suspects {
             self.shared.look(&suspect.guard, Look::Sweep, lived(&suspect.place)).await?;

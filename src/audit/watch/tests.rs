@@ -523,6 +523,25 @@ async fn of_very_many_changes_that_a_watch_has_not_told_some_guards_say_so_and_a
 }
 
 #[tokio::test(start_paused = true)]
+async fn of_very_many_missed_changes_one_that_cannot_be_read_is_counted_and_the_next_are_told() {
+    let server = Server::default();
+    let mut watching = server.watches(guarded(&server, 150));
+    watching.next_all(150).await;
+    watching.quiet(Duration::from_secs(60)).await;
+    for nth in 0..120 {
+        server.put("n", &format!("x{nth:05}"), "2", false);
+    }
+    server.refuse("/configmaps/x00000", 500);
+    let mut missed = 0;
+    for _ in 0..120 {
+        missed += usize::from(watching.next_within(2 * HOUR).await.missed);
+    }
+    assert_eq!(missed, 20);
+    watching.quiet(Duration::from_secs(60)).await;
+    assert!(watching.metrics.encode().unwrap().contains("driftguard_watch_missed_total 120"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_a_sweep_sees_before_the_watch_tells_was_not_missed() {
     let server = Server::default();
     let mut watching = server.watches(guarded(&server, 6));

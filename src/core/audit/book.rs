@@ -520,6 +520,11 @@ impl Book {
         }
         course.steps.extend(self.open_incident(guard, &incident, now));
         course.steps.extend(self.stop_attempts(&incident, now));
+        // The statuses of all of them are to say so within a moment: who leads next takes one that does not for one
+        // that is over.
+        for uid in incident.drifted.iter().filter(|uid| self.open.contains_key(*uid)).collect::<Vec<_>>() {
+            self.set_due(uid, Some(now));
+        }
     }
 
     /// The target is as it should be, or soon will be: incidents may be over by that.

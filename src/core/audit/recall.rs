@@ -47,9 +47,11 @@ pub(super) fn recall(
         // Of a target that was never there whoever led before told nobody yet, and neither do we before its time.
         let waits = state == State::Absent && !said.alerted;
         let alert_from = if waits { after(since, apply_grace) } else { now };
-        // What a person asked for before the guard was changed may have been of what was approved then.
-        let is_asked = said.restore_pending && !is_edited;
-        open.drift = Some(Drift { is_asked, ..drift(said, state, reason, alert_from) });
+        let drift = drift(said, state, reason, alert_from);
+        // What a person asked for before the guard was changed may have been of what was approved then, and where
+        // nobody knows what stood there, of other content.
+        let is_asked = said.restore_pending && !is_edited && drift.content != Content::Unknown;
+        open.drift = Some(Drift { is_asked, ..drift });
     }
     if truth == Truth::True || said.consecutive_failures > 0 {
         let episode = episode(said, truth, since, new_id);

@@ -102,7 +102,8 @@ pub struct Remembered {
     /// Whether the condition `Fighting` is true.
     pub fighting: bool,
     /// Whether a person has asked for the drifted content to be put back, and it was not yet
-    /// ([`super::step::Report::restore_pending`]).
+    /// ([`super::step::Report::restore_pending`]). True only while the guard itself still asks for it: nobody
+    /// signs a status.
     pub restore_pending: bool,
     /// The incident that held remediation back ([`super::step::Report::incident`]).
     pub incident: Option<String>,

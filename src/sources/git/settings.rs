@@ -13,7 +13,7 @@ use crate::sources::address::AddressPolicy;
 use crate::sources::turns::Turns;
 
 /// Fetches at once, and those for guards of one namespace. Each holds a thread, and what it unpacks.
-const AT_ONCE: (usize, usize) = (2, 1);
+const AT_ONCE: (usize, usize) = (3, 1);
 /// Largest file of authorities, in bytes.
 const LARGEST_CA: u64 = 1 << 20;
 

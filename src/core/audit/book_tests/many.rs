@@ -142,6 +142,43 @@ fn a_new_leader_goes_on_with_an_incident() {
     assert_eq!(room.book.incidents().next(), Some(id.as_str()));
 }
 
+#[test]
+fn all_guards_of_an_incident_say_so_within_a_moment_so_that_a_new_leader_does_not_end_it_early() {
+    let guards = many("ns", 6);
+    let mut room = Room::with(&guards);
+    // None has an attempt that would be given up.
+    room.terms.auto_remediate = false;
+    let mut said: BTreeMap<Text, Vec<Step>> = BTreeMap::new();
+    for guard in &guards {
+        let steps = room.of(guard).write("bad");
+        said.insert(guard.uid.clone(), steps);
+        room.wait(1);
+    }
+    let id = room.book.incidents().next().unwrap().to_owned();
+    for (uid, step) in room.book.tick(room.now) {
+        assert_eq!(step, Step::Look);
+        let guard = guards.iter().find(|guard| guard.uid == uid).unwrap();
+        let steps = room.of(guard).shows("bad", Look::Live);
+        said.insert(uid, steps);
+    }
+    let said = guards.iter().map(|guard| super::leaders::remembers(&said[&guard.uid], 1));
+    let said: Vec<Remembered> = said.collect();
+    room.book = Book::new(room.book.settings);
+    for (guard, said) in guards.iter().zip(&said) {
+        if let Some(incident) = &said.incident {
+            room.book.incident_said(guard, incident, room.now);
+        }
+    }
+    let mut over = Vec::new();
+    for (guard, said) in guards.iter().zip(said) {
+        assert_eq!(room.book.incidents().next(), Some(id.as_str()));
+        room.remembered = Some(said);
+        room.revision += 1;
+        over.push(resolved(&room.of(guard).shows("good", Look::Initial)));
+    }
+    assert_eq!(over, [0, 0, 0, 0, 0, 1]);
+}
+
 /// An incident of all guards, and a new leader that has read what their statuses say of it and has yet to look.
 fn taken_over(guards: &[Guard]) -> (Room, String, Vec<Remembered>) {
     let mut room = Room::with(guards);

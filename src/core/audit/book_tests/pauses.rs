@@ -160,6 +160,25 @@ fn a_new_leader_goes_on_with_what_a_person_asked_for_until_it_has_succeeded() {
 }
 
 #[test]
+fn a_new_leader_cannot_tell_whether_a_secret_is_what_a_person_asked_about() {
+    let mut room = Room::new();
+    room.guard.scope = Scope::new("", "Secret", PathFilter::everything());
+    room.guard.target.kind = "Secret".into();
+    room.terms.auto_remediate = false;
+    room.write("good");
+    room.write("bad");
+    room.ask("1");
+    assert!(restores(&room.shows("bad", Look::Live)));
+    let steps = room.restored(&Outcome::Failed { source: None, message: "no".into() });
+    assert!(report(&steps).restore_pending);
+    leaders::take_over(&mut room, &steps);
+    room.revision += 1;
+    assert!(!restores(&room.shows("worse", Look::Initial)), "it may have been asked for other content");
+    room.ask("2");
+    assert!(restores(&room.shows("worse", Look::Live)));
+}
+
+#[test]
 fn an_exception_that_is_deleted_ends_as_one_that_runs_out() {
     let mut room = Room::in_sync();
     room.pause(3_600);
