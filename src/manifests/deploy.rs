@@ -36,8 +36,8 @@ const SPOOL_SIZE: &str = "256Mi";
 /// Volume for what is fetched from git and for keys of ssh, in memory: neither may outlive the pod on a disk.
 const SCRATCH: &str = "scratch";
 const SCRATCH_PATH: &str = "/var/lib/driftguard/scratch";
-/// Two fetches at a time, each with what it may receive and the keys.
-const SCRATCH_SIZE: &str = "160Mi";
+/// Three fetches at a time, each with what it may receive and the keys.
+const SCRATCH_SIZE: &str = "240Mi";
 
 /// The namespace of the installation.
 #[must_use]
@@ -188,7 +188,7 @@ fn container(settings: &Settings) -> Container {
             requests: Some(quantities(&[("cpu", "50m"), ("memory", "64Mi")])),
             // A review may hold 24 MiB, and what is fetched from git counts; no CPU limit, since throttling delays
             // other people's writes.
-            limits: Some(quantities(&[("memory", "768Mi")])),
+            limits: Some(quantities(&[("memory", "896Mi")])),
             ..ResourceRequirements::default()
         }),
         volume_mounts: Some(vec![mounted(SPOOL, SPOOL_PATH), mounted(SCRATCH, SCRATCH_PATH)]),

@@ -24,8 +24,8 @@ pub struct GitArgs {
     /// than 60s
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_time)]
     git_timeout: Duration,
-    /// Most that a git server may send for one file, and what that may unpack to, in MiB; two files are fetched at
-    /// once, so that the volume of --git-folder must hold twice that, and the memory of the pod twice that again
+    /// Most that a git server may send for one file, and what that may unpack to, in MiB; three files are fetched at
+    /// once, so that the volume of --git-folder must hold three times that, and the memory of the pod as much again
     #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1024))]
     git_max_fetch: u64,
     /// Largest file of a git repository, in MiB
