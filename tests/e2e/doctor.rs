@@ -189,7 +189,11 @@ fn a_missing_right(on: &Installation, admin: &User) -> Result<()> {
     let binding = admin.kubectl(&["get", reviews, "-o", "json"])?.success()?;
     admin.kubectl(&["delete", reviews])?.success()?;
     let (told, _) = until_told(admin, "Rights of the operator", "fail")?;
-    says(&told, "may not list driftguards.terrafusion.ai", "driftguard manifests rbac | kubectl apply -f -")?;
+    says(
+        &told,
+        "may not get driftguards.terrafusion.ai, list driftguards.terrafusion.ai",
+        "driftguard manifests rbac | kubectl apply -f -",
+    )?;
     let mut binding: Value = serde_json::from_str(&binding)?;
     binding["metadata"] = json!({"name": "driftguard-operator", "labels": binding["metadata"]["labels"]});
     on.apply(&binding)?.success()?;
