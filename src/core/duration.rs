@@ -4,8 +4,10 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// The units, in milliseconds; `ms` before those that it begins like.
-const UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+use jiff::fmt::friendly::SpanParser;
+
+/// Reads what [`jiff`] reads: the units that kubectl takes, fractions included, and their longer names.
+const PARSER: SpanParser = SpanParser::new();
 
 /// Why a text is not the duration that is wanted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -21,7 +23,7 @@ pub enum DurationError {
     Outside(RangeInclusive<Duration>),
 }
 
-/// Reads whole seconds, as kubectl takes them, or numbers with ms, s, m, h or d, as in `1m30s`.
+/// Reads whole seconds, as kubectl takes them, or numbers with units, as in `1m30s`, `1.5h` or `7d`.
 ///
 /// # Errors
 /// When it is no such text, or longer than can be counted.
@@ -51,18 +53,20 @@ pub fn parse_within(text: &str, bounds: RangeInclusive<Duration>) -> Result<Dura
 }
 
 fn read(text: &str) -> Option<Duration> {
-    let (mut rest, mut sum) = (text, None);
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).filter(|at| *at > 0)?;
-        let number: u64 = rest[..digits].parse().ok()?;
-        let unit = &rest[digits..];
-        let (after, scale) =
-            UNITS.iter().find_map(|(name, scale)| Some((unit.strip_prefix(name)?, *scale)))?;
-        let part = Duration::from_millis(number.checked_mul(scale)?);
-        sum = Some(sum.unwrap_or(Duration::ZERO).checked_add(part)?);
-        rest = after;
+    // A day has no fixed length where clocks are changed, so that the parser leaves it out; here it has 24 hours.
+    let (days, rest) = match text.split_once('d') {
+        Some((days, rest)) if is_number(days) => (days.parse().ok()?, rest),
+        _ => (0, text),
+    };
+    let days = Duration::from_secs(u64::checked_mul(days, 86_400)?);
+    if rest.is_empty() && !text.is_empty() {
+        return Some(days);
     }
-    sum
+    days.checked_add(PARSER.parse_unsigned_duration(rest).ok()?)
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 fn outside(bounds: &RangeInclusive<Duration>) -> String {
@@ -94,13 +98,26 @@ mod tests {
             ("1m30s", 90_000),
             ("250ms", 250),
             ("2h", 7_200_000),
+            ("1.5h", 5_400_000),
+            ("1h 30m", 5_400_000),
             ("7d", 604_800_000),
+            ("1d12h", 129_600_000),
         ] {
             assert_eq!(parse(text), Ok(Duration::from_millis(want)), "{text}");
         }
-        for text in
-            ["", "s", "d", "5x", "-1s", "1.5s", "5s5", "soon", "99999999999999999999d", "9999999999999999h"]
-        {
+        for text in [
+            "",
+            "s",
+            "d",
+            "5x",
+            "-1s",
+            "1s ago",
+            "5s5",
+            "1.5d",
+            "soon",
+            "99999999999999999999d",
+            "9999999999999999h",
+        ] {
             assert_eq!(parse(text), Err(DurationError::NotOne), "{text}");
         }
     }
