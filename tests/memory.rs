@@ -27,6 +27,7 @@ use jiff::Timestamp;
 use kube::client::Body;
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 /// How many guards there are.
 const GUARDS: usize = 20_000;
@@ -37,6 +38,8 @@ const MOST: usize = 1_400;
 /// The most that the auditor may add, which watches its target and has found it as approved: some 130 bytes are meant, and
 /// room for what is on its way, of a hundred watches and of the scripted server.
 const MOST_AUDITED: usize = 400;
+/// What has not come by then never comes.
+const DEADLINE: Duration = Duration::from_secs(300);
 /// When the targets are looked at.
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
@@ -221,7 +224,7 @@ async fn a_guard_costs_little_memory_with_or_without_a_status() {
     let (store, running) = Store::verifying(client(&reported), settings, key);
     let before = resident();
     let running = tokio::spawn(store::apart(running));
-    store.synced().await;
+    timeout(DEADLINE, store.synced()).await.unwrap();
     let mut observations = store.observations();
     let version = {
         // Nobody holds a snapshot for long: not the writer of statuses either.
@@ -232,7 +235,8 @@ async fn a_guard_costs_little_memory_with_or_without_a_status() {
     let listed = resident();
     report.send_replace(true);
     let last = (1_000_000 + 2 * GUARDS - 1) as u64;
-    let seen = Arc::clone(&*observations.wait_for(|seen| seen.revision == last).await.unwrap());
+    let seen = timeout(DEADLINE, observations.wait_for(|seen| seen.revision == last)).await.unwrap();
+    let seen = Arc::clone(&*seen.unwrap());
     let GuardState::Valid(guard) = &seen.guards[0].state else { panic!("{:?}", seen.guards[0].state) };
     assert_eq!(guard.authorship, Authorship::Signed(Arc::new(author())));
     assert_eq!(seen.version, version, "a status changes nothing that decides");
@@ -247,7 +251,7 @@ async fn a_guard_costs_little_memory_with_or_without_a_status() {
     let mut book = Book::new(book::Settings { remediation: true, limits: book::Limits::default() });
     let began = Instant::now();
     for _ in 0..GUARDS {
-        let told = news.recv().await.unwrap();
+        let told = timeout(DEADLINE, news.recv()).await.unwrap().unwrap();
         let look = book::Seen {
             sight: &told.sight,
             look: told.how,

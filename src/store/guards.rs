@@ -44,8 +44,9 @@ type Events = BoxStream<'static, watcher::Result<Event<Received>>>;
 /// Keeps index and observations up to date, for ever.
 pub(super) async fn keep(shared: &Shared, unresolved: &watch::Sender<Unresolved>) {
     let mut keeper = Keeper::new(shared.settings.clone());
-    // Before anything is waited for: a receiver is not told of what was sent before it.
     let mut catalogs = shared.catalog.subscribe();
+    // A receiver is not told of what was sent before it, and a quick answer may have come already.
+    catalogs.mark_changed();
     let mut keys = shared.keys.clone();
     // Without the key every guard would be of an unknown author for a moment, and be reported as such.
     let known = tokio::time::timeout(KEY_WAIT, keys.wait_for(Option::is_some)).await;

@@ -1,7 +1,15 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
 
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use futures::stream;
+use http::Response;
+use http_body_util::StreamBody;
+use hyper::body::Frame;
 use serde_json::json;
 
+use super::super::Store;
 use super::super::live::Knowing;
 use super::*;
 use crate::core::guard::Enforcement;
@@ -65,6 +73,25 @@ fn there_is_no_snapshot_before_both_guards_and_kinds_are_known() {
     let observation = keeper.observe().unwrap();
     assert_eq!(observation.version, 1);
     assert!(matches!(observation.guards[0].state, GuardState::Valid(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn kinds_that_were_read_before_guards_were_watched_are_used() {
+    let service = tower::service_fn(|_: http::Request<kube::client::Body>| async {
+        let bookmark = json!({"type": "BOOKMARK", "object": {
+            "apiVersion": "terrafusion.ai/v1", "kind": "DriftGuard",
+            "metadata": {"resourceVersion": "1", "annotations": {"k8s.io/initial-events-end": "true"}}}});
+        let listed = stream::iter([Ok::<_, Infallible>(Frame::data(Bytes::from(format!("{bookmark}\n"))))]);
+        Ok::<_, Infallible>(Response::new(StreamBody::new(listed.chain(stream::pending()))))
+    });
+    let (store, _) = Store::new(Client::new(service, "default"), keeper().settings);
+    store.shared.catalog.send_replace(Some(catalog(&["Widget"])));
+    store.shared.exceptions.send_replace(Some(Arc::default()));
+    let unresolved = watch::Sender::default();
+    tokio::select! {
+        () = keep(&store.shared, &unresolved) => panic!("it ended"),
+        synced = tokio::time::timeout(Duration::from_secs(60), store.synced()) => synced.unwrap(),
+    }
 }
 
 #[test]
