@@ -1,6 +1,7 @@
 //! Looks at targets: where each waits for what statuses say, what goes with it to the book, and those that are
 //! asked for.
 
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -108,8 +109,15 @@ impl Leading<'_> {
             return;
         }
         let restores = self.is_likely_restored(&guard, terms, &sighting);
-        if self.waiting.insert(uid, sighting).is_none() {
-            self.read(&guard, restores);
+        match self.waiting.entry(uid) {
+            Entry::Occupied(mut waiting) => {
+                let sighting = sighting.instead_of(waiting.get());
+                waiting.insert(sighting);
+            }
+            Entry::Vacant(none) => {
+                none.insert(sighting);
+                self.read(&guard, restores);
+            }
         }
     }
 

@@ -128,6 +128,22 @@ impl Sighting {
     pub fn is_of(&self, guard: &Guard) -> bool {
         self.of.target == guard.target && self.of.scope == guard.scope
     }
+
+    /// This one, where it takes the place of an older one that nobody has taken in: what only that one told of how
+    /// it came about counts still.
+    #[must_use]
+    pub fn instead_of(mut self, older: &Self) -> Self {
+        self.missed |= older.missed;
+        if older.how == Look::Initial {
+            self.how = Look::Initial;
+        }
+        if let (Sight::Present(now), Sight::Present(before)) = (&self.sight, &older.sight)
+            && (&now.uid, &now.resource_version) == (&before.uid, &before.resource_version)
+        {
+            self.read_before = self.read_before.or_else(|| older.read_before.clone());
+        }
+        self
+    }
 }
 
 impl std::fmt::Debug for Sighting {
