@@ -101,7 +101,8 @@ impl Auditor {
             self.fence.clone().held().await;
             let mut lost = self.fence.clone();
             tokio::select! {
-                () = self.lead() => {}
+                // Only what failed ends by itself, and might do so again.
+                () = self.lead() => tokio::time::sleep(RETRY).await,
                 () = lost.lost() => {}
             }
             // Whoever leads now counts them.
@@ -162,7 +163,9 @@ struct Leading<'a> {
     questions: Arc<Semaphore>,
     /// Looks that wait, by uid of the guard.
     waiting: HashMap<Text, Sighting>,
-    /// Looks that were asked for.
+    /// Guards whose target is to be looked at, which may be all of an incident.
+    looks: Line,
+    /// Looks that were asked for and are under way.
     flights: Flights,
     /// Attempts to restore that run, by transaction id.
     attempts: HashMap<String, Attempt>,
@@ -226,6 +229,7 @@ impl<'a> Leading<'a> {
             restores: Arc::new(Turns::new(RESTORES.0, RESTORES.1)),
             questions: Arc::new(Semaphore::new(QUESTIONS)),
             waiting: HashMap::new(),
+            looks: Line::default(),
             flights: Flights::default(),
             attempts: HashMap::new(),
             numbers: 0,
@@ -255,11 +259,14 @@ impl<'a> Leading<'a> {
                     Ok(()) => self.follow(),
                     Err(_) => return,
                 },
-                Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => {
-                    if let Ok(ended) = ended {
-                        self.ended(ended).await;
+                Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => match ended {
+                    Ok(ended) => self.ended(ended).await,
+                    // What it was about would wait for it for ever.
+                    Err(error) => {
+                        tracing::error!(%error, "a task of the auditor panicked; the auditor begins anew");
+                        return;
                     }
-                }
+                },
                 // Looks hold whole objects, so that only so many may wait.
                 sighting = news.recv(), if !self.is_full() => match sighting {
                     Some(sighting) => {
@@ -366,8 +373,20 @@ impl<'a> Leading<'a> {
         self.auditor.metrics.audit.troubled(self.saying.troubled());
     }
 
-    /// Asks sources, and checks targets, for guards whose turn has come.
+    /// Asks sources, and looks at targets and checks them, for guards whose turn has come.
     fn ask(&mut self) {
+        // Each brings a whole object, and then waits for what the status says as those do that watches tell.
+        while self.flights.under_way() < READS
+            && !self.is_full()
+            && let Some(guard) = self.looks.next(READS)
+        {
+            // Whoever asks from now on wants one that begins later.
+            self.looks.done(&guard.uid);
+            let now = self.now(&guard).map(|(_, now)| Arc::clone(now));
+            if let Some(now) = now {
+                self.look(&now);
+            }
+        }
         while let Some(guard) = self.asked.next(QUESTIONS) {
             self.ask_sources(&guard);
         }

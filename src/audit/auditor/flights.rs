@@ -28,6 +28,11 @@ struct Flight {
 pub(super) struct Begun(u64);
 
 impl Flights {
+    /// How many looks are under way.
+    pub(super) fn under_way(&self) -> usize {
+        self.of.values().map(|flight| flight.looks).sum()
+    }
+
     /// A look begins.
     pub(super) fn begin(&mut self, guard: &Text) -> Begun {
         self.moment += 1;

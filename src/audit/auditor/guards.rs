@@ -77,6 +77,12 @@ impl Leading<'_> {
                 let changed = self.book.guard_changed(was, is.map(AsRef::as_ref), now);
                 steps.push((Arc::clone(is.unwrap_or(was)), changed));
             }
+            if stays.is_some_and(|was| valid(&was.state).is_none())
+                && let Some(guard) = is.and_then(|is| valid(&is.state))
+            {
+                // Watches may have slept through its being invalid, and then tell nothing anew.
+                self.book.awaits(guard, now);
+            }
             if let Some(guard) = is.and_then(|is| valid(&is.state).filter(|guard| is_unchecked(is, guard))) {
                 unchecked.push(Arc::clone(guard));
             }
@@ -136,7 +142,7 @@ impl Leading<'_> {
         let observation = Arc::clone(&self.observation);
         for guard in observation.index.guards_of(target).filter_map(valid) {
             if self.saying.is_in_trouble(&guard.uid) {
-                self.look(guard);
+                self.looks.join(guard);
             }
         }
     }

@@ -12,12 +12,12 @@ use super::*;
 use crate::alert::Delivery;
 use crate::alert::args::Settings as AlertSettings;
 use crate::alert::queue::Limits;
-use crate::audit::auditor::{Auditor, Settings};
+use crate::audit::auditor::{Auditor, READS, Settings, WAITING};
 use crate::audit::observed::Observed;
 use crate::audit::telling::Telling;
 use crate::audit::watch::{WatchSettings, test_support};
 use crate::control::lease::Keeper;
-use crate::core::guard::Enforcement;
+use crate::core::guard::{Authorship, Enforcement, InvalidGuard};
 use crate::core::index::Index;
 use crate::core::tenure::Terms as Tenure;
 use crate::sources::{Authorities, Sources};
@@ -80,25 +80,46 @@ fn auditor() -> Auditor {
     }
 }
 
-fn observation(guard: &Arc<Guard>) -> Arc<Observation> {
-    let object = serde_json::json!({
-        "metadata": {
-            "name": guard.id.name.as_str(),
-            "namespace": guard.id.namespace.as_str(),
-            "uid": guard.uid.as_str(),
-            "resourceVersion": "1",
-        },
-        "spec": {
-            "targetKind": "ConfigMap",
-            "targetName": guard.target.name.as_str(),
-            "expectedHash": guard.expected.to_string(),
-        },
-    });
-    let stored: Stored = serde_json::from_str(&object.to_string()).unwrap();
-    let state = GuardState::Valid(Arc::clone(guard));
-    let index = Arc::new(Index::build(vec![state.clone()]));
-    let seen = Seen { stored, state, since: 1, found: None, kept: None, needed: 1 };
-    Arc::new(Observation { version: 1, index, guards: vec![Arc::new(seen)], ..Observation::default() })
+fn observation(states: &[GuardState]) -> Arc<Observation> {
+    let seen = |state: &GuardState| {
+        let object = serde_json::json!({
+            "metadata": {
+                "name": state.id().name.as_str(),
+                "namespace": state.id().namespace.as_str(),
+                "uid": state.id().name.as_str(),
+                "resourceVersion": "1",
+            },
+            "spec": {
+                "targetKind": "ConfigMap",
+                "targetName": "x",
+                "expectedHash": test_support::approved().to_string(),
+            },
+        });
+        let stored: Stored = serde_json::from_str(&object.to_string()).unwrap();
+        Arc::new(Seen { stored, state: state.clone(), since: 1, found: None, kept: None, needed: 1 })
+    };
+    let index = Arc::new(Index::build(states.to_vec()));
+    let guards = states.iter().map(seen).collect();
+    Arc::new(Observation { version: 1, index, guards, ..Observation::default() })
+}
+
+fn guard(name: &str) -> Arc<Guard> {
+    Arc::new(test_support::guard(name, Some("n"), "x"))
+}
+
+/// A guard whose target was seen to be absent.
+fn sighting(guard: &Arc<Guard>, how: Look) -> Sighting {
+    Sighting {
+        guard: guard.id.clone(),
+        guard_uid: guard.uid.clone(),
+        of: Arc::clone(guard),
+        sight: Sight::Absent,
+        how,
+        missed: false,
+        read_before: None,
+        object: None,
+        seen_at: Timestamp::now(),
+    }
 }
 
 #[tokio::test]
@@ -108,22 +129,72 @@ async fn a_look_at_the_target_of_a_guard_that_is_newer_than_what_was_followed_is
     let (sender, receiver) = watch::channel(Arc::<Observation>::default());
     leading.observations = receiver;
     leading.follow();
-    let guard = Arc::new(test_support::guard("g", Some("n"), "x"));
-    let sighting = Sighting {
-        guard: guard.id.clone(),
-        guard_uid: guard.uid.clone(),
-        of: Arc::clone(&guard),
-        sight: Sight::Absent,
-        how: Look::Initial,
-        missed: false,
-        read_before: None,
-        object: None,
-        seen_at: Timestamp::now(),
-    };
+    let guard = guard("g");
+    let sighting = sighting(&guard, Look::Initial);
     // The watch follows guards by itself, and may be faster.
     leading.sighted(sighting.clone()).await;
     assert!(leading.waiting.is_empty(), "nobody knows such a guard");
-    sender.send_replace(observation(&guard));
+    sender.send_replace(observation(&[GuardState::Valid(Arc::clone(&guard))]));
     leading.sighted(sighting).await;
     assert!(leading.waiting.contains_key(&guard.uid), "it waits for what the status says");
+}
+
+#[tokio::test]
+async fn of_very_many_targets_to_be_looked_at_few_are_read_at_a_time() {
+    let auditor = auditor();
+    let guards: Vec<Arc<Guard>> = (0..500).map(|number| guard(&format!("g{number:03}"))).collect();
+    let states: Vec<GuardState> = guards.iter().map(|guard| GuardState::Valid(Arc::clone(guard))).collect();
+    let (_sender, receiver) = watch::channel(observation(&states));
+    let under_way = async |waiting: usize| {
+        let mut leading = Leading::new(&auditor);
+        leading.observations = receiver.clone();
+        leading.follow();
+        for guard in &guards[..waiting] {
+            let look = Sighting { object: Some(Bytes::from_static(b"{}")), ..sighting(guard, Look::Live) };
+            leading.sighted(look).await;
+        }
+        leading.take_all(guards.iter().map(|guard| (guard.uid.clone(), book::Step::Look)).collect());
+        leading.ask();
+        leading.flights.under_way()
+    };
+    assert_eq!(under_way(0).await, READS);
+    assert_eq!(under_way(WAITING.0).await, 0, "as many objects as may be held wait already");
+}
+
+#[tokio::test]
+async fn a_look_in_the_place_of_one_that_waits_keeps_how_that_one_came_about() {
+    let auditor = auditor();
+    let mut leading = Leading::new(&auditor);
+    let guard = guard("g");
+    let (_sender, receiver) = watch::channel(observation(&[GuardState::Valid(Arc::clone(&guard))]));
+    leading.observations = receiver;
+    leading.follow();
+    leading.sighted(Sighting { missed: true, ..sighting(&guard, Look::Initial) }).await;
+    leading.sighted(sighting(&guard, Look::Live)).await;
+    let waiting = &leading.waiting[&guard.uid];
+    assert_eq!((waiting.how, waiting.missed), (Look::Initial, true));
+}
+
+#[tokio::test]
+async fn a_guard_that_can_be_used_again_is_looked_at_although_no_watch_tells_of_it() {
+    let auditor = auditor();
+    let mut leading = Leading::new(&auditor);
+    let guard = guard("g");
+    let invalid = GuardState::Invalid(Arc::new(InvalidGuard {
+        id: guard.id.clone(),
+        uid: guard.uid.clone(),
+        generation: 1,
+        target: None,
+        pauses: Default::default(),
+        authorship: Authorship::Unknown,
+        reason: "Test",
+        message: String::new(),
+    }));
+    let (sender, receiver) = watch::channel(observation(&[invalid]));
+    leading.observations = receiver;
+    leading.follow();
+    assert_eq!(leading.book.next_due(), None);
+    sender.send_replace(observation(&[GuardState::Valid(Arc::clone(&guard))]));
+    leading.follow();
+    assert!(leading.book.next_due().is_some());
 }

@@ -100,7 +100,7 @@ impl Leading<'_> {
                     self.auditor.telling.record(guard, terms, &record, asked, now);
                 }
                 Step::CountDrift(look) => self.auditor.metrics.audit.drift(look.as_str()),
-                Step::Look => self.look(guard),
+                Step::Look => self.looks.join(guard),
                 Step::Equivalent { hash, announcement } => {
                     if let Some(announcement) = &announcement {
                         self.auditor.telling.announce(guard, announcement);

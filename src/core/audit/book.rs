@@ -331,6 +331,14 @@ impl Book {
         vec![Step::Look]
     }
 
+    /// A guard can be used that could not be before, and what was known of its target was forgotten with that. Mostly
+    /// the watch tells of it; if not, it is looked at.
+    pub fn awaits(&mut self, guard: &Guard, now: Timestamp) {
+        if !self.knows(&guard.uid) {
+            self.set_due(&guard.uid, Some(after(now, ASK_SOON)));
+        }
+    }
+
     /// What is due: guards to look at, by uid. A guard of which no look can be had is due again later.
     pub fn tick(&mut self, now: Timestamp) -> Vec<(Text, Step)> {
         let mut steps = Vec::new();
