@@ -10,13 +10,13 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::cluster::{CallError, Cluster, ClusterArgs};
 use super::exit::Exit;
 use super::guard::manifest::Mode;
 use super::guards;
 use super::output;
+use super::signals;
 use super::subject::Served;
 use super::words::counted;
 use crate::audit::watch::request::Requests;
@@ -183,9 +183,7 @@ async fn watch(
     (reach, watched): (&str, &RefCell<Watched>),
 ) -> anyhow::Result<()> {
     // Before anything is awaited: from now on what was learnt is written, whoever ends it.
-    let mut terminated = signal(SignalKind::terminate())?;
-    let mut interrupted = signal(SignalKind::interrupt())?;
-    let mut hung_up = signal(SignalKind::hangup())?;
+    let mut ending = signals::listen()?;
     let requests = Requests::new(cluster.client.clone(), WatchMetrics::default());
     let follow_all = futures::future::join_all(
         places.iter().enumerate().map(|(at, place)| follow(&requests, place, at, watched)),
@@ -199,9 +197,7 @@ async fn watch(
     tokio::select! {
         _ = follow_all => {}
         () = over => {}
-        _ = interrupted.recv() => {}
-        _ = terminated.recv() => {}
-        _ = hung_up.recv() => {}
+        () = signals::heard(&mut ending) => {}
         () = tell(args, reach, watched) => {}
     }
     if std::io::stderr().is_terminal() {

@@ -32,6 +32,7 @@ mod pinned;
 pub mod restore;
 pub mod resume;
 pub mod serve;
+mod signals;
 pub mod stamp;
 mod subject;
 pub mod suspend;

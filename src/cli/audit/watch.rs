@@ -18,6 +18,7 @@ use super::{AuditArgs, Written, live, write};
 use crate::cli::cluster::Cluster;
 use crate::cli::exit::{Exit, is_closed_pipe};
 use crate::cli::output;
+use crate::cli::signals;
 use crate::core::report::{Entry, Moment, Name, Report, outcome};
 use crate::report::line;
 use crate::store::Reported;
@@ -47,14 +48,14 @@ struct Changed<'a> {
 pub(super) async fn run(args: &AuditArgs) -> anyhow::Result<Exit> {
     let cluster = args.cluster.connect().await?;
     let mut events = std::pin::pin!(events(args, &cluster));
-    let mut end = std::pin::pin!(tokio::signal::ctrl_c());
+    let mut ending = signals::listen()?;
     let mut known: Option<BTreeMap<Name, Entry>> = None;
     let mut came_to = Exit::Clean;
     loop {
         let began = Instant::now();
         let audited = tokio::select! {
             audited = live(args, Timestamp::now()) => audited,
-            _ = &mut end => return Ok(came_to),
+            () = signals::heard(&mut ending) => return Ok(came_to),
         };
         match (audited, &known) {
             (Ok(report), _) => {
@@ -76,7 +77,7 @@ pub(super) async fn run(args: &AuditArgs) -> anyhow::Result<Exit> {
         tokio::select! {
             () = tokio::time::sleep(args.interval.max(rest)) => {}
             () = next(&mut events, SETTLE.max(rest)) => {}
-            _ = &mut end => return Ok(came_to),
+            () = signals::heard(&mut ending) => return Ok(came_to),
         }
     }
 }

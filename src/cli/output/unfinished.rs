@@ -11,9 +11,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
-
 use super::{Failed, Sink, end_of_links};
+use crate::cli::signals;
 
 /// What stands between the name of a file and the rest of an unfinished one's, which nobody has had before.
 const MARK: &str = ".driftguard-";
@@ -133,49 +132,27 @@ fn remove_when_ended() {
         let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
         let listening = {
             let _entered = runtime.enter();
-            let listen = |kind: SignalKind| signal(kind).map(|signal| (signal, kind.as_raw_value()));
-            [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()]
-                .into_iter()
-                .filter(|kind| !is_ignored(kind.as_raw_value()))
-                .map(listen)
-                .collect::<io::Result<Vec<_>>>()
+            signals::listen()
         };
-        let signals = match listening {
-            Ok(signals) if !signals.is_empty() => signals,
-            _ => {
-                // It would wait for its threads, which is not allowed where it may be.
-                runtime.shutdown_background();
-                return;
-            }
+        let Ok(Some(listening)) = listening else {
+            // It would wait for its threads, which is not allowed where it may be.
+            return runtime.shutdown_background();
         };
-        let listen = move || runtime.block_on(ended(signals));
+        let listen = move || runtime.block_on(ended(listening));
         drop(std::thread::Builder::new().name("signals".to_owned()).spawn(listen));
     });
 }
 
-/// Whether whoever started this process has it ignore a signal, as `nohup` does: to listen would undo that. Where the
-/// system does not say, it does not.
-fn is_ignored(number: i32) -> bool {
-    let Ok(status) = fs::read_to_string("/proc/self/status") else { return false };
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default();
-    u32::try_from(number - 1).ok().and_then(|bit| mask.checked_shr(bit)).is_some_and(|rest| rest & 1 == 1)
-}
-
-/// Ends the process at the first signal, as the signal would have.
-async fn ended(signals: Vec<(Signal, i32)>) {
-    let heard = signals.into_iter().map(|(mut signal, number)| {
-        Box::pin(async move {
-            signal.recv().await;
-            number
-        })
-    });
-    let (number, ..) = futures::future::select_all(heard).await;
+/// Ends the process by the first signal: a shell that runs it in a loop ends that as well.
+async fn ended(listening: impl Future<Output = i32>) {
+    let number = listening.await;
     // Held until the end, so that nothing else is begun.
     let begun = BEGUN.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(beside) = begun.as_ref() {
         let _ = fs::remove_file(beside);
     }
+    // Ends it unless the system refuses.
+    let _ = signal_hook::low_level::emulate_default_handler(number);
     std::process::exit(128 + number);
 }
 
@@ -183,7 +160,8 @@ async fn ended(signals: Vec<(Signal, i32)>) {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
     use std::io::{BufRead, BufReader};
-    use std::process::{Child, Command, Stdio};
+    use std::os::unix::process::ExitStatusExt as _;
+    use std::process::{Child, ChildStdin, Command, Stdio};
 
     use super::super::{file, file_of};
     use super::*;
@@ -198,18 +176,20 @@ mod tests {
         let written = file_of::<io::Error>(place.as_ref(), |out| {
             out.write_all(b"half")?;
             println!("begun");
-            loop {
-                std::thread::park();
-            }
+            // Until it is ended, or whoever was to do that is no more.
+            io::copy(&mut io::stdin(), &mut io::sink())?;
+            Err(io::Error::other("nobody has ended it"))
         });
-        written.unwrap();
+        drop(written);
     }
 
-    /// A process that has begun a file, and its stdout for as long as it is to live.
-    fn begun(place: &Path) -> (Child, impl BufRead + use<>) {
+    /// A process that has begun a file, and its stdin and stdout for as long as it is to live: to wait for it would
+    /// close the one that it holds itself.
+    fn begun(place: &Path) -> (Child, (ChildStdin, impl BufRead + use<>)) {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "--nocapture", "cli::output::unfinished::tests::half_a_file_is_written"])
             .env(PLACE, place)
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -219,7 +199,8 @@ mod tests {
             line.clear();
             assert!(said.read_line(&mut line).unwrap() > 0, "it ended before it was to");
         }
-        (child, said)
+        let stdin = child.stdin.take().unwrap();
+        (child, (stdin, said))
     }
 
     fn count(folder: &Path) -> usize {
@@ -230,15 +211,15 @@ mod tests {
     fn whoever_ends_a_command_while_it_writes_finds_nothing_of_it() {
         for (name, number) in [("INT", 2), ("TERM", 15), ("HUP", 1)] {
             // Whoever runs the tests behind others may have told all of this to ignore it.
-            if is_ignored(number) {
+            if signals::is_ignored(number) {
                 continue;
             }
             let folder = tempfile::tempdir().unwrap();
-            let (mut child, _said) = begun(&folder.path().join("a.yaml"));
+            let (mut child, _held) = begun(&folder.path().join("a.yaml"));
             assert_eq!(count(folder.path()), 1);
             let sent = Command::new("sh").args(["-c", &format!("kill -{name} {}", child.id())]).status();
             assert!(sent.unwrap().success());
-            assert_eq!(child.wait().unwrap().code(), Some(128 + number));
+            assert_eq!(child.wait().unwrap().signal(), Some(number));
             assert_eq!(count(folder.path()), 0);
         }
     }
@@ -247,7 +228,7 @@ mod tests {
     fn what_a_killed_command_leaves_goes_with_the_next_that_writes_the_file_and_nothing_else_does() {
         let folder = tempfile::tempdir().unwrap();
         let place = folder.path().join("a.yaml");
-        let (mut killed, _said) = begun(&place);
+        let (mut killed, _held) = begun(&place);
         killed.kill().unwrap();
         killed.wait().unwrap();
         assert_eq!(count(folder.path()), 1);
@@ -255,7 +236,7 @@ mod tests {
         fs::write(folder.path().join(mine), "").unwrap();
         file(&folder.path().join("b.yaml"), b"whole").unwrap();
         assert_eq!(count(folder.path()), 3, "the leftover is of another file");
-        let (mut living, _said) = begun(&place);
+        let (mut living, _held) = begun(&place);
         assert_eq!(count(folder.path()), 3, "it took the place of the leftover");
         file(&place, b"whole").unwrap();
         assert_eq!(count(folder.path()), 4, "what somebody else writes now stays");
