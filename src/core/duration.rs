@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use jiff::SpanRelativeTo;
 use jiff::fmt::friendly::SpanParser;
 
 /// Reads what [`jiff`] reads: the units that kubectl takes, fractions included, and their longer names.
@@ -53,20 +54,9 @@ pub fn parse_within(text: &str, bounds: RangeInclusive<Duration>) -> Result<Dura
 }
 
 fn read(text: &str) -> Option<Duration> {
-    // A day has no fixed length where clocks are changed, so that the parser leaves it out; here it has 24 hours.
-    let (days, rest) = match text.split_once('d') {
-        Some((days, rest)) if is_number(days) => (days.parse().ok()?, rest),
-        _ => (0, text),
-    };
-    let days = Duration::from_secs(u64::checked_mul(days, 86_400)?);
-    if rest.is_empty() && !text.is_empty() {
-        return Some(days);
-    }
-    days.checked_add(PARSER.parse_unsigned_duration(rest).ok()?)
-}
-
-fn is_number(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+    // A day has no fixed length where clocks are changed; here it has 24 hours.
+    let span = PARSER.parse_span(text).ok()?;
+    span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()?.try_into().ok()
 }
 
 fn outside(bounds: &RangeInclusive<Duration>) -> String {
@@ -102,6 +92,8 @@ mod tests {
             ("1h 30m", 5_400_000),
             ("7d", 604_800_000),
             ("1d12h", 129_600_000),
+            ("1d 12h", 129_600_000),
+            ("7 days", 604_800_000),
         ] {
             assert_eq!(parse(text), Ok(Duration::from_millis(want)), "{text}");
         }
