@@ -85,7 +85,7 @@ pub async fn run(args: DoctorArgs) -> anyhow::Result<Exit> {
         Summary { untold: 0, .. } => Ok(Exit::Clean),
         Summary { untold, .. } => {
             let checks = if untold == 1 { "check" } else { "checks" };
-            bail!("{untold} {checks} could not be made; what mends that stands below")
+            bail!("{untold} {checks} could not be made; each says what mends that")
         }
     }
 }

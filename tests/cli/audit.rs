@@ -1,13 +1,12 @@
 //! `audit` against a real API server on which no DriftGuard runs.
 
-use std::io::BufRead as _;
 use std::time::Duration;
 
 use driftguard_control_plane::{ControlPlane, User, Version, until};
 use serde_json::{Value, json};
 
 use crate::live::{Cluster, cluster, driftguard_as};
-use crate::run::{Ran, command, run_with};
+use crate::run::{Live, Ran, command, run_with};
 
 /// A namespace with one guard in each state that needs nobody to run.
 const OBJECTS: &str = r#"
@@ -355,9 +354,8 @@ fn what_changes_is_told_for_as_long_as_somebody_watches() {
     let mut command =
         command(&["audit", "-n", "audit-watched", "--watch", "--interval", "200ms", "-o", "json"]);
     command.env("KUBECONFIG", on.admin.kubeconfig());
-    let mut child = command.spawn().unwrap();
-    let mut lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
-    let mut next = || -> Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
+    let live = Live::start(command, |child| child.stdout.take());
+    let next = || -> Value { serde_json::from_str(&live.line()).unwrap() };
     for _ in 0..5 {
         assert_eq!(next()["change"], "Is");
     }
@@ -370,15 +368,7 @@ fn what_changes_is_told_for_as_long_as_somebody_watches() {
     kubectl(&["delete", "driftguard/gone-guard", "-n", "audit-watched"]);
     let gone = next();
     assert_eq!((&gone["change"], &gone["guard"]["name"]), (&json!("Gone"), &json!("gone-guard")));
-    let pid = child.id().to_string();
-    assert!(
-        std::process::Command::new("sh")
-            .args(["-c", &format!("kill -INT {pid}")])
-            .status()
-            .unwrap()
-            .success()
-    );
-    assert_eq!(child.wait().unwrap().code(), Some(1), "it ends with what it came to last");
+    assert_eq!(live.end().code(), Some(1), "it ends with what it came to last");
 }
 
 #[test]

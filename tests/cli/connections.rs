@@ -10,7 +10,7 @@ use driftguard_control_plane::until;
 use serde_json::{Value, json};
 
 use crate::live::{Cluster, cluster, driftguard_as};
-use crate::run::{Ran, command, run_with};
+use crate::run::{Live, Ran, command, run_with};
 
 /// A line that needs no object to be there, and rights that everybody has to find out who that is.
 const ASKS: [&str; 3] = ["hash", "namespace", "kube-system"];
@@ -274,15 +274,11 @@ fn a_request_is_sent_again_that_the_api_server_had_no_time_for() {
 fn a_wait_that_the_api_server_asks_for_is_told_and_ends_by_a_signal() {
     use std::os::unix::process::ExitStatusExt as _;
     let (address, _asked) = scripted(&["429 Too Many Requests\r\nRetry-After: 50|"]);
-    let mut child = command(&["version", "--kubeconfig=/dev/null", "-s", &address]).spawn().unwrap();
-    let mut said = String::new();
-    BufReader::new(child.stderr.take().unwrap()).read_line(&mut said).unwrap();
-    assert_eq!(said, "the API server has too much to do and asks to wait; it is asked again in 50 s\n");
-    // Ctrl-C would be another signal, which tests that run behind others may have been told to ignore.
-    let kill = format!("kill -TERM {}", child.id());
-    let killed = std::process::Command::new("sh").args(["-c", &kill]).status().unwrap();
-    assert!(killed.success());
-    assert_eq!(child.wait().unwrap().signal(), Some(15));
+    let live = Live::start(command(&["version", "--kubeconfig=/dev/null", "-s", &address]), |child| {
+        child.stderr.take()
+    });
+    assert_eq!(live.line(), "the API server has too much to do and asks to wait; it is asked again in 50 s");
+    assert_eq!(live.end().signal(), Some(15));
 }
 
 #[test]
@@ -290,6 +286,6 @@ fn a_wait_that_is_longer_than_a_request_may_take_is_not_begun() {
     let (address, asked) = scripted(&["429 Too Many Requests\r\nRetry-After: 50|"]);
     let limited = ["version", "--kubeconfig=/dev/null", "-s", &address, "--request-timeout", "20s"];
     let ran = driftguard(&limited, &[]);
-    assert!(ran.stderr.contains("429"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("429") && ran.stderr.contains("--request-timeout"), "{}", ran.stderr);
     assert_eq!(asked.lock().unwrap().len(), 1);
 }

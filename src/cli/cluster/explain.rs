@@ -43,6 +43,14 @@ pub fn describe(error: &kube::Error) -> String {
                 401 => "the API server does not accept these credentials; log in again, or choose another --context or --user".to_owned(),
                 403 if said.contains("admission webhook") => said,
                 403 => format!("{said}; ask for that right, or act as someone who has it with --as or --context"),
+                429 | 503 => {
+                    let code = status.code;
+                    let said = if said.is_empty() { String::new() } else { format!(" ({said})") };
+                    format!(
+                        "the API server answered {code}{said}: it has too much to do or is not ready; try again later, \
+                         and raise --request-timeout when it asks to wait for longer"
+                    )
+                }
                 _ if said.is_empty() => format!("the API server answered {} {}", status.code, status.reason),
                 _ => said,
             }

@@ -75,17 +75,17 @@ impl Patience {
         }
         self.retries += 1;
         if in_all >= SAID_FROM {
-            self.say(now, asked);
+            self.say(now, asked, if is_undone { "has too much to do" } else { "is not ready" });
         }
         Some(asked)
     }
 
-    fn say(&self, now: Instant, asked: Duration) {
+    fn say(&self, now: Instant, asked: Duration, why: &str) {
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         if said.is_none_or(|said| now >= said + SAID_AGAIN) {
             *said = Some(now);
             (self.say)(&format!(
-                "the API server has too much to do and asks to wait; it is asked again in {} s",
+                "the API server {why} and asks to wait; it is asked again in {} s",
                 asked.as_secs()
             ));
         }
