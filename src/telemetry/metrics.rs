@@ -133,7 +133,7 @@ impl Metrics {
     fn show(&self) {
         let counted = [
             (&self.live_reads, ["found", "none", "failed"].as_slice()),
-            (&self.guard_looks, &["found", "none", "failed"]),
+            (&self.guard_looks, &["found", "none", "failed", "late"]),
             (&self.object_reads, &["found", "none", "failed"]),
             (&self.registrations, &["applied", "repaired", "failed"]),
             (&self.definition_changes, &["deleted", "changed"]),
@@ -250,7 +250,7 @@ impl Metrics {
         self.live_reads.get_or_create(&ResultLabel { result }).inc();
     }
 
-    /// Counts a look at a guard.
+    /// Counts a look at a guard: `found`, `none` or `failed`; and a review that could not wait for its own as `late`.
     pub fn guard_look(&self, result: &'static str) {
         self.guard_looks.get_or_create(&ResultLabel { result }).inc();
     }

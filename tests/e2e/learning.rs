@@ -36,11 +36,12 @@ impl Learning {
         Ok((Self { child, said }, told))
     }
 
-    /// Ends it as Ctrl-C does, and gives what it wrote.
+    /// Asks it to end, and gives what it wrote. Ctrl-C would be another signal, which tests that run behind others may
+    /// have been told to ignore.
     fn end(mut self) -> Result<Output> {
         let id = self.child.id().to_string();
         ensure!(
-            Command::new("sh").args(["-c", &format!("kill -INT {id}")]).status()?.success(),
+            Command::new("sh").args(["-c", &format!("kill -TERM {id}")]).status()?.success(),
             "no such process"
         );
         let (mut stdout, mut stderr) = (String::new(), String::new());

@@ -135,6 +135,7 @@ impl Reviews {
         let known: Vec<&GuardState> = index.guards_of(target).collect();
         let looks = known.iter().map(|state| self.looks.next_at(state.id()));
         let Ok(found) = tokio::time::timeout(left(asked), join_all(looks)).await else {
+            self.metrics.guard_look("late");
             return Standing::Unknown;
         };
         let found = found.into_iter().map(|look| look.unwrap_or(Look::Unread));
