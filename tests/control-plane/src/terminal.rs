@@ -1,12 +1,13 @@
 //! A terminal with a shell in it, as a person has one: a window of tmux, on a socket of its own and without anybody's
 //! configuration.
 //!
-//! Nothing waits by the clock: each step waits until the screen shows what is said to come. The server ends when the
-//! [`Terminal`] is dropped, also in a test that fails.
+//! Nothing waits by the clock: each step waits until the screen shows what is said to come. The server, which is a daemon,
+//! ends when the [`Terminal`] is dropped, or with the process that started it, however that ends.
 
 use std::cell::RefCell;
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -26,6 +27,8 @@ pub struct Terminal {
     folder: TempDir,
     /// The prompt at which the command was typed that runs.
     typed_at: RefCell<Prompt>,
+    /// What ends the server when nobody holds its stdin any more.
+    mourner: Option<Child>,
 }
 
 /// A row in which the shell takes a line.
@@ -53,7 +56,8 @@ impl Terminal {
     /// # Errors
     /// When there is no tmux or no bash.
     pub fn start(columns: usize, variables: &[(&str, &str)]) -> Result<Self> {
-        let terminal = Self { folder: tempfile::tempdir()?, typed_at: RefCell::default() };
+        let mut terminal = Self { folder: tempfile::tempdir()?, typed_at: RefCell::default(), mourner: None };
+        terminal.mourner = Some(terminal.mourner()?);
         let mut tmux = terminal.tmux();
         tmux.args(["new-session", "-d", "-x", &columns.to_string(), "-y", "24", "env"]);
         // Set here, since a shell that does not ask a person drops it on the way.
@@ -190,6 +194,15 @@ impl Terminal {
         Ok((rows, code))
     }
 
+    /// Waits until this process ends, and then ends the server and removes the folder.
+    fn mourner(&self) -> Result<Child> {
+        let mut sh = Command::new("sh");
+        sh.args(["-c", r#"cat; tmux -S "$1/socket" kill-server; rm -rf "$1""#, "sh"]).arg(self.folder.path());
+        // In a group of its own: Ctrl-C would end it before anybody else.
+        sh.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+        sh.spawn().context("cannot run sh")
+    }
+
     fn query(&self, format: &str) -> Result<String> {
         let output = self.tmux().args(["display-message", "-p", format]).output()?;
         Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
@@ -223,6 +236,10 @@ impl Drop for Terminal {
     fn drop(&mut self) {
         // One that has gone by itself is as well.
         let _ = self.tmux().arg("kill-server").output();
+        if let Some(mut mourner) = self.mourner.take() {
+            drop(mourner.stdin.take());
+            let _ = mourner.wait();
+        }
     }
 }
 
