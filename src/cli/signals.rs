@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::future::{BoxFuture, select_all};
 use tokio::signal::unix::{SignalKind, signal};
@@ -12,14 +12,34 @@ fn kinds() -> [SignalKind; 3] {
     [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()]
 }
 
+/// What ends with the first signal heard, and is its number.
+pub(super) type Listening = BoxFuture<'static, i32>;
+
+/// Whether the command itself listens.
+static LISTENS: AtomicBool = AtomicBool::new(false);
+
 /// Listens from now on for signals that end this process, but for those that it was started to ignore, as by `nohup` or
-/// in the background of a script: to listen to these would undo that. Gives what ends with the first one and is its
-/// number; `None` when all are ignored. To be called within a runtime.
+/// in the background of a script: to listen to these would undo that. `None` when all are ignored. To be called
+/// within a runtime.
 ///
 /// # Errors
 /// When the system lets nobody listen.
-pub(super) fn listen() -> io::Result<Option<BoxFuture<'static, i32>>> {
-    let mut heard: Vec<Pin<Box<dyn Future<Output = i32> + Send>>> = Vec::new();
+pub(super) fn listen() -> io::Result<Option<Listening>> {
+    LISTENS.store(true, Ordering::Relaxed);
+    begin()
+}
+
+/// As [`listen`], and `None` too where the command itself listens: it has its own way to end, and what it writes at the
+/// end is not to be lost by the next signal.
+///
+/// # Errors
+/// As [`listen`].
+pub(super) fn listen_alone() -> io::Result<Option<Listening>> {
+    if LISTENS.load(Ordering::Relaxed) { Ok(None) } else { begin() }
+}
+
+fn begin() -> io::Result<Option<Listening>> {
+    let mut heard: Vec<Listening> = Vec::new();
     for kind in kinds().into_iter().filter(|kind| !is_ignored(kind.as_raw_value())) {
         let mut signal = signal(kind)?;
         heard.push(Box::pin(async move {
@@ -34,7 +54,7 @@ pub(super) fn listen() -> io::Result<Option<BoxFuture<'static, i32>>> {
 }
 
 /// Waits for such a signal; for ever where all are ignored.
-pub(super) async fn heard(listening: &mut Option<BoxFuture<'static, i32>>) {
+pub(super) async fn heard(listening: &mut Option<Listening>) {
     match listening {
         Some(signal) => drop(signal.await),
         None => std::future::pending().await,

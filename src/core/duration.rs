@@ -54,6 +54,10 @@ pub fn parse_within(text: &str, bounds: RangeInclusive<Duration>) -> Result<Dura
 }
 
 fn read(text: &str) -> Option<Duration> {
+    // The parser takes clocks, commas and signs as well, which are rather slips of the pen.
+    if !text.chars().all(|letter| letter.is_ascii_alphanumeric() || matches!(letter, '.' | ' ')) {
+        return None;
+    }
     // A day has no fixed length where clocks are changed; here it has 24 hours.
     let span = PARSER.parse_span(text).ok()?;
     span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()?.try_into().ok()
@@ -106,6 +110,10 @@ mod tests {
             "1s ago",
             "5s5",
             "1.5d",
+            "1,5h",
+            "1:30:00",
+            "1mo",
+            "P1D",
             "soon",
             "99999999999999999999d",
             "9999999999999999h",

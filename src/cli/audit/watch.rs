@@ -50,7 +50,8 @@ pub(super) async fn run(args: &AuditArgs) -> anyhow::Result<Exit> {
     let mut events = std::pin::pin!(events(args, &cluster));
     let mut ending = signals::listen()?;
     let mut known: Option<BTreeMap<Name, Entry>> = None;
-    let mut came_to = Exit::Clean;
+    // Nothing is clean before it was read.
+    let mut came_to = Exit::CouldNotTell;
     loop {
         let began = Instant::now();
         let audited = tokio::select! {

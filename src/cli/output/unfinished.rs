@@ -1,6 +1,6 @@
 //! Files that are being written: beside their place, until they are whole.
 //!
-//! Whoever ends the command by Ctrl-C or SIGTERM leaves nothing. What a command leaves that is killed otherwise, the
+//! Whoever ends the command by Ctrl-C, SIGTERM or by closing its terminal leaves nothing. What a command leaves that is killed otherwise, the
 //! next one that writes the same file takes away: an unfinished file says so by its name, and whoever writes it holds
 //! a lock on it. Where a file system has no locks, nothing is taken away.
 
@@ -132,7 +132,7 @@ fn remove_when_ended() {
         let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
         let listening = {
             let _entered = runtime.enter();
-            signals::listen()
+            signals::listen_alone()
         };
         let Ok(Some(listening)) = listening else {
             // It would wait for its threads, which is not allowed where it may be.
@@ -151,8 +151,10 @@ async fn ended(listening: impl Future<Output = i32>) {
     if let Some(beside) = begun.as_ref() {
         let _ = fs::remove_file(beside);
     }
-    // Ends it unless the system refuses.
-    let _ = signal_hook::low_level::emulate_default_handler(number);
+    // The first process of a container cannot end by a signal.
+    if std::process::id() != 1 {
+        let _ = signal_hook::low_level::emulate_default_handler(number);
+    }
     std::process::exit(128 + number);
 }
 
