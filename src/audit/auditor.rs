@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::api::DriftGuardSpec;
@@ -40,6 +39,7 @@ use flights::{Begun, Flights};
 use line::Line;
 use looks::Known;
 use steps::{Attempt, Beside, counted};
+use tasks::Tasks;
 
 mod flights;
 mod guards;
@@ -47,6 +47,7 @@ mod line;
 mod looks;
 mod notes;
 mod steps;
+mod tasks;
 
 /// Statuses and targets that are read at once.
 const READS: usize = 8;
@@ -101,8 +102,7 @@ impl Auditor {
             self.fence.clone().held().await;
             let mut lost = self.fence.clone();
             tokio::select! {
-                // Only what failed ends by itself, and might do so again.
-                () = self.lead() => tokio::time::sleep(RETRY).await,
+                () = self.lead() => {}
                 () = lost.lost() => {}
             }
             // Whoever leads now counts them.
@@ -157,7 +157,7 @@ struct Leading<'a> {
     book: Book,
     remediation: Arc<Remediation>,
     statuses: Statuses,
-    tasks: JoinSet<Ended>,
+    tasks: Tasks,
     reads: Arc<Semaphore>,
     restores: Arc<Turns>,
     questions: Arc<Semaphore>,
@@ -224,7 +224,7 @@ impl<'a> Leading<'a> {
             book: Book::new(settings),
             remediation: Arc::new(remediation),
             statuses: Statuses { client: auditor.client.clone(), fence: auditor.fence.clone() },
-            tasks: JoinSet::new(),
+            tasks: Tasks::default(),
             reads: Arc::new(Semaphore::new(READS)),
             restores: Arc::new(Turns::new(RESTORES.0, RESTORES.1)),
             questions: Arc::new(Semaphore::new(QUESTIONS)),
@@ -259,14 +259,7 @@ impl<'a> Leading<'a> {
                     Ok(()) => self.follow(),
                     Err(_) => return,
                 },
-                Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => match ended {
-                    Ok(ended) => self.ended(ended).await,
-                    // What it was about would wait for it for ever.
-                    Err(error) => {
-                        tracing::error!(%error, "a task of the auditor panicked; the auditor begins anew");
-                        return;
-                    }
-                },
+                Some(ended) = self.tasks.next(), if self.tasks.len() > 0 => self.ended(ended).await,
                 // Looks hold whole objects, so that only so many may wait.
                 sighting = news.recv(), if !self.is_full() => match sighting {
                     Some(sighting) => {
@@ -399,7 +392,7 @@ impl<'a> Leading<'a> {
     fn say(&mut self) {
         while let Some((uid, statement)) = self.saying.next(Instant::now()) {
             let (statuses, delivery) = (self.statuses.clone(), self.auditor.telling.delivery.clone());
-            self.tasks.spawn(async move {
+            self.tasks.begin(Ended::Said(uid.clone(), Written::Failed), async move {
                 // Once a status says so nobody tells it again, neither an alert nor its end: before, that must
                 // outlive this process.
                 if !delivery.settled().await {

@@ -110,6 +110,8 @@ impl Leading<'_> {
         }
         let restores = self.is_likely_restored(&guard, terms, &sighting);
         match self.waiting.entry(uid) {
+            // That nobody may watch it is told by the watch alone, and once.
+            Entry::Occupied(waiting) if sighting.how == Look::Live && is_unwatched(waiting.get()) => {}
             Entry::Occupied(mut waiting) => {
                 let sighting = sighting.instead_of(waiting.get());
                 waiting.insert(sighting);
@@ -138,7 +140,7 @@ impl Leading<'_> {
         let remediation = restores.then(|| Arc::clone(&self.remediation));
         let (store, reads) = (self.auditor.store.clone(), Arc::clone(&self.reads));
         let client = self.is_version_due().then(|| self.auditor.client.clone());
-        self.tasks.spawn(async move {
+        self.tasks.begin(Ended::Unread(guard.uid.clone()), async move {
             let turn = reads.acquire().await;
             let asked_at = Timestamp::now();
             // At once: drift lasts for as long as this takes.
@@ -292,7 +294,7 @@ impl Leading<'_> {
         let begun = self.flights.begin(&guard.uid);
         let (guard, remediation, reads) =
             (Arc::clone(guard), Arc::clone(&self.remediation), Arc::clone(&self.reads));
-        self.tasks.spawn(async move {
+        self.tasks.begin(Ended::Looked(guard.uid.clone(), begun, None), async move {
             let uid = guard.uid.clone();
             let _turn = reads.acquire().await;
             let read = remediation.read(&guard.target.url_path()).await;
@@ -319,6 +321,11 @@ impl Leading<'_> {
             Ended::Looked(uid, begun, Some(Box::new(sighting)))
         });
     }
+}
+
+/// Whether a watch tells that it cannot read a target.
+fn is_unwatched(sighting: &Sighting) -> bool {
+    sighting.how != Look::Live && matches!(sighting.sight, Sight::Unreadable(_))
 }
 
 /// What an attempt to restore need not ask again that follows at once.

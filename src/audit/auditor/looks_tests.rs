@@ -173,6 +173,15 @@ async fn a_look_in_the_place_of_one_that_waits_keeps_how_that_one_came_about() {
     leading.sighted(sighting(&guard, Look::Live)).await;
     let waiting = &leading.waiting[&guard.uid];
     assert_eq!((waiting.how, waiting.missed), (Look::Initial, true));
+    let unreadable = Sight::Unreadable("w".to_owned());
+    leading.sighted(Sighting { sight: unreadable.clone(), ..sighting(&guard, Look::Watch) }).await;
+    let waiting = &leading.waiting[&guard.uid];
+    assert_eq!((waiting.how, &waiting.sight), (Look::Watch, &unreadable), "it is of other content");
+    leading.sighted(sighting(&guard, Look::Live)).await;
+    assert_eq!(
+        leading.waiting[&guard.uid].sight, unreadable,
+        "that it may not be watched nobody tells again"
+    );
 }
 
 #[tokio::test]

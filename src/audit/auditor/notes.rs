@@ -42,7 +42,7 @@ impl Leading<'_> {
             return;
         }
         let (guard, statuses) = (Arc::clone(guard), self.statuses.clone());
-        self.tasks.spawn(async move {
+        self.tasks.begin(Ended::Noted(guard.uid.clone()), async move {
             let noted = Some(noted);
             let written = statuses.note(&guard.id, &guard.uid, guard.generation, noted, false, now).await;
             if let Err(error) = written {
@@ -66,7 +66,7 @@ impl Leading<'_> {
             (Arc::clone(guard), self.statuses.clone(), Arc::clone(&self.remediation));
         let (questions, version) = (Arc::clone(&self.questions), self.version.0.clone());
         let key = self.auditor.keys.borrow().clone();
-        self.tasks.spawn(async move {
+        self.tasks.begin(Ended::Checked(guard.uid.clone()), async move {
             // Few at a time: news come first.
             let _turn = questions.acquire().await;
             for _ in 0..CHECKS {

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
-use crate::audit::remediation::{Attempting, Job, Outcome, Prepared};
+use crate::audit::remediation::{Attempted, Attempting, Job, Outcome, Prepared};
 use crate::audit::say::Told;
 use crate::core::audit::book::{Step, Terms};
 use crate::core::guard::Guard;
@@ -149,14 +149,26 @@ impl Leading<'_> {
         let turn = restores.turn_now(&job.guard.id.namespace);
         // Nor need whole objects be held for those that wait for a turn.
         let prepared = prepared.filter(|_| turn.is_some());
-        self.tasks.spawn(async move {
+        let ended = move |guard, transaction_id, attempted| Ended::Restored {
+            guard,
+            terms,
+            transaction_id,
+            number,
+            attempted,
+        };
+        let failed = Attempted {
+            outcome: Outcome::Failed("it failed within DriftGuard".to_owned()),
+            sources: Vec::new(),
+        };
+        let failed = ended(Arc::clone(&job.guard), transaction_id.clone(), failed);
+        self.tasks.begin(failed, async move {
             let _turn = match turn {
                 Some(turn) => turn,
                 None => restores.turn(&job.guard.id.namespace).await,
             };
             let span = traces::remediation(&job.guard.id, &transaction_id);
             let attempted = remediation.restore(&job, &state, prepared).instrument(span).await;
-            Ended::Restored { guard: job.guard, terms, transaction_id, number, attempted }
+            ended(job.guard, transaction_id, attempted)
         });
     }
 
@@ -178,7 +190,7 @@ impl Leading<'_> {
             return;
         };
         let (remediation, questions) = (Arc::clone(&self.remediation), Arc::clone(&self.questions));
-        self.tasks.spawn(async move {
+        self.tasks.begin(Ended::Asked(job.guard.uid.clone(), Vec::new()), async move {
             let _turn = questions.acquire().await;
             Ended::Asked(job.guard.uid.clone(), remediation.ask_sources(&job).await)
         });

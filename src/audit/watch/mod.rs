@@ -130,12 +130,18 @@ impl Sighting {
     }
 
     /// This one, where it takes the place of an older one that nobody has taken in: what only that one told of how
-    /// it came about counts still.
+    /// the same content came about counts still.
     #[must_use]
     pub fn instead_of(mut self, older: &Self) -> Self {
         self.missed |= older.missed;
-        if older.how == Look::Initial {
-            self.how = Look::Initial;
+        let is_same = match (&self.sight, &older.sight) {
+            (Sight::Present(now), Sight::Present(before)) => now.hash == before.hash,
+            (Sight::Absent, Sight::Absent) => true,
+            _ => false,
+        };
+        // For how long it may have been so is then not known.
+        if is_same && matches!(older.how, Look::Initial | Look::Sweep) {
+            self.how = older.how;
         }
         if let (Sight::Present(now), Sight::Present(before)) = (&self.sight, &older.sight)
             && (&now.uid, &now.resource_version) == (&before.uid, &before.resource_version)
