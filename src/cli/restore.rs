@@ -3,6 +3,8 @@
 //! The command writes no target itself. It asks by an annotation, which the gate lets only an author of the
 //! guard write; the auditor heeds it, verifies what its sources have and says in the status what became of it.
 
+use std::time::{Duration, Instant};
+
 use anyhow::bail;
 use jiff::Timestamp;
 use serde_json::json;
@@ -16,6 +18,9 @@ use super::write;
 use crate::api::reasons::ConditionType;
 use crate::api::{DriftGuardStatus, LastRemediation, RemediationResult, SourceResult};
 use crate::core::audit::{RESTORE, UNDER_WAY, WAITS};
+
+/// How long after drift is over the status may take to tell of the attempt that ended it.
+const TOLD_WITHIN: Duration = Duration::from_secs(10);
 
 /// Arguments of `driftguard restore`.
 #[derive(Debug, clap::Args)]
@@ -63,13 +68,23 @@ async fn restore(cluster: &Cluster, guard: &Found, waiting: &Waiting) -> anyhow:
     if !waiting.wait {
         return Ok("asked to be put back".to_owned());
     }
-    let before = guard.status().last_remediation;
+    let status = guard.status();
+    let was_drifted =
+        guards::condition(&status, ConditionType::Drifted).is_some_and(|said| said.status == "True");
+    let before = status.last_remediation;
+    let mut calm_since = None;
     waiting
         .until(async || {
             let status = guards::read(cluster, guard.namespace(), guard.name()).await?.status();
             match progress(&asked, before.as_ref(), &status) {
                 Progress::Pending(why) => Ok(Seen::NotYet(why)),
                 Progress::Done(what) => Ok(Seen::Done(what)),
+                Progress::Calm
+                    if was_drifted && calm_since.get_or_insert_with(Instant::now).elapsed() < TOLD_WITHIN =>
+                {
+                    Ok(Seen::NotYet("it is as approved; whether it was put back is not told yet".to_owned()))
+                }
+                Progress::Calm => Ok(Seen::Done("is as approved: nothing had to be put back".to_owned())),
                 Progress::Stuck { why, sources } => {
                     for source in sources {
                         output::message(&format!("{}: source {source}", guard.title()));
@@ -86,8 +101,11 @@ async fn restore(cluster: &Cluster, guard: &Found, waiting: &Waiting) -> anyhow:
 enum Progress {
     /// Not done yet, and what is seen so far.
     Pending(String),
-    /// The target is as approved.
+    /// The target is as approved, since it was put back.
     Done(String),
+    /// The target is as approved, and nothing says by whom. The auditor may see it before the attempt has ended that it
+    /// made itself.
+    Calm,
     /// It is not, and will not be by itself.
     Stuck {
         /// What stands in the way, and the next step.
@@ -107,10 +125,10 @@ fn progress(asked: &str, before: Option<&LastRemediation>, status: &DriftGuardSt
         return Progress::Pending("the auditor has not looked at the target".to_owned());
     };
     if drifted.status == "False" {
-        return Progress::Done(match attempt.and_then(|last| last.source.as_ref()) {
-            Some(source) => format!("put back, from {source}"),
-            None => "is as approved: nothing had to be put back".to_owned(),
-        });
+        return match attempt.and_then(|last| last.source.as_ref()) {
+            Some(source) => Progress::Done(format!("put back, from {source}")),
+            None => Progress::Calm,
+        };
     }
     let stuck = || Progress::Stuck { why: drifted.message.clone(), sources: unverified(status) };
     match attempt.map(|last| last.result) {
@@ -167,9 +185,7 @@ mod tests {
             Progress::Done("put back, from configmap n/approved".into())
         );
         let old = seen.last_remediation.clone();
-        assert!(
-            matches!(progress("now", old.as_ref(), &seen), Progress::Done(what) if what.contains("nothing had to be"))
-        );
+        assert_eq!(progress("now", old.as_ref(), &seen), Progress::Calm, "it tells of an attempt before");
     }
 
     #[test]
