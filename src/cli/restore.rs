@@ -19,7 +19,8 @@ use crate::api::reasons::ConditionType;
 use crate::api::{DriftGuardStatus, LastRemediation, RemediationResult, SourceResult};
 use crate::core::audit::{RESTORE, UNDER_WAY, WAITS};
 
-/// How long after drift is over the status may take to tell of the attempt that ended it.
+/// How long after drift is over the status may take to tell of the attempt that ended it, at most: the auditor may see
+/// what it wrote itself before it has read that back.
 const TOLD_WITHIN: Duration = Duration::from_secs(10);
 
 /// Arguments of `driftguard restore`.
@@ -72,6 +73,8 @@ async fn restore(cluster: &Cluster, guard: &Found, waiting: &Waiting) -> anyhow:
     let was_drifted =
         guards::condition(&status, ConditionType::Drifted).is_some_and(|said| said.status == "True");
     let before = status.last_remediation;
+    // What is as approved is no failure, however short somebody waits.
+    let patience = TOLD_WITHIN.min(waiting.timeout / 2);
     let mut calm_since = None;
     waiting
         .until(async || {
@@ -80,7 +83,7 @@ async fn restore(cluster: &Cluster, guard: &Found, waiting: &Waiting) -> anyhow:
                 Progress::Pending(why) => Ok(Seen::NotYet(why)),
                 Progress::Done(what) => Ok(Seen::Done(what)),
                 Progress::Calm
-                    if was_drifted && calm_since.get_or_insert_with(Instant::now).elapsed() < TOLD_WITHIN =>
+                    if was_drifted && calm_since.get_or_insert_with(Instant::now).elapsed() < patience =>
                 {
                     Ok(Seen::NotYet("it is as approved; whether it was put back is not told yet".to_owned()))
                 }
@@ -103,8 +106,7 @@ enum Progress {
     Pending(String),
     /// The target is as approved, since it was put back.
     Done(String),
-    /// The target is as approved, and nothing says by whom. The auditor may see it before the attempt has ended that it
-    /// made itself.
+    /// The target is as approved, and nothing says by whom.
     Calm,
     /// It is not, and will not be by itself.
     Stuck {

@@ -28,7 +28,7 @@ pub(crate) struct Waiting {
     pub(crate) wait: bool,
     /// How long to wait
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration::parse)]
-    timeout: Duration,
+    pub(crate) timeout: Duration,
 }
 
 /// What one read shows.

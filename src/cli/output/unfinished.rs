@@ -1,8 +1,8 @@
 //! Files that are being written: beside their place, until they are whole.
 //!
-//! Whoever ends the command by Ctrl-C, SIGTERM or by closing its terminal leaves nothing. What a command leaves that is killed otherwise, the
-//! next one that writes the same file takes away: an unfinished file says so by its name, and whoever writes it holds
-//! a lock on it. Where a file system has no locks, nothing is taken away.
+//! Whoever ends the command by Ctrl-C, SIGTERM or by closing its terminal leaves nothing. What a command leaves that is
+//! killed otherwise, the next one that writes the same file takes away: an unfinished file says so by its name, and
+//! whoever writes it holds a lock on it. Where a file system has no locks, nothing is taken away.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, TryLockError};
